@@ -1,0 +1,109 @@
+"""What the tests share: a fake with a meaning, small real models, and a cache of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import save_tiny_model
+from torch import Tensor
+
+from zsclip.decode import Preprocess
+from zsclip.weights import ModelSpec, find_model
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+class ColourModel:
+    """Embeds a picture as its mean colour and a sentence as the sum of the colours it names."""
+
+    device = "cpu"
+    embed_dim = 3
+    logit_scale = 10.0
+    logit_bias: float | None = None
+    text_recipe = "colours"
+    spec = SimpleNamespace(tokenizer=SimpleNamespace(context_length=4))
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def encode_images(self, pixels: np.ndarray) -> Tensor:
+        return torch.nn.functional.normalize(torch.from_numpy(pixels).float().mean(dim=(2, 3)), dim=-1)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        self.encoded.extend(prompts)
+        colours = [
+            [sum(COLOURS[word][i] for word in COLOURS if word in prompt) for i in range(3)] for prompt in prompts
+        ]
+        return torch.nn.functional.normalize(torch.tensor(colours).float() + 1e-3, dim=-1)
+
+    def token_counts(self, prompts: Sequence[str]) -> list[int]:
+        return [len(prompt.split()) for prompt in prompts]
+
+
+@pytest.fixture
+def colour_model() -> ColourModel:
+    return ColourModel()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test away from the user's caches, settings and network."""
+    monkeypatch.setenv("ZSCLIP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("ZSCLIP_MODEL", "ZSCLIP_DEVICE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give a function: kind -> the folder of a small real model, saved once a session."""
+    root = tmp_path_factory.mktemp("models")
+
+    def folder(kind: str = "plain") -> Path:
+        return root / kind if (root / kind).exists() else save_tiny_model(kind, root / kind)
+
+    return folder
+
+
+@pytest.fixture
+def spec(tiny_model: Callable[[str], Path]) -> ModelSpec:
+    return find_model(f"local-dir:{tiny_model('plain')}")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with red.png, green.png and blue.png, 40 x 30 each."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (40, 30), colour).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Give a function that runs `zsclip ARGUMENTS` as a process of its own, in tmp_path."""
+
+    def zsclip(*arguments: str | Path, input: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "zsclip", *map(str, arguments)],
+            input=input,
+            capture_output=True,
+            cwd=tmp_path,
+            env=os.environ | environment,
+            timeout=120,
+        )
+
+    return zsclip
+
+
+def preprocess_for(size: int) -> Preprocess:
+    """The settings of a model that takes size x size pixels as they are."""
+    return Preprocess(size=(size, size), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

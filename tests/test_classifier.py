@@ -1,0 +1,147 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from conftest import ColourModel
+from open_clip.zero_shot_classifier import build_zero_shot_classifier
+from safetensors.torch import load_file, save_file
+
+from zsclip.cache import FILE_NAME, cache_dir
+from zsclip.classifier import build_classifier, class_embeddings
+from zsclip.model import load_model
+from zsclip.weights import find_model
+
+
+def test_a_class_is_the_renormalised_mean_of_its_own_prompts() -> None:
+    """1 + 2 prompts: an even split would pass with 2 + 1 rounded, never with these."""
+    prompts = torch.nn.functional.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+    result = class_embeddings(prompts, [1, 2])
+
+    for row, members in zip(result.tolist(), ([0], [1, 2]), strict=True):
+        mean = [sum(prompts[i][axis].item() for i in members) / len(members) for axis in range(4)]
+        length = sum(value**2 for value in mean) ** 0.5
+        assert row == pytest.approx([value / length for value in mean], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["plain", "custom-text", "quick-gelu", "siglip", "resnet", "timm", "coca"])
+def test_the_text_matrix_equals_open_clips(kind: str, tiny_model: Callable[[str], Path]) -> None:
+    name = f"local-dir:{tiny_model(kind)}"
+    labels, templates = ["cat", "red dog", "bird"], ["a photo of a {}.", "a sketch of the {}", "{}"]
+    reference = build_zero_shot_classifier(
+        open_clip.create_model(name).eval(),
+        open_clip.get_tokenizer(name),
+        labels,
+        [lambda c, t=template: t.replace("{}", c) for template in templates],
+    ).T  # open_clip's zero-shot weights are (D, C)
+
+    classifier = build_classifier(
+        labels, [[t.replace("{}", label) for t in templates] for label in labels], load_model(find_model(name), "cpu")
+    )
+
+    assert (classifier.class_embeddings - reference).abs().max() <= 1e-5
+
+
+def test_one_new_label_encodes_one_label(colour_model: ColourModel) -> None:
+    build_classifier(["red", "green"], [["a red"], ["a green"]], colour_model)
+    colour_model.encoded.clear()
+
+    classifier = build_classifier(["blue", "red"], [["a blue"], ["a red"]], colour_model)
+
+    assert colour_model.encoded == ["a blue"]
+    assert classifier.class_embeddings[0].argmax() == 2
+    assert classifier.class_embeddings[1].argmax() == 0
+
+
+def test_what_comes_from_the_cache_has_the_same_bits(colour_model: ColourModel) -> None:
+    fresh = build_classifier(["red", "sky"], [["red"], ["blue", "blue green"]], colour_model, neutral_prompts=["thing"])
+    cached = build_classifier(
+        ["red", "sky"], [["red"], ["blue", "blue green"]], colour_model, neutral_prompts=["thing"]
+    )
+
+    assert torch.equal(fresh.class_embeddings, cached.class_embeddings)
+    assert fresh.neutral_embedding is not None
+    assert cached.neutral_embedding is not None
+    assert torch.equal(fresh.neutral_embedding, cached.neutral_embedding)
+    assert fresh.neutral_embedding.shape == (1, 3)
+    assert len(colour_model.encoded) == 4
+
+
+def test_order_and_number_of_a_labels_prompts_are_part_of_its_name(colour_model: ColourModel) -> None:
+    build_classifier(["a", "b"], [["red", "blue"], ["green"]], colour_model)
+    colour_model.encoded.clear()
+
+    build_classifier(["a", "b"], [["red"], ["green"]], colour_model)
+
+    assert colour_model.encoded == ["red"]
+
+
+def test_another_model_has_another_text_matrix(colour_model: ColourModel) -> None:
+    build_classifier(["a", "b"], [["red"], ["green"]], colour_model)
+    other = ColourModel()
+    other.text_recipe = "other"
+
+    build_classifier(["a", "b"], [["red"], ["green"]], other)
+
+    assert other.encoded == ["red", "green"]
+
+
+def test_a_damaged_entry_is_encoded_again(colour_model: ColourModel) -> None:
+    expected = build_classifier(["a", "b"], [["red"], ["green"]], colour_model).class_embeddings
+    path = cache_dir() / FILE_NAME
+    path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+
+    assert torch.equal(build_classifier(["a", "b"], [["red"], ["green"]], colour_model).class_embeddings, expected)
+    assert colour_model.encoded == ["red", "green"] * 2
+
+
+def test_a_cached_run_still_tells_which_prompts_were_cut(colour_model: ColourModel) -> None:
+    prompts = [["red and much too long a prompt", "red"], ["green"]]
+
+    for _ in range(2):
+        classifier = build_classifier(["a", "b"], prompts, colour_model)
+        assert classifier.cut == ("red and much too long a prompt",)
+
+
+def test_two_labels_with_the_same_prompts_are_encoded_once(colour_model: ColourModel) -> None:
+    classifier = build_classifier(["a", "b"], [["red"], ["red"]], colour_model)
+
+    assert colour_model.encoded == ["red"]
+    assert torch.equal(classifier.class_embeddings[0], classifier.class_embeddings[1])
+
+
+def test_a_build_that_was_killed_goes_on_from_its_last_round(colour_model: ColourModel) -> None:
+    labels = [f"label {i}" for i in range(5000)]
+    prompts = [[f"red {label}"] for label in labels]
+
+    def kill(done: int, total: int) -> None:
+        assert total == 5000
+        if done >= 2048:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_classifier(labels, prompts, colour_model, progress=kill)
+    build_classifier(labels, prompts, colour_model)
+
+    assert len(colour_model.encoded) == 5000
+
+
+def test_a_cached_run_never_reads_the_text_tower(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """The second run sees a checkpoint of the same name and digest from which the text tower is gone."""
+    name = f"local-dir:{tiny_model('plain')}"
+    prompts = [["a cat"], ["a dog"]]
+    spec = find_model(name)
+    expected = build_classifier(["cat", "dog"], prompts, load_model(spec, "cpu"))
+    assert spec.weights is not None
+    half = {k: v for k, v in load_file(spec.weights).items() if k.startswith(("visual.", "logit_"))}
+    save_file(half, tmp_path / "half.safetensors")
+    without_text = load_model(type(spec)(**(vars(spec) | {"weights": str(tmp_path / "half.safetensors")})), "cpu")
+
+    result = build_classifier(["cat", "dog"], prompts, without_text)
+
+    assert torch.equal(result.class_embeddings, expected.class_embeddings)
+    assert "_text_tower" not in vars(without_text)
+    assert without_text.encode_images(np.zeros((1, 3, 32, 32), np.uint8)).shape == (1, 32)

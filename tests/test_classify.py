@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ColourModel, preprocess_for
+
+from zsclip.classifier import Classifier, build_classifier
+from zsclip.classify import classify
+from zsclip.decode import decode_batches
+from zsclip.results import Prediction, Skipped
+from zsclip.score import Rule
+
+LABELS = ("blue", "green", "red")
+PLAIN = Rule()
+
+
+def answers(
+    paths: list[Path],
+    model: ColourModel,
+    rule: Rule = PLAIN,
+    batch_size: int = 2,
+    classifier: Classifier | None = None,
+) -> list[Prediction | Skipped]:
+    classifier = classifier or build_classifier(
+        LABELS, [[label] for label in LABELS], model, neutral_prompts=["red green blue"]
+    )
+    batches = decode_batches(map(str, paths), preprocess_for(8), batch_size=batch_size, threads=2)
+    return [row for rows in classify(batches, model, classifier, rule) for row in rows]
+
+
+def test_a_red_picture_is_red(photos: Path, colour_model: ColourModel) -> None:
+    paths = [photos / "red.png", photos / "green.png", photos / "blue.png"]
+
+    rows = answers(paths, colour_model)
+
+    assert [row.label for row in rows if isinstance(row, Prediction)] == ["red", "green", "blue"]
+    assert [row.path for row in rows] == list(map(str, paths))
+
+
+def test_a_bad_picture_takes_its_own_place_and_no_other(photos: Path, colour_model: ColourModel) -> None:
+    (photos / "bad.jpg").write_bytes(b"nonsense")
+    paths = [photos / name for name in ("bad.jpg", "red.png", "bad.jpg", "gone.png", "blue.png", "bad.jpg")]
+
+    rows = answers(paths, colour_model)
+
+    assert [getattr(row, "label", getattr(row, "error", None)) for row in rows] == [
+        "unreadable", "red", "unreadable", "missing", "blue", "unreadable",
+    ]  # fmt: skip
+
+
+def test_scores_are_the_softmax_of_scaled_cosines(photos: Path, colour_model: ColourModel) -> None:
+    (row,) = answers([photos / "red.png"], colour_model, Rule(k=3))
+
+    assert isinstance(row, Prediction)
+    assert row.score_kind == "softmax"
+    assert row.candidates[0].label == "red"
+    assert sum(candidate.score for candidate in row.candidates) == pytest.approx(1)
+    cosines = torch.tensor([candidate.cosine for candidate in row.candidates])
+    expected = torch.softmax(10.0 * cosines, dim=0).tolist()
+    assert [candidate.score for candidate in row.candidates] == pytest.approx(expected, rel=1e-5)
+
+
+def test_under_the_threshold_there_is_no_answer_but_still_a_best_candidate(
+    photos: Path, colour_model: ColourModel
+) -> None:
+    (sure,) = answers([photos / "red.png"], colour_model, Rule(threshold=0.9))
+    (unsure,) = answers([photos / "red.png"], colour_model, Rule(threshold=1.0))
+
+    assert isinstance(sure, Prediction)
+    assert isinstance(unsure, Prediction)
+    assert (sure.label, unsure.label, unsure.best) == ("red", None, sure.best)
+
+
+def test_independent_scores_of_a_softmax_model_are_against_the_neutral_word(
+    photos: Path, colour_model: ColourModel
+) -> None:
+    (row,) = answers([photos / "red.png"], colour_model, Rule(independent=True))
+
+    assert isinstance(row, Prediction)
+    assert row.score_kind == "versus-neutral"
+    assert [candidate.label for candidate in row.candidates] == ["red"]
+    neutral = 3**-0.5  # red against an even mix of three colours
+    expected = torch.sigmoid(torch.tensor(10.0 * (row.best.cosine - neutral))).item()
+    assert row.best.score == pytest.approx(expected, abs=1e-3)
+
+
+def test_independent_scores_of_a_sigmoid_model_use_its_bias(photos: Path, colour_model: ColourModel) -> None:
+    colour_model.logit_bias = -5.0
+
+    (row,) = answers([photos / "red.png"], colour_model, Rule(independent=True, threshold=0.0))
+
+    assert isinstance(row, Prediction)
+    assert row.score_kind == "sigmoid"
+    assert len(row.candidates) == 3
+    assert row.best.score == pytest.approx(torch.sigmoid(torch.tensor(10 * row.best.cosine - 5)).item(), rel=1e-5)
+
+
+def test_independent_scores_may_find_that_nothing_applies(photos: Path, colour_model: ColourModel) -> None:
+    colour_model.logit_bias = -50.0
+
+    (row,) = answers([photos / "red.png"], colour_model, Rule(independent=True))
+
+    assert isinstance(row, Prediction)
+    assert (row.label, row.candidates, row.best.label) == (None, (), "red")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7])
+def test_the_batch_size_changes_nothing(photos: Path, colour_model: ColourModel, batch_size: int) -> None:
+    (photos / "bad.jpg").write_bytes(b"")
+    paths = sorted(photos.iterdir())
+
+    assert answers(paths, colour_model, batch_size=batch_size) == answers(paths, colour_model, batch_size=1)
+
+
+def test_a_batch_of_nothing_but_bad_pictures_does_not_reach_the_model(
+    tmp_path: Path, colour_model: ColourModel
+) -> None:
+    rows = answers([tmp_path / "gone.png"] * 3, colour_model)
+
+    assert [getattr(row, "error", None) for row in rows] == ["missing"] * 3

@@ -1,0 +1,378 @@
+"""The command line: its help in this process, its runs as processes of their own with real pipes, files and signals."""
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from zsclip.cache import FILE_NAME, cache_dir
+from zsclip.cli import app, main
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+COLOURS = ("--labels", "red,green,blue")
+
+
+@pytest.fixture
+def model(tiny_model: Callable[[str], Path]) -> str:
+    return f"local-dir:{tiny_model('plain')}"
+
+
+@pytest.fixture
+def start(model: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Give a function that starts `zsclip classify - ARGUMENTS`, to be talked with while it runs."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def classify(*arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "zsclip", "classify", "-", *COLOURS, "--model", model, *arguments]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=tmp_path))
+        return started[-1]
+
+    yield classify
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def commands() -> dict[str, str]:
+    """Every command, as it is typed, with its docstring."""
+    groups = [("", app), *((f"{group.name} ", group.typer_instance) for group in app.registered_groups)]
+    return {
+        f"{prefix}{command.name or command.callback.__name__}": command.callback.__doc__ or ""
+        for prefix, group in groups
+        for command in group.registered_commands
+    }
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(commands()) >= {"classify", "prompts list", "prompts show", "models fetch", "cache clear"}
+    for name, docstring in commands().items():
+        assert f"Example:\n\n        zsclip {name}" in docstring, name
+        assert main([*name.split(), "--help"]) == 0
+        assert f"Usage: zsclip {name}" in capsys.readouterr().out
+
+
+def test_the_readme_shows_exactly_the_commands_that_exist() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = set(
+        re.findall(r"^(?:\$ |.*\| )?zsclip ((?:(?:prompts|models|cache) )?[a-z]+)\b", readme, flags=re.MULTILINE)
+    )
+
+    assert shown == set(commands())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["classify"], 2, "Missing argument 'INPUT...'"),
+        (["classify", "x.jpg", "--labls", "a"], 2, "No such option: --labls"),
+        (["clasify"], 2, "No such command 'clasify'"),
+        (["classify", "."], 2, "label"),
+        (["classify", ".", "--labels", "cat"], 2, "cat"),
+        (["classify", ".", "--labels", "cat,dog,cat"], 2, "'cat' was already given"),
+        (["classify", "nope.jpg", "--labels", "a,b"], 2, "no such file or folder: 'nope.jpg'"),
+        (["classify", "http://a/b.jpg", "--labels", "a,b"], 2, "download"),
+        (["classify", ".", "--labels", "a,b", "--prompts", "nope"], 2, "nope"),
+        (["classify", ".", "--labels", "a,b", "--template", "a photo"], 2, "{}"),
+        (["classify", ".", "--labels", "a,b", "--labels-file", "nope.txt"], 2, "nope.txt"),
+        (["classify", ".", "--labels", "a,b", "--only", "c"], 2, "--only: 'c'"),
+        (["classify", ".", "--labels", "a,b", "--device", "gpu"], 2, "--device: 'gpu'"),
+        (["classify", ".", "--labels", "a,b", "--batch-size", "0"], 2, "--batch-size: '0'"),
+        (["classify", ".", "--labels", "a,b", "--threshold", "2"], 2, "--threshold"),
+        (["classify", ".", "--labels", "a,b", "-o", "x.xlsx"], 2, ".csv"),
+        (["classify", ".", "--labels", "a,b", "-o", "no/such/folder/x.csv"], 4, "no/such/folder/x.csv"),
+        (["classify", ".", "--labels", "a,b", "--model", "nope"], 3, "no model 'nope'"),
+        (["classify", ".", "--labels", "a,b"], 3, "'base' cannot be had"),
+        (["models", "info", "nope"], 3, "no model 'nope'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    arguments: list[str],
+    code: int,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """All of them are found without loading a model; the last two answer for a machine without weights or network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+
+    assert main(arguments) == code
+
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("zsclip: ")
+    assert captured.err.count("\n") == 1
+    assert told in captured.err
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_a_folder_becomes_rows_in_order(run: Run, photos: Path, model: str) -> None:
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+
+    result = run("classify", "photos", *COLOURS, "--model", model, "-k", "2")
+
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 1
+    assert [row["file_name"] for row in rows] == [
+        f"photos/{name}" for name in ("blue.png", "broken.jpg", "green.png", "red.png")
+    ]
+    assert [row["error"] for row in rows] == [None, "unreadable", None, None]
+    assert len({tuple(row) for row in rows}) == 1
+    assert all(len(row["predictions"]) == 2 for row in rows if row["error"] is None)
+    summary = result.stderr.decode()
+    assert "4 images in" in summary
+    assert "1 failed: unreadable 1" in summary
+
+
+def test_quiet_says_nothing_when_all_is_well(run: Run, photos: Path, model: str) -> None:
+    result = run(
+        "classify", "photos", "--labels", "red,猫", "--model", model, "-q", "--template", "{} " * 1 + "a " * 90
+    )
+
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.count(b"\n") == 3
+
+
+def test_cut_prompts_and_unread_scripts_are_told_once_also_from_the_cache(run: Run, photos: Path, model: str) -> None:
+    arguments = ("classify", "photos", "--labels", "red,猫", "--model", model, "--template", "a long {} " + "a " * 90)
+
+    for _ in range(2):
+        lines = run(*arguments).stderr.decode().splitlines()
+        assert sum("were cut: 'a long red" in line for line in lines) == 1
+        assert sum("'猫'" in line and "--model multilingual" in line for line in lines) == 1
+
+
+def test_an_empty_folder_is_no_success(run: Run, tmp_path: Path, model: str) -> None:
+    (tmp_path / "empty").mkdir()
+
+    result = run("classify", "empty", *COLOURS, "--model", model)
+
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert b"no images" in result.stderr
+
+
+def test_formats_agree(run: Run, photos: Path, model: str) -> None:
+    arguments = ("classify", "photos", *COLOURS, "--model", model)
+
+    rows = [json.loads(line) for line in run(*arguments, "-o", "rows.jsonl").stdout.splitlines()]
+    assert rows == []
+    rows = [json.loads(line) for line in (photos.parent / "rows.jsonl").read_text().splitlines()]
+    table = list(csv.DictReader(io.StringIO(run(*arguments, "--format", "csv").stdout.decode())))
+    only = rows[0]["label"]
+    paths = run(*arguments, "--format", "paths", "--print0", "--only", only).stdout
+
+    assert [(row["file_name"], row["label"]) for row in table] == [(row["file_name"], row["label"]) for row in rows]
+    assert [float(row["score"]) for row in table] == [row["score"] for row in rows]
+    assert paths.decode().split("\0")[:-1] == [row["file_name"] for row in rows if row["label"] == only]
+
+
+def test_a_second_model_answers_label_by_label(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
+    result = run("classify", "photos", *COLOURS, "--model", tiny_model("siglip"), "--multi-label", "--threshold", "0")
+
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["score_kind"] for row in rows] == ["sigmoid"] * 3
+    assert [len(row["predictions"]) for row in rows] == [3] * 3
+
+
+def test_names_survive_find_print0(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
+    odd = [b"new\nline.png", b"caf\xe9.png", "日本.png".encode(), b"tab\t.png", b'"quoted", .png', b"-dash.png"]
+    for name in odd:
+        (photos / os.fsdecode(name)).write_bytes((photos / "red.png").read_bytes())
+    listing = subprocess.run(["find", "photos", "-print0"], cwd=tmp_path, capture_output=True, check=True).stdout
+    expected = [name for name in listing.split(b"\0")[:-1] if name != b"photos"]
+
+    result = run("classify", "-", "-0", *COLOURS, "--model", model, "--format", "paths", "--print0", input=listing)
+
+    assert result.stdout.split(b"\0")[:-1] == expected
+    assert b"photos" in result.stderr  # the folder among them is passed over with a note
+    rows = [json.loads(line) for line in run("classify", "photos", *COLOURS, "--model", model).stdout.splitlines()]
+    assert {row["file_name_base64"] for row in rows if "file_name_base64" in row} == {"cGhvdG9zL2NhZukucG5n"}
+
+
+def test_head_ends_the_run_quietly(photos: Path, model: str, tmp_path: Path) -> None:
+    for i in range(300):
+        os.link(photos / "red.png", photos / f"{i}.png")
+    command = f"{sys.executable} -m zsclip classify photos {' '.join(COLOURS)} --model {model} -q --batch-size 4"
+
+    result = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; echo ${{PIPESTATUS[0]}}"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    row, code = result.stdout.splitlines()
+    assert json.loads(row)["file_name"] == "photos/0.png"
+    assert (code, result.stderr) == ("0", "")
+
+
+def test_a_slow_producer_is_answered_while_it_still_writes(
+    start: Callable[..., subprocess.Popen[bytes]], photos: Path
+) -> None:
+    process = start()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for name in ("red", "green", "blue"):
+        process.stdin.write(f"photos/{name}.png\n".encode())
+        process.stdin.flush()
+
+        assert json.loads(process.stdout.readline())["file_name"] == f"photos/{name}.png"
+    process.stdin.close()
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_its_finished_rows(
+    number: int, code: int, start: Callable[..., subprocess.Popen[bytes]], photos: Path, tmp_path: Path
+) -> None:
+    process = start("-o", "rows.jsonl")
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(b"photos/red.png\nphotos/gone.png\n")
+    process.stdin.flush()
+    part = tmp_path / "rows.jsonl.part"
+    while not (part.exists() and part.read_bytes().count(b"\n") == 2):
+        assert process.poll() is None
+
+    process.send_signal(number)
+
+    assert process.wait(30) == code
+    rows = [json.loads(line) for line in part.read_text().splitlines()]
+    assert [row["file_name"] for row in rows] == ["photos/red.png", "photos/gone.png"]
+    assert not (tmp_path / "rows.jsonl").exists()
+    assert b"Traceback" not in process.stderr.read()
+    assert main(["classify", "-", *COLOURS, "-o", str(tmp_path / "rows.jsonl")]) == 2  # never silently overwritten
+
+
+def test_a_full_disk_is_exit_4(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
+    arguments = ["classify", "photos", *COLOURS, "--model", model, "-q"]
+    with open("/dev/full", "wb") as full:
+        piped = subprocess.run(
+            [sys.executable, "-m", "zsclip", *arguments], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path
+        )
+
+    for result in (run(*arguments, "-o", "/dev/full"), piped):
+        assert result.returncode == 4
+        assert result.stderr.startswith(b"zsclip: ")
+        assert result.stderr.count(b"\n") == 1
+        assert b"no space left" in result.stderr
+
+
+def test_a_damaged_or_unwritable_cache_changes_no_row(run: Run, photos: Path, model: str) -> None:
+    arguments = ("classify", "photos", *COLOURS, "--model", model, "-q")
+    expected = run(*arguments)
+    assert (expected.returncode, expected.stderr) == (0, b"")
+    (cache_dir() / FILE_NAME).write_bytes(b"damaged" * 1000)
+
+    for result in (run(*arguments), run(*arguments, ZSCLIP_CACHE_DIR="/proc/nowhere")):
+        assert (result.returncode, result.stderr, result.stdout) == (0, b"", expected.stdout)
+
+
+def test_a_terminal_gets_a_table(photos: Path, model: str, tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zsclip", "classify", "photos", *COLOURS, "--model", model],
+        stdin=subprocess.DEVNULL, stdout=follower, stderr=follower, cwd=tmp_path, env=os.environ | {"COLUMNS": "80"},
+    )  # fmt: skip
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            some = os.read(leader, 4096)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not some:
+            break
+        seen += some
+    os.close(leader)
+
+    assert process.wait(30) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    assert [line.split()[0] for line in text.splitlines()[:3]] == [f"photos/{c}.png" for c in ("blue", "green", "red")]
+    assert "█" in text or "▏" in text or "▌" in text
+    assert "3 images in" in text
+
+
+def test_prompts_show_counts_tokens_and_marks_what_is_cut(
+    model: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "labels.txt").write_text("cat\n" + "very " * 40 + "dog\n")
+
+    assert main(["prompts", "show", "photo", "--labels-file", str(tmp_path / "labels.txt"), "--model", model]) == 0
+
+    cat, dog = capfd.readouterr().out.splitlines()
+    assert cat == "cat\t8\ta photo of a cat."
+    assert dog.endswith("cut at 24")
+
+
+def test_prompts_list_and_show_without_labels(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["prompts", "list"]) == 0
+    assert "photo" in capfd.readouterr().out
+    assert main(["prompts", "show", "plain"]) == 0
+    assert capfd.readouterr().out == "{}\n"
+
+
+def test_models_list_has_a_line_a_model(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+
+    header, *lines = (line.split("\t") for line in capfd.readouterr().out.splitlines())
+    table = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
+    assert table["ViT-B-32-256,datacomp_s34b_b86k"]["alias"] == "base"
+    assert table["ViT-L-14,datacomp_xl_s13b_b90k"]["ImageNet top-1"] == "79.2%"
+    assert len(table) == len(lines) > 190
+
+
+def test_models_info_tells_what_a_model_is(
+    tiny_model: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "info", str(tiny_model("siglip"))]) == 0
+
+    told = capfd.readouterr().out
+    assert "24 x 24 px, squash" in told
+    assert "sigmoid" in told
+    assert str(tiny_model("siglip") / "open_clip_model.safetensors") in told
+
+
+def test_cache_info_and_clear(run: Run, photos: Path, model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    run("classify", "photos", *COLOURS, "--model", model)
+
+    assert main(["cache", "info"]) == 0
+    assert re.search(r"^text +3 rows", capfd.readouterr().out, flags=re.MULTILINE)
+    assert main(["cache", "clear"]) == 0
+    assert main(["cache", "info"]) == 0
+    assert "rows" not in capfd.readouterr().out.replace("freed", "")
+
+
+def test_the_version_is_the_packages(capfd: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capfd.readouterr().out == f"zsclip {version('zsclip')}\n"
+
+
+def test_pictures_of_every_odd_kind_get_an_answer(run: Run, tmp_path: Path, model: str) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK", "F"):
+        ending = {"CMYK": "jpg", "F": "tif"}.get(mode, "png")
+        Image.new(mode, (20, 10)).save(folder / f"{mode.replace(';', '')}.{ending}")
+
+    result = run("classify", "odd", *COLOURS, "--model", model)
+
+    assert result.returncode == 0
+    assert result.stdout.count(b'"error": null') == 9

@@ -1,0 +1,716 @@
+"""Odd files to pixels, and pixels in batches, held against open_clip's own transform."""
+
+import itertools
+import math
+import os
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from zsclip.decode import (
+    MAX_RESIZED_PIXELS,
+    Batch,
+    Preprocess,
+    _cgroup_cpus,
+    available_cpus,
+    decode_batches,
+    decode_image,
+)
+from zsclip.results import Skipped
+
+SIMPLE = Preprocess((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+WHITE, RED, BLACK = (255, 255, 255), (255, 0, 0), (0, 0, 0)
+
+
+def noise(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(values if mode == "RGB" else values[..., 0])
+
+
+def by_open_clip(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """The slow twin: open_clip's inference transform, its normalisation undone."""
+    settings = PreprocessCfg(
+        size=preprocess.size,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        interpolation=preprocess.interpolation,
+        resize_mode=preprocess.resize_mode,
+        fill_color=preprocess.fill_color,
+    )
+    pixels = image_transform_v2(settings, is_train=False)(image).numpy() * 255  # (3, H, W)
+    assert np.abs(pixels - pixels.round()).max() < 1e-3
+    return pixels.round().astype(np.uint8)
+
+
+def colours(path: Path, **options: int) -> NDArray[np.uint8]:
+    """Decode a file that must be good to (H, W, 3)."""
+    pixels = decode_image(str(path), SIMPLE, **options)
+    assert not isinstance(pixels, Skipped), pixels.message
+    return pixels.transpose(1, 2, 0)
+
+
+def skipped(path: "Path | str", **options: int) -> Skipped:
+    outcome = decode_image(str(path), SIMPLE, **options)
+    assert isinstance(outcome, Skipped)
+    assert outcome.path == str(path)
+    assert outcome.message == " ".join(outcome.message.split())
+    return outcome
+
+
+def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Write a PNG by hand, for what Pillow itself does not write. Each row starts with a filter byte."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+# Resize and crop, to the pixel.
+
+SHAPES = [(8, 8), (20, 8), (8, 21), (1, 1), (1, 50), (50, 1), (33, 47), (301, 200), (7, 5), (9, 64), (1000, 3)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (17, 17), (12, 20), (21, 8)])
+def test_opaque_upright_pictures_look_as_open_clip_sees_them(tmp_path, size, resize_mode, interpolation, mode):
+    preprocess = Preprocess(size, (0.0,) * 3, (1.0,) * 3, interpolation, resize_mode, fill_color=7)
+    for width, height in SHAPES:
+        image = noise(width, height, mode, seed=width + height)
+        image.save(tmp_path / "x.png")
+        if resize_mode == "longest" and min(size[0] / height, size[1] / width) * min(width, height) <= 0.5:
+            continue  # open_clip rounds the short side to 0 and fails
+
+        assert np.array_equal(decode_image(str(tmp_path / "x.png"), preprocess), by_open_clip(image, preprocess))
+
+
+def test_a_thin_picture_keeps_at_least_a_pixel_when_padded(tmp_path):
+    Image.new("RGB", (500, 1), RED).save(tmp_path / "x.png")
+    preprocess = Preprocess((8, 8), (0.0,) * 3, (1.0,) * 3, resize_mode="longest", fill_color=9)
+
+    pixels = decode_image(str(tmp_path / "x.png"), preprocess)
+
+    assert not isinstance(pixels, Skipped)
+    assert [tuple(pixels[:, y, 4]) for y in (2, 3, 4)] == [(9, 9, 9), RED, (9, 9, 9)]
+
+
+def test_a_strip_is_not_blown_up_to_gigabytes(tmp_path):
+    # 224 x 112,000,000 in between, were the crop not taken first.
+    strip = Image.fromarray(np.arange(500_000, dtype=np.uint32).astype(np.uint8).reshape(-1, 1))
+    strip.save(tmp_path / "x.png")
+    code = f"""
+        import resource
+        from zsclip.decode import *
+        resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+        pixels = decode_image({str(tmp_path / "x.png")!r}, Preprocess((224, 224), (0,) * 3, (1,) * 3))
+        print(pixels.shape, pixels[0].std(axis=1).max())
+    """
+
+    assert run_python(code).stdout == "(3, 224, 224) 0.0\n"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 330), (330, 1), (3, 1001), (34, 11_000), (11_000, 34)])
+def test_a_strip_is_within_two_grey_levels_of_open_clip(tmp_path, width, height):
+    preprocess = Preprocess((224, 224), (0.0,) * 3, (1.0,) * 3)
+    image = noise(width, height, "L").point([64 + value // 2 for value in range(256)])  # nothing is clipped in between
+    image.save(tmp_path / "x.png")
+    assert 224 * 224 * max(width, height) / min(width, height) > MAX_RESIZED_PIXELS
+
+    pixels = decode_image(str(tmp_path / "x.png"), preprocess)
+
+    assert np.abs(np.subtract(pixels, by_open_clip(image, preprocess), dtype=int)).max() <= 2
+
+
+# Orientation, transparency, modes.
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_upright(tmp_path, orientation, ending):
+    # Stored so that showing it by its orientation gives red at the left and blue below.
+    upright = Image.new("RGB", (64, 64), WHITE)
+    upright.paste(RED, (0, 0, 24, 64))
+    upright.paste((0, 0, 255), (0, 48, 64, 64))
+    turns = Image.Transpose
+    undo = [None, turns.FLIP_LEFT_RIGHT, turns.ROTATE_180, turns.FLIP_TOP_BOTTOM, turns.TRANSPOSE]
+    undo += [turns.ROTATE_90, turns.TRANSVERSE, turns.ROTATE_270]
+    turn = undo[orientation - 1]
+    stored = upright if turn is None else upright.transpose(turn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / f"x.{ending}", exif=exif)
+
+    shown = colours(tmp_path / f"x.{ending}").astype(int)
+
+    for (x, y), colour in {(1, 1): RED, (6, 1): WHITE, (6, 7): (0, 0, 255), (1, 7): (0, 0, 255)}.items():
+        assert np.abs(shown[y, x] - colour).max() < 40
+
+
+def test_orientation_comes_before_the_resize(tmp_path):
+    image = noise(40, 21)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "x.png", exif=exif)
+
+    expected = by_open_clip(image.transpose(Image.Transpose.ROTATE_270), SIMPLE)
+
+    assert np.array_equal(decode_image(str(tmp_path / "x.png"), SIMPLE), expected)
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0"])
+def test_a_broken_exif_block_is_ignored(tmp_path, exif, name):
+    Image.new("RGB", (16, 16), RED).save(tmp_path / name, exif=exif, quality=100)
+
+    assert np.abs(colours(tmp_path / name).astype(int) - RED).max() < 5
+
+
+def half_clear(mode: str) -> Image.Image:
+    """Black at the left, clear (over red) at the right."""
+    image = Image.new("RGBA", (16, 16), (*BLACK, 255))
+    image.paste((*RED, 0), (8, 0, 16, 16))
+    if mode == "P":
+        palette = Image.new("P", (16, 16), 0)
+        palette.putpalette([*BLACK, *RED])
+        palette.paste(1, (8, 0, 16, 16))
+        return palette
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "options"),
+    [
+        ("RGBA", "x.png", {}),
+        ("LA", "x.png", {}),
+        ("RGBA", "x.webp", {"lossless": True}),
+        ("RGBA", "x.tif", {}),
+        ("RGBA", "x.gif", {}),
+        ("LA", "x.tif", {}),
+        ("P", "x.png", {"transparency": 1}),
+        ("P", "x.png", {"transparency": b"\xff\x00"}),
+        ("P", "x.gif", {"transparency": 1}),
+        ("RGB", "x.png", {"transparency": RED}),
+        ("L", "x.png", {"transparency": 76}),
+    ],
+)
+def test_what_is_transparent_lies_on_white(tmp_path, mode, name, options):
+    half_clear(mode).save(tmp_path / name, **options)
+
+    shown = colours(tmp_path / name)
+
+    assert tuple(shown[4, 1]) == BLACK
+    assert tuple(shown[4, 6]) == WHITE
+
+
+def test_premultiplied_grey_lies_on_white_too(tmp_path):
+    half_clear("LA").save(tmp_path / "x.tif")
+    straight, premultiplied = (struct.pack("<HHIHH", 338, 3, 1, kind, 0) for kind in (2, 1))
+    (tmp_path / "x.tif").write_bytes((tmp_path / "x.tif").read_bytes().replace(straight, premultiplied))
+    with Image.open(tmp_path / "x.tif") as image:
+        assert image.mode == "La"
+
+    shown = colours(tmp_path / "x.tif")
+
+    assert (tuple(shown[4, 1]), tuple(shown[4, 6])) == (BLACK, WHITE)
+
+
+def test_half_transparent_is_halfway_to_white(tmp_path):
+    Image.new("RGBA", (8, 8), (*BLACK, 128)).save(tmp_path / "x.png")
+
+    assert np.abs(colours(tmp_path / "x.png").astype(int) - 127).max() <= 1
+
+
+def test_the_key_colour_of_a_16_bit_png_is_transparent(tmp_path):
+    # A row of four black and four key pixels; the key colour is kept in 16 bits.
+    row = b"\0" + struct.pack(">3H", 0, 0, 0) * 4 + struct.pack(">3H", 60_000, 0, 0) * 4
+    (tmp_path / "x.png").write_bytes(png(8, 8, 16, 2, row * 8, (b"tRNS", struct.pack(">3H", 60_000, 0, 0))))
+    row = b"\0" + struct.pack(">8H", *[0] * 4, *[300] * 4)
+    (tmp_path / "y.png").write_bytes(png(8, 8, 16, 0, row * 8, (b"tRNS", struct.pack(">H", 300))))
+
+    for name in ("x.png", "y.png"):
+        shown = colours(tmp_path / name)
+        assert (tuple(shown[0, 0]), tuple(shown[0, 7])) == (BLACK, WHITE)
+
+
+def test_a_palette_is_resized_as_colours(tmp_path):
+    image = noise(64, 64).convert("P")
+    image.save(tmp_path / "x.png")
+
+    expected = by_open_clip(image.convert("RGB"), SIMPLE)
+
+    assert np.array_equal(decode_image(str(tmp_path / "x.png"), SIMPLE), expected)
+
+
+def test_one_bit_becomes_black_white_and_the_greys_between(tmp_path):
+    image = Image.new("1", (64, 64), 0)
+    for x in range(32, 64, 2):
+        image.paste(1, (x, 0, x + 1, 64))
+    image.save(tmp_path / "x.png")
+
+    shown = colours(tmp_path / "x.png")
+
+    assert shown[4, 1].tolist() == [0, 0, 0]
+    assert (np.abs(shown[4, 6].astype(int) - 127) < 20).all()
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.tif"])
+def test_cmyk_becomes_rgb(tmp_path, name):
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / name)
+
+    assert np.abs(colours(tmp_path / name).astype(int) - RED).max() < 5
+
+
+def ramp(values: Iterable[float], dtype: str, path: Path) -> list[int]:
+    """Save eight values as eight columns, and return the grey each became."""
+    array = np.tile(np.fromiter(values, np.float64).astype(dtype), (8, 1))
+    Image.fromarray(array).save(path)
+    shown = colours(path)
+    assert (shown == shown[..., :1]).all()
+    return shown[0, :, 0].tolist()
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path, name):
+    values = [0, 128, 129, 257, 25_700, 32_896, 65_278, 65_535]
+
+    assert ramp(values, "uint16", tmp_path / name) == [0, 0, 1, 1, 100, 128, 254, 255]
+
+
+def test_32_bit_grey_is_16_bit_where_that_fits_and_stretched_elsewhere(tmp_path):
+    assert ramp([0, 257, 514, 771, 1028, 1285, 1542, 65_535], "int32", tmp_path / "x.tif") == [0, 1, 2, 3, 4, 5, 6, 255]
+    assert ramp([-255, 0, 255, 0, 0, 0, 0, 0], "int32", tmp_path / "x.tif")[:3] == [0, 128, 255]
+    assert ramp([70_000] * 8, "int32", tmp_path / "x.tif") == [0] * 8
+    assert ramp([2_000_000_000 + i * 51 for i in range(6)] + [2_000_000_000] * 2, "int32", tmp_path / "x.tif")[:6] == [
+        0, 51, 102, 153, 204, 255
+    ]  # fmt: skip
+
+
+def test_float_grey_is_understood_by_its_range(tmp_path):
+    path, rest = tmp_path / "x.tif", [0.0] * 5
+
+    assert ramp([0.0, 0.2, 1.0, *rest], "float32", path)[:3] == [0, 51, 255]
+    assert ramp([0.0, 51.0, 200.0, *rest], "float32", path)[:3] == [0, 51, 200]
+    assert ramp([-1.0, 0.0, 1.0, *rest], "float32", path)[:3] == [0, 128, 255]
+    assert ramp([1000.0, 500.0, 0.0, *rest], "float32", path)[:3] == [255, 128, 0]
+    assert ramp([math.nan, 0.2, 1.0, *rest], "float32", path)[:3] == [0, 51, 255]
+    assert ramp([-math.inf, math.inf, 1.0, *rest], "float32", path)[:3] == [0, 255, 255]
+    assert ramp([-3e38, 3e38, 0.0, *rest], "float32", path)[:3] == [0, 255, 128]
+    assert ramp([math.nan] * 8, "float32", path) == [0] * 8
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.png", "x.webp", "x.tif", "x.avif"])
+def test_of_an_animation_the_first_frame_counts(tmp_path, name):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, WHITE, BLACK)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+
+    assert np.abs(colours(tmp_path / name).astype(int) - RED).max() < 5
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.bmp", "x.dib", "x.jp2", "x.ppm", "x.pbm", "x.ico", "x.mpo", "x"])
+def test_formats_are_told_by_content_not_by_name(tmp_path, name):
+    image = Image.new("1" if name == "x.pbm" else "RGB", (32, 32), 1 if name == "x.pbm" else RED)
+    image.save(tmp_path / name, format="JPEG" if name == "x" else None)
+    os.rename(tmp_path / name, tmp_path / "y.png")
+
+    assert np.abs(colours(tmp_path / "y.png").astype(int) - (WHITE if name == "x.pbm" else RED)).max() < 5
+
+
+def test_heic_is_read_where_pillow_heif_is_installed(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), RED)).save(str(tmp_path / "x.heic"), quality=100)
+
+    assert np.abs(colours(tmp_path / "x.heic").astype(int) - RED).max() < 20
+
+
+def test_heic_without_pillow_heif_names_the_cure(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100))
+    code = f"""
+        import sys
+        sys.modules["pillow_heif"] = None  # as if it were not installed
+        from zsclip.decode import *
+        print(decode_image({str(tmp_path / "x.jpg")!r}, Preprocess((8, 8), (0,) * 3, (1,) * 3)).message)
+    """
+
+    assert run_python(code).stdout == "a HEIC picture; to read it: pip install 'zsclip[heic]'\n"
+
+
+# Files that give no pixels.
+
+
+def run_python(code: str, **options: Path) -> "subprocess.CompletedProcess[str]":
+    """Run code in a Python of its own."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, **options)
+    assert run.stderr == ""
+    return run
+
+
+def test_every_bad_file_becomes_a_skipped_of_its_kind(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "page.jpg").write_text("\n<!doctype html><html>")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "broken.jpg").symlink_to("nowhere")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    noise(64, 64).save(tmp_path / "whole.jpg")
+    noise(64, 64).save(tmp_path / "whole.png")
+    for name in ("whole.jpg", "whole.png"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / f"cut{name[-4:]}").write_bytes(whole[: len(whole) // 2])
+
+    seen = {name: skipped(tmp_path / name) for name in (
+        "empty.jpg", "text.jpg", "page.jpg", "folder.jpg", "broken.jpg", "loop.jpg", "cut.jpg", "cut.png", "none.jpg",
+        "text.jpg/x.jpg", "x" * 300, "a\0b",
+    )}  # fmt: skip
+
+    assert {name: (row.error, row.message) for name, row in seen.items() if not name.startswith("cut")} == {
+        "empty.jpg": ("unreadable", "the file is empty"),
+        "text.jpg": ("unreadable", "damaged, or not a picture of a kind that is read"),
+        "page.jpg": ("unreadable", "a web page or drawing (HTML, SVG), not a picture"),
+        "folder.jpg": ("not-a-file", "a folder"),
+        "broken.jpg": ("missing", "no such file or directory"),
+        "loop.jpg": ("missing", "too many levels of symbolic links"),
+        "none.jpg": ("missing", "no such file or directory"),
+        "text.jpg/x.jpg": ("missing", "not a directory"),
+        "x" * 300: ("missing", "file name too long"),
+        "a\0b": ("missing", "the path holds a NUL byte; paths separated by NUL need --null"),
+    }
+    for name in ("cut.jpg", "cut.png"):
+        assert seen[name].error == "unreadable"
+        assert seen[name].message.startswith("cannot decode: image file is truncated")
+
+
+def test_a_pipe_a_socket_and_a_device_are_not_opened(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for a writer
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("s.jpg")
+
+        for path in (tmp_path / "pipe.jpg", tmp_path / "s.jpg", "/dev/null"):
+            assert skipped(path).error == "not-a-file"
+
+
+def test_a_file_without_permission_says_so(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    (tmp_path / "x.png").chmod(0)
+    tmp_path.chmod(0o755)
+    code = """
+        import os
+        from zsclip.decode import *
+        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
+        decode_image("nope", preprocess)  # loads what it needs while it may
+        if os.geteuid() == 0:
+            os.setuid(65534)  # to root nothing is unreadable
+        print(decode_image("x.png", preprocess))
+    """
+
+    run = run_python(code, cwd=tmp_path)
+
+    assert run.stdout == "Skipped(path='x.png', error='permission', message='permission denied')\n"
+
+
+def test_urls_raw_videos_and_drawings_are_refused_with_the_reason(tmp_path):
+    for name in ("x.CR2", "x.dng", "x.mp4", "x.svg", "x.pdf"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, format="TIFF")  # as RAW is: Pillow would show its thumbnail
+
+    assert "camera RAW is not read" in skipped(tmp_path / "x.CR2").message
+    assert "camera RAW is not read" in skipped(tmp_path / "x.dng").message
+    assert "a video" in skipped(tmp_path / "x.mp4").message
+    assert "export it as PNG" in skipped(tmp_path / "x.svg").message
+    assert "export it as PNG" in skipped(tmp_path / "x.pdf").message
+    assert skipped("http://example.com/x.jpg").error == "not-a-file"
+    assert "a URL; download it first" in skipped("http://example.com/x.jpg").message
+
+
+def test_ghostscript_and_formats_that_match_anything_are_never_tried(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "y.png", format="TGA")
+
+    assert skipped(tmp_path / "x.jpg").error == "unreadable"
+    assert skipped(tmp_path / "y.png").error == "unreadable"
+
+
+def test_too_many_pixels_are_refused_by_the_header(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png(100_000, 100_000, 8, 2, b""))
+    Image.new("1", (100, 101)).save(tmp_path / "x.png")
+    message = "10000000000 pixels, more than --max-pixels 178956970"
+
+    assert skipped(tmp_path / "bomb.png") == Skipped(str(tmp_path / "bomb.png"), "too-large", message)
+    assert skipped(tmp_path / "bomb.png", max_pixels=10**9).error == "too-large"
+    assert skipped(tmp_path / "x.png", max_pixels=10_099).message == "10100 pixels, more than --max-pixels 10099"
+    assert colours(tmp_path / "x.png", max_pixels=10_100).shape == (8, 8, 3)
+
+
+def test_max_pixels_may_be_more_than_pillow_allows(tmp_path):
+    # In a process of its own, as Pillow's limit is for the whole process.
+    Image.new("RGB", (40, 40)).save(tmp_path / "warned.png")
+    Image.new("RGB", (100, 100)).save(tmp_path / "refused.png")
+    code = """
+        from zsclip.decode import *
+        Image.MAX_IMAGE_PIXELS = 1000
+        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
+        print(decode_image("warned.png", preprocess, 1000).message)
+        print(decode_image("warned.png", preprocess, 1600).shape)
+        print(decode_image("refused.png", preprocess, 10_000).shape)
+    """
+
+    assert run_python(code, cwd=tmp_path).stdout == "1600 pixels, more than --max-pixels 1000\n(3, 8, 8)\n(3, 8, 8)\n"
+
+
+def test_no_memory_left_is_a_row_too(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(12_000, 12_000, 1, 0, bytes(12_000 * 1501)))
+    code = """
+        import resource
+        from zsclip.decode import *
+        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
+        decode_image("nope", preprocess)
+        resource.setrlimit(resource.RLIMIT_DATA, (100 << 20, 100 << 20))
+        print(decode_image("x.png", preprocess).error)
+    """
+
+    assert run_python(code, cwd=tmp_path).stdout == "out-of-memory\n"
+
+
+def test_pillows_warnings_stay_quiet_and_other_filters_as_they_were(tmp_path):
+    Image.new("P", (8, 8)).save(tmp_path / "x.png", transparency=b"\x80" * 256)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\xff\xff\0\0\0\0"  # more values than the file has
+    Image.new("RGB", (8, 8)).save(tmp_path / "y.jpg", exif=exif)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        colours(tmp_path / "x.png")
+        colours(tmp_path / "y.jpg")
+        warnings.warn("mine", stacklevel=1)
+
+    assert [str(warning.message) for warning in seen] == ["mine"]
+
+
+def test_what_pillow_logs_stays_off_stderr(tmp_path):
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 2, 273: 200, 277: 3000, 278: 1, 279: 3}  # 277: samples per pixel
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    (tmp_path / "x.tif").write_bytes(b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(100))
+    code = """
+        from zsclip.decode import *
+        print(decode_image("x.tif", Preprocess((8, 8), (0,) * 3, (1,) * 3)).error)
+    """
+
+    assert run_python(code, cwd=tmp_path).stdout == "unreadable\n"  # and nothing on stderr
+
+
+# Batches.
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Nine files, each of a grey of its own; the third and the last are bad."""
+    for i in range(9):
+        Image.new("RGB", (10, 12), (20 * i,) * 3).save(tmp_path / f"{i}.png")
+    for i in (2, 8):
+        (tmp_path / f"{i}.png").write_bytes(b"no")
+    return [str(tmp_path / f"{i}.png") for i in range(9)]
+
+
+def decoded(paths: Iterable[str], batch_size: int, threads: int = 2) -> list[Batch]:
+    return list(decode_batches(paths, SIMPLE, batch_size=batch_size, threads=threads))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 9])
+def test_batches_are_one_by_one_decoding_in_order(files, count, threads):
+    expected = [decode_image(path, SIMPLE) for path in files[:count]]
+    good = [pixels for pixels in expected if not isinstance(pixels, Skipped)]
+
+    batches = decoded(files[:count], batch_size=4, threads=threads)
+
+    assert [len(batch.rows) for batch in batches] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+    rows = [row for batch in batches for row in batch.rows]
+    assert rows == [e if isinstance(e, Skipped) else path for path, e in zip(files, expected, strict=False)]
+    assert all(batch.pixels.dtype == np.uint8 and batch.pixels.flags.c_contiguous for batch in batches)
+    assert np.array_equal(
+        np.concatenate([np.empty((0, 3, 8, 8)), *(b.pixels for b in batches)]), np.array([*good]).reshape(-1, 3, 8, 8)
+    )
+
+
+def test_a_run_much_longer_than_the_look_ahead_comes_to_its_end(files):
+    batches = decoded(itertools.islice(itertools.cycle(files), 100), batch_size=4)
+
+    assert [len(batch.rows) for batch in batches] == [4] * 25
+
+
+def test_a_batch_of_bad_files_has_no_pixels_but_their_shape(files):
+    (batch,) = decoded([files[2], files[8]], batch_size=4)
+
+    assert [row.error for row in batch.rows if isinstance(row, Skipped)] == ["unreadable", "unreadable"]
+    assert batch.pixels.shape == (0, 3, 8, 8)
+    assert batch.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_no_more_than_two_batches_ahead_are_asked_for(files, batch_size):
+    enough, too_many = threading.Event(), threading.Event()
+
+    def counted() -> Iterator[str]:
+        for asked in range(1, 1001):
+            if asked == 3 * batch_size:
+                enough.set()
+            if asked > 3 * batch_size:
+                too_many.set()
+            yield files[0]
+
+    batches = decode_batches(counted(), SIMPLE, batch_size=batch_size, threads=4)
+    next(batches)
+
+    assert enough.wait(30)
+    assert not too_many.wait(0.3)
+
+
+def test_a_slow_source_never_waits_for_a_full_batch(files):
+    more = [threading.Event() for _ in range(3)]
+
+    def slow() -> Iterator[str]:
+        yield files[0]
+        yield files[1]
+        for event in more:
+            assert event.wait(30)
+            yield files[3]
+
+    batches = decode_batches(slow(), SIMPLE, batch_size=100, threads=2)
+    rows = list(next(batches).rows)
+    if len(rows) == 1:
+        rows += next(batches).rows
+    assert rows == [files[0], files[1]]
+    for event in more:  # each answer comes though nothing has been written after its path
+        event.set()
+        assert next(batches).rows == (files[3],)
+    assert list(batches) == []
+
+
+def test_what_the_source_raises_comes_after_the_rows_before_it(files):
+    def failing() -> Iterator[str]:
+        yield files[0]
+        raise OSError("the disk is gone")
+
+    batches = decode_batches(failing(), SIMPLE, batch_size=100, threads=2)
+
+    assert next(batches).rows == (files[0],)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(batches)
+
+
+def test_closing_early_stops_the_threads_and_asks_for_no_more(files):
+    asked = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal asked
+        for path in itertools.cycle(files):
+            asked += 1
+            yield path
+
+    before = set(threading.enumerate())
+    batches = decode_batches(counted(), SIMPLE, batch_size=2, threads=2)
+    next(batches)
+    ours = set(threading.enumerate()) - before
+    assert len(ours) >= 2
+
+    batches.close()
+    for thread in ours:
+        thread.join(30)
+
+    assert not any(thread.is_alive() for thread in ours)
+    assert asked <= 6
+
+
+def test_closing_while_the_source_waits_does_not_wait_for_it(files):
+    never = threading.Event()
+
+    def stuck() -> Iterator[str]:
+        yield files[0]
+        never.wait(60)
+
+    batches = decode_batches(stuck(), SIMPLE, batch_size=2, threads=2)
+    assert next(batches).rows == (files[0],)
+    batches.close()
+
+    assert not never.is_set()
+    never.set()
+
+
+@pytest.mark.parametrize("ending", ["batches.close()", "raise KeyboardInterrupt", "pass"])
+def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
+    code = f"""
+        import sys
+        from zsclip.decode import decode_batches, Preprocess
+        from zsclip.images import read_paths
+        batches = decode_batches(read_paths(0), Preprocess((8, 8), (0,) * 3, (1,) * 3), batch_size=4, threads=2)
+        print(next(batches).rows, flush=True)
+        try:
+            {ending}
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdin.write(os.fsencode(files[0] + "\n"))
+        run.stdin.flush()  # and it stays open: the reader waits for more
+
+        assert run.wait(60) == 0
+        assert run.stdout.read().decode().startswith(f"('{files[0]}',)\n")
+        assert run.stderr.read() == b""
+
+
+# Processors.
+
+
+def test_at_least_one_cpu_and_no_more_than_the_machine_has():
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
+
+
+def test_the_cgroup_quota_is_the_smallest_above_us(tmp_path):
+    (tmp_path / "membership").write_text("0::/a/b\n")
+    (tmp_path / "mount/a/b").mkdir(parents=True)
+    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == math.inf
+
+    (tmp_path / "mount/a/b/cpu.max").write_text("max 100000\n")
+    (tmp_path / "mount/a/cpu.max").write_text("150000 100000\n")
+    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 1.5
+
+    (tmp_path / "mount/cpu.max").write_text("50000 100000\n")
+    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 0.5
+
+
+def test_the_quota_of_the_first_cgroups_is_read_too(tmp_path):
+    (tmp_path / "membership").write_text("5:memory:/x\n4:cpu,cpuacct:/docker/abc\n")
+    folder = tmp_path / "mount/cpu,cpuacct"  # the container sees its own group at the top
+    folder.mkdir(parents=True)
+    (folder / "cpu.cfs_quota_us").write_text("300000\n")
+    (folder / "cpu.cfs_period_us").write_text("100000\n")
+    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 3.0
+
+    (folder / "cpu.cfs_quota_us").write_text("-1\n")
+    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == math.inf
+
+
+def test_a_machine_without_cgroups_has_no_quota(tmp_path):
+    assert _cgroup_cpus(tmp_path / "none", tmp_path) == math.inf

@@ -1,0 +1,259 @@
+"""Every source of labels, what it becomes, and the line a mistake in it is answered with."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import zsclip.labels
+from zsclip.cache import remember
+from zsclip.errors import InputError
+from zsclip.labels import Label, read_labels
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZSCLIP_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def write(name: str, content: str | bytes) -> str:
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return name
+
+
+def names(labels: list[Label]) -> list[str]:
+    return [label.name for label in labels]
+
+
+def refusal(words: str | None = None, single: tuple[str, ...] = (), files: tuple[str, ...] = ()) -> str:
+    with pytest.raises(InputError) as caught:
+        read_labels(words, single, files)
+    return str(caught.value)
+
+
+def refusal_of(name: str, content: str | bytes) -> str:
+    return refusal(files=(write(name, content),))
+
+
+def test_words_are_split_on_commas_and_stripped_and_empty_ones_dropped() -> None:
+    assert read_labels(" cat, black dog ,,bird,") == [Label("cat"), Label("black dog"), Label("bird")]
+
+
+def test_a_single_label_keeps_its_comma() -> None:
+    assert names(read_labels(single=["crane, bird", "  crane, machine\n"])) == ["crane, bird", "crane, machine"]
+
+
+def test_all_sources_add_up_in_the_order_words_single_files() -> None:
+    files = [write("b.txt", "f\n"), write("a.yaml", "- e\n")]
+
+    assert names(read_labels("a,b", ["c", "d"], files)) == ["a", "b", "c", "d", "f", "e"]
+
+
+def test_a_text_file_has_comments_blank_lines_and_hashes_within_words() -> None:
+    file = write("pets.txt", "# pets\n\n cat # the small one\nC#\n  # indented\n\ncrane, bird\t# tab\ncafé\n狗\n")
+
+    assert names(read_labels(files=[file])) == ["cat", "C#", "crane, bird", "café", "狗"]
+
+
+@pytest.mark.parametrize("name", ["pets.txt", "pets", "pets.csv"])
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_label(name: str) -> None:
+    file = write(name, b"\xef\xbb\xbfcat\r\ndog\r\n")
+
+    assert names(read_labels(files=[file])) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("name", ["words.yaml", "words.YML"])
+def test_yaml_words_stay_as_they_are_written(name: str) -> None:
+    words = ["no", "on", "1e3", "2024-01-01", "null", "~", "0x10", "yes", "1_000", "3.10"]
+    as_list = write(name, "\n".join(f"- {word}" for word in words))
+    as_mapping = write("m" + name, "\n".join(f"{word}:" for word in words))
+
+    assert names(read_labels(files=[as_list])) == words
+    assert read_labels(files=[as_mapping]) == [Label(word) for word in words]
+
+
+def test_a_yaml_mapping_gives_prompts_and_synonyms() -> None:
+    file = write(
+        "pets.yaml",
+        """
+        cat:
+        dog: [a barking dog., "a {}, barking."]
+        bird: {synonyms: crow, prompts: a bird.}
+        fish:
+          synonyms: [trout, "no"]
+        horse: {prompts: null}
+        mouse: null
+        snake: {synonyms: "null"}
+        """,
+    )
+
+    assert read_labels(files=[file]) == [
+        Label("cat"),
+        Label("dog", prompts=("a barking dog.", "a {}, barking.")),
+        Label("bird", ("crow",), ("a bird.",)),
+        Label("fish", ("trout", "no")),
+        Label("horse"),
+        Label("mouse"),
+        Label("snake", ("null",)),
+    ]
+
+
+def test_json_gives_the_same_as_yaml() -> None:
+    as_list = write("list.json", '["cat", 7, 1e3, "\\ud83d\\udc36"]')
+    as_mapping = write("map.json", '{"dog": null, "bird": ["a {}."], "fish": {"synonyms": "trout", "prompts": []}}')
+
+    assert names(read_labels(files=[as_list])) == ["cat", "7", "1e3", "🐶"]
+    assert read_labels(files=[as_mapping]) == [
+        Label("dog"),
+        Label("bird", prompts=("a {}.",)),
+        Label("fish", ("trout",)),
+    ]
+
+
+def test_ten_thousand_labels_are_read_in_order() -> None:
+    words = [f"label {number}" for number in range(10_000)]
+    file = write("many.yaml", "\n".join(f"- {word}" for word in words))
+
+    assert names(read_labels(files=[file])) == words
+
+
+def test_one_label_alone_is_enough_only_where_labels_are_judged_one_by_one() -> None:
+    assert read_labels("cat", alone=True) == [Label("cat")]
+    assert refusal("cat") == (
+        "--labels: label 'cat' has no other to be compared with; give another, or use --multi-label"
+    )
+    assert refusal_of("pets.txt", "\ncat\n").startswith("pets.txt:2: label 'cat' has no other")
+
+
+def test_no_labels_at_all_is_refused_where_they_should_be() -> None:
+    assert refusal() == 'labels: none given; use --labels "cat,dog", --label WORD or --labels-file FILE'
+    assert refusal(" , ") == "--labels: no label in ' , '; write words with commas between them, as in \"cat,dog\""
+    assert refusal("a,b", ("  ",)) == "--label: empty text; write a word, or leave it out"
+    for name, content in [("a.txt", "# none\n"), ("a.yaml", ""), ("a.yaml", "[]"), ("a.json", "{}"), ("a.json", "[]")]:
+        assert refusal_of(name, content) == f"{name}: no label in it; write at least two"
+
+
+def test_a_label_given_twice_is_refused_with_both_places() -> None:
+    twice = "was already given"
+    remedy = "; remove one of the two"
+
+    assert refusal("cat,dog, cat") == f"--labels: label 'cat' {twice}{remedy}"
+    assert refusal("cat,dog", ("cat",)) == f"--label: label 'cat' {twice} in --labels{remedy}"
+    assert refusal_of("pets.txt", "cat\n\ncat\n") == f"pets.txt:3: label 'cat' {twice} on line 1{remedy}"
+    assert refusal_of("pets.yaml", "dog:\ncat:\n- x\ncat:") == f"pets.yaml:4: label 'cat' {twice} on line 2{remedy}"
+    assert refusal_of("pets.json", '{"cat": null, "cat": null}') == f"pets.json: label 'cat' {twice}{remedy}"
+    files = (write("a.txt", "dog\ncat\n"), write("b.txt", "bird\ncat\n"))
+    assert refusal(files=files) == f"b.txt:2: label 'cat' {twice} in a.txt:2{remedy}"
+    assert refusal("missile", files=("imagenet",)) == f"imagenet: label 'missile' {twice} in --labels{remedy}"
+
+
+def test_a_file_that_cannot_be_read_is_named(in_an_empty_folder: Path) -> None:
+    (in_an_empty_folder / "folder").mkdir()
+
+    assert refusal(files=("nope.txt",)) == "nope.txt: no such file; check the path"
+    assert refusal(files=("folder",)).startswith("folder: cannot be read: Is a directory; ")
+    assert refusal_of("latin.txt", b"cat\ndog\ncaf\xe9\n") == "latin.txt:3: not UTF-8; save the file as UTF-8"
+    assert refusal_of("utf16.txt", "cat\ndog".encode("utf-16")) == "utf16.txt:1: not UTF-8; save the file as UTF-8"
+    assert refusal_of("utf16.yaml", "cat\ndog".encode("utf-16-le")).startswith("utf16.yaml: has zero bytes")
+
+
+def test_words_that_are_not_unicode_are_refused() -> None:
+    assert refusal("cat,caf\udce9") == "--labels: 'caf\\udce9' is not valid Unicode; write it in UTF-8"
+    assert refusal_of("half.json", '["cat", "\\ud83d"]').startswith("half.json: '\\ud83d' is not valid Unicode")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- cat\n- a: b: c\n", "pets.yaml:2: not valid YAML: mapping values are not allowed"),
+        ("- cat\n- {}\n", "pets.yaml:2: expected a text, found a mapping; "),
+        ("- cat\n- dog: crane\n", "pets.yaml:2: expected a text, found a mapping; "),
+        ("- cat\n- [dog]\n", "pets.yaml:2: expected a text, found a list; "),
+        ("- cat\n-\n", "pets.yaml:2: empty text; "),
+        ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found one text; "),
+        ("cat:\ndog: puppy\n", "pets.yaml:2: 'puppy' after label 'dog' could be a synonym or a prompt; "),
+        ("cat:\n? [dog]\n: x\n", "pets.yaml:2: expected a text, found a list; "),
+        ("cat:\ndog:\n  synonym: puppy\n", "pets.yaml:3: unknown key 'synonym'; use synonyms, prompts"),
+        ("cat:\n  prompts: [a]\n  prompts: [b]\n", "pets.yaml:3: key 'prompts' was already given on line 2; "),
+        ("cat:\n  prompts:\n    - a\n    - [b]\n", "pets.yaml:4: expected a text, found a list; "),
+        ("cat:\n- a {} or a {c}.\n", "pets.yaml:2: prompt 'a {} or a {c}.' has 2 placeholders; keep one"),
+        ("cat: &a [x]\ndog: *a\n", "pets.yaml:2: the alias *a is not followed; "),
+        ("- cat\n---\n- dog\n", "pets.yaml:2: a second YAML document begins; keep one"),
+        ("[" * 5_000, "pets.yaml:"),
+        ("[" * 5_000 + "]" * 5_000, "pets.yaml:1: expected a text, found a list; "),
+    ],
+)
+def test_a_mistake_in_yaml_is_told_with_its_line(content: str, message: str) -> None:
+    assert refusal_of("pets.yaml", content).startswith(message)
+
+
+def test_a_control_character_in_yaml_is_told() -> None:
+    assert "characters are not allowed" in refusal_of("pets.yaml", "- c\x01t\n- dog\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('["cat",\n"dog"', "pets.json:2: not valid JSON: "),
+        ('["cat", true]', "pets.json: true is not a text; put it in quotes"),
+        ('["cat", null]', "pets.json: expected a text, found nothing; "),
+        ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use synonyms, prompts"),
+        ('{"cat": {"prompts": [], "prompts": []}}', "pets.json: key 'prompts' was already given; "),
+        ("[" * 100_000, "pets.json: nested too deeply; "),
+    ],
+)
+def test_a_mistake_in_json_is_told(content: str, message: str) -> None:
+    assert refusal_of("pets.json", content).startswith(message)
+
+
+def test_yaml_never_runs_a_tag() -> None:
+    file = write("evil.yaml", "- !!python/object/apply:os.mkdir [owned]\n- dog\n")
+
+    with pytest.raises(InputError):
+        read_labels(files=[file])
+    assert not Path("owned").exists()
+
+
+def test_imagenet_is_a_thousand_different_names_of_open_clip() -> None:
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
+    labels = names(read_labels(files=["imagenet"]))
+
+    assert len(labels) == len(set(labels)) == 1000
+    changed = {number: name for number, name in enumerate(labels) if name != IMAGENET_CLASSNAMES[number]}
+    assert changed == {744: "projectile missile", 836: "sunglass"}
+
+
+def test_a_file_named_imagenet_wins_and_a_folder_does_not(in_an_empty_folder: Path) -> None:
+    (in_an_empty_folder / "imagenet").mkdir()
+    assert len(read_labels(files=["imagenet"])) == 1000
+
+    (in_an_empty_folder / "imagenet").rmdir()
+    write("imagenet", "cat\ndog\n")
+    assert names(read_labels(files=["imagenet"])) == ["cat", "dog"]
+
+
+def test_imagenet_is_read_from_the_cache_the_second_time() -> None:
+    kept = [f"name {number}" for number in range(1000)]
+    remember("imagenet-names", [version("open_clip_torch")], lambda: kept)
+
+    assert names(read_labels(files=["imagenet"])) == kept
+
+
+def test_reading_labels_loads_nothing_heavy() -> None:
+    file = str(Path(write("pets.yaml", "- cat\n- dog\n")).absolute())
+    root = Path(zsclip.labels.__file__).parents[1]
+    code = (
+        "import sys; from zsclip.labels import read_labels; import zsclip.prompts as p; "
+        f"p.expand(read_labels('a', files=[{file!r}]), p.read_prompts('photo')); "
+        "print([m for m in ('torch', 'open_clip', 'numpy', 'PIL', 'pyarrow') if m in sys.modules])"
+    )
+
+    answer = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,241 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from test_sinks import SURE
+
+from zsclip.errors import InputError, OutputError
+from zsclip.output import format_of, open_output
+from zsclip.sinks import SINKS, Row
+
+
+def test_the_format_follows_the_ending_or_the_reader() -> None:
+    assert format_of(None, is_terminal=True) == "table"
+    assert format_of(None, is_terminal=False) == "jsonl"
+    assert [format_of(f"rows.{ending}", is_terminal=True) for ending in ("jsonl", "csv", "TSV")] == [
+        "jsonl",
+        "csv",
+        "tsv",
+    ]
+
+
+@pytest.mark.parametrize("target", ["rows.txt", "rows", "rows.csv.gz"])
+def test_an_ending_that_names_no_format_lists_those_that_do(target: str) -> None:
+    with pytest.raises(InputError, match=rf"^{target}: .*\.csv, \.jsonl, \.tsv, or --format$"):
+        format_of(target, is_terminal=True)
+
+
+def test_a_device_needs_no_ending() -> None:
+    assert format_of("/dev/full", is_terminal=True) == "jsonl"
+    assert format_of("/dev/stdout", is_terminal=True) == "jsonl"
+
+
+# The target
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "rows.jsonl"
+    target.write_text("of last week\n")
+
+    with open_output(str(target)) as out:
+        SINKS["jsonl"]([[SURE]], out)
+        assert target.read_text() == "of last week\n"
+
+    assert json.loads(target.read_text())["label"] == "cat"
+    assert os.listdir(tmp_path) == ["rows.jsonl"]
+
+
+def test_a_run_that_fails_leaves_its_complete_rows_in_the_part_file(tmp_path: Path) -> None:
+    def batches() -> Iterator[list[Row]]:
+        yield [SURE] * 1000
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_output(str(tmp_path / "rows.jsonl")) as out:
+        SINKS["jsonl"](batches(), out)
+
+    assert os.listdir(tmp_path) == ["rows.jsonl.part"]
+    lines = (tmp_path / "rows.jsonl.part").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["cat"] * 1000
+
+
+def test_rows_that_were_not_yet_flushed_survive_a_failure_whole(tmp_path: Path) -> None:
+    def batch() -> Iterator[Row]:
+        yield SURE
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_output(str(tmp_path / "rows.jsonl")) as out:
+        SINKS["jsonl"]([batch()], out)  # type: ignore[list-item]
+
+    assert json.loads((tmp_path / "rows.jsonl.part").read_text())["label"] == "cat"
+
+
+def test_a_run_that_fails_before_its_first_row_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), open_output(str(tmp_path / "rows.jsonl")):
+        raise RuntimeError
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_part_file_of_an_earlier_run_is_kept_unless_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl.part").write_text("half a night's work, much longer than the new rows" * 10)
+
+    with (
+        pytest.raises(InputError, match=r"^rows.jsonl.part: left by an earlier run; add --overwrite to start again$"),
+        open_output("rows.jsonl"),
+    ):
+        pass
+    assert "half a night" in Path("rows.jsonl.part").read_text()
+
+    with open_output("rows.jsonl", overwrite=True) as out:
+        SINKS["paths"]([[SURE]], out)
+    assert Path("rows.jsonl").read_text() == "a/cat.jpg\n"
+    assert os.listdir() == ["rows.jsonl"]
+
+
+def test_a_symlink_stays_one_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "rows.csv").symlink_to("real/rows.csv")
+
+    with open_output(str(tmp_path / "rows.csv")) as out:
+        out.write("a row\n")
+
+    assert (tmp_path / "rows.csv").is_symlink()
+    assert (tmp_path / "real" / "rows.csv").read_text() == "a row\n"
+
+
+def test_a_folder_that_does_not_exist_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with (
+        pytest.raises(OutputError, match=r"^new/rows.csv: no such file or directory; make its folder first$"),
+        open_output("new/rows.csv"),
+    ):
+        pass
+
+
+def test_a_folder_as_target_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a directory"), open_output(str(tmp_path)):
+        pass
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+@pytest.mark.parametrize("rows", [[SURE], [SURE] * 1000])
+def test_a_full_disk_is_an_output_error_of_one_line(rows: list[Row], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").symlink_to("/dev/full")
+
+    with (
+        pytest.raises(OutputError, match=r"^/\S+/rows.csv: no space left on device; free some and run again$"),
+        open_output(str(tmp_path / "rows.csv")) as out,
+    ):
+        SINKS["csv"]([rows], out)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_disk_that_fills_up_only_at_the_end_is_an_output_error_too() -> None:
+    with pytest.raises(OutputError, match="no space left"), open_output("/dev/full") as out:
+        out.write("a row still in the buffer\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_an_interrupt_stays_an_interrupt_though_the_last_rows_cannot_be_written() -> None:
+    def batch() -> Iterator[Row]:
+        yield SURE
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_output("/dev/full") as out:
+        SINKS["jsonl"]([batch()], out)  # type: ignore[list-item]
+
+
+def test_an_error_of_the_run_itself_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), open_output(str(tmp_path / "rows.csv")):
+        raise PermissionError("of something else")
+
+
+def test_a_fifo_is_written_directly(tmp_path: Path) -> None:
+    fifo = tmp_path / "rows.jsonl"
+    os.mkfifo(fifo)
+    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE) as reader:
+        with open_output(str(fifo)) as out:
+            SINKS["paths"]([[SURE]], out)
+        assert reader.stdout is not None
+        assert reader.stdout.read() == b"a/cat.jpg\n"
+
+    assert os.listdir(tmp_path) == ["rows.jsonl"]
+
+
+# Standard output, in a process of its own
+
+
+def run_in_child(block: str, stdout: int | BinaryIO = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
+    program = (
+        "from zsclip.results import *\n"
+        "from zsclip.output import *\nfrom zsclip.sinks import *\n"
+        "best = Candidate('\\u732b', 0.5, 0.25)\n"
+        "row = Prediction('\\udcff.jpg', '\\u732b', best, (best,), 'softmax')\n" + block
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    return subprocess.run([sys.executable, "-c", program], env=environment, stdout=stdout, stderr=subprocess.PIPE)
+
+
+def test_standard_output_is_utf8_and_keeps_raw_names_whatever_the_locale() -> None:
+    child = run_in_child("with open_output(None) as out: write_csv([[row]], out)")
+
+    assert child.stdout.splitlines()[1:] == [b"\xff.jpg,1," + "猫".encode() + b",0.5,0.25,,"]
+    assert (child.returncode, child.stderr) == (0, b"")
+
+
+def test_standard_output_stays_open_after_the_rows() -> None:
+    child = run_in_child("for _ in range(2):\n    with open_output(None) as out: write_paths([[row]], out)")
+
+    assert child.stdout == b"\xff.jpg\n\xff.jpg\n"
+
+
+def test_a_closed_pipe_passes_up_and_leaves_nothing_to_complain_about() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+
+    child = run_in_child(
+        "try:\n"
+        "    with open_output(None) as out: write_jsonl([[row]] * 10, out)\n"
+        "except BrokenPipeError: raise SystemExit(7)\n",
+        stdout=write_end,
+    )
+    os.close(write_end)
+
+    assert (child.returncode, child.stderr) == (7, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_standard_output_is_one_error_and_no_complaint_at_exit() -> None:
+    with open("/dev/full", "wb") as full:
+        child = run_in_child(
+            "import sys\n"
+            "try:\n"
+            "    with open_output(None) as out: write_jsonl([[row]] * 10, out)\n"
+            "except OutputError as e: print(e, file=sys.stderr)\n",
+            stdout=full,
+        )
+
+    assert child.stderr == b"standard output: no space left on device; free some and run again\n"
+
+
+def test_a_closed_standard_output_is_an_output_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+
+    with pytest.raises(OutputError, match="standard output: it is closed"), open_output(None):
+        pass
+
+
+def test_a_stream_put_in_the_place_of_standard_output_gets_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_output(None) as out:
+        SINKS["paths"]([[SURE]], out)
+
+    assert capsys.readouterr().out == "a/cat.jpg\n"

@@ -1,0 +1,200 @@
+"""The prompt sets, templates from elsewhere, and the sentences they make of labels."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+
+from zsclip.cache import remember
+from zsclip.errors import InputError
+from zsclip.labels import Label
+from zsclip.prompts import PROMPTS_DIR, PromptSet, expand, prompt_set_names, read_prompts, read_templates
+
+OWN = ["aerial", "chinese", "general", "photo", "plain", "product", "sketch"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZSCLIP_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def write(name: str, content: str) -> str:
+    Path(name).write_text(content, encoding="utf-8")
+    return name
+
+
+def refusal(read: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as caught:
+        read()
+    return str(caught.value)
+
+
+def test_the_names_are_those_of_our_files_and_of_open_clip() -> None:
+    assert prompt_set_names() == sorted([*OWN, "openai-imagenet", "simple-imagenet"])
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_each_set_of_ours_is_complete_and_named_as_its_file(name: str) -> None:
+    written = yaml.safe_load((PROMPTS_DIR / f"{name}.yaml").read_text(encoding="utf-8"))
+    prompts = read_prompts(name)
+
+    assert list(written) == ["name", "about", "source", "templates"]
+    assert prompts == PromptSet(name, written["about"], written["source"], tuple(written["templates"]))
+    assert len(set(prompts.templates)) == len(prompts.templates)
+    for (sentence,) in (expand([Label("wombat")], read_templates([template]))[0] for template in prompts.templates):
+        assert sentence.count("wombat") == 1
+        assert "{" not in sentence
+
+
+def test_the_general_set_is_an_ensemble_of_our_own() -> None:
+    templates = set(read_prompts("general").templates)
+
+    assert 15 <= len(templates) <= 25
+    assert not templates & {template("{}") for template in OPENAI_IMAGENET_TEMPLATES}
+
+
+def test_plain_is_the_label_alone_and_photo_one_sentence() -> None:
+    labels = [Label("cat"), Label("dog")]
+
+    assert expand(labels, read_prompts("plain")) == [["cat"], ["dog"]]
+    assert expand(labels, read_prompts("photo")) == [["a photo of a cat."], ["a photo of a dog."]]
+
+
+@pytest.mark.parametrize(
+    ("name", "lambdas", "count"),
+    [("openai-imagenet", OPENAI_IMAGENET_TEMPLATES, 80), ("simple-imagenet", SIMPLE_IMAGENET_TEMPLATES, 7)],
+)
+def test_open_clips_sets_make_the_sentences_that_open_clip_makes(
+    name: str, lambdas: list[Callable[[str], str]], count: int
+) -> None:
+    words = ["cat", "crane, bird", "a {c} or {label}", "狗"]
+
+    for _fresh_then_cached in range(2):
+        sentences = expand([Label(word) for word in words], read_prompts(name))
+
+        assert sentences == [[template(word) for template in lambdas] for word in words]
+        assert [len(prompts) for prompts in sentences] == [count] * len(words)
+
+
+def test_open_clips_sets_are_read_from_the_cache_the_second_time() -> None:
+    remember("open-clip-templates", [version("open_clip_torch"), "simple-imagenet"], lambda: ["a kept {}."])
+
+    assert read_prompts("simple-imagenet").templates == ("a kept {}.",)
+
+
+def test_a_file_of_the_users_may_leave_out_everything_but_the_templates() -> None:
+    file = write("mine.yaml", "templates: a {c}.\n")
+    as_json = write("mine.json", '{"templates": ["a {label}."], "about": "mine", "name": "own"}')
+
+    assert read_prompts(file) == PromptSet("mine", "", "mine.yaml", ("a {c}.",))
+    assert read_prompts(as_json) == PromptSet("own", "mine", "mine.json", ("a {label}.",))
+
+
+def test_a_text_file_has_one_template_a_line() -> None:
+    file = write("mine.txt", "# mine\n\na {} in the mist. # grey\nthe {label}\n")
+
+    assert read_prompts(file) == PromptSet("mine", "", "mine.txt", ("a {} in the mist.", "the {label}"))
+
+
+def test_a_name_wins_over_a_file_unless_it_looks_like_a_path() -> None:
+    write("plain", "mine {}\n")
+    write("nope", "mine {}\n")
+    write("plain.txt", "mine {}\n")
+    write("openai-imagenet", "mine {}\n")
+
+    assert read_prompts("plain").templates == ("{}",)
+    assert len(read_prompts("openai-imagenet").templates) == 80
+    for file in ("./plain", "nope", "plain.txt", "./openai-imagenet"):
+        assert read_prompts(file).templates == ("mine {}",)
+
+
+@pytest.mark.parametrize("name", ["nope", "nope.yaml", "./photo", "photo.yaml", ""])
+def test_a_set_that_is_not_there_is_answered_with_those_that_are(name: str) -> None:
+    assert refusal(lambda: read_prompts(name)) == (
+        f"--prompts: no prompt set or file {name!r}; use one of aerial, chinese, general, openai-imagenet, photo, "
+        "plain, product, simple-imagenet, sketch, or the path of a file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "the {}\na photo\n", "a.txt:2: template 'a photo' has no placeholder; put {} where the label goes"),
+        ("a.txt", "\na {} {c}\n", "a.txt:2: template 'a {} {c}' has 2 placeholders; keep one"),
+        ("a.txt", "# none\n", "a.txt: no template in it; write at least one, such as 'a photo of a {}.'"),
+        ("a.yaml", "about: x\n", "a.yaml: no template in it; "),
+        ("a.yaml", "templates:\n- the {}\n- {}\n", "a.yaml:3: expected a text, found a mapping; "),
+        ("a.yaml", "templates:\n- the {name}\n", "a.yaml:2: template 'the {name}' has no placeholder; "),
+        ("a.yaml", "template: a {}\n", "a.yaml:1: unknown key 'template'; use name, about, source, templates, prompts"),
+        ("a.yaml", "- a {}\n", "a.yaml:1: expected a mapping with name, about, source, templates, prompts; "),
+        ("a.yaml", "templates: a {}\nabout: [x]\n", "a.yaml:2: expected a text, found a list; "),
+        ("a.yaml", "templates: a {}\nprompts: [x]\n", "a.yaml:2: expected a mapping; "),
+        ("a.yaml", "templates: a {}\nprompts:\n  a: x\n  a: y\n", "a.yaml:4: key 'a' was already given on line 3; "),
+        ("a.yaml", "templates: a {}\nprompts:\n  cat: a {} {}\n", "a.yaml:3: prompt 'a {} {}' has 2 placeholders; "),
+    ],
+)
+def test_a_mistake_in_a_file_is_told_with_its_line(name: str, content: str, message: str) -> None:
+    file = write(name, content)
+
+    assert refusal(lambda: read_prompts(file)).startswith(message)
+
+
+def test_templates_of_the_command_line_replace_the_set() -> None:
+    assert read_templates(["a {} ", "{c}", "the {label}"]).templates == ("a {}", "{c}", "the {label}")
+
+
+def test_a_wrong_template_of_the_command_line_is_told_with_its_flag() -> None:
+    assert refusal(lambda: read_templates(["a {}", "a photo"])) == (
+        "--template: template 'a photo' has no placeholder; put {} where the label goes"
+    )
+    assert refusal(lambda: read_templates(["{} {label}"])).startswith("--template: template '{} {label}' has 2 ")
+    assert refusal(lambda: read_templates([" "])).startswith("--template: empty text; ")
+    assert refusal(lambda: read_templates([])).startswith("--template: no template in it; ")
+
+
+@pytest.mark.parametrize("name", ["{}", "{c}", "{label}", "{0}", "{{}}", "}{", "%s \\1"])
+def test_braces_of_a_label_are_not_taken_for_a_placeholder(name: str) -> None:
+    sentences = expand([Label(name, ("x",))], read_templates(["a {}!", "b {c}!", "c {label}!"]))
+
+    assert sentences == [[f"a {name}!", f"b {name}!", f"c {name}!", "a x!", "b x!", "c x!"]]
+
+
+def test_labels_keep_their_order_and_may_have_different_numbers_of_sentences() -> None:
+    labels = [Label("dog", ("puppy", "hound")), Label("cat")]
+
+    sentences = expand(labels, read_templates(["a {}", "the {}"]))
+
+    assert sentences == [
+        ["a dog", "the dog", "a puppy", "the puppy", "a hound", "the hound"],
+        ["a cat", "the cat"],
+    ]
+
+
+def test_a_labels_own_prompts_replace_the_templates_and_stand_once_where_they_have_no_placeholder() -> None:
+    label = Label("dog", ("puppy",), ("man's best friend", "a {c} barks"))
+
+    assert expand([label], read_templates(["the {}"])) == [["man's best friend", "a dog barks", "a puppy barks"]]
+
+
+def test_a_sets_prompts_for_a_label_replace_its_templates_but_not_the_labels_own() -> None:
+    file = write("mine.yaml", "templates: the {}\nprompts:\n  cat: ['a purring {}', a mouser]\n  dog: x\n  fish: []\n")
+    labels = [Label("cat", ("kitten",)), Label("dog", prompts=("own",)), Label("bird"), Label("fish")]
+
+    assert expand(labels, read_prompts(file)) == [
+        ["a purring cat", "a mouser", "a purring kitten"],
+        ["own"],
+        ["the bird"],
+        ["the fish"],
+    ]
+
+
+def test_a_sentence_counts_once_for_a_label_however_often_it_comes_up() -> None:
+    labels = [Label("cat", ("cat", "kitten", "kitten")), Label("kitten")]
+
+    assert expand(labels, read_templates(["a {}", "a {c}"])) == [["a cat", "a kitten"], ["a kitten"]]

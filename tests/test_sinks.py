@@ -1,0 +1,303 @@
+import base64
+import csv
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from zsclip.output import open_output
+from zsclip.results import Candidate, Prediction, Skipped
+from zsclip.sinks import SINKS, Row, write_paths, write_table
+
+CAT = Candidate("cat", 0.9312441234, 0.2871129)
+DOG = Candidate("dog", 0.0687, 0.21)
+SURE = Prediction("a/cat.jpg", "cat", CAT, (CAT, DOG), "softmax")
+UNKNOWN = Prediction("a/what.jpg", None, Candidate("cat", 0.4, 0.2), (Candidate("cat", 0.4, 0.2), DOG), "softmax")
+NOTHING_APPLIES = Prediction("a/none.jpg", None, Candidate("cat", 1e-9, -0.1), (), "sigmoid")
+BAD = Skipped("a/bad.jpg", "unreadable", "truncated JPEG: 4096 of 88211 bytes")
+ALL: list[Row] = [SURE, UNKNOWN, NOTHING_APPLIES, BAD]
+
+ODD_NAMES = [
+    b"two\nlines.jpg",
+    b"carriage\rreturn.jpg",
+    b"comma, space.jpg",
+    b'"quoted".jpg',
+    b"tab\tand back\\slash.jpg",
+    b"\xff\xfe not utf-8.jpg",
+    "katze-猫.jpg".encode(),
+]
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def written(sink: Callable[..., None], *batches: Sequence[Row], **options: bool) -> str:
+    out = io.StringIO()
+    sink(batches, out, **options)
+    return out.getvalue()
+
+
+def answer(path: bytes | str, label: str = "cat", score: float = 0.9) -> Prediction:
+    best = Candidate(label, score, 0.25)
+    return Prediction(os.fsdecode(path), label, best, (best,), "softmax")
+
+
+def written_bytes(tmp_path: Path, sink: Callable[..., None], rows: list[Row], **options: bool) -> bytes:
+    with open_output(str(tmp_path / "rows"), overwrite=True) as out:
+        sink([rows], out, **options)
+    return (tmp_path / "rows").read_bytes()
+
+
+# JSONL
+
+
+def test_a_jsonl_row_is_the_row_of_the_contract() -> None:
+    lines = written(SINKS["jsonl"], [SURE, BAD]).splitlines()
+
+    assert lines == [
+        '{"file_name": "a/cat.jpg", "label": "cat", "score": 0.931244, "cosine": 0.287113, "score_kind": "softmax", '
+        '"predictions": [{"label": "cat", "score": 0.931244, "cosine": 0.287113}, '
+        '{"label": "dog", "score": 0.0687, "cosine": 0.21}], "error": null, "message": null}',
+        '{"file_name": "a/bad.jpg", "label": null, "score": null, "cosine": null, "score_kind": null, '
+        '"predictions": [], "error": "unreadable", "message": "truncated JPEG: 4096 of 88211 bytes"}',
+    ]
+
+
+def test_every_jsonl_row_has_the_same_keys_in_the_same_order() -> None:
+    rows = [json.loads(line) for line in written(SINKS["jsonl"], ALL).splitlines()]
+
+    assert len({tuple(row) for row in rows}) == 1
+
+
+def test_an_unknown_keeps_the_score_and_cosine_of_its_best_candidate_in_jsonl() -> None:
+    unknown, nothing = (json.loads(line) for line in written(SINKS["jsonl"], [UNKNOWN, NOTHING_APPLIES]).splitlines())
+
+    assert (unknown["label"], unknown["score"], unknown["cosine"]) == (None, 0.4, 0.2)
+    assert [candidate["label"] for candidate in unknown["predictions"]] == ["cat", "dog"]
+    assert (nothing["label"], nothing["score"], nothing["predictions"]) == (None, 1e-9, [])
+
+
+def test_names_come_back_from_jsonl_byte_for_byte(tmp_path: Path) -> None:
+    text = written_bytes(tmp_path, SINKS["jsonl"], [answer(name) for name in ODD_NAMES]).decode()
+
+    rows = [json.loads(line) for line in text.splitlines()]
+    names = [
+        base64.b64decode(row["file_name_base64"]) if "file_name_base64" in row else row["file_name"].encode()
+        for row in rows
+    ]
+    assert names == ODD_NAMES
+    assert ["file_name_base64" in row for row in rows] == [False, False, False, False, False, True, False]
+
+
+def test_a_name_that_is_not_utf8_is_shown_and_kept_as_the_first_two_keys() -> None:
+    row = json.loads(written(SINKS["jsonl"], [answer(b"\xff.jpg")]))
+
+    assert list(row.items())[:2] == [("file_name", "\ufffd.jpg"), ("file_name_base64", "/y5qcGc=")]
+
+
+def test_jsonl_spells_other_scripts_as_themselves() -> None:
+    assert '"label": "猫"' in written(SINKS["jsonl"], [answer("a.jpg", "猫")])
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "tsv", "table"])
+def test_a_lone_surrogate_in_a_label_or_message_is_written_as_a_replacement_character(name: str) -> None:
+    rows: list[Row] = [answer("a.jpg", "c\udce9t\ud800"), Skipped("b.jpg", "unreadable", "no \udce9 here")]
+
+    text = written(SINKS[name], rows)
+
+    assert "c\ufffdt\ufffd" in text
+    assert "no \ufffd here" in text
+    assert text.encode()
+
+
+# CSV and TSV
+
+
+def test_csv_has_one_line_for_each_image_and_rank() -> None:
+    assert written(SINKS["csv"], ALL) == (
+        "file_name,rank,label,score,cosine,error,message\n"
+        "a/cat.jpg,1,cat,0.931244,0.287113,,\n"
+        "a/cat.jpg,2,dog,0.0687,0.21,,\n"
+        "a/what.jpg,1,,0.4,0.2,,\n"
+        "a/none.jpg,1,,1e-09,-0.1,,\n"
+        "a/bad.jpg,,,,,unreadable,truncated JPEG: 4096 of 88211 bytes\n"
+    )
+
+
+def test_tsv_has_the_lines_of_the_csv_between_tabs() -> None:
+    assert written(SINKS["tsv"], ALL) == written(SINKS["csv"], ALL).replace(",", "\t")
+
+
+def test_csv_and_tsv_of_no_rows_are_a_header() -> None:
+    assert written(SINKS["csv"]).splitlines() == ["file_name,rank,label,score,cosine,error,message"]
+    assert written(SINKS["tsv"], []).splitlines() == ["file_name\trank\tlabel\tscore\tcosine\terror\tmessage"]
+
+
+def test_names_and_labels_come_back_from_csv_byte_for_byte(tmp_path: Path) -> None:
+    content = written_bytes(tmp_path, SINKS["csv"], [answer(name, "=crane, bird") for name in ODD_NAMES])
+
+    rows = list(csv.DictReader(io.StringIO(content.decode("utf-8", "surrogateescape"), newline="")))
+    assert [os.fsencode(row["file_name"]) for row in rows] == ODD_NAMES
+    assert {row["label"] for row in rows} == {"=crane, bird"}
+
+
+def test_names_and_labels_come_back_from_tsv_byte_for_byte(tmp_path: Path) -> None:
+    content = written_bytes(tmp_path, SINKS["tsv"], [answer(name, "a\\tb\tc") for name in ODD_NAMES])
+
+    plain = {b"\\t": b"\t", b"\\n": b"\n", b"\\r": b"\r", b"\\\\": b"\\"}
+    rows = [
+        [re.sub(rb"\\.", lambda escape: plain[escape[0]], cell) for cell in line.split(b"\t")]
+        for line in content.split(b"\n")[1:-1]
+    ]
+    assert [row[0] for row in rows] == ODD_NAMES
+    assert {row[2] for row in rows} == {b"a\\tb\tc"}
+    assert {len(row) for row in rows} == {7}
+    assert b"\r" not in content
+
+
+def test_an_answer_without_candidates_over_the_threshold_still_has_its_line() -> None:
+    assert written(SINKS["csv"], [Prediction("a.jpg", "cat", CAT, (), "sigmoid")]).splitlines()[1:] == [
+        "a.jpg,1,cat,0.931244,0.287113,,"
+    ]
+
+
+# Paths
+
+
+def test_paths_are_only_those_whose_answer_is_a_label() -> None:
+    assert written(SINKS["paths"], ALL, [answer("b.jpg")]) == "a/cat.jpg\nb.jpg\n"
+
+
+def test_print0_paths_come_back_byte_for_byte(tmp_path: Path) -> None:
+    content = written_bytes(tmp_path, write_paths, [answer(name) for name in ODD_NAMES], print0=True)
+
+    assert content == b"".join(name + b"\0" for name in ODD_NAMES)
+
+
+# Table
+
+
+def test_a_table_shows_answers_further_candidates_unknowns_and_errors_in_their_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+
+    assert written(write_table, ALL).splitlines() == [
+        "a/cat.jpg             0.931 █████████▎ cat",
+        "                      0.069 ▋          dog",
+        "a/what.jpg            0.400 ████       unknown",
+        "a/none.jpg            0.000            unknown",
+        "a/bad.jpg             unreadable: truncated JPEG: 4096 of ",
+        "                      88211 bytes",
+    ]
+
+
+def test_a_table_that_is_not_on_a_terminal_is_100_columns_wide_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "__stdout__", None)  # the terminal that the tests may run on
+
+    first = written(write_table, [SURE]).splitlines()[0]
+
+    assert first.index("0.931") == 62
+    assert "\x1b" not in first
+
+
+def test_columns_keep_their_place_from_batch_to_batch() -> None:
+    lines = written(write_table, [answer("a.jpg")], [], [answer("much/longer/name.jpg")]).splitlines()
+
+    assert len(lines) == 2
+    assert len({line.index("0.900") for line in lines}) == 1
+
+
+def test_a_long_path_is_shortened_from_the_left_and_wide_characters_count_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+
+    lines = written(write_table, [answer("photos/猫猫猫猫猫猫猫猫.jpg"), answer("photos/猫猫猫.jpg")]).splitlines()
+
+    assert [line.split(" ")[0] for line in lines] == ["…猫猫猫猫猫猫猫.jpg", "photos/猫猫猫.jpg"]
+    assert [line.index("0.900") for line in lines] == [22 - 7, 22 - 3]
+
+
+def test_a_very_narrow_terminal_still_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "5")
+
+    assert written(write_table, [answer("photos/cats/1.jpg")]) == "…/cats/1.jpg  0.900 █████████  cat\n"
+
+
+def test_a_table_on_a_terminal_is_coloured_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured, plain = FakeTerminal(), FakeTerminal()
+
+    write_table([ALL], coloured)
+    monkeypatch.setenv("NO_COLOR", "1")
+    write_table([ALL], plain)
+
+    assert "\x1b[32m█████████▎" in coloured.getvalue()
+    assert "\x1b[2m████      \x1b[0m \x1b[2munknown" in coloured.getvalue()
+    assert "\x1b[31munreadable" in coloured.getvalue()
+    assert not re.search(r"\x1b\[3\dm", plain.getvalue())
+
+
+def test_nothing_in_a_name_a_label_or_a_message_can_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    evil = "x\x1b[2J\x1b]0;t\x07\r\n\t\x08\x9b1A\u202egpj\x00\x7f\u2028"
+    terminal = FakeTerminal()
+
+    write_table([[answer(evil), answer("a.jpg", evil), Skipped("b.jpg", "unreadable", evil)]], terminal)
+
+    without_colours = re.sub(r"\x1b\[\d+m", "", terminal.getvalue())
+    assert without_colours.count("\n") == 3
+    assert without_colours.replace("\n", "").isprintable()
+    assert without_colours.count(r"x\x1b[2J\x1b]0;t\x07\r\n\t\x08\x9b1A\u202egpj\x00\x7f\u2028") == 3
+
+
+def test_markup_in_names_and_labels_is_shown_as_it_stands() -> None:
+    text = written(write_table, [answer("[red]a[/red].jpg", "[bold]:cat:")])
+
+    assert text.startswith("[red]a[/red].jpg ")
+    assert text.endswith(" [bold]:cat:\n")
+
+
+# Streaming
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_a_batch_is_out_before_the_next_one_is_asked_for(name: str, tmp_path: Path) -> None:
+    part = tmp_path / "rows.part"
+    sizes = []
+
+    def batches() -> Iterator[list[Row]]:
+        for _ in range(3):
+            yield [SURE]
+            sizes.append(part.stat().st_size)
+
+    with open_output(str(tmp_path / "rows")) as out:
+        SINKS[name](batches(), out)
+
+    assert 0 < sizes[0] < sizes[1] < sizes[2] == (tmp_path / "rows").stat().st_size
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_a_large_batch_is_flushed_once(name: str) -> None:
+    class Counting(io.StringIO):
+        flushes = 0
+
+        def flush(self) -> None:
+            self.flushes += 1
+
+    out = Counting()
+
+    SINKS[name]([[SURE] * 1000, [SURE]], out)
+
+    assert out.flushes == 2

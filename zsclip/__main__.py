@@ -1,0 +1,5 @@
+"""`python -m zsclip` is the command `zsclip`."""
+
+from zsclip.cli import run
+
+run()

@@ -1,0 +1,136 @@
+"""Where rebuildable values live, what they are called, how they are written.
+
+One SQLite file holds them all: a kind, a key and some bytes a row. A key is the fingerprint of everything that changes
+the value, so nothing is ever stale: it has another key and is simply not found. A row that cannot be read is absent, a
+file that cannot be written is passed over: a cache may cost time, never an answer.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+FILE_NAME = "cache-v1.sqlite"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS rows (kind TEXT, key TEXT, digest BLOB, value BLOB, PRIMARY KEY (kind, key))"
+    " WITHOUT ROWID"
+)
+
+
+def cache_dir() -> Path:
+    """Give the one folder all caches live in; it may not exist yet."""
+    own = os.environ.get("ZSCLIP_CACHE_DIR")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsclip"
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash JSON-like values into 32 hex digits; equal values give equal digits in every process and version."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def read_rows(kind: str, keys: Iterable[str]) -> dict[str, bytes]:
+    """Give the values that are there, by key; what is missing, damaged or out of reach is left out."""
+    found: dict[str, bytes] = {}
+    wanted = list(dict.fromkeys(keys))
+    for mode in ("mode=ro", "mode=ro&immutable=1"):  # the second: a WAL file in a folder that cannot be written
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(_path()))}?{mode}", uri=True, timeout=10)) as connection:
+                for start in range(0, len(wanted), 500):
+                    some = wanted[start : start + 500]
+                    marks = ",".join("?" * len(some))
+                    rows = connection.execute(
+                        f"SELECT key, digest, value FROM rows WHERE kind = ? AND key IN ({marks})", (kind, *some)
+                    )
+                    found.update((key, value) for key, digest, value in rows if digest == _digest(key, value))
+            return found
+        except (sqlite3.Error, TypeError):  # TypeError: a damaged file may hold another type where bytes were
+            continue
+    return found
+
+
+def write_rows(kind: str, rows: Mapping[str, bytes]) -> None:
+    """Keep values by key, all or none; a file that is not ours any more is started afresh."""
+    for _attempt in range(2):
+        try:
+            _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the keys know where the pictures are
+            with closing(sqlite3.connect(_path(), timeout=10)) as connection, connection:
+                # Where the file system has no shared memory SQLite answers with the mode it can do, and works on.
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(_SCHEMA)
+                connection.executemany(
+                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
+                    [(kind, key, _digest(key, value), value) for key, value in rows.items()],
+                )
+            return
+        except (OSError, sqlite3.OperationalError):  # read-only, full, locked, on a file system without locks
+            return
+        except sqlite3.DatabaseError:  # not a database, or a damaged one
+            with suppress(OSError):
+                clear()
+
+
+def remember(kind: str, parts: Sequence[Any], build: Callable[[], Any]) -> Any:
+    """Give the JSON value kept under these parts, or build and keep it.
+
+    Args:
+        parts: everything that changes the value.
+        build: makes the value; it must survive a round trip through JSON.
+    """
+    key = fingerprint(*parts)
+    kept = read_rows(kind, [key]).get(key)
+    if kept is not None:
+        return json.loads(kept)
+    value = build()
+    write_rows(kind, {key: json.dumps(value).encode()})
+    return value
+
+
+def count_rows() -> dict[str, tuple[int, int]]:
+    """Give, by kind, the number of rows and their bytes; empty if there is no readable cache."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(_path()))}?mode=ro", uri=True, timeout=10)) as connection:
+            rows = connection.execute("SELECT kind, COUNT(*), SUM(LENGTH(value)) FROM rows GROUP BY kind ORDER BY kind")
+            return {kind: (count, size) for kind, count, size in rows}
+    except sqlite3.Error:
+        return {}
+
+
+def size_on_disk() -> int:
+    """Give the bytes our files take in the cache folder."""
+    return sum(path.stat().st_size for path in _own_files())
+
+
+def clear() -> int:
+    """Delete our files, and no others, from the cache folder; give the bytes that were freed.
+
+    Raises:
+        OSError: a file could not be deleted.
+    """
+    freed = 0
+    for path in _own_files():
+        freed += path.stat().st_size
+        path.unlink(missing_ok=True)
+    return freed
+
+
+def _path() -> Path:
+    return cache_dir() / FILE_NAME
+
+
+def _own_files() -> list[Path]:
+    # The folder may be one the user shares with other things: only names that we make are ours.
+    return sorted(cache_dir().glob("cache-v*.sqlite*"))
+
+
+def _digest(key: str, value: bytes) -> bytes:
+    # SQLite does not check its pages: a flipped bit would come back as a wrong answer.
+    return hashlib.blake2b(key.encode() + value, digest_size=8).digest()

@@ -1,0 +1,130 @@
+"""Prompts -> text matrix, built once, kept on disk label by label."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsclip.cache import fingerprint, read_rows, write_rows
+from zsclip.model import ClipModel
+
+_PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build goes on from the last round
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Labels and their directions in the embedding space.
+
+    class_embeddings: (C, D) float32, rows of length 1, on the model's device; row i is labels[i].
+    neutral_embedding: (1, D) likewise, what labels are held against one by one; None where that is not asked for.
+    cut: prompts that were longer than the model's context.
+    """
+
+    labels: tuple[str, ...]
+    class_embeddings: Tensor
+    neutral_embedding: Tensor | None
+    logit_scale: float
+    logit_bias: float | None
+    cut: tuple[str, ...]
+
+
+def build_classifier(
+    labels: Sequence[str],
+    prompts: Sequence[Sequence[str]],
+    model: ClipModel,
+    *,
+    neutral_prompts: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Classifier:
+    """Embed every label, reading from the cache what was ever embedded before.
+
+    Args:
+        labels: C names.
+        prompts: C lists of sentences; their lengths may differ.
+        neutral_prompts: sentences about nothing in particular, for independent scores.
+        progress: told how many prompts of how many are encoded.
+    """
+    wanted = [*prompts, neutral_prompts] if neutral_prompts else list(prompts)
+    embeddings, cut = _embed(wanted, model, progress)
+    class_embeddings = torch.from_numpy(embeddings).to(model.device)  # (C, D), or (C + 1, D) with the neutral word
+    return Classifier(
+        labels=tuple(labels),
+        class_embeddings=class_embeddings[: len(labels)],
+        neutral_embedding=class_embeddings[len(labels) :] if neutral_prompts else None,
+        logit_scale=model.logit_scale,
+        logit_bias=model.logit_bias,
+        cut=tuple(cut),
+    )
+
+
+def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]) -> Tensor:
+    """Average each class's prompts into one direction.
+
+    Args:
+        prompt_embeddings: (N, D) float32, rows of length 1; all prompts of class 0, then of class 1, and so on.
+        prompts_per_class: C counts that sum to N; classes may have different numbers of prompts.
+
+    Returns:
+        (C, D) float32, rows of length 1.
+
+    Source: Radford et al. 2021, section 3.1.4 (prompt ensembling over the embedding space).
+    """
+    means = [rows.mean(dim=0) for rows in prompt_embeddings.split(list(prompts_per_class))]
+    return F.normalize(torch.stack(means), dim=-1)
+
+
+def _embed(
+    prompts: Sequence[Sequence[str]], model: ClipModel, progress: Callable[[int, int], None]
+) -> tuple[np.ndarray, list[str]]:
+    """Give (C, D) float32 rows of length 1, and the prompts that were cut."""
+    keys = [fingerprint(model.text_recipe, list(sentences)) for sentences in prompts]
+    rows = {key: value for key, value in read_rows("text", keys).items() if _is_whole(value, model.embed_dim)}
+    missing = {key: sentences for key, sentences in zip(keys, prompts, strict=True) if key not in rows}
+    total, done = sum(map(len, missing.values())), 0
+    for some in _rounds(missing):
+        progress(done, total)
+        fresh = _encode(some, model)
+        write_rows("text", fresh)
+        rows.update(fresh)
+        done += sum(map(len, some.values()))
+    progress(done, total)
+    width = 4 * model.embed_dim
+    embeddings = np.stack([np.frombuffer(rows[key][:width], dtype="<f4") for key in keys])
+    cut = [
+        prompt
+        for key, sentences in zip(keys, prompts, strict=True)
+        for prompt, was_cut in zip(sentences, rows[key][width:], strict=True)
+        if was_cut
+    ]
+    return embeddings, list(dict.fromkeys(cut))
+
+
+def _encode(prompts: dict[str, Sequence[str]], model: ClipModel) -> dict[str, bytes]:
+    """Encode labels' prompts into rows for the cache: D float32, then a byte a prompt that says whether it was cut."""
+    flat = [prompt for sentences in prompts.values() for prompt in sentences]
+    counts = [len(sentences) for sentences in prompts.values()]
+    embeddings = class_embeddings(model.encode_text(flat), counts).numpy().astype("<f4")
+    cut = [count > model.spec.tokenizer.context_length for count in model.token_counts(flat)]
+    rows, start = {}, 0
+    for key, embedding, count in zip(prompts, embeddings, counts, strict=True):
+        rows[key] = embedding.tobytes() + bytes(cut[start : start + count])
+        start += count
+    return rows
+
+
+def _rounds(prompts: dict[str, Sequence[str]]) -> Iterator[dict[str, Sequence[str]]]:
+    some: dict[str, Sequence[str]] = {}
+    for key, sentences in prompts.items():
+        some[key] = sentences
+        if sum(map(len, some.values())) >= _PROMPTS_A_ROUND:
+            yield some
+            some = {}
+    if some:
+        yield some
+
+
+def _is_whole(row: bytes, embed_dim: int) -> bool:
+    return len(row) > 4 * embed_dim

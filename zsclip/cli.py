@@ -1,0 +1,419 @@
+"""The command line: parse, call, report. The only file that speaks to a person, and the only one that exits."""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from zsclip.errors import InputError, ZsclipError
+from zsclip.terminal import Tally, images_bar, listed, prompts_bar, say, shows_progress
+
+if TYPE_CHECKING:
+    from zsclip.classifier import Classifier
+    from zsclip.labels import Label
+    from zsclip.model import ClipModel
+    from zsclip.prompts import PromptSet
+    from zsclip.results import Prediction, Skipped
+
+app = typer.Typer(
+    help="Zero-shot image classification from the shell: words in, the right word for every picture out.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: rich would cost a third of the start
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+prompts_app = typer.Typer(help="The sentences that labels become.", no_args_is_help=True)
+models_app = typer.Typer(help="The models that --model takes.", no_args_is_help=True)
+cache_app = typer.Typer(help="What is kept on disk.", no_args_is_help=True)
+app.add_typer(prompts_app, name="prompts")
+app.add_typer(models_app, name="models")
+app.add_typer(cache_app, name="cache")
+
+Format = Literal["table", "jsonl", "csv", "tsv", "paths"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+InputsArgument = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, quoted globs, or - .")]
+LabelsOption = Annotated[str | None, typer.Option("--labels", metavar="A,B,C", help="Labels, split on commas.")]
+LabelOption = Annotated[list[str], typer.Option("--label", metavar="LABEL", help="One label as it is; may repeat.")]
+LabelsFileOption = Annotated[
+    list[str],
+    typer.Option("--labels-file", metavar="FILE|NAME", help="Labels from .txt, .yaml, .json, or 'imagenet'."),
+]
+PromptsOption = Annotated[str, typer.Option("--prompts", metavar="NAME|FILE", help="Prompt set.")]
+TemplateOption = Annotated[
+    list[str], typer.Option("--template", metavar="TEXT", help="Template with a {}; may repeat, replaces --prompts.")
+]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", metavar="MODEL", envvar="ZSCLIP_MODEL", help="See `zsclip models list`."),
+]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="As --model of classify takes it.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", envvar="ZSCLIP_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
+]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Of the image tower; auto: fp16 on CUDA.")]
+BatchSizeOption = Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Images encoded at once.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("-j", "--threads", metavar="N", min=1, help="Decoding threads [default: all cores].")
+]
+TopKOption = Annotated[int | None, typer.Option("-k", "--top-k", metavar="K", min=1, help="Candidates an image.")]
+ThresholdOption = Annotated[
+    float | None, typer.Option("--threshold", metavar="P", min=0, max=1, help="A best score under P is unknown.")
+]
+MultiLabelOption = Annotated[bool, typer.Option("--multi-label", help="Score each label for itself: does it apply?")]
+OnlyOption = Annotated[list[str], typer.Option("--only", metavar="LABEL", help="Keep rows so answered; may repeat.")]
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", help="Default: by -o's ending; table on a terminal, else jsonl.")
+]
+OutputOption = Annotated[
+    str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; complete or not at all.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.part of an earlier run.")]
+ExcludeOption = Annotated[list[str], typer.Option("--exclude", metavar="GLOB", help="Leave these out; may repeat.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after N images.")]
+NullOption = Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL (find -print0).")]
+Print0Option = Annotated[bool, typer.Option("--print0", help="With --format paths: end each in NUL (xargs -0).")]
+MaxPixelsOption = Annotated[
+    int, typer.Option("--max-pixels", metavar="N", min=1, help="Refuse larger images before decoding.")
+]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
+
+# Defaults of list options: typer makes a fresh copy of each for every run.
+_NONE: list[str] = []
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"zsclip {version_of('zsclip')}")
+        raise typer.Exit()
+
+
+@app.command()
+def classify(
+    inputs: InputsArgument,
+    labels: LabelsOption = None,
+    label: LabelOption = _NONE,
+    labels_file: LabelsFileOption = _NONE,
+    prompts: PromptsOption = "photo",
+    template: TemplateOption = _NONE,
+    model: ModelOption = "base",
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchSizeOption = "auto",
+    threads: ThreadsOption = None,
+    top_k: TopKOption = None,
+    threshold: ThresholdOption = None,
+    multi_label: MultiLabelOption = False,
+    only: OnlyOption = _NONE,
+    format: FormatOption = None,
+    output: OutputOption = None,
+    overwrite: OverwriteOption = False,
+    exclude: ExcludeOption = _NONE,
+    limit: LimitOption = None,
+    null: NullOption = False,
+    print0: Print0Option = False,
+    max_pixels: MaxPixelsOption = 178_956_970,
+    quiet: QuietOption = False,
+) -> int:
+    """Give every picture the label that fits it best.
+
+    Example:
+
+        zsclip classify photos/ --labels "cat,dog,bird"
+    """
+    from zsclip.images import find_images
+    from zsclip.labels import read_labels
+    from zsclip.output import format_of, open_output
+    from zsclip.prompts import read_prompts, read_templates
+    from zsclip.sinks import SINKS, write_paths
+
+    note = (lambda message: None) if quiet else say
+    words = read_labels(labels, label, labels_file, alone=multi_label)
+    sentences = read_templates(template) if template else read_prompts(prompts)
+    _check_options(device, batch_size, only, words)
+    paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
+    sink_name = format or format_of(output, sys.stdout.isatty())
+    sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
+    tally = Tally()
+    with open_output(output, overwrite=overwrite) as out:
+        from zsclip.weights import find_model
+
+        spec = find_model(model, offline=offline)
+        from zsclip.classify import classify  # after all that can fail without torch, which takes a second
+        from zsclip.decode import available_cpus, decode_batches
+        from zsclip.model import load_model
+        from zsclip.score import Rule
+
+        clip = load_model(spec, device, precision)
+        classifier = _build(words, sentences, clip, multi_label, quiet)
+        batches = decode_batches(
+            paths,
+            spec.preprocess,
+            batch_size=clip.batch_size if batch_size == "auto" else int(batch_size),
+            threads=threads or available_cpus(),
+            max_pixels=max_pixels,
+        )
+        rule = Rule(top_k, threshold, multi_label)
+        with images_bar(tally, shows_progress(quiet) and (output is not None or not sys.stdout.isatty())):
+            sink(_only(tally.count(classify(batches, clip, classifier, rule)), only), out)
+    for line in tally.summary():
+        note(line)
+    return tally.exit_code
+
+
+@prompts_app.command("list")
+def prompts_list() -> None:
+    """List the prompt sets.
+
+    Example:
+
+        zsclip prompts list
+    """
+    from zsclip.prompts import prompt_set_names, read_prompts
+
+    for name in prompt_set_names():
+        prompts = read_prompts(name)
+        typer.echo(f"{name:<18} {len(prompts.templates):>3}  {prompts.about}")
+
+
+@prompts_app.command("show")
+def prompts_show(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A prompt set.")] = "photo",
+    labels: LabelsOption = None,
+    label: LabelOption = _NONE,
+    labels_file: LabelsFileOption = _NONE,
+    template: TemplateOption = _NONE,
+    model: ModelOption = "base",
+    offline: OfflineOption = False,
+) -> None:
+    """Show the sentences that labels become, with their token counts.
+
+    Example:
+
+        zsclip prompts show photo --labels "cat,dog"
+    """
+    from zsclip.labels import read_labels
+    from zsclip.prompts import expand, read_prompts, read_templates
+
+    prompts = read_templates(template) if template else read_prompts(name)
+    if labels is None and not label and not labels_file:
+        for line in prompts.templates:
+            typer.echo(line)
+        return
+    words = read_labels(labels, label, labels_file, alone=True)
+    from zsclip.model import count_tokens, load_tokenizer
+    from zsclip.weights import find_model
+
+    spec = find_model(model, offline=offline, with_weights=False)
+    tokenizer, context_length = load_tokenizer(spec), spec.tokenizer.context_length
+    for word, sentences in zip(words, expand(words, prompts), strict=True):
+        for sentence, count in zip(sentences, count_tokens(tokenizer, sentences), strict=True):
+            cut = f"  cut at {context_length}" if count > context_length else ""
+            typer.echo(f"{word.name}\t{count}\t{sentence}{cut}")
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the models that can be had by name, and which are on this machine.
+
+    Example:
+
+        zsclip models list
+    """
+    from zsclip.catalogue import published_models, write_models
+
+    write_models(published_models(), sys.stdout)
+
+
+@models_app.command("info")
+def models_info(model: ModelArgument, offline: OfflineOption = False) -> None:
+    """Tell what a model is: size, preprocessing, context, and where its weights are.
+
+    Example:
+
+        zsclip models info base
+    """
+    from zsclip.catalogue import describe
+    from zsclip.errors import ModelError
+    from zsclip.weights import find_model
+
+    try:
+        spec = find_model(model, offline=True)
+    except ModelError:  # its weights are not here; its configuration may be, or can be fetched
+        spec = find_model(model, offline=offline, with_weights=False)
+    for name, value in describe(spec).items():
+        typer.echo(f"{name:<14} {value}".rstrip())
+
+
+@models_app.command("fetch")
+def models_fetch(model: ModelArgument) -> None:
+    """Bring a model's weights, configuration and tokenizer to this machine.
+
+    Example:
+
+        zsclip models fetch base
+    """
+    from zsclip.hub import fetch
+    from zsclip.weights import files_to_fetch, find_model
+
+    fetch(model, files_to_fetch(model), say)
+    typer.echo(find_model(model).weights)
+
+
+@cache_app.command("info")
+def cache_info() -> None:
+    """Tell where the cache is, how large, and what it holds.
+
+    Example:
+
+        zsclip cache info
+    """
+    from zsclip.cache import cache_dir, count_rows, size_on_disk
+
+    typer.echo(f"{cache_dir()}: {size_on_disk() / 1e6:.1f} MB")
+    for kind, (count, size) in count_rows().items():
+        typer.echo(f"{kind:<10} {count:>9,} rows {size / 1e6:>9.1f} MB")
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Empty the cache; it fills again as it is needed.
+
+    Example:
+
+        zsclip cache clear
+    """
+    from zsclip.cache import cache_dir, clear
+
+    try:
+        typer.echo(f"{cache_dir()}: {clear() / 1e6:.1f} MB freed")
+    except OSError as e:
+        raise ZsclipError(f"{e.filename}: {(e.strerror or str(e)).lower()}; delete it by hand") from e
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code; errors become one line on stderr.
+
+    Args:
+        arguments: without the program's name; None takes the process's own.
+    """
+    _silence_dependencies()
+    with suppress(ValueError):  # not in the main thread: someone else's program, whose signals are not ours
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(args=arguments, prog_name="zsclip", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except ZsclipError as e:
+        say(f"zsclip: {e}")
+        return e.exit_code
+    except typer.TyperException as e:
+        if type(e).__name__ == "NoArgsIsHelpError":
+            typer.echo(e.ctx.get_help(), err=True)  # type: ignore[attr-defined]  # Typer does not export its class
+        else:
+            say("zsclip: " + _usage_line(e))
+        return 2
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # the reader has seen enough; Typer would call it a failure
+            return 0
+        return e.code if isinstance(e.code, int) else 1
+
+
+def run() -> None:
+    """The program `zsclip`."""
+    code = main()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    # Decoding threads may still be inside a picture and cannot be stopped, and torch takes a while to say goodbye.
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _build(
+    words: "list[Label]", sentences: "PromptSet", clip: "ClipModel", multi_label: bool, quiet: bool
+) -> "Classifier":
+    """Make the text matrix, and tell what was cut or may not be understood."""
+    from zsclip.classifier import build_classifier
+    from zsclip.labels import Label
+    from zsclip.prompts import expand
+    from zsclip.weights import unread_labels
+
+    neutral = expand([Label("something")], sentences)[0] if multi_label and clip.logit_bias is None else ()
+    with prompts_bar(shows_progress(quiet)) as progress:
+        classifier = build_classifier(
+            [word.name for word in words],
+            expand(words, sentences),
+            clip,
+            neutral_prompts=neutral,
+            progress=progress,
+        )
+    if quiet:
+        return classifier
+    if classifier.cut:
+        limit = clip.spec.tokenizer.context_length
+        say(f"zsclip: prompts longer than the model's {limit} tokens were cut: {listed(classifier.cut)}; shorten them")
+    unread = unread_labels(clip.spec, classifier.labels)
+    if unread:
+        say(f"zsclip: {clip.spec.name} was trained on English: {listed(unread)}; --model multilingual reads more")
+    return classifier
+
+
+def _only(
+    batches: "Iterable[list[Prediction | Skipped]]", labels: Sequence[str]
+) -> "Iterator[list[Prediction | Skipped]]":
+    """Keep the rows whose answer is one of the labels; without labels, all rows."""
+    for batch in batches:
+        yield [row for row in batch if getattr(row, "label", None) in labels] if labels else batch
+
+
+def _check_options(device: str, batch_size: str, only: Sequence[str], words: "list[Label]") -> None:
+    """Check what Typer cannot, before anything slow."""
+    kind, _, number = device.partition(":")
+    if device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
+        raise InputError(f"--device: {device!r} is no device; use auto, cpu, cuda, cuda:N or mps")
+    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
+        raise InputError(f"--batch-size: {batch_size!r} is no size; use auto or a number from 1")
+    names = [word.name for word in words]
+    for label in only:
+        if label not in names:
+            raise InputError(f"--only: {label!r} is not one of the labels; use one of {listed(names, 8)}")
+
+
+def _usage_line(e: Exception) -> str:
+    message = e.format_message() if hasattr(e, "format_message") else str(e)
+    context = getattr(e, "ctx", None)
+    command = context.command_path if context is not None else "zsclip"
+    return f"{' '.join(message.split()).rstrip('.')}; try '{command} --help'"
+
+
+def _terminate(signal_number: int, frame: object) -> None:
+    sys.exit(128 + signal_number)
+
+
+def _silence_dependencies() -> None:
+    # Offline, open_clip and huggingface_hub printed dozens of lines before our one.
+    logging.disable(logging.CRITICAL)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if sys.stderr is None or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,0 +1,391 @@
+"""Paths -> batches of pixels, decoded on threads a little ahead of the model. Pixels stay uint8: no torch here."""
+
+import contextlib
+import errno
+import functools
+import importlib
+import logging
+import math
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from zsclip.results import ErrorKind, Skipped
+
+DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
+LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
+IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
+MAX_RESIZED_PIXELS = 16_000_000  # a resized picture larger than this is computed only where the crop is
+
+# Never EPS (runs Ghostscript) nor TGA (no magic number: takes any bytes). JPEG opens MPO too.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "HEIF")
+PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K", "Ppm", "Ico")
+RAW_ENDINGS = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
+    | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+VIDEO_ENDINGS = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv"}
+)
+DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
+HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+REFUSED_ENDINGS = {
+    RAW_ENDINGS: "camera RAW is not read; export it as JPEG first",
+    VIDEO_ENDINGS: "a video; extract frames first, for example with ffmpeg",
+    DRAWING_ENDINGS: "a drawing or document; export it as PNG first",
+}
+SIXTEEN_TO_EIGHT = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # (65536,), 65535 is white
+_PILLOW_MODULES = re.compile(r"PIL\.")
+_NO_LOG = logging.NullHandler()
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a model wants its pictures, in open_clip's words.
+
+    size: (H, W); mean, std: of channels in [0, 1], applied by the model itself; interpolation: `bicubic` or
+    `bilinear`; resize_mode: `shortest` side to the size and cropped, `longest` side and padded with `fill_color`, or
+    `squash`.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill_color: int = 0
+
+
+Row = tuple[str, NDArray[np.uint8] | Skipped]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Consecutive paths of a run, decoded.
+
+    rows: in input order; a path, whose pixels are the next row of `pixels`, or why there are none.
+    pixels: (B, 3, H, W) uint8, B being the number of rows that are paths.
+    """
+
+    rows: tuple[str | Skipped, ...]
+    pixels: NDArray[np.uint8]
+
+
+def decode_batches(
+    paths: Iterable[str],
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    threads: int,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Iterator[Batch]:
+    """Decode paths on threads and yield them in order, in batches.
+
+    `paths` is iterated on a thread of its own, which may wait for as long as it likes: after a moment without news the
+    finished rows are yielded as a smaller batch. At most LOOKAHEAD batches beyond the one yielded are asked for.
+
+    Raises:
+        BaseException: what iterating `paths` raised, after the rows before it.
+    """
+    _set_up_pillow(max_pixels)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-decode")
+    ahead: SimpleQueue[object] = SimpleQueue()  # rows being decoded, in order, then `end` or what went wrong
+    end, idle = object(), object()
+    room = threading.Semaphore((LOOKAHEAD + 1) * batch_size)
+    closed = threading.Event()
+
+    def decode_row(path: str) -> Row:
+        return path, decode_image(path, preprocess, max_pixels)
+
+    def feed() -> None:
+        try:
+            iterator = iter(paths)
+            while room.acquire() and not closed.is_set():
+                path = next(iterator, None)
+                if path is None:
+                    break
+                ahead.put(pool.submit(decode_row, path))
+            ahead.put(end)
+        except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
+            ahead.put(e)
+
+    # A daemon, as it may be waiting in a read of stdin when the run ends.
+    threading.Thread(target=feed, name="zsclip-paths", daemon=True).start()
+    rows: list[Row] = []
+    try:
+        while True:
+            try:
+                item = ahead.get(timeout=IDLE_SECONDS if rows else None)
+            except Empty:
+                item = idle
+            if isinstance(item, Future):
+                rows.append(item.result())
+            if rows and (len(rows) == batch_size or not isinstance(item, Future)):
+                yield _batch(rows, preprocess)
+                room.release(len(rows))
+                rows = []
+            if isinstance(item, BaseException):
+                raise item
+            if item is end:
+                return
+    finally:
+        closed.set()
+        room.release()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _batch(rows: list[Row], preprocess: Preprocess) -> Batch:
+    good = [outcome for _, outcome in rows if not isinstance(outcome, Skipped)]
+    pixels = np.stack(good) if good else np.empty((0, 3, *preprocess.size), np.uint8)
+    return Batch(tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in rows), pixels)
+
+
+def decode_image(
+    path: str, preprocess: Preprocess, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.uint8] | Skipped:
+    """Decode one image file to what the model wants to see, or say why not. Only a signal ends it otherwise.
+
+    The first frame, turned upright as EXIF says, on white where it is transparent, in RGB, resized and cropped. For
+    opaque upright RGB and grey files the pixels are those of open_clip's own inference transform.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    _set_up_pillow(max_pixels)
+    try:
+        _check_file(path)
+        with open(path, "rb") as file, Image.open(file, formats=_formats()) as opened:
+            if opened.width * opened.height > max_pixels:
+                raise Image.DecompressionBombError(f"{opened.width * opened.height} pixels")
+            opened.load()
+            image = _rgb_or_grey(opened)
+            if (turn := _turn(opened)) is not None:
+                image = image.transpose(turn)
+            pixels = np.asarray(_fit(image, preprocess).convert("RGB"))  # (H, W, 3)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
+        error, message = _explain(e, path, max_pixels)
+        return Skipped(path, error, message)
+
+
+class _Refused(Exception):
+    """A file that is not opened, for the reason given: (error kind, message)."""
+
+
+def _check_file(path: str) -> None:
+    """Look at a file from outside: a pipe or a device must not even be opened, it could wait for ever."""
+    if "\0" in path:
+        raise _Refused("missing", "the path holds a NUL byte; paths separated by NUL need --null")
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if re.match(r"[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
+            raise _Refused("not-a-file", "a URL; download it first and give the file") from None
+        raise
+    if not stat.S_ISREG(status.st_mode):
+        raise _Refused("not-a-file", "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device")
+    if status.st_size == 0:
+        raise _Refused("unreadable", "the file is empty")
+    ending = os.path.splitext(path)[1].lower()
+    for endings, reason in REFUSED_ENDINGS.items():
+        if ending in endings:
+            raise _Refused("unreadable", reason)
+
+
+def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, str]:
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    match error:
+        case _Refused(args=(kind, message)):
+            return kind, message
+        case MemoryError():
+            return "out-of-memory", "not enough memory to decode it; use fewer --threads"
+        case Image.DecompressionBombError():
+            # Pillow checks at twice its limit, before we learn the size, but names it.
+            count = re.search(r"\d+(?= pixels)", text)
+            return "too-large", f"{count[0] if count else 'too many'} pixels, more than --max-pixels {max_pixels}"
+        case UnidentifiedImageError():
+            return "unreadable", _what_it_is(path)
+        case PermissionError():
+            return "permission", text.lower()
+        case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG):
+            return "missing", text.lower()
+    return "unreadable", f"cannot decode: {text:.200}"
+
+
+def _what_it_is(path: str) -> str:
+    """Name what is often found where a picture should be."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(64).lstrip()
+        if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS and "HEIF" not in _formats():
+            return "a HEIC picture; to read it: pip install 'zsclip[heic]'"
+        if start.startswith(b"<"):
+            return "a web page or drawing (HTML, SVG), not a picture"
+    return "damaged, or not a picture of a kind that is read"
+
+
+def _set_up_pillow(max_pixels: int) -> None:
+    """Let Pillow read up to max_pixels and keep its warnings to itself.
+
+    Both are process-wide: Pillow knows no other limit, and `warnings.catch_warnings` is not safe on threads.
+    """
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    if not any(module == _PILLOW_MODULES for _, _, _, module, _ in warnings.filters):
+        warnings.filterwarnings("ignore", module=_PILLOW_MODULES.pattern)
+    logging.getLogger("PIL").addHandler(_NO_LOG)  # else errors of its TIFF reader go to stderr
+    _formats()
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    for plugin in PLUGINS:
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # a broken EXIF block is no reason to refuse the picture
+        return None
+
+
+def _rgb_or_grey(image: Image.Image) -> Image.Image:
+    """Return the image in mode RGB or L, the two that resize well, with white under what is transparent."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _grey(image)
+    if image.has_transparency_data:
+        transparency = image.info.get("transparency")
+        if isinstance(transparency, tuple) and max(transparency) > 255:
+            # The key colour of a 16-bit PNG, which Pillow reads as 8-bit.
+            image.info["transparency"] = tuple(value >> 8 for value in transparency)
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(rgba, mask=rgba)
+        return white
+    return image if image.mode in ("RGB", "L") else image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Bring 16-bit, 32-bit and float grey to mode L; transparent pixels become white.
+
+    Integers within 0..65535 are 16-bit, floats within [0, 1] or [0, 255] are what they seem; all else is stretched from
+    its lowest to its highest value. NaN is black.
+    """
+    values = np.asarray(image)  # (H, W)
+    grey = SIXTEEN_TO_EIGHT[values] if _is_sixteen_bit(values) else _stretched(values)
+    if "transparency" in image.info:
+        grey = np.where(values == image.info["transparency"], np.uint8(255), grey)
+    return Image.fromarray(grey)
+
+
+def _is_sixteen_bit(values: NDArray[np.generic]) -> bool:
+    return values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535
+
+
+def _stretched(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    numbers = values.astype(np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    if values.dtype.kind == "f" and low >= 0 and high <= 255:
+        low, high = 0, 1 if high <= 1 else 255
+    scaled = (numbers.clip(low, high) - low) * (255 / (high - low) if high > low else 0)  # infinities are clipped
+    return np.nan_to_num(scaled).round().astype(np.uint8)
+
+
+def _fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Resize and crop (or pad) as open_clip's inference transform does, to the pixel."""
+    height, width = preprocess.size
+    new_width, new_height = _resized_size(image.width, image.height, preprocess)
+    # open_clip's `shortest` for a size that is not square knows only bicubic.
+    only_bicubic = preprocess.resize_mode == "shortest" and height != width
+    bilinear = preprocess.interpolation == "bilinear" and not only_bicubic
+    resample = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+    left, top = _margin(new_width, width), _margin(new_height, height)
+    if new_width * new_height > MAX_RESIZED_PIXELS:
+        # A strip, 1 x 50000, would be blown up to gigabytes first. This is within 2 grey levels of resizing all of it
+        # (Pillow orders its two passes by cost), or more where bicubic overshoots black or white in between.
+        x, y = image.width / new_width, image.height / new_height
+        return image.resize((width, height), resample, (left * x, top * y, (left + width) * x, (top + height) * y))
+    if image.size != (new_width, new_height):
+        image = image.resize((new_width, new_height), resample)
+    fill = preprocess.fill_color if preprocess.resize_mode == "longest" else 0
+    fitted = Image.new(image.mode, (width, height), fill if image.mode == "L" else (fill, fill, fill))
+    fitted.paste(image, (-left, -top))
+    return fitted
+
+
+def _resized_size(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
+    target_height, target_width = preprocess.size
+    if preprocess.resize_mode == "squash":
+        return target_width, target_height
+    if preprocess.resize_mode == "shortest" and target_height == target_width:
+        # torchvision's Resize cuts the long side down, where the others round it.
+        side = target_width
+        return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+    ratios = height / target_height, width / target_width
+    ratio = max(ratios) if preprocess.resize_mode == "longest" else min(ratios)
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
+def _margin(size: int, target: int) -> int:
+    """Return how much to cut off at the left or top; negative where padding is needed."""
+    return round((size - target) / 2) if size >= target else -((target - size) // 2)
+
+
+def available_cpus() -> int:
+    """Count the processors this process may keep busy: its affinity and its cgroup's quota."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return max(1, math.ceil(min(affinity, quota)))
+
+
+def _cgroup_cpus(membership: Path, mount: Path) -> float:
+    """Return the smallest CPU quota of the cgroup and those above it (v2 and v1), infinity without one."""
+    quotas = [math.inf]
+    with contextlib.suppress(OSError):
+        for line in membership.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            base = mount / controllers  # v2: no controllers, the mount itself
+            own = base / group.lstrip("/")
+            # Also the mount itself: in a container the path may be the host's.
+            for folder in (own, *own.parents):
+                if folder.is_relative_to(base):
+                    quotas.append(_quota(folder))
+    return min(quotas)
+
+
+def _quota(folder: Path) -> float:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return float(quota) / float(period) if quota not in ("max", "-1") else math.inf
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf

@@ -1,0 +1,36 @@
+"""Every error we raise on purpose, and its exit code.
+
+* ZsclipError     1  the base class; catch this to catch them all
+  * InputError    2  labels, templates, paths or options that the caller can fix
+  * ModelError    3  weights that cannot be found, loaded or run on this device
+  * OutputError   4  results that cannot be written: disk full, no permission
+
+A broken image is not an error: it becomes a results.Skipped and the run goes on.
+A broken cache entry is not an error: it is rebuilt.
+
+The message of each is one line, `where: what; what to do`, without the leading `zsclip:`.
+"""
+
+
+class ZsclipError(Exception):
+    """The base class of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class InputError(ZsclipError):
+    """Labels, templates, paths or options that the caller can fix."""
+
+    exit_code = 2
+
+
+class ModelError(ZsclipError):
+    """Weights that cannot be found, loaded or run on this device."""
+
+    exit_code = 3
+
+
+class OutputError(ZsclipError):
+    """Results that cannot be written."""
+
+    exit_code = 4

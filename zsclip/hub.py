@@ -1,0 +1,113 @@
+"""Files of the Hugging Face hub: what is here first, the rest fetched, and every failure in one line."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsclip.errors import ModelError
+
+TINY_DIR = Path(__file__).parent / "data" / "tiny"
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """A file of a hub repository, under the first of these names that exists."""
+
+    repository: str
+    filenames: tuple[str, ...]
+
+
+def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
+    """Give the path of a file that is on this machine, or else fetch it.
+
+    Args:
+        model: what the user asked for, to be named in errors.
+        offline: never touch the network; `HF_HUB_OFFLINE=1` says the same.
+
+    Raises:
+        ModelError: it is not here and cannot be fetched; one line says why, and what works now.
+    """
+    from huggingface_hub import constants, hf_hub_download
+
+    try:
+        path = cached_file(wanted)
+    except ValueError as e:  # not the form of a repository's name
+        raise ModelError(f"{model}: {short(e)}; write it as hf-hub:ORG/REPO") from e
+    if path is not None:
+        return path
+    if offline or constants.HF_HUB_OFFLINE:
+        raise cannot_be_had(model, "not on this machine, and offline; run `zsclip models fetch` once with a network")
+    found = _find_on_hub(model, wanted)
+    if found is None:
+        raise cannot_be_had(model, f"{wanted.repository} has none of {', '.join(wanted.filenames)}")
+    try:
+        return hf_hub_download(wanted.repository, found[0], cache_dir=constants.HF_HUB_CACHE)
+    except Exception as e:  # the hub's client raises anything
+        raise cannot_be_had(model, f"cannot fetch {found[0]} of {wanted.repository}: {short(e)}") from e
+
+
+def cached_file(wanted: HubFiles) -> str | None:
+    """Give the path of a file if it is whole on this machine, without asking the hub.
+
+    Raises:
+        ValueError: the repository's name has not the form ORG/REPO.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    for filename in wanted.filenames:
+        path = try_to_load_from_cache(wanted.repository, filename, cache_dir=constants.HF_HUB_CACHE)
+        if isinstance(path, str):  # it may also answer that the repository has no such file
+            return path
+    return None
+
+
+def fetch(model: str, wanted: Sequence[HubFiles], announce: Callable[[str], None]) -> None:
+    """Fetch what is not here yet; a file that its repository does not have is passed over.
+
+    Args:
+        announce: told the size and where from, before the first byte.
+
+    Raises:
+        ModelError: the hub cannot be asked, or a download fails.
+    """
+    missing = [one for one in wanted if cached_file(one) is None]
+    found = [(one, about) for one in missing if (about := _find_on_hub(model, one)) is not None]
+    if found:
+        repositories = dict.fromkeys(one.repository for one, _ in found)
+        announce(f"{model}: {sum(size for _, (_, size) in found) / 1e6:,.1f} MB from {', '.join(repositories)}")
+    for one, _ in found:
+        find_file(model, one, offline=False)
+
+
+def _find_on_hub(model: str, wanted: HubFiles) -> tuple[str, int] | None:
+    """Give the name and bytes of the first file the hub has.
+
+    Asked before a download, which without a network would try again and again for 25 seconds a name.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+    for filename in wanted.filenames:
+        try:
+            return filename, get_hf_file_metadata(hf_hub_url(wanted.repository, filename)).size or 0
+        except GatedRepoError as e:
+            raise cannot_be_had(model, f"{wanted.repository} is gated; accept its terms and set HF_TOKEN") from e
+        except RepositoryNotFoundError as e:
+            raise cannot_be_had(model, f"the hub has no {wanted.repository}, or it is private: set HF_TOKEN") from e
+        except EntryNotFoundError:
+            continue
+        except Exception as e:  # the hub's client raises anything
+            raise cannot_be_had(model, f"the hub cannot be reached: {short(e)}") from e
+    return None
+
+
+def cannot_be_had(model: str, reason: str) -> ModelError:
+    """Give the error for weights that are out of reach; it names what works without them."""
+    works = "; --model tiny works now" if TINY_DIR.is_dir() else ""
+    return ModelError(f"model {model!r} cannot be had: {reason}{works}")
+
+
+def short(e: BaseException) -> str:
+    """Give the first line of what an exception says, or its type if it says nothing."""
+    lines = str(e).strip().splitlines()
+    return lines[0][:200] if lines else type(e).__name__

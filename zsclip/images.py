@@ -1,0 +1,206 @@
+"""Which image files a run covers: files, folders, globs, stdin. No image is opened here."""
+
+import glob
+import itertools
+import os
+import re
+import select
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+
+from zsclip.errors import InputError
+
+ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
+    | {".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+HEIC_ENDINGS = frozenset({".heic", ".heif"})  # only read with zsclip[heic]
+SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS, logos of packages
+
+
+def _ignore(message: str) -> None:
+    """Drop a note nobody asked for."""
+
+
+def find_images(
+    inputs: Sequence[str],
+    *,
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
+    null: bool = False,
+    note: Callable[[str], None] = _ignore,
+    stdin_fd: int = 0,
+) -> Iterator[str]:
+    """Check every input, then yield the path of each image of a run, in order, as they are found.
+
+    Args:
+        inputs: files, folders, globs or `-` (paths on stdin). A file is taken whatever its ending.
+        exclude: globs to leave out. Without a slash they are compared with the name of any file or folder at any
+            depth; with one, with the path relative to the folder that is walked (of a file: the path as given).
+        limit: the most paths to yield, counted after exclusion.
+        null: paths on stdin end in NUL, not in a newline.
+        note: called with one line about what is passed over; maybe from the thread that iterates.
+        stdin_fd: the file descriptor that `-` stands for.
+
+    Raises:
+        InputError: an input does not exist, matches nothing, is a URL, or is `-` for the second time.
+    """
+    if list(inputs).count("-") > 1:
+        raise InputError("'-' was given twice; stdin can be read only once")
+    roots = list(itertools.chain.from_iterable(_check(text, stdin_fd) for text in inputs))
+    excluded = _exclusion(exclude)
+    return itertools.islice(_find(roots, excluded, null, note, stdin_fd), limit)
+
+
+def read_paths(fd: int, *, null: bool = False, note: Callable[[str], None] = _ignore) -> Iterator[str]:
+    """Yield the paths written to a file descriptor, each as soon as its line is complete.
+
+    Reads the descriptor itself: a daemon thread that waits in `sys.stdin.buffer` holds its lock, and the interpreter
+    aborts at exit when it cannot take it.
+
+    Args:
+        null: a path ends in NUL, not in a newline; the last one need not end.
+        note: called with one line about each folder, which is passed over.
+
+    Raises:
+        InputError: the descriptor cannot be read.
+    """
+    for name in _read_names(fd, b"\0" if null else b"\n"):
+        path = os.fsdecode(name)
+        if os.path.isdir(path):
+            note(f"stdin: {path!r} is a folder, passed over; name it on the command line to walk it")
+        else:
+            yield path
+
+
+def _read_names(fd: int, end: bytes) -> Iterator[bytes]:
+    rest = b""
+    while chunk := _read_some(fd):
+        *names, rest = (rest + chunk).split(end)
+        yield from filter(None, names)
+    if rest:
+        yield rest
+
+
+def _read_some(fd: int) -> bytes:
+    while True:
+        try:
+            return os.read(fd, 1 << 16)
+        except BlockingIOError:  # the parent process made our stdin non-blocking
+            select.select([fd], [], [])
+        except OSError as e:
+            raise InputError(f"stdin: cannot be read: {_reason(e)}") from e
+
+
+def _check(text: str, stdin_fd: int) -> list[str]:
+    """Return what one input stands for: itself, or the matches of a glob."""
+    if text == "-":
+        try:
+            os.fstat(stdin_fd)
+        except OSError as e:
+            raise InputError(f"stdin: cannot be read: {_reason(e)}; '-' needs paths on stdin") from e
+        return [text]
+    try:
+        os.stat(text)
+        return [text]
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as e:
+        raise InputError(f"cannot read {text!r}: {_reason(e)}") from e
+    if re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
+        raise InputError(f"{text!r} is a URL; download it first and give the file")
+    if not glob.has_magic(text):
+        raise InputError(f"no such file or folder: {text!r}")
+    # A trailing `**` matches folders and all that is in them: walking the folders gives each file once.
+    pattern = re.sub(r"(^|/)(\*\*/*)+$", r"\1", text) or "."
+    not_asked_for = SKIPPED_NAMES.difference(text.split("/"))
+    matches = [match for match in glob.glob(pattern, recursive=True) if not_asked_for.isdisjoint(match.split("/"))]
+    if not matches:
+        raise InputError(f"no file or folder matches {text!r}")
+    return sorted(matches, key=lambda match: _sort_key(match, os.path.isdir(match)))
+
+
+def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test of a path relative to the walked folder."""
+    stripped = [pattern.rstrip("/").removeprefix("./") for pattern in patterns]
+    # `**/x` means x at any depth, the top one included, which fnmatch alone would ask a slash for.
+    globs = [*stripped, *(pattern[3:] for pattern in stripped if pattern.startswith("**/"))]
+
+    def excluded(path: str) -> bool:
+        path, name = path.removeprefix("./"), os.path.basename(path)
+        return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in globs)
+
+    return excluded
+
+
+def _find(
+    roots: list[str], excluded: Callable[[str], bool], null: bool, note: Callable[[str], None], stdin_fd: int
+) -> Iterator[str]:
+    for root in roots:
+        if root == "-":
+            yield from itertools.filterfalse(excluded, read_paths(stdin_fd, null=null, note=note))
+        elif os.path.isdir(root):
+            yield from _walk(root, excluded, note)
+        elif not excluded(root):
+            yield root
+
+
+def _walk(root: str, excluded: Callable[[str], bool], note: Callable[[str], None]) -> Iterator[str]:
+    """Yield the images under a folder, a folder's content where its name with a slash sorts, as git does."""
+    endings = ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS
+    passed_over = HEIC_ENDINGS - endings
+    visited: set[tuple[int, int]] = set()
+    pending = [(root, True)]  # (path, is a folder), the next one last
+    while pending:
+        path, is_folder = pending.pop()
+        ending = os.path.splitext(path)[1].lower()
+        if is_folder:
+            pending += reversed(_entries(path, root, visited, excluded, note))
+        elif ending in endings:
+            yield path
+        elif ending in passed_over:
+            passed_over = frozenset()  # one note a folder given, not one a picture of a phone
+            note(f"{root!r}: HEIC pictures passed over, {path!r} first; to read them: pip install 'zsclip[heic]'")
+
+
+def _entries(
+    folder: str,
+    root: str,
+    visited: set[tuple[int, int]],
+    excluded: Callable[[str], bool],
+    note: Callable[[str], None],
+) -> list[tuple[str, bool]]:
+    """List a folder in order: nothing for one already visited through a link, or one that cannot be read."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            return []
+        visited.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            listed = [(entry.name, _is_folder(entry)) for entry in entries]
+    except OSError as e:
+        note(f"{folder!r} passed over: {_reason(e)}")
+        return []
+    listed.sort(key=lambda entry: _sort_key(*entry))
+    below = folder[len(root) :].lstrip("/")
+    return [
+        (os.path.join(folder, name), is_folder)
+        for name, is_folder in listed
+        if not (name.startswith(".") or name in SKIPPED_NAMES or excluded(os.path.join(below, name)))
+    ]
+
+
+def _sort_key(name: str, is_folder: bool) -> bytes:
+    return os.fsencode(name) + b"/" * is_folder
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, a folder that may not be searched
+        return False
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

@@ -1,0 +1,45 @@
+"""What a run produces: one record per image, in input order."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ScoreKind = Literal["softmax", "sigmoid", "versus-neutral"]
+ErrorKind = Literal["missing", "not-a-file", "permission", "unreadable", "too-large", "timeout", "out-of-memory"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One label offered for an image.
+
+    score: a probability in [0, 1]; cosine: the raw similarity in [-1, 1].
+    """
+
+    label: str
+    score: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    path: as it was given, undecodable bytes as surrogate escapes (`os.fsdecode`).
+    label: the answer, or None when the best score is under the threshold.
+    best: the best candidate, whether or not it is the answer.
+    candidates: best first; the k best, or for independent scores those over the threshold (may be empty).
+    """
+
+    path: str
+    label: str | None
+    best: Candidate
+    candidates: tuple[Candidate, ...]
+    score_kind: ScoreKind
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that could not be classified, and why, in one line."""
+
+    path: str
+    error: ErrorKind
+    message: str

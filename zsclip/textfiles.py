@@ -1,0 +1,176 @@
+"""Small text, YAML and JSON files of the user's, read so that every error can say the line."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from zsclip.errors import InputError
+
+_YAML_NULLS = ("", "~", "null", "Null", "NULL")
+
+
+class Place(NamedTuple):
+    """Where something was given: a flag or a file, and the line where known."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+class Text(NamedTuple):
+    """A text of the user's, and where it stands."""
+
+    place: Place
+    text: str
+
+
+class Node(NamedTuple):
+    """One value of a YAML or JSON file: a text, null, a list, or the pairs of a mapping, repeated keys and all."""
+
+    place: Place
+    value: "str | list[Node] | tuple[tuple[Node, Node], ...] | None"
+
+
+def checked(place: Place, text: str) -> str:
+    """Strip a text, and refuse what no model can read: an empty one, or one that is not Unicode."""
+    text = text.strip()
+    if not text:
+        raise InputError(f"{place}: empty text; write a word, or leave it out")
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:  # a stray byte on the command line, half of a \ud83d\ude00 in JSON
+        raise InputError(f"{place}: {text!r} is not valid Unicode; write it in UTF-8") from e
+    return text
+
+
+def is_tree(file: str) -> bool:
+    """Tell whether a file's name says YAML or JSON."""
+    return file.lower().endswith((".yaml", ".yml", ".json"))
+
+
+def read_lines(file: str) -> list[Text]:
+    """Read a text file, one text a line; `#` at the start or after white space begins a comment."""
+    lines = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip() for line in _read(file).split("\n"))
+    return [Text(Place(file, number), line) for number, line in enumerate(lines, start=1) if line]
+
+
+def read_tree(file: str) -> Node:
+    """Read a `.json` file, or any other as YAML; scalars stay the text they are written as (`no`, `1e3`)."""
+    text = _read(file)
+    try:
+        return _json_tree(file, text) if file.lower().endswith(".json") else _yaml_tree(file, text)
+    except RecursionError as e:
+        raise InputError(f"{file}: nested too deeply; keep to a list or a mapping") from e
+
+
+def fields(node: Node, known: Sequence[str] | None = None) -> dict[str, Node]:
+    """Give a mapping's values by key, and refuse repeated keys and, where the known ones are told, all others."""
+    if not isinstance(node.value, tuple):
+        keys = "a mapping" if known is None else f"a mapping with {', '.join(known)}"
+        raise InputError(f"{node.place}: expected {keys}; write `key: value` lines")
+    found: dict[str, Node] = {}
+    first: dict[str, Place] = {}
+    for key, value in node.value:
+        place, name = text_of(key)
+        if known is not None and name not in known:
+            raise InputError(f"{place}: unknown key {name!r}; use {', '.join(known)}")
+        if name in found:
+            raise InputError(
+                f"{place}: key {name!r} was already given{before(first[name], place)}; remove one of the two"
+            )
+        found[name], first[name] = value, place
+    return found
+
+
+def texts(node: Node) -> list[Text]:
+    """Give a text or a list of texts as a list; null is an empty one."""
+    if node.value is None:
+        return []
+    return [text_of(item) for item in node.value] if isinstance(node.value, list) else [text_of(node)]
+
+
+def text_of(node: Node) -> Text:
+    """Give a text, and refuse anything else."""
+    if not isinstance(node.value, str):
+        found = "nothing" if node.value is None else "a list" if isinstance(node.value, list) else "a mapping"
+        raise InputError(f"{node.place}: expected a text, found {found}; put words with : or {{}} in quotes")
+    return Text(node.place, checked(node.place, node.value))
+
+
+def before(first: Place, place: Place) -> str:
+    """Tell where something was given first, as seen from where it is given again."""
+    if first.source != place.source:
+        return f" in {first}"
+    return "" if first.line is None else f" on line {first.line}"
+
+
+def _read(file: str) -> str:
+    try:
+        with open(file, encoding="utf-8-sig") as stream:
+            text = stream.read()
+    except FileNotFoundError as e:
+        raise InputError(f"{file}: no such file; check the path") from e
+    except OSError as e:
+        raise InputError(f"{file}: cannot be read: {e.strerror}; check the path and its permissions") from e
+    except UnicodeDecodeError as e:
+        line = e.object.count(b"\n", 0, e.start) + 1
+        raise InputError(f"{file}:{line}: not UTF-8; save the file as UTF-8") from e
+    if "\0" in text:  # UTF-16 without its mark passes for UTF-8
+        raise InputError(f"{file}: has zero bytes, so is not UTF-8; save the file as UTF-8")
+    return text
+
+
+def _json_tree(file: str, text: str) -> Node:
+    place = Place(file)  # the json module tells no lines
+
+    def tree(value: Any) -> Node:
+        if isinstance(value, tuple):
+            return Node(place, tuple((Node(place, key), tree(item)) for key, item in value))
+        if isinstance(value, list):
+            return Node(place, [tree(item) for item in value])
+        if not isinstance(value, str | None):
+            raise InputError(f"{place}: {json.dumps(value)} is not a text; put it in quotes")
+        return Node(place, value)
+
+    try:
+        return tree(json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str))
+    except json.JSONDecodeError as e:
+        raise InputError(f"{file}:{e.lineno}: not valid JSON: {e.msg}; correct it there") from e
+
+
+def _yaml_tree(file: str, text: str) -> Node:
+    import yaml
+
+    # Events, not safe_load or compose: they keep lines and repeated keys, read no `no` as False, expand no alias and
+    # do not recurse. The children of an open mapping are key, value, key, value.
+    opened: list[tuple[Place, bool, list[Node]]] = [(Place(file), False, [])]  # where, whether a mapping, children
+    try:
+        for event in yaml.parse(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)):
+            place = _at(file, event.start_mark)
+            begun, is_mapping, children = opened[-1]
+            if isinstance(event, yaml.ScalarEvent):
+                null = is_mapping and len(children) % 2 == 1 and event.implicit[0] and event.value in _YAML_NULLS
+                children.append(Node(place, None if null else event.value))
+            elif isinstance(event, yaml.CollectionStartEvent):
+                opened.append((place, isinstance(event, yaml.MappingStartEvent), []))
+            elif isinstance(event, yaml.CollectionEndEvent):
+                opened.pop()
+                pairs = zip(children[::2], children[1::2], strict=is_mapping)
+                opened[-1][2].append(Node(begun, tuple(pairs) if is_mapping else children))
+            elif isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{place}: the alias *{event.anchor} is not followed; write out what it stands for")
+            elif isinstance(event, yaml.DocumentStartEvent) and children:
+                raise InputError(f"{place}: a second YAML document begins; keep one")
+    except yaml.YAMLError as e:
+        place = _at(file, getattr(e, "problem_mark", None))
+        problem = getattr(e, "problem", None) or getattr(e, "reason", None) or "unreadable"
+        raise InputError(f"{place}: not valid YAML: {problem}; put words with : or {{}} in quotes") from e
+    root = opened[0][2]
+    return root[0] if root else Node(Place(file), None)
+
+
+def _at(file: str, mark: Any) -> Place:
+    return Place(file, mark.line + 1 if mark else None)
