@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import ColourModel, preprocess_for
 
+from zsclip.batches import decode_batches
 from zsclip.classifier import Classifier, build_classifier
 from zsclip.classify import classify
-from zsclip.decode import decode_batches
 from zsclip.results import Prediction, Skipped
 from zsclip.score import Rule
 

@@ -1,6 +1,5 @@
 """Odd files to pixels, and pixels in batches, held against open_clip's own transform."""
 
-import itertools
 import math
 import os
 import socket
@@ -8,10 +7,9 @@ import struct
 import subprocess
 import sys
 import textwrap
-import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +18,7 @@ from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from zsclip.decode import (
-    MAX_RESIZED_PIXELS,
-    Batch,
-    Preprocess,
-    _cgroup_cpus,
-    available_cpus,
-    decode_batches,
-    decode_image,
-)
+from zsclip.decode import MAX_RESIZED_PIXELS, Preprocess, decode_image
 from zsclip.results import Skipped
 
 SIMPLE = Preprocess((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -511,206 +501,3 @@ def test_what_pillow_logs_stays_off_stderr(tmp_path):
     """
 
     assert run_python(code, cwd=tmp_path).stdout == "unreadable\n"  # and nothing on stderr
-
-
-# Batches.
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
-    """Nine files, each of a grey of its own; the third and the last are bad."""
-    for i in range(9):
-        Image.new("RGB", (10, 12), (20 * i,) * 3).save(tmp_path / f"{i}.png")
-    for i in (2, 8):
-        (tmp_path / f"{i}.png").write_bytes(b"no")
-    return [str(tmp_path / f"{i}.png") for i in range(9)]
-
-
-def decoded(paths: Iterable[str], batch_size: int, threads: int = 2) -> list[Batch]:
-    return list(decode_batches(paths, SIMPLE, batch_size=batch_size, threads=threads))
-
-
-@pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 9])
-def test_batches_are_one_by_one_decoding_in_order(files, count, threads):
-    expected = [decode_image(path, SIMPLE) for path in files[:count]]
-    good = [pixels for pixels in expected if not isinstance(pixels, Skipped)]
-
-    batches = decoded(files[:count], batch_size=4, threads=threads)
-
-    assert [len(batch.rows) for batch in batches] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
-    rows = [row for batch in batches for row in batch.rows]
-    assert rows == [e if isinstance(e, Skipped) else path for path, e in zip(files, expected, strict=False)]
-    assert all(batch.pixels.dtype == np.uint8 and batch.pixels.flags.c_contiguous for batch in batches)
-    assert np.array_equal(
-        np.concatenate([np.empty((0, 3, 8, 8)), *(b.pixels for b in batches)]), np.array([*good]).reshape(-1, 3, 8, 8)
-    )
-
-
-def test_a_run_much_longer_than_the_look_ahead_comes_to_its_end(files):
-    batches = decoded(itertools.islice(itertools.cycle(files), 100), batch_size=4)
-
-    assert [len(batch.rows) for batch in batches] == [4] * 25
-
-
-def test_a_batch_of_bad_files_has_no_pixels_but_their_shape(files):
-    (batch,) = decoded([files[2], files[8]], batch_size=4)
-
-    assert [row.error for row in batch.rows if isinstance(row, Skipped)] == ["unreadable", "unreadable"]
-    assert batch.pixels.shape == (0, 3, 8, 8)
-    assert batch.pixels.dtype == np.uint8
-
-
-@pytest.mark.parametrize("batch_size", [1, 10])
-def test_no_more_than_two_batches_ahead_are_asked_for(files, batch_size):
-    enough, too_many = threading.Event(), threading.Event()
-
-    def counted() -> Iterator[str]:
-        for asked in range(1, 1001):
-            if asked == 3 * batch_size:
-                enough.set()
-            if asked > 3 * batch_size:
-                too_many.set()
-            yield files[0]
-
-    batches = decode_batches(counted(), SIMPLE, batch_size=batch_size, threads=4)
-    next(batches)
-
-    assert enough.wait(30)
-    assert not too_many.wait(0.3)
-
-
-def test_a_slow_source_never_waits_for_a_full_batch(files):
-    more = [threading.Event() for _ in range(3)]
-
-    def slow() -> Iterator[str]:
-        yield files[0]
-        yield files[1]
-        for event in more:
-            assert event.wait(30)
-            yield files[3]
-
-    batches = decode_batches(slow(), SIMPLE, batch_size=100, threads=2)
-    rows = list(next(batches).rows)
-    if len(rows) == 1:
-        rows += next(batches).rows
-    assert rows == [files[0], files[1]]
-    for event in more:  # each answer comes though nothing has been written after its path
-        event.set()
-        assert next(batches).rows == (files[3],)
-    assert list(batches) == []
-
-
-def test_what_the_source_raises_comes_after_the_rows_before_it(files):
-    def failing() -> Iterator[str]:
-        yield files[0]
-        raise OSError("the disk is gone")
-
-    batches = decode_batches(failing(), SIMPLE, batch_size=100, threads=2)
-
-    assert next(batches).rows == (files[0],)
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(batches)
-
-
-def test_closing_early_stops_the_threads_and_asks_for_no_more(files):
-    asked = 0
-
-    def counted() -> Iterator[str]:
-        nonlocal asked
-        for path in itertools.cycle(files):
-            asked += 1
-            yield path
-
-    before = set(threading.enumerate())
-    batches = decode_batches(counted(), SIMPLE, batch_size=2, threads=2)
-    next(batches)
-    ours = set(threading.enumerate()) - before
-    assert len(ours) >= 2
-
-    batches.close()
-    for thread in ours:
-        thread.join(30)
-
-    assert not any(thread.is_alive() for thread in ours)
-    assert asked <= 6
-
-
-def test_closing_while_the_source_waits_does_not_wait_for_it(files):
-    never = threading.Event()
-
-    def stuck() -> Iterator[str]:
-        yield files[0]
-        never.wait(60)
-
-    batches = decode_batches(stuck(), SIMPLE, batch_size=2, threads=2)
-    assert next(batches).rows == (files[0],)
-    batches.close()
-
-    assert not never.is_set()
-    never.set()
-
-
-@pytest.mark.parametrize("ending", ["batches.close()", "raise KeyboardInterrupt", "pass"])
-def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
-    code = f"""
-        import sys
-        from zsclip.decode import decode_batches, Preprocess
-        from zsclip.images import read_paths
-        batches = decode_batches(read_paths(0), Preprocess((8, 8), (0,) * 3, (1,) * 3), batch_size=4, threads=2)
-        print(next(batches).rows, flush=True)
-        try:
-            {ending}
-        except KeyboardInterrupt:
-            print("interrupted")
-    """
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    with subprocess.Popen(
-        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as run:
-        assert run.stdin is not None
-        assert run.stdout is not None
-        assert run.stderr is not None
-        run.stdin.write(os.fsencode(files[0] + "\n"))
-        run.stdin.flush()  # and it stays open: the reader waits for more
-
-        assert run.wait(60) == 0
-        assert run.stdout.read().decode().startswith(f"('{files[0]}',)\n")
-        assert run.stderr.read() == b""
-
-
-# Processors.
-
-
-def test_at_least_one_cpu_and_no_more_than_the_machine_has():
-    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
-
-
-def test_the_cgroup_quota_is_the_smallest_above_us(tmp_path):
-    (tmp_path / "membership").write_text("0::/a/b\n")
-    (tmp_path / "mount/a/b").mkdir(parents=True)
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == math.inf
-
-    (tmp_path / "mount/a/b/cpu.max").write_text("max 100000\n")
-    (tmp_path / "mount/a/cpu.max").write_text("150000 100000\n")
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 1.5
-
-    (tmp_path / "mount/cpu.max").write_text("50000 100000\n")
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 0.5
-
-
-def test_the_quota_of_the_first_cgroups_is_read_too(tmp_path):
-    (tmp_path / "membership").write_text("5:memory:/x\n4:cpu,cpuacct:/docker/abc\n")
-    folder = tmp_path / "mount/cpu,cpuacct"  # the container sees its own group at the top
-    folder.mkdir(parents=True)
-    (folder / "cpu.cfs_quota_us").write_text("300000\n")
-    (folder / "cpu.cfs_period_us").write_text("100000\n")
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 3.0
-
-    (folder / "cpu.cfs_quota_us").write_text("-1\n")
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == math.inf
-
-
-def test_a_machine_without_cgroups_has_no_quota(tmp_path):
-    assert _cgroup_cpus(tmp_path / "none", tmp_path) == math.inf

@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # image side
     "images": set(),
     "decode": {"results"},
+    "batches": {"decode", "results"},
     # what a model's name means, no torch
     "hub": set(),
     "weights": {"cache", "decode", "hub"},
@@ -30,13 +31,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "score": set(),
     "classifier": {"cache", "model"},
     # runs
-    "classify": {"classifier", "decode", "model", "results", "score"},
+    "classify": {"batches", "classifier", "model", "results", "score"},
     # out
     "output": set(),
     "sinks": {"results"},
     "terminal": {"results"},
     "cli": {
-        "cache", "catalogue", "classifier", "classify", "decode", "hub", "images", "labels", "model", "output",
+        "batches", "cache", "catalogue", "classifier", "classify", "hub", "images", "labels", "model", "output",
         "prompts", "results", "score", "sinks", "terminal", "weights",
     },
 }  # fmt: skip

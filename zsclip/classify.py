@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
+from zsclip.batches import Batch
 from zsclip.classifier import Classifier
-from zsclip.decode import Batch
 from zsclip.model import ClipModel
 from zsclip.results import Candidate, Prediction, ScoreKind, Skipped
 from zsclip.score import Rule, cosines, sigmoid_scores, softmax_scores, top_k, versus_neutral_scores

@@ -39,7 +39,9 @@ app.add_typer(cache_app, name="cache")
 Format = Literal["table", "jsonl", "csv", "tsv", "paths"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-InputsArgument = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, quoted globs, or - .")]
+InputsArgument = Annotated[
+    list[str], typer.Argument(metavar="INPUT", help="Images, folders, quoted globs, or - for paths on stdin.")
+]
 LabelsOption = Annotated[str | None, typer.Option("--labels", metavar="A,B,C", help="Labels, split on commas.")]
 LabelOption = Annotated[list[str], typer.Option("--label", metavar="LABEL", help="One label as it is; may repeat.")]
 LabelsFileOption = Annotated[
@@ -141,7 +143,7 @@ def classify(
     from zsclip.prompts import read_prompts, read_templates
     from zsclip.sinks import SINKS, write_paths
 
-    note = (lambda message: None) if quiet else say
+    note = (lambda message: None) if quiet else (lambda message: say(f"zsclip: {message}"))
     words = read_labels(labels, label, labels_file, alone=multi_label)
     sentences = read_templates(template) if template else read_prompts(prompts)
     _check_options(device, batch_size, only, words)
@@ -153,8 +155,8 @@ def classify(
         from zsclip.weights import find_model
 
         spec = find_model(model, offline=offline)
+        from zsclip.batches import available_cpus, decode_batches
         from zsclip.classify import classify  # after all that can fail without torch, which takes a second
-        from zsclip.decode import available_cpus, decode_batches
         from zsclip.model import load_model
         from zsclip.score import Rule
 
@@ -170,8 +172,8 @@ def classify(
         rule = Rule(top_k, threshold, multi_label)
         with images_bar(tally, shows_progress(quiet) and (output is not None or not sys.stdout.isatty())):
             sink(_only(tally.count(classify(batches, clip, classifier, rule)), only), out)
-    for line in tally.summary():
-        note(line)
+    for line in () if quiet else tally.summary():
+        say(line)
     return tally.exit_code
 
 
