@@ -92,6 +92,7 @@ def test_the_readme_shows_exactly_the_commands_that_exist() -> None:
         (["classify", ".", "--labels", "a,b", "--device", "gpu"], 2, "--device: 'gpu'"),
         (["classify", ".", "--labels", "a,b", "--batch-size", "0"], 2, "--batch-size: '0'"),
         (["classify", ".", "--labels", "a,b", "--threshold", "2"], 2, "--threshold"),
+        (["classify", ".", "--labels", "a,b", "--print0"], 2, "--format paths"),
         (["classify", ".", "--labels", "a,b", "-o", "x.xlsx"], 2, ".csv"),
         (["classify", ".", "--labels", "a,b", "-o", "no/such/folder/x.csv"], 4, "no/such/folder/x.csv"),
         (["classify", ".", "--labels", "a,b", "--model", "nope"], 3, "no model 'nope'"),
@@ -259,6 +260,15 @@ def test_an_interrupted_run_leaves_its_finished_rows(
     assert main(["classify", "-", *COLOURS, "-o", str(tmp_path / "rows.jsonl")]) == 2  # never silently overwritten
 
 
+def test_a_full_disk_is_exit_4_for_lists_too(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "zsclip", "prompts", "list"], stdout=full, stderr=subprocess.PIPE
+        )
+
+    assert (result.returncode, result.stderr.count(b"\n")) == (4, 1)
+
+
 def test_a_full_disk_is_exit_4(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
     arguments = ["classify", "photos", *COLOURS, "--model", model, "-q"]
     with open("/dev/full", "wb") as full:
@@ -271,6 +281,15 @@ def test_a_full_disk_is_exit_4(run: Run, photos: Path, model: str, tmp_path: Pat
         assert result.stderr.startswith(b"zsclip: ")
         assert result.stderr.count(b"\n") == 1
         assert b"no space left" in result.stderr
+
+
+def test_a_closed_stdout_is_one_line(photos: Path, model: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m zsclip classify photos {' '.join(COLOURS)} --model {model} >&-"
+
+    result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+
+    assert (result.returncode, result.stderr.count("\n")) == (4, 1)
+    assert result.stderr.startswith("zsclip: standard output: it is closed")
 
 
 def test_a_damaged_or_unwritable_cache_changes_no_row(run: Run, photos: Path, model: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from zsclip.errors import InputError, ZsclipError
-from zsclip.terminal import Tally, images_bar, listed, prompts_bar, say, shows_progress
+from zsclip.terminal import Tally, images_bar, is_terminal, listed, prompts_bar, say
 
 if TYPE_CHECKING:
     from zsclip.classifier import Classifier
@@ -146,9 +146,9 @@ def classify(
     note = (lambda message: None) if quiet else (lambda message: say(f"zsclip: {message}"))
     words = read_labels(labels, label, labels_file, alone=multi_label)
     sentences = read_templates(template) if template else read_prompts(prompts)
-    _check_options(device, batch_size, only, words)
+    sink_name = format or format_of(output, is_terminal(sys.stdout))
+    _check_options(device, batch_size, only, words, print0 and sink_name != "paths")
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
-    sink_name = format or format_of(output, sys.stdout.isatty())
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
     tally = Tally()
     with open_output(output, overwrite=overwrite) as out:
@@ -170,7 +170,7 @@ def classify(
             max_pixels=max_pixels,
         )
         rule = Rule(top_k, threshold, multi_label)
-        with images_bar(tally, shows_progress(quiet) and (output is not None or not sys.stdout.isatty())):
+        with images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))):
             sink(_only(tally.count(classify(batches, clip, classifier, rule)), only), out)
     for line in () if quiet else tally.summary():
         say(line)
@@ -341,11 +341,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run() -> None:
     """The program `zsclip`."""
     code = main()
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as e:
+        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; make room and run again")
+        code = code or 4
     # Decoding threads may still be inside a picture and cannot be stopped, and torch takes a while to say goodbye.
-    with suppress(OSError, ValueError):
-        sys.stderr.flush()
     os._exit(code)
 
 
@@ -359,7 +363,7 @@ def _build(
     from zsclip.weights import unread_labels
 
     neutral = expand([Label("something")], sentences)[0] if multi_label and clip.logit_bias is None else ()
-    with prompts_bar(shows_progress(quiet)) as progress:
+    with prompts_bar(_shows_progress(quiet)) as progress:
         classifier = build_classifier(
             [word.name for word in words],
             expand(words, sentences),
@@ -378,6 +382,10 @@ def _build(
     return classifier
 
 
+def _shows_progress(quiet: bool) -> bool:
+    return not quiet and is_terminal(sys.stderr)
+
+
 def _only(
     batches: "Iterable[list[Prediction | Skipped]]", labels: Sequence[str]
 ) -> "Iterator[list[Prediction | Skipped]]":
@@ -386,8 +394,10 @@ def _only(
         yield [row for row in batch if getattr(row, "label", None) in labels] if labels else batch
 
 
-def _check_options(device: str, batch_size: str, only: Sequence[str], words: "list[Label]") -> None:
+def _check_options(device: str, batch_size: str, only: Sequence[str], words: "list[Label]", stray_print0: bool) -> None:
     """Check what Typer cannot, before anything slow."""
+    if stray_print0:
+        raise InputError("--print0: only paths can end in NUL; add --format paths")
     kind, _, number = device.partition(":")
     if device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
         raise InputError(f"--device: {device!r} is no device; use auto, cpu, cuda, cuda:N or mps")
@@ -417,5 +427,5 @@ def _silence_dependencies() -> None:
         warnings.simplefilter("ignore")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

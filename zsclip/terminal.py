@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from zsclip.results import Prediction, Skipped
 
@@ -22,9 +23,9 @@ def say(message: str) -> None:
         pass
 
 
-def shows_progress(quiet: bool) -> bool:
-    """Tell whether a progress bar has someone to look at it."""
-    return not quiet and sys.stderr is not None and sys.stderr.isatty()
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person looks at a stream; a closed one is None."""
+    return stream is not None and stream.isatty()
 
 
 class Tally:
