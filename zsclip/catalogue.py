@@ -61,6 +61,7 @@ def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
     ]
     if not out.isatty():
         out.writelines("\t".join(row) + "\n" for row in (header, *rows))
+        out.flush()
         return
     from rich.console import Console
     from rich.table import Table

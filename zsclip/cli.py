@@ -328,6 +328,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             say("zsclip: " + _usage_line(e))
         return 2
+    except OSError as e:
+        if e.filename is not None:  # a write carries no name, and outside the sinks only typer.echo writes
+            raise
+        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; make room and run again")
+        return 4
     except typer.Abort:
         return 130
     except KeyboardInterrupt:
@@ -341,15 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run() -> None:
     """The program `zsclip`."""
     code = main()
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        pass
-    except OSError as e:
-        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; make room and run again")
-        code = code or 4
     # Decoding threads may still be inside a picture and cannot be stopped, and torch takes a while to say goodbye.
+    # Whoever writes to stdout has flushed it.
     os._exit(code)
 
 
