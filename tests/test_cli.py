@@ -67,9 +67,8 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
 
 def test_the_readme_shows_exactly_the_commands_that_exist() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    shown = set(
-        re.findall(r"^(?:\$ |.*\| )?zsclip ((?:(?:prompts|models|cache) )?[a-z]+)\b", readme, flags=re.MULTILINE)
-    )
+    code = r"(?:\$ (?:\w+=\S+ )*|\| |`)"  # a prompt, perhaps with variables; a pipe; a code span
+    shown = set(re.findall(code + r"zsclip ((?:(?:prompts|models|cache) )?[a-z]+\b)", readme))
 
     assert shown == set(commands())
 
@@ -260,13 +259,12 @@ def test_an_interrupted_run_leaves_its_finished_rows(
     assert main(["classify", "-", *COLOURS, "-o", str(tmp_path / "rows.jsonl")]) == 2  # never silently overwritten
 
 
-def test_a_full_disk_is_exit_4_for_lists_too(tmp_path: Path) -> None:
-    with open("/dev/full", "wb") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "zsclip", "prompts", "list"], stdout=full, stderr=subprocess.PIPE
-        )
+def test_a_full_disk_is_exit_4_for_lists_too() -> None:
+    for command in (["prompts", "list"], ["models", "list"]):
+        with open("/dev/full", "wb") as full:
+            result = subprocess.run([sys.executable, "-m", "zsclip", *command], stdout=full, stderr=subprocess.PIPE)
 
-    assert (result.returncode, result.stderr.count(b"\n")) == (4, 1)
+        assert (result.returncode, result.stderr.count(b"\n")) == (4, 1)
 
 
 def test_a_full_disk_is_exit_4(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
