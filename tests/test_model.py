@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +92,14 @@ def test_logit_scale_and_bias_are_the_checkpoints(kind: str, tiny_model: Callabl
 
 @pytest.mark.parametrize(
     ("kind", "exact"),
-    [("plain", True), ("custom-text", True), ("timm", True), ("siglip", False), ("coca", False)],
+    [
+        ("plain", True),
+        ("custom-text", True),
+        ("timm", True),
+        ("siglip", False),
+        ("coca", False),
+        ("bidirectional", False),
+    ],
 )
 def test_the_short_context_is_used_only_where_it_is_exact(
     kind: str, exact: bool, tiny_model: Callable[[str], Path]
@@ -170,6 +179,7 @@ def test_other_forms_of_a_checkpoint_are_read(form: str, tiny_model: Callable[[s
     pixels = np.full((1, 3, 32, 32), 200, np.uint8)
     assert (result.encode_images(pixels) - expected.encode_images(pixels)).abs().max() <= tolerance
     assert (result.encode_text(["a cat"]) - expected.encode_text(["a cat"])).abs().max() <= tolerance
+    assert {p.dtype for p in result._text_tower.parameters()} == {torch.float32}
 
 
 def test_a_checkpoint_that_runs_code_is_refused(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
@@ -208,6 +218,11 @@ def test_a_configuration_that_asks_for_remote_code_runs_nothing(
     save_tokenizer(folder)  # a good one: now it is the tower's turn
     with pytest.raises(ModelError):
         ours(folder).encode_text(["a cat"])
+    assert not mark.exists()
+    # Asked "run the custom code? [y/N]", transformers would read the answer from our stdin.
+    command = [sys.executable, "-m", "zsclip", "classify", "-", "--labels", "a,b", "--model", str(folder)]
+    result = subprocess.run(command, input=b"y\n" * 9, capture_output=True)
+    assert result.returncode == 3
     assert not mark.exists()
 
 
@@ -277,6 +292,23 @@ def test_tokens_are_counted_before_the_cut(kind: str, tiny_model: Callable[[str]
     for prompt in ("a cat", "the red bird"):
         ids = tokenizer([prompt])[0]
         assert int((ids != 0).sum()) == count_tokens(tokenizer, [prompt])[0]
+
+
+def test_tokens_of_the_clips_mode_are_counted_with_the_marks_it_adds(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model("siglip"), tmp_path / "model")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["tokenizer_mode"] = "clips"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"bos_token": "the", "cls_token": "of"}))
+    tokenizer = load_tokenizer(find_model(str(folder)))  # 16 tokens: start, 13 words, end, and the class mark last
+
+    fits, cut = "red " * 13, "red " * 14
+    assert count_tokens(tokenizer, [fits, cut]) == [16, 17]
+    assert torch.equal(tokenizer([fits]), tokenizer([cut]))
+    assert not torch.equal(tokenizer([fits]), tokenizer(["red " * 12]))
 
 
 def test_siglip_text_is_cleaned_as_it_was_in_training(tiny_model: Callable[[str], Path]) -> None:

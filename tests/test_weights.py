@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from open_clip.factory import get_model_config
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from tiny_models import CONFIGS
@@ -63,6 +64,17 @@ def test_a_tag_is_found_in_its_repository_under_any_of_its_names(
     put_on_hub(hub_cache, "timm/vit_base_patch32_clip_224.openai", {"open_clip_pytorch_model.bin": weights})
 
     assert find_model("ViT-B-32,openai").weights is not None
+
+
+def test_a_name_the_hub_is_known_not_to_have_is_passed_over(hub_cache: Path, tiny_model: Callable[[str], Path]) -> None:
+    """huggingface_hub remembers what was not there, and answers with a mark that is not a path."""
+    weights = tiny_model("plain") / "open_clip_model.safetensors"
+    placed = put_on_hub(hub_cache, "timm/vit_base_patch32_clip_224.openai", {"open_clip_pytorch_model.bin": weights})
+    absent = hub_cache / "models--timm--vit_base_patch32_clip_224.openai" / ".no_exist" / "0123abcd"
+    absent.mkdir(parents=True)
+    (absent / "open_clip_model.safetensors").touch()
+
+    assert find_model("ViT-B-32,openai").weights == str(placed["open_clip_pytorch_model.bin"])
 
 
 @pytest.mark.parametrize("state", ["nothing", "configuration only", "half a download", "a dangling link"])
@@ -175,8 +187,8 @@ def test_every_published_tag_is_preprocessed_as_open_clip_says(hub_cache: Path) 
         assert spec.preprocess.std == tuple(expected["std"])
         assert spec.preprocess.resize_mode == expected["resize_mode"]
         assert spec.preprocess.interpolation == expected["interpolation"]
-        if theirs.get("quick_gelu"):
-            assert spec.architecture["quick_gelu"]
+        own = get_model_config(architecture).get("quick_gelu")
+        assert spec.architecture["quick_gelu"] == bool(own or theirs.get("quick_gelu"))
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
@@ -196,6 +208,15 @@ def test_a_folders_preprocessing_is_its_configurations(kind: str, tiny_model: Ca
         "resize_mode": expected["resize_mode"],
         "fill_color": expected["fill_color"],
     }
+
+
+def test_a_setting_that_is_null_is_open_clips_default(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    config = json.loads((tiny_model("plain") / "open_clip_config.json").read_text())
+    silent = find_model(str(tiny_model("plain"))).preprocess
+    config["preprocess_cfg"] = {"mean": None, "std": None, "interpolation": None, "resize_mode": None}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+
+    assert find_model(str(tmp_path), with_weights=False).preprocess == silent
 
 
 def test_aliases_name_published_models() -> None:

@@ -33,6 +33,11 @@ _HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({"embed_dim": 32, "vision_cfg": _VISION, "text_cfg": _TEXT}, {}),
     "custom-text": ({"embed_dim": 32, "custom_text": True, "vision_cfg": _VISION, "text_cfg": _TEXT}, {}),
+    # Sees its padding although it pools at the end mark: the short context would be wrong.
+    "bidirectional": (
+        {"embed_dim": 32, "custom_text": True, "vision_cfg": _VISION, "text_cfg": _TEXT | {"no_causal_mask": True}},
+        {},
+    ),
     "quick-gelu": ({"embed_dim": 32, "quick_gelu": True, "vision_cfg": _VISION, "text_cfg": _TEXT}, {}),
     "siglip": (
         {
@@ -105,9 +110,11 @@ def save_tiny_model(kind: str, folder: Path) -> Path:
         logging.disable(logging.NOTSET)
         for parameter in model.parameters():  # many start at zero, which would hide a tensor that is not loaded
             parameter.data += 0.02 * torch.randn_like(parameter)
-        for name, buffer in model.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.data += torch.rand_like(buffer)
+        image_size = model.visual.image_size
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        with torch.no_grad():  # batch norms learn what their inputs look like, else every picture looks the same
+            for _ in range(20):
+                model.train().visual(torch.nn.functional.interpolate(torch.randn(8, 3, 2, 2), size))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder
 
