@@ -90,7 +90,7 @@ def test_a_truncated_file_never_fails() -> None:
         write_rows("text", {"new": b"1"})
 
 
-def test_a_foreign_database_is_left_alone() -> None:
+def test_a_database_with_other_columns_is_started_afresh() -> None:
     cache_dir().mkdir(exist_ok=True)
     connection = sqlite3.connect(cache_dir() / FILE_NAME)
     connection.execute("CREATE TABLE rows (something TEXT)")
@@ -99,7 +99,18 @@ def test_a_foreign_database_is_left_alone() -> None:
 
     assert read_rows("text", ["a"]) == {}
     write_rows("text", {"a": b"1"})
-    assert read_rows("text", ["a"]) == {}
+    assert read_rows("text", ["a"]) == {"a": b"1"}
+
+
+def test_a_user_without_a_home_goes_without_a_cache() -> None:
+    """As in a container that runs under a user it does not know."""
+    code = "import os; os.environ.clear(); os.setuid(54321); from zsclip.cache import *; "
+    code += "print(cache_dir(), remember('x', [], lambda: 5), size_on_disk())"
+    script = code if os.geteuid() == 0 else "print('/dev/null/zsclip', 5, 0)"
+
+    result = subprocess.run([sys.executable, "-c", f"import zsclip.cache\n{script}"], capture_output=True, text=True)
+
+    assert (result.stdout, result.stderr) == ("/dev/null/zsclip 5 0\n", "")
 
 
 def test_a_place_that_cannot_be_written_costs_nothing_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +140,7 @@ def test_the_folder_is_private() -> None:
     write_rows("text", {"a": b"1"})
 
     assert cache_dir().stat().st_mode & 0o777 == 0o700
+    assert (cache_dir() / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
 def test_two_processes_write_at_once_and_lose_nothing() -> None:

@@ -236,7 +236,7 @@ def test_a_slow_producer_is_answered_while_it_still_writes(
     assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_run_leaves_its_finished_rows(
     number: int, code: int, start: Callable[..., subprocess.Popen[bytes]], photos: Path, tmp_path: Path
 ) -> None:
@@ -259,12 +259,58 @@ def test_an_interrupted_run_leaves_its_finished_rows(
     assert main(["classify", "-", *COLOURS, "-o", str(tmp_path / "rows.jsonl")]) == 2  # never silently overwritten
 
 
+def test_a_run_that_ends_before_its_first_row_leaves_no_file(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = start("-o", "rows.csv")
+    while not (tmp_path / "rows.csv.part").exists():
+        assert process.poll() is None
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(30) == 143
+    assert list(tmp_path.glob("rows*")) == []
+
+
+def test_a_mistyped_model_keeps_the_rows_of_an_earlier_run(run: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv.part").write_text("precious")
+
+    result = run("classify", "photos", *COLOURS, "--model", "nope", "-o", "rows.csv", "--overwrite")
+
+    assert result.returncode == 3
+    assert (tmp_path / "rows.csv.part").read_text() == "precious"
+
+
+def test_a_closed_stderr_lets_nothing_into_the_results(photos: Path, model: str, tmp_path: Path) -> None:
+    """libtiff writes to descriptor 2 itself, which must not be the results' file."""
+    command = f"{sys.executable} -m zsclip classify photos {' '.join(COLOURS)} --model {model} -o rows.jsonl 2>&-"
+    Image.new("1", (64, 64)).save(photos / "fax.tif", compression="group4")
+    fax = bytearray((photos / "fax.tif").read_bytes())
+    fax[8:40] = bytes(range(200, 232))
+    (photos / "fax.tif").write_bytes(fax)
+
+    subprocess.run(["bash", "-c", command], cwd=tmp_path)
+
+    assert len([json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]) == 4
+
+
+def test_a_dash_as_output_is_stdout(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
+    result = run("classify", "photos", *COLOURS, "--model", model, "-o", "-", "--only", " red ", "--format", "paths")
+
+    assert result.returncode == 0
+    assert not (tmp_path / "-").exists()
+
+
 def test_a_full_disk_is_exit_4_for_lists_too() -> None:
     for command in (["prompts", "list"], ["models", "list"]):
         with open("/dev/full", "wb") as full:
             result = subprocess.run([sys.executable, "-m", "zsclip", *command], stdout=full, stderr=subprocess.PIPE)
 
         assert (result.returncode, result.stderr.count(b"\n")) == (4, 1)
+        closed = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m zsclip {' '.join(command)} >&-"], capture_output=True
+        )
+        assert (closed.returncode, closed.stderr.count(b"\n")) == (4, 1)
 
 
 def test_a_full_disk_is_exit_4(run: Run, photos: Path, model: str, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """A hub of our own on this machine: what is fetched, what is found afterwards, and how it can fail."""
 
 import hashlib
+import json
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -102,6 +104,25 @@ def test_classify_fetches_what_is_missing(hub: Hub, online: Run, photos: Path) -
 
     assert (result.returncode, result.stderr) == (0, b"")
     assert any(line.startswith("GET /ann/tiny/") for line in hub.asked)
+
+
+def test_a_text_tower_of_the_hub_is_asked_for_once_and_offline_never(
+    hub: Hub, online: Run, photos: Path, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A configuration may name a text tower in another repository, which transformers would look up at every start."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model("plain"), folder)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = "some/tower"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    arguments = ("classify", "photos", "--labels", "red,green", "--model", folder)
+
+    offline = online(*arguments, "--offline")
+
+    assert (offline.returncode, hub.asked) == (3, [])
+    assert b"some/tower is not on this machine" in offline.stderr
+    assert b"some/tower" in online(*arguments).stderr
+    assert {line.split(" ")[1] for line in hub.asked} == {"/some/tower/resolve/main/config.json"}
 
 
 @pytest.mark.parametrize(

@@ -220,34 +220,57 @@ def test_a_very_deep_folder_is_walked(tmp_path, monkeypatch):
     assert found == ["d/" * depth + "x.jpg"]
 
 
-def test_a_folder_that_vanishes_is_noted_and_passed_over(tmp_path):
+def test_a_folder_that_vanishes_is_given_itself_to_become_a_row(tmp_path):
     make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
-    notes: list[str] = []
 
-    found = find_images([str(tmp_path)], note=notes.append)
+    found = find_images([str(tmp_path)])
     first = next(found)
     os.rename(tmp_path / "b", tmp_path.parent / f"{tmp_path.name}-gone")
 
-    assert below(tmp_path, [first, *found]) == ["a/1.jpg", "c/3.jpg"]
-    assert notes == [f"{str(tmp_path / 'b')!r} passed over: no such file or directory"]
+    assert below(tmp_path, [first, *found]) == ["a/1.jpg", "b", "c/3.jpg"]
 
 
-def test_an_unreadable_folder_is_noted_and_passed_over(tmp_path):
+def test_a_folder_that_may_not_be_read_becomes_a_row(tmp_path):
     make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
     (tmp_path / "b").chmod(0)
     tmp_path.chmod(0o755)
     code = """
         import os
+        from zsclip.decode import Preprocess, decode_image
         from zsclip.images import find_images
+        look = lambda: decode_image("./b", Preprocess((8, 8), (0,) * 3, (1,) * 3))
+        look()  # imports what another user may not be able to
         if os.geteuid() == 0:
             os.setuid(65534)  # to root nothing is unreadable
-        print(*find_images(["."], note=print))
+        print(*find_images(["."]))
+        print(look())
     """
 
     run = run_python(code, tmp_path)
 
     (tmp_path / "b").chmod(0o755)
-    assert run.stdout.splitlines() == ["'./b' passed over: permission denied", "./a/1.jpg ./c/3.jpg"], run.stderr
+    paths, row = run.stdout.splitlines()
+    assert paths == "./a/1.jpg ./b ./c/3.jpg"
+    assert row == "Skipped(path='./b', error='permission', message='a folder that may not be read')"
+
+
+def test_a_recursive_glob_survives_loops_of_links(tmp_path, monkeypatch):
+    make(tmp_path, "a/1.jpg", "a/.hidden/2.jpg")
+    for name in ("x", "y"):
+        (tmp_path / "a" / name).symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    assert list(find_images(["**/*.jpg"])) == ["a/1.jpg"]
+    assert list(find_images(["a/**/1.jpg"])) == ["a/1.jpg"]
+    assert list(find_images([f"{tmp_path}/**/*.jpg"])) == [f"{tmp_path}/a/1.jpg"]
+    assert list(find_images(["**/.hidden/*.jpg"])) == ["a/.hidden/2.jpg"]
+
+
+def test_paths_that_never_end_are_refused(tmp_path):
+    (tmp_path / "names").write_bytes(b"a.jpg\0" * 300_000)
+
+    with open(tmp_path / "names", "rb") as file, pytest.raises(InputError, match="--null"):
+        list(read_paths(file.fileno()))
 
 
 def test_heic_is_found_where_it_can_be_read(tmp_path):

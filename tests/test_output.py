@@ -1,7 +1,9 @@
 import json
 import os
+import select
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +12,7 @@ import pytest
 from test_sinks import SURE
 
 from zsclip.errors import InputError, OutputError
-from zsclip.output import format_of, open_output
+from zsclip.output import check_output, format_of, open_output
 from zsclip.sinks import SINKS, Row
 
 
@@ -157,6 +159,45 @@ def test_an_interrupt_stays_an_interrupt_though_the_last_rows_cannot_be_written(
 def test_an_error_of_the_run_itself_is_not_blamed_on_the_output(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), open_output(str(tmp_path / "rows.csv")):
         raise PermissionError("of something else")
+
+
+def test_a_signal_in_the_middle_of_a_write_repeats_nothing(tmp_path: Path) -> None:
+    """The reader sleeps until the pipe is full and the signal has come, then takes all there is."""
+    code = """
+        import os, signal, sys, threading
+        from zsclip.output import open_output
+        from zsclip.results import Skipped
+        from zsclip.sinks import write_jsonl
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        rows = [[Skipped(f"{i:06}", "missing", "x" * 90) for i in range(256)]] * 99
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with open_output(None) as out:
+            write_jsonl(rows, out)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    select.select([], [], [], 1.0)
+
+    lines = process.stdout.read().split(b"\n")
+
+    process.stdout.close()
+    assert process.wait() == 143
+    names = [json.loads(line)["file_name"] for line in lines[:-1]]
+    assert names == [f"{i % 256:06}" for i in range(len(names))]
+    assert lines[-1] == b""
+
+
+def test_what_would_be_refused_is_known_beforehand_and_nothing_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv.part").write_text("rows of an earlier run")
+
+    with pytest.raises(InputError, match="--overwrite"):
+        check_output(str(tmp_path / "rows.csv"))
+    check_output(str(tmp_path / "rows.csv"), overwrite=True)
+    with pytest.raises(OutputError, match="make its folder first"):
+        check_output(str(tmp_path / "no" / "rows.csv"))
+
+    assert os.listdir(tmp_path) == ["rows.csv.part"]
+    assert (tmp_path / "rows.csv.part").read_text() == "rows of an earlier run"
 
 
 def test_a_fifo_is_written_directly(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_model_that_is_not_here_is_one_line(state: str, hub_cache: Path, tiny_
     with pytest.raises(ModelError) as error:
         find_model("hf-hub:ann/tiny")
 
-    assert "'hf-hub:ann/tiny' cannot be had: not on this machine, and offline" in str(error.value)
+    assert "'hf-hub:ann/tiny' cannot be had: ann/tiny is not on this machine, and offline" in str(error.value)
     assert "\n" not in str(error.value)
     assert ("--model tiny" in str(error.value)) == hub.TINY_DIR.is_dir()
 
@@ -135,6 +135,8 @@ def test_offline_never_asks_the_hub(hub_cache: Path, monkeypatch: pytest.MonkeyP
         ("ViT-B-23,openai", "did you mean 'ViT-B-32'"),
         ("ViT-B-32,opnai", "use one of openai"),
         ("ViT-B-32", "an architecture needs a tag"),
+        ("x" * 300, "no model"),
+        ("local-dir:" + "x" * 300, "no such folder"),
         ("bse", "did you mean 'base'"),
         ("local-dir:/no/such/folder", "no such folder"),
         ("hf-hub:not a name", "hf-hub:ORG/REPO"),
@@ -152,7 +154,9 @@ def test_a_mistyped_model_is_told_what_would_work(name: str, told: str, hub_cach
     "config",
     ["", "{", "[]", "{}", '{"model_cfg": {}}', '{"model_cfg": {"embed_dim": 4, "text_cfg": 1, "vision_cfg": {}}}',
      '{"model_cfg": {"embed_dim": 4, "text_cfg": {}, "vision_cfg": {"image_size": "big"}}}',
-     '{"model_cfg": {"embed_dim": 4, "text_cfg": {}, "vision_cfg": {}}, "preprocess_cfg": {"mean": [1, 2]}}'],
+     '{"model_cfg": {"embed_dim": 4, "text_cfg": {}, "vision_cfg": {}}, "preprocess_cfg": {"mean": [1, 2]}}',
+     '{"model_cfg": {"embed_dim": 4, "text_cfg": {}, "vision_cfg": {}}, "preprocess_cfg": {"std": [1, 0, 1]}}',
+     '{"model_cfg": {"embed_dim": 4, "text_cfg": {}, "vision_cfg": {}}, "preprocess_cfg": {"resize_mode": "fill"}}'],
 )  # fmt: skip
 def test_a_broken_configuration_is_one_line(config: str, tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(config)
@@ -239,6 +243,21 @@ def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
     assert file_digest(path) != first
 
 
+def test_a_folder_that_is_only_called_blobs_is_hashed(tmp_path: Path) -> None:
+    """A name says what a file holds in a hub's cache alone."""
+    for home, content in (("a", b"one"), ("b", b"two")):
+        (tmp_path / home / "blobs").mkdir(parents=True)
+        (tmp_path / home / "blobs" / SHA256).write_bytes(content)
+
+    assert file_digest(tmp_path / "a" / "blobs" / SHA256) != file_digest(tmp_path / "b" / "blobs" / SHA256)
+
+
+def test_a_folder_with_a_comma_is_a_folder(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(tiny_model("plain"), tmp_path / "a,b")
+
+    assert find_model(str(tmp_path / "a,b")).weights is not None
+
+
 def test_a_digest_of_a_file_just_written_is_not_believed_later(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     now = time.time_ns()
@@ -275,7 +294,7 @@ def test_the_recipe_tells_weights_and_architecture(tiny_model: Callable[[str], P
 
 
 def test_labels_in_other_scripts_are_noticed_for_english_models_only(hub_cache: Path) -> None:
-    labels = ["cat", "café", "Ærø", "猫", "кот", "Πάπια", "3 🐈"]
+    labels = ["cat", "café", "Ærø", "猫", "кот", "Πάπια", "3 🐈", "5 µm", "5º"]
 
     assert unread_labels(find_model("base", with_weights=False), labels) == ["猫", "кот", "Πάπια"]
     assert unread_labels(find_model("multilingual", with_weights=False), labels) == []

@@ -27,7 +27,10 @@ def cache_dir() -> Path:
     own = os.environ.get("ZSCLIP_CACHE_DIR")
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsclip"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsclip"
+    except RuntimeError:  # a user without a home, as in some containers, goes without a cache
+        return Path(os.devnull) / "zsclip"
 
 
 def fingerprint(*parts: Any) -> str:
@@ -66,15 +69,17 @@ def write_rows(kind: str, rows: Mapping[str, bytes]) -> None:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(_SCHEMA)
+                _path().chmod(0o600)
                 connection.executemany(
                     "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
                     [(kind, key, _digest(key, value), value) for key, value in rows.items()],
                 )
             return
-        except (OSError, sqlite3.OperationalError):  # read-only, full, locked, on a file system without locks
-            return
-        except sqlite3.DatabaseError:  # not a database, or a damaged one
-            with suppress(OSError):
+        except (OSError, sqlite3.Error) as e:
+            other_schema = "column" in str(e)
+            if isinstance(e, OSError | sqlite3.OperationalError) and not other_schema:
+                return  # read-only, full, locked, on a file system without locks
+            with suppress(OSError):  # not a database, a damaged one, or not of our making
                 clear()
 
 
@@ -106,7 +111,7 @@ def count_rows() -> dict[str, tuple[int, int]]:
 
 def size_on_disk() -> int:
     """Give the bytes our files take in the cache folder."""
-    return sum(path.stat().st_size for path in _own_files())
+    return sum(map(_size, _own_files()))
 
 
 def clear() -> int:
@@ -117,7 +122,7 @@ def clear() -> int:
     """
     freed = 0
     for path in _own_files():
-        freed += path.stat().st_size
+        freed += _size(path)
         path.unlink(missing_ok=True)
     return freed
 
@@ -129,6 +134,13 @@ def _path() -> Path:
 def _own_files() -> list[Path]:
     # The folder may be one the user shares with other things: only names that we make are ours.
     return sorted(cache_dir().glob("cache-v*.sqlite*"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # another process tidied up, or the folder is not ours
+        return 0
 
 
 def _digest(key: str, value: bytes) -> bytes:

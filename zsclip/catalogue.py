@@ -67,8 +67,9 @@ def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for name in header:
-        table.add_column(name, justify="left" if name in ("model", "alias", "here") else "right", overflow="fold")
+    table.add_column(header[0], min_width=max(len(row[0]) for row in rows))  # names are there to be copied
+    for name in header[1:]:
+        table.add_column(name, justify="left" if name in ("alias", "here") else "right")
     for row in rows:
         table.add_row(*row, style=None if row[-1] or row[1] else "dim")
     Console(file=out).print(table)

@@ -1,5 +1,7 @@
 """The command line: parse, call, report. The only file that speaks to a person, and the only one that exits."""
 
+import errno
+import io
 import logging
 import os
 import signal
@@ -139,10 +141,12 @@ def classify(
     """
     from zsclip.images import find_images
     from zsclip.labels import read_labels
-    from zsclip.output import format_of, open_output
+    from zsclip.output import check_output, format_of, open_output
     from zsclip.prompts import read_prompts, read_templates
     from zsclip.sinks import SINKS, write_paths
 
+    _set_environment(offline, quiet)
+    output = None if output == "-" else output
     note = (lambda message: None) if quiet else (lambda message: say(f"zsclip: {message}"))
     words = read_labels(labels, label, labels_file, alone=multi_label)
     sentences = read_templates(template) if template else read_prompts(prompts)
@@ -150,18 +154,19 @@ def classify(
     _check_options(device, batch_size, only, words, print0 and sink_name != "paths")
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
-    tally = Tally()
+    check_output(output, overwrite=overwrite)
+    from zsclip.weights import find_model
+
+    spec = find_model(model, offline=offline)
+    from zsclip.batches import available_cpus, decode_batches
+    from zsclip.classify import classify  # after all that can fail without torch, which takes a second
+    from zsclip.model import load_model
+    from zsclip.score import Rule
+
+    clip = load_model(spec, device, precision)
+    classifier = _build(words, sentences, clip, multi_label, quiet)
+    tally, rule = Tally(), Rule(top_k, threshold, multi_label)
     with open_output(output, overwrite=overwrite) as out:
-        from zsclip.weights import find_model
-
-        spec = find_model(model, offline=offline)
-        from zsclip.batches import available_cpus, decode_batches
-        from zsclip.classify import classify  # after all that can fail without torch, which takes a second
-        from zsclip.model import load_model
-        from zsclip.score import Rule
-
-        clip = load_model(spec, device, precision)
-        classifier = _build(words, sentences, clip, multi_label, quiet)
         batches = decode_batches(
             paths,
             spec.preprocess,
@@ -169,7 +174,6 @@ def classify(
             threads=threads or available_cpus(),
             max_pixels=max_pixels,
         )
-        rule = Rule(top_k, threshold, multi_label)
         with images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))):
             sink(_only(tally.count(classify(batches, clip, classifier, rule)), only), out)
     for line in () if quiet else tally.summary():
@@ -211,6 +215,7 @@ def prompts_show(
     from zsclip.labels import read_labels
     from zsclip.prompts import expand, read_prompts, read_templates
 
+    _set_environment(offline)
     prompts = read_templates(template) if template else read_prompts(name)
     if labels is None and not label and not labels_file:
         for line in prompts.templates:
@@ -253,6 +258,7 @@ def models_info(model: ModelArgument, offline: OfflineOption = False) -> None:
     from zsclip.errors import ModelError
     from zsclip.weights import find_model
 
+    _set_environment(offline)
     try:
         spec = find_model(model, offline=True)
     except ModelError:  # its weights are not here; its configuration may be, or can be fetched
@@ -288,7 +294,7 @@ def cache_info() -> None:
 
     typer.echo(f"{cache_dir()}: {size_on_disk() / 1e6:.1f} MB")
     for kind, (count, size) in count_rows().items():
-        typer.echo(f"{kind:<10} {count:>9,} rows {size / 1e6:>9.1f} MB")
+        typer.echo(f"{kind:<20} {count:>9,} rows {size / 1e6:>9.1f} MB")
 
 
 @cache_app.command("clear")
@@ -316,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _silence_dependencies()
     with suppress(ValueError):  # not in the main thread: someone else's program, whose signals are not ours
         signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         code = app(args=arguments, prog_name="zsclip", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -328,15 +335,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             say("zsclip: " + _usage_line(e))
         return 2
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
     except OSError as e:
-        if e.filename is not None:  # a write carries no name, and outside the sinks only typer.echo writes
-            raise
-        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; make room and run again")
+        if e.errno is None or e.filename is not None:
+            return _internal_error(e)
+        # A write carries no name, and outside the sinks only typer.echo writes.
+        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; choose a place that can be written")
         return 4
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
-        return 130
+    except Exception as e:
+        return _internal_error(e)
     except SystemExit as e:
         if isinstance(e.__context__, BrokenPipeError):  # the reader has seen enough; Typer would call it a failure
             return 0
@@ -345,10 +353,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """The program `zsclip`."""
+    for descriptor in range(3):  # a closed one would be given to the next file that is opened, and written into
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = _ClosedStream()
     code = main()
     # Decoding threads may still be inside a picture and cannot be stopped, and torch takes a while to say goodbye.
     # Whoever writes to stdout has flushed it.
     os._exit(code)
+
+
+class _ClosedStream(io.TextIOBase):
+    """In the place of a standard output that is closed: Python would drop what is written there, without a word."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def _internal_error(e: Exception) -> int:
+    if os.environ.get("ZSCLIP_DEBUG"):
+        raise e
+    say(f"zsclip: internal error: {type(e).__name__}: {e}; please report it with what ZSCLIP_DEBUG=1 adds")
+    return 70  # EX_SOFTWARE of sysexits.h
 
 
 def _build(
@@ -388,8 +417,9 @@ def _only(
     batches: "Iterable[list[Prediction | Skipped]]", labels: Sequence[str]
 ) -> "Iterator[list[Prediction | Skipped]]":
     """Keep the rows whose answer is one of the labels; without labels, all rows."""
+    wanted = {label.strip() for label in labels}  # as labels themselves are
     for batch in batches:
-        yield [row for row in batch if getattr(row, "label", None) in labels] if labels else batch
+        yield [row for row in batch if getattr(row, "label", None) in wanted] if labels else batch
 
 
 def _check_options(device: str, batch_size: str, only: Sequence[str], words: "list[Label]", stray_print0: bool) -> None:
@@ -403,12 +433,20 @@ def _check_options(device: str, batch_size: str, only: Sequence[str], words: "li
         raise InputError(f"--batch-size: {batch_size!r} is no size; use auto or a number from 1")
     names = [word.name for word in words]
     for label in only:
-        if label not in names:
+        if label.strip() not in names:
             raise InputError(f"--only: {label!r} is not one of the labels; use one of {listed(names, 8)}")
 
 
+def _set_environment(offline: bool, quiet: bool = False) -> None:
+    """Tell huggingface_hub, and whoever else asks it, what was asked of us; it reads this when it is imported."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if quiet or not is_terminal(sys.stderr):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 def _usage_line(e: Exception) -> str:
-    message = e.format_message() if hasattr(e, "format_message") else str(e)
+    message = (e.format_message() if hasattr(e, "format_message") else str(e)).replace("Value error, ", "")
     context = getattr(e, "ctx", None)
     command = context.command_path if context is not None else "zsclip"
     return f"{' '.join(message.split()).rstrip('.')}; try '{command} --help'"
@@ -425,5 +463,3 @@ def _silence_dependencies() -> None:
         warnings.simplefilter("ignore")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    if not is_terminal(sys.stderr):
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

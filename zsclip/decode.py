@@ -111,6 +111,8 @@ def _check_file(path: str) -> None:
         if re.match(r"[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
             raise _Refused("not-a-file", "a URL; download it first and give the file") from None
         raise
+    if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
+        raise _Refused("permission", "a folder that may not be read")
     if not stat.S_ISREG(status.st_mode):
         raise _Refused("not-a-file", "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device")
     if status.st_size == 0:

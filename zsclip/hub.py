@@ -36,7 +36,8 @@ def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
     if path is not None:
         return path
     if offline or constants.HF_HUB_OFFLINE:
-        raise cannot_be_had(model, "not on this machine, and offline; run `zsclip models fetch` once with a network")
+        missing = f"{wanted.repository} is not on this machine, and offline"
+        raise cannot_be_had(model, f"{missing}; run `zsclip models fetch {model}` with a network")
     found = _find_on_hub(model, wanted)
     if found is None:
         raise cannot_be_had(model, f"{wanted.repository} has none of {', '.join(wanted.filenames)}")

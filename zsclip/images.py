@@ -8,6 +8,7 @@ import select
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
+from pathlib import Path
 
 from zsclip.errors import InputError
 
@@ -17,6 +18,9 @@ ENDINGS = frozenset(
 )
 HEIC_ENDINGS = frozenset({".heic", ".heif"})  # only read with zsclip[heic]
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS, logos of packages
+
+
+_LONGEST_NAME = 1 << 20  # bytes; Linux takes no path over 4096
 
 
 def _ignore(message: str) -> None:
@@ -79,6 +83,8 @@ def _read_names(fd: int, end: bytes) -> Iterator[bytes]:
     while chunk := _read_some(fd):
         *names, rest = (rest + chunk).split(end)
         yield from filter(None, names)
+        if len(rest) > _LONGEST_NAME:
+            raise InputError("stdin: a path that does not end; NUL-separated paths need --null, others a newline")
     if rest:
         yield rest
 
@@ -115,10 +121,28 @@ def _check(text: str, stdin_fd: int) -> list[str]:
     # A trailing `**` matches folders and all that is in them: walking the folders gives each file once.
     pattern = re.sub(r"(^|/)(\*\*/*)+$", r"\1", text) or "."
     not_asked_for = SKIPPED_NAMES.difference(text.split("/"))
-    matches = [match for match in glob.glob(pattern, recursive=True) if not_asked_for.isdisjoint(match.split("/"))]
+    matches = [match for match in _matches(pattern) if not_asked_for.isdisjoint(match.split("/"))]
     if not matches:
         raise InputError(f"no file or folder matches {text!r}")
     return sorted(matches, key=lambda match: _sort_key(match, os.path.isdir(match)))
+
+
+def _matches(pattern: str) -> list[str]:
+    """Expand a glob, hidden names only where they are asked for."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        return glob.glob(pattern)
+    # glob.glob would follow links to folders into loops without end; pathlib's `**` follows none.
+    at = parts.index("**")
+    root, below = "/".join(parts[:at]), "/".join(parts[at:])
+    hidden_wanted = any(part.startswith(".") for part in parts[at:])
+    found = []
+    for base in glob.glob(root) if root else ["/" if at else ""]:
+        for match in Path(base or ".").glob(below):
+            relative = os.path.relpath(match, base or ".")
+            if hidden_wanted or not any(part.startswith(".") for part in relative.split("/")):
+                found.append(os.path.join(base, relative))
+    return found
 
 
 def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool]:
@@ -156,7 +180,11 @@ def _walk(root: str, excluded: Callable[[str], bool], note: Callable[[str], None
         path, is_folder = pending.pop()
         ending = os.path.splitext(path)[1].lower()
         if is_folder:
-            pending += reversed(_entries(path, root, visited, excluded, note))
+            entries = _entries(path, root, visited, excluded)
+            if entries is None:  # its pictures are lost, which the run must not hide: it becomes a row
+                yield path
+            else:
+                pending += reversed(entries)
         elif ending in endings:
             yield path
         elif ending in passed_over:
@@ -169,9 +197,8 @@ def _entries(
     root: str,
     visited: set[tuple[int, int]],
     excluded: Callable[[str], bool],
-    note: Callable[[str], None],
-) -> list[tuple[str, bool]]:
-    """List a folder in order: nothing for one already visited through a link, or one that cannot be read."""
+) -> list[tuple[str, bool]] | None:
+    """List a folder in order: nothing for one already visited through a link, None for one that cannot be read."""
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:
@@ -179,9 +206,8 @@ def _entries(
         visited.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
             listed = [(entry.name, _is_folder(entry)) for entry in entries]
-    except OSError as e:
-        note(f"{folder!r} passed over: {_reason(e)}")
-        return []
+    except OSError:
+        return None
     listed.sort(key=lambda entry: _sort_key(*entry))
     below = folder[len(root) :].lstrip("/")
     return [

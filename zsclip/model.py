@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from zsclip.cache import fingerprint
 from zsclip.errors import ModelError
 from zsclip.hub import short
-from zsclip.weights import ModelSpec, tokenizer_folder
+from zsclip.weights import ModelSpec, text_config_folder, tokenizer_folder
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TEXT_TOKENS_A_BATCH = 8192  # 2 cores, ViT-B-32: more gains nothing, less leaves the cores waiting
@@ -111,15 +111,17 @@ class ClipModel:
         """
         try:
             embeddings = self._encode_images(torch.from_numpy(pixels).to(self.device))
-        except torch.OutOfMemoryError as e:
+        except RuntimeError as e:
+            if not _is_out_of_memory(e):
+                raise
             if len(pixels) <= 1:
                 raise ModelError(f"{self.device}: no memory for one picture; take a smaller model or the CPU") from e
-            halves = np.array_split(pixels, 2)
-            return torch.cat([self.encode_images(half) for half in halves])
+            embeddings = None  # halved below: the traceback, while it is alive, keeps the tensors that were too many
+        if embeddings is None:
+            return torch.cat([self.encode_images(half) for half in np.array_split(pixels, 2)])
         if not embeddings.isfinite().all():
-            raise ModelError(
-                f"{self.spec.name}: the image tower's numbers do not fit {self.precision}; use --precision fp32"
-            )
+            cure = "the weights are damaged" if self.precision == "fp32" else "use --precision fp32"
+            raise ModelError(f"{self.spec.name}: {self.precision} gives numbers that are none; {cure}")
         return embeddings
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
@@ -178,9 +180,7 @@ class ClipModel:
         except ImportError as e:
             raise _needs_transformers(self.spec.name) from e
         except Exception as e:  # open_clip, timm, transformers and safetensors raise anything on bad files
-            raise ModelError(
-                f"{self.spec.name}: cannot load {self.spec.weights!r}: {short(e)}; delete the file and fetch it again"
-            ) from e
+            raise _cannot_load(self.spec, e) from e
 
 
 def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto") -> ClipModel:
@@ -211,21 +211,24 @@ def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
         ModelError: it needs transformers, or its files cannot be had.
     """
     about = spec.tokenizer
-    if about.name is None:
-        return SimpleTokenizer(context_length=about.context_length, **about.arguments)
-    _forbid_remote_code(spec.name)
-    folder = tokenizer_folder(spec)
     try:
-        # Given a folder, and not the repository's name, transformers asks nobody for anything.
-        return HFTokenizer(
-            folder,
-            context_length=about.context_length,
-            tokenizer_mode=about.mode,
-            trust_remote_code=False,
-            **about.arguments,
-        )
-    except Exception as e:  # transformers raises anything
-        raise ModelError(f"{spec.name}: cannot load its tokenizer from {folder!r}: {short(e)}") from e
+        if about.name is None:
+            tokenizer = SimpleTokenizer(context_length=about.context_length, **about.arguments)
+        else:
+            _forbid_remote_code(spec.name)
+            tokenizer = HFTokenizer(
+                tokenizer_folder(spec),
+                context_length=about.context_length,
+                tokenizer_mode=about.mode,
+                trust_remote_code=False,
+                **about.arguments,
+            )
+        tokenizer(["a word"])
+        return tokenizer
+    except ModelError:
+        raise
+    except Exception as e:  # open_clip and transformers raise anything on a configuration they do not like
+        raise ModelError(f"{spec.name}: cannot load its tokenizer {about.name or 'CLIP'!r}: {short(e)}") from e
 
 
 def count_tokens(tokenizer: SimpleTokenizer | HFTokenizer, prompts: Sequence[str]) -> list[int]:
@@ -288,12 +291,15 @@ def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
     quick_gelu = bool(architecture.get("quick_gelu"))
     if which == "visual":
         vision_cfg = architecture["vision_cfg"] | {"timm_model_pretrained": False}
+        if ":" in (vision_cfg.get("timm_model_name") or ""):  # timm would fetch from there
+            raise ModelError(f"{spec.name}: its image tower is defined elsewhere, {vision_cfg['timm_model_name']!r}")
         tower: nn.Module = _build_vision_tower(architecture["embed_dim"], vision_cfg, quick_gelu)
     else:
         text_cfg = architecture["text_cfg"]
         if text_cfg.get("hf_model_name"):
             _forbid_remote_code(spec.name)
-            text_cfg = text_cfg | {"hf_model_pretrained": False}
+            # Given a folder, and not the repository's name, transformers asks nobody for anything.
+            text_cfg = text_cfg | {"hf_model_pretrained": False, "hf_model_name": text_config_folder(spec)}
         tower = _build_text_tower(architecture["embed_dim"], text_cfg, quick_gelu)
     return tower
 
@@ -364,6 +370,19 @@ def _encode_ids(tower: nn.Module, ids: Tensor) -> Tensor:
 
 def _first(features: Any) -> Tensor:
     return features[0] if isinstance(features, tuple) else features  # CoCa's towers give their tokens as well
+
+
+def _is_out_of_memory(e: RuntimeError) -> bool:
+    return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)  # the second: the CPU's
+
+
+def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
+    if "state_dict" in str(e):
+        told = " ".join(str(e).split())[:300]
+        return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {told}")
+    from_hub = spec.weights is not None and "/models--" in spec.weights
+    cure = "; delete the file and fetch it again" if from_hub else "; is it the right file, and whole?"
+    return ModelError(f"{spec.name}: cannot load {spec.weights!r}: {short(e)}{cure}")
 
 
 def _forbid_remote_code(name: str) -> None:

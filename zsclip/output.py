@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import TextIO
 
 from zsclip.errors import InputError, OutputError
 
@@ -39,42 +39,43 @@ def open_output(target: str | None, *, overwrite: bool = False) -> Iterator[Text
 
     Rows for a file go to `FILE.part`, renamed over FILE when the block ends. If the block fails, the rows so far stay
     in `FILE.part`; it is removed only if there were none. A pipe or a device is written directly.
-    Enter it before anything slow, so that a target that cannot be written is known at once.
+    `check_output` tells beforehand what would be refused.
 
     Raises:
         InputError: an earlier run left a `FILE.part`, and `overwrite` is not set.
         OutputError: the target cannot be opened or written. A closed pipe stays a BrokenPipeError.
     """
     part = None
+    name = target or "standard output"
     if target is None:
         descriptor = _stdout_descriptor()
         if descriptor is None:
             yield sys.stdout
             return
-        out = _open_stream(descriptor, "w", "standard output")
+        out = _open_stream(descriptor, "w", name)
     elif _is_replaceable(target):
         target = os.path.realpath(target) if os.path.islink(target) else target  # a link stays a link
         part = target + ".part"
         try:
-            out = _open_stream(part, "w" if overwrite else "x", target)
+            out = _open_stream(part, "w" if overwrite else "x", name)
         except FileExistsError as e:
-            raise InputError(f"{part}: left by an earlier run; add --overwrite to start again") from e
+            raise _left_over(part) from e
     else:
-        out = _open_stream(target, "w", target)
+        out = _open_stream(target, "w", name)
 
     try:
-        yield out
-        out.flush()
-        if part and target:
-            with _told_as_output_error(target):
+        with _told_as_output_error(name, part):
+            yield out
+            out.flush()
+            if part and target:
                 os.fsync(out.fileno())
                 out.close()
                 os.replace(part, target)
-        out.close()
+            out.close()
     except BaseException:
         # What is still in the buffer goes out if it can. If it cannot, the first failure is the one to tell, and a
         # stream left open would complain once more when the interpreter ends.
-        with suppress(OSError, OutputError):
+        with suppress(OSError):
             out.close()
         with suppress(OSError):
             if part and os.path.getsize(part) == 0:
@@ -82,37 +83,53 @@ def open_output(target: str | None, *, overwrite: bool = False) -> Iterator[Text
         raise
 
 
-class _RowsFile(io.FileIO):
-    """A file that tells a failed write as an OutputError: only here is an OSError known to be the output's."""
+def check_output(target: str | None, *, overwrite: bool = False) -> None:
+    """Find out what `open_output` would refuse, and touch nothing: for before the model is looked for.
 
-    def __init__(self, file: str | int, mode: str, name_for_user: str) -> None:
-        super().__init__(file, mode, closefd=isinstance(file, str))
-        self.name_for_user = name_for_user
+    Raises:
+        InputError, OutputError: as `open_output`.
+    """
+    if target is None:
+        _stdout_descriptor()
+    elif _is_replaceable(target):
+        folder = os.path.dirname(os.path.realpath(target))
+        with _told_as_output_error(target, folder):
+            os.stat(folder)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        part = os.path.realpath(target) + ".part"
+        if os.path.lexists(part) and not overwrite:
+            raise _left_over(part)
 
-    def write(self, data: Any, /) -> int:
-        with _told_as_output_error(self.name_for_user):
-            return super().write(data)
+
+def _left_over(part: str) -> InputError:
+    return InputError(f"{part}: left by an earlier run; add --overwrite to start again")
 
 
-def _open_stream(file: str | int, mode: str, name_for_user: str) -> TextIO:
-    with _told_as_output_error(name_for_user):
-        raw = _RowsFile(file, mode, name_for_user)
+def _open_stream(file: str | int, mode: str, name: str) -> TextIO:
+    with _told_as_output_error(name, file):
+        # Nothing of ours between the buffer and the system call: a signal that came there, after a part of the buffer
+        # had gone out, would make the buffer write that part again.
+        raw = io.FileIO(file, mode, closefd=isinstance(file, str))
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 @contextmanager
-def _told_as_output_error(name_for_user: str) -> Iterator[None]:
+def _told_as_output_error(name: str, opened: str | int | None = None) -> Iterator[None]:
+    """Tell an OSError of the output as an OutputError: one that names what was opened, or, being a write's, nothing."""
     try:
         yield
     except (BrokenPipeError, FileExistsError):
         raise
     except OSError as e:
+        if e.errno is None or e.filename not in (None, name, opened):
+            raise
         cure = {
             errno.ENOSPC: "free some and run again",
             errno.EDQUOT: "free some and run again",
             errno.ENOENT: "make its folder first",
-        }.get(e.errno or 0, "choose a place that can be written")
-        raise OutputError(f"{name_for_user}: {(e.strerror or str(e)).lower()}; {cure}") from e
+        }.get(e.errno, "choose a place that can be written")
+        raise OutputError(f"{name}: {(e.strerror or str(e)).lower()}; {cure}") from e
 
 
 def _is_replaceable(target: str) -> bool:

@@ -1,7 +1,8 @@
 """Predictions -> table, JSONL, CSV, TSV or paths.
 
 A sink drains batches of rows into a text stream and flushes once a batch, so that an answer is out as soon as it is
-there and a long job does not pay a flush a row. Every `write` is whole rows: a run that ends early leaves no half row.
+there and a long job does not pay a flush a row. A run that is interrupted
+leaves whole rows; one that is killed outright, or finds the disk full, may leave half of its last.
 """
 
 import io
@@ -120,10 +121,13 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _write_lines(batches: Iterable[Sequence[Row]], out: TextIO, separator: str, field: Callable[[object], str]) -> None:
-    out.write(separator.join(COLUMNS) + "\n")
+    header = separator.join(COLUMNS) + "\n"
     for rows in batches:
+        out.write(header)  # with the first rows: a run that fails before them has written nothing
+        header = ""
         out.writelines(separator.join(map(field, cells)) + "\n" for row in rows for cells in _cells(row))
         out.flush()
+    out.write(header)
 
 
 def _cells(row: Row) -> Iterator[tuple[object, ...]]:

@@ -119,7 +119,8 @@ def prompts_bar(visible: bool) -> Iterator[Callable[[int, int], None]]:
     try:
         yield report
     finally:
-        progress.stop()
+        if progress.live.is_started:
+            progress.stop()
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

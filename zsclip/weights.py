@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import time
 import unicodedata
 from collections.abc import Iterable
@@ -63,6 +64,7 @@ _DEFAULT_PREPROCESS = {
     "resize_mode": "shortest",
     "fill_color": 0,
 }
+_HUB_BLOB = re.compile(r"/models--[^/]+/blobs/(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _MULTILINGUAL = ("xlm", "mt5", "nllb", "i18n", "siglip2", "multilingual", "worldwide", "gemma")
 
 
@@ -126,19 +128,22 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
     """
     full = ALIASES.get(name, name)
     if full == "tiny":
-        return _find_local("tiny", TINY_DIR, with_weights)
+        if not TINY_DIR.is_dir():
+            raise ModelError("tiny: this version comes without a model; `zsclip models list` shows what can be had")
+        return _find_local("tiny", TINY_DIR, offline, with_weights)
     if full.startswith("local-dir:"):
-        return _find_local(name, Path(full.removeprefix("local-dir:")), with_weights)
+        return _find_local(name, Path(full.removeprefix("local-dir:")), offline, with_weights)
     if full.startswith("hf-hub:"):
         return _find_on_hub(name, full.removeprefix("hf-hub:"), offline, with_weights)
+    if os.path.isfile(os.path.join(full, CONFIG_FILE)):
+        return _find_local(name, Path(full), offline, with_weights)
     if "," in full:
         return _find_tagged(name, *_split_tag(full), offline, with_weights)
-    if (Path(full) / CONFIG_FILE).is_file():
-        return _find_local(name, Path(full), with_weights)
-    near = difflib.get_close_matches(full, ["tiny", *ALIASES, *_architectures()], n=3)
+    if full in _architectures():
+        raise ModelError(f"no model {name!r}; an architecture needs a tag, as `zsclip models list` shows them")
+    near = difflib.get_close_matches(full, [*ALIASES, *_architectures()], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    tags = f"an architecture needs a tag, as in {full!r},TAG; " if full in _architectures() else ""
-    raise ModelError(f"no model {name!r}; {tags}{hint}`zsclip models list` shows what there is")
+    raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows what there is")
 
 
 def tokenizer_folder(spec: ModelSpec) -> str:
@@ -156,17 +161,35 @@ def tokenizer_folder(spec: ModelSpec) -> str:
     return os.path.dirname(find_file(spec.name, files[-1], spec.offline))
 
 
+def text_config_folder(spec: ModelSpec) -> str:
+    """Give the folder with the configuration of a Hugging Face text tower, fetched if need be and allowed.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    name = spec.architecture["text_cfg"]["hf_model_name"]
+    if os.path.isdir(name):
+        return str(name)
+    return os.path.dirname(find_file(spec.name, HubFiles(name, ("config.json",)), spec.offline))
+
+
 def unread_labels(spec: ModelSpec, labels: Iterable[str]) -> list[str]:
     """Give the labels written in letters that the model's text tower was not trained on."""
     if spec.reads_any_script:
         return []
-    return [label for label in labels if any(c.isalpha() and "LATIN" not in unicodedata.name(c, "") for c in label)]
+    return [label for label in labels if _is_foreign(label)]
+
+
+def _is_foreign(label: str) -> bool:
+    letters = [c for c in unicodedata.normalize("NFKC", label) if c.isalpha()]
+    foreign = sum("LATIN" not in unicodedata.name(c, "") for c in letters)
+    return foreign * 2 > len(letters)  # more than half: the one Greek letter of "5 µm" is no Greek label
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
     """Give the SHA-256 of a file's content, remembered by path, size and times; a hub blob's is its name."""
     real = os.path.realpath(path)
-    if os.path.basename(os.path.dirname(real)) == "blobs":
+    if _HUB_BLOB.search(real):
         return os.path.basename(real)
     before = os.stat(real)
 
@@ -208,27 +231,30 @@ def files_to_fetch(name: str) -> list[HubFiles]:
     elif "," in full and not full.startswith("local-dir:"):
         architecture, tag = _split_tag(full)
         wanted.append(hub_files_of_tag(tags()[architecture][tag]))
-    if spec.tokenizer.name is not None and not full.startswith("local-dir:"):
-        wanted.extend(_tokenizer_files(spec.tokenizer.name))
+    if spec.tokenizer.name is not None and spec.tokenizer.folder is None:
+        files = _tokenizer_files(spec.tokenizer.name)
+        wanted.extend(files if cached_file(files[-1]) is None else [])  # the last one here: all that exist are
     text_tower = spec.architecture["text_cfg"].get("hf_model_name")
     if text_tower is not None and not os.path.isdir(text_tower):
         wanted.append(HubFiles(text_tower, ("config.json",)))
     return wanted
 
 
-def _find_local(name: str, folder: Path, with_weights: bool) -> ModelSpec:
-    if not folder.is_dir():
+def _find_local(name: str, folder: Path, offline: bool, with_weights: bool) -> ModelSpec:
+    if not os.path.isdir(folder):
         raise ModelError(f"{name}: no such folder; name one that holds {CONFIG_FILE} and weights")
     config = _read_config(name, folder / CONFIG_FILE)
     if not with_weights:
-        return _spec(name, config, None, folder=folder)
+        return _spec(name, config, None, folder=folder, offline=offline)
     for filename in _LOCAL_WEIGHTS:
-        if (folder / filename).is_file():
-            return _spec(name, config, folder / filename, folder=folder)
+        if os.path.isfile(folder / filename):
+            return _spec(name, config, folder / filename, folder=folder, offline=offline)
     others = sorted(path for ending in ("safetensors", "bin", "pth") for path in folder.glob(f"*.{ending}"))
     if not others:
         raise ModelError(f"{name}: no weights beside {CONFIG_FILE}; put {_LOCAL_WEIGHTS[0]} into {str(folder)!r}")
-    return _spec(name, config, min(others, key=lambda path: path.suffix != ".safetensors"), folder=folder)
+    return _spec(
+        name, config, min(others, key=lambda path: path.suffix != ".safetensors"), folder=folder, offline=offline
+    )
 
 
 def _find_on_hub(name: str, repository: str, offline: bool, with_weights: bool) -> ModelSpec:
@@ -261,7 +287,7 @@ def _spec(
     weights: str | Path | None,
     *,
     folder: Path | None = None,
-    offline: bool = True,
+    offline: bool,
 ) -> ModelSpec:
     model_cfg = config["model_cfg"]
     try:
@@ -283,15 +309,19 @@ def _preprocess(vision_cfg: dict[str, Any], overlay: dict[str, Any]) -> Preproce
         key: value for key, value in overlay.items() if key in _DEFAULT_PREPROCESS and value is not None
     }
     size = vision_cfg.get("image_size", 224)  # the tower's own size wins over preprocess_cfg's, as in open_clip
-    height, width = size if isinstance(size, list | tuple) else (size, size)
+    height, width = map(int, size if isinstance(size, list | tuple) else (size, size))
     mean, std = (
         tuple(float(x) for x in (value if isinstance(value, list | tuple) else (value,) * 3))
         for value in (settings["mean"], settings["std"])
     )
-    if len(mean) != 3 or len(std) != 3:
-        raise ValueError("mean and std need three numbers")
+    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
+        raise ValueError("mean and std need three numbers, and a deviation is above 0")
+    if settings["resize_mode"] not in ("shortest", "longest", "squash") or height < 1 or width < 1:
+        raise ValueError(f"no such resize_mode or size: {settings['resize_mode']!r}, {size!r}")
+    if settings["interpolation"] not in ("bicubic", "bilinear", "random"):  # random is bicubic after training
+        raise ValueError(f"no such interpolation: {settings['interpolation']!r}")
     return Preprocess(
-        size=(int(height), int(width)),
+        size=(height, width),
         mean=mean,
         std=std,
         interpolation="bilinear" if settings["interpolation"] == "bilinear" else "bicubic",
@@ -306,7 +336,7 @@ def _tokenizer(text_cfg: dict[str, Any], folder: Path | None) -> Tokenizer:
     digests = [
         (filename, file_digest(folder / filename))
         for filename in TOKENIZER_FILES
-        if name is not None and folder is not None and (folder / filename).is_file()
+        if name is not None and folder is not None and os.path.isfile(folder / filename)
     ]
     return Tokenizer(
         name=name,
