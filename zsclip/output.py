@@ -45,26 +45,21 @@ def open_output(target: str | None, *, overwrite: bool = False) -> Iterator[Text
         InputError: an earlier run left a `FILE.part`, and `overwrite` is not set.
         OutputError: the target cannot be opened or written. A closed pipe stays a BrokenPipeError.
     """
-    part = None
     name = target or "standard output"
+    file: str | int | None = target
+    part = None
     if target is None:
-        descriptor = _stdout_descriptor()
-        if descriptor is None:
-            yield sys.stdout
-            return
-        out = _open_stream(descriptor, "w", name)
+        file = _stdout_descriptor()
     elif _is_replaceable(target):
         target = os.path.realpath(target) if os.path.islink(target) else target  # a link stays a link
-        part = target + ".part"
-        try:
-            out = _open_stream(part, "w" if overwrite else "x", name)
-        except FileExistsError as e:
-            raise _left_over(part) from e
-    else:
-        out = _open_stream(target, "w", name)
-
+        file = part = target + ".part"
+    if file is None:
+        yield sys.stdout
+        return
+    out: TextIO | None = None
     try:
-        with _told_as_output_error(name, part):
+        with _told_as_output_error(name, file):
+            out = _open_stream(file, "x" if part and not overwrite else "w")
             yield out
             out.flush()
             if part and target:
@@ -72,11 +67,16 @@ def open_output(target: str | None, *, overwrite: bool = False) -> Iterator[Text
                 out.close()
                 os.replace(part, target)
             out.close()
+    except FileExistsError as e:
+        if part is None or e.filename != part:
+            raise
+        raise _left_over(part) from e
     except BaseException:
         # What is still in the buffer goes out if it can. If it cannot, the first failure is the one to tell, and a
         # stream left open would complain once more when the interpreter ends.
         with suppress(OSError):
-            out.close()
+            if out is not None:
+                out.close()
         with suppress(OSError):
             if part and os.path.getsize(part) == 0:
                 os.unlink(part)
@@ -106,11 +106,10 @@ def _left_over(part: str) -> InputError:
     return InputError(f"{part}: left by an earlier run; add --overwrite to start again")
 
 
-def _open_stream(file: str | int, mode: str, name: str) -> TextIO:
-    with _told_as_output_error(name, file):
-        # Nothing of ours between the buffer and the system call: a signal that came there, after a part of the buffer
-        # had gone out, would make the buffer write that part again.
-        raw = io.FileIO(file, mode, closefd=isinstance(file, str))
+def _open_stream(file: str | int, mode: str) -> TextIO:
+    # Nothing of ours between the buffer and the system call: a signal that came there, after a part of the buffer had
+    # gone out, would make the buffer write that part again.
+    raw = io.FileIO(file, mode, closefd=isinstance(file, str))
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
