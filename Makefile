@@ -14,7 +14,7 @@ install: $(STAMPS)/dev  ## Set up .venv with zsclip and all that its tests need.
 $(STAMPS)/dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[heic,hf]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[heic,hf,parquet,train]' --group dev
 	mkdir -p $(STAMPS) && touch $@
 
 demo: install  ## Classify pictures with a small model, as table and as JSONL.

@@ -1,6 +1,7 @@
 """What the tests share: a fake with a meaning, small real models, and a cache of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -50,6 +51,12 @@ class ColourModel:
 @pytest.fixture
 def colour_model() -> ColourModel:
     return ColourModel()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_works() -> None:
+    """A shell that runs the tests in its background has told them, and all they start, to ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

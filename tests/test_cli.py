@@ -371,6 +371,51 @@ def test_a_terminal_gets_a_table(photos: Path, model: str, tmp_path: Path) -> No
     assert "3 images in" in text
 
 
+def test_a_training_that_is_stopped_goes_on_and_its_model_classifies(
+    run: Run, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for name, colour in (("red", (220, 30, 30)), ("green", (30, 200, 40)), ("blue", (30, 40, 220))):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(30):
+            Image.new("RGB", (32, 32), tuple(value + i for value in colour)).save(tmp_path / f"data/{name}/{i}.png")
+    arguments = ["train", "data", "--out", "out", "--arch", str(tiny_model("plain") / "open_clip_config.json")]
+    arguments += [
+        "--epochs",
+        "6",
+        "--batch-size",
+        "30",
+        "--precision",
+        "fp32",
+        "--holdout",
+        "9",
+        "--learning-rate",
+        "1e-3",
+    ]
+    arguments += ["--crop-scale", "0.9", "--prompts", "photo", "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zsclip", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    assert process.stdout is not None
+    assert b"epoch 1: " in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert process.stdout.read() == b""
+    process.stdout.close()
+    process.stderr.close()
+    assert not (tmp_path / "out" / "open_clip_model.safetensors").exists()
+
+    rest = run(*arguments)
+
+    assert (rest.returncode, rest.stdout) == (0, b"out\n")
+    assert b"epoch 1: " not in rest.stderr
+    assert b"epoch 6: " in rest.stderr
+    result = run("classify", "data", "--labels", "red,green,blue", "--model", "out", "-q")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    right = sum(row["label"] == Path(row["file_name"]).parent.name for row in rows)
+    assert right / len(rows) > 0.9
+
+
 def test_prompts_show_counts_tokens_and_marks_what_is_cut(
     model: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

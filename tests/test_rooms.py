@@ -32,13 +32,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "classifier": {"cache", "model"},
     # runs
     "classify": {"batches", "classifier", "model", "results", "score"},
+    "drawing": {"decode", "prompts"},
+    "pairs": {"decode", "drawing", "images"},
+    "checkpoint": set(),
+    "train": {
+        "batches", "cache", "checkpoint", "classifier", "drawing", "labels", "model", "pairs", "prompts", "weights",
+    },
     # out
     "output": set(),
     "sinks": {"results"},
-    "terminal": {"results"},
+    "terminal": {"checkpoint", "results", "train"},  # of training only the types
     "cli": {
         "batches", "cache", "catalogue", "classifier", "classify", "hub", "images", "labels", "model", "output",
-        "prompts", "results", "score", "sinks", "terminal", "weights",
+        "prompts", "results", "score", "sinks", "terminal", "train", "weights",
     },
 }  # fmt: skip
 

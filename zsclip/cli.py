@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from zsclip.errors import InputError, ZsclipError
-from zsclip.terminal import Tally, images_bar, is_terminal, listed, prompts_bar, say
+from zsclip.terminal import Tally, images_bar, is_terminal, listed, prompts_bar, say, training_report
 
 if TYPE_CHECKING:
     from zsclip.classifier import Classifier
@@ -179,6 +180,74 @@ def classify(
     for line in () if quiet else tally.summary():
         say(line)
     return tally.exit_code
+
+
+@app.command()
+def train(
+    data: Annotated[
+        list[str], typer.Argument(metavar="DATA", help="Parquet shards, class folders, CSV of path,caption.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model, and the checkpoint to go on from.")],
+    arch: Annotated[
+        str | None, typer.Option("--arch", metavar="FILE|NAME", help="Begin from nothing with this.")
+    ] = None,
+    init: Annotated[str | None, typer.Option("--init", metavar="MODEL", help="Begin from this model.")] = None,
+    lock_image: Annotated[bool, typer.Option("--lock-image", help="Leave the image tower as it is.")] = False,
+    lock_text: Annotated[bool, typer.Option("--lock-text", help="Leave the text tower as it is.")] = False,
+    prompts: PromptsOption = "general",
+    epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Passes over the data.")] = 10,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=2, help="Pairs compared at once.")] = 256,
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", metavar="N", min=1, help="Parts of a batch in memory.")
+    ] = 1,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", metavar="X", help="After warm-up.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", metavar="X", help="Of matrices only.")] = 0.1,
+    warmup: Annotated[float, typer.Option("--warmup", metavar="SHARE", help="Of all steps.")] = 0.05,
+    precision: Annotated[Precision, typer.Option("--precision", help="auto: bf16.")] = "auto",
+    average: Annotated[
+        float, typer.Option("--average", metavar="SHARE", help="Keep a running average of the weights, as 0.999.")
+    ] = 0.0,
+    synonyms: Annotated[float, typer.Option("--synonyms", metavar="SHARE", help="Captions with a synonym.")] = 0.2,
+    kinds: Annotated[float, typer.Option("--kinds", metavar="SHARE", help="Captions with a broader word.")] = 0.2,
+    kinds_are_true: Annotated[
+        bool, typer.Option("--kinds-are-true", help="A broader word is true of all pictures it is a kind of.")
+    ] = False,
+    crop_scale: Annotated[
+        float, typer.Option("--crop-scale", metavar="SHARE", help="Least part of a picture that is kept.")
+    ] = 0.35,
+    holdout: Annotated[
+        int, typer.Option("--holdout", metavar="N", min=0, help="Keep every Nth pair aside to measure on; 0: none.")
+    ] = 50,
+    weights: Annotated[Literal["fp16", "fp32"], typer.Option("--weights", help="Of the saved model.")] = "fp16",
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Same seed, same model.")] = 0,
+    log_dir: Annotated[Path | None, typer.Option("--log-dir", metavar="DIR", help="TensorBoard scalars.")] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a small CLIP on pictures and their names, or adapt one; killed, the same command goes on.
+
+    Example:
+
+        zsclip train pictures/ --init base --lock-text --out my-model
+    """
+    _check_device(device)
+    from zsclip.train import Recipe
+    from zsclip.train import train as run_training
+
+    recipe = Recipe(
+        data=tuple(data), arch=arch, init=init, lock_image=lock_image, lock_text=lock_text, epochs=epochs,
+        batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay,
+        warmup=warmup, precision="bf16" if precision == "auto" else precision, average=average, prompts=prompts,
+        synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true, crop_scale=crop_scale, holdout=holdout,
+        seed=seed, weights=weights,
+    )  # fmt: skip
+    with training_report(quiet, _shows_progress(quiet)) as report:
+        run_training(
+            recipe, out, device=device, threads=threads, log_dir=log_dir, progress=report,
+            note=lambda message: None if quiet else say(f"zsclip: {message}"),
+        )  # fmt: skip
+    typer.echo(out)
 
 
 @prompts_app.command("list")
@@ -426,9 +495,7 @@ def _check_options(device: str, batch_size: str, only: Sequence[str], words: "li
     """Check what Typer cannot, before anything slow."""
     if stray_print0:
         raise InputError("--print0: only paths can end in NUL; add --format paths")
-    kind, _, number = device.partition(":")
-    if device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
-        raise InputError(f"--device: {device!r} is no device; use auto, cpu, cuda, cuda:N or mps")
+    _check_device(device)
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
         raise InputError(f"--batch-size: {batch_size!r} is no size; use auto or a number from 1")
     names = [word.name for word in words]
@@ -443,6 +510,12 @@ def _set_environment(offline: bool, quiet: bool = False) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if quiet or not is_terminal(sys.stderr):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _check_device(device: str) -> None:
+    kind, _, number = device.partition(":")
+    if device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
+        raise InputError(f"--device: {device!r} is no device; use auto, cpu, cuda, cuda:N or mps")
 
 
 def _usage_line(e: Exception) -> str:

@@ -10,6 +10,7 @@ import re
 import stat
 import warnings
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,18 +84,28 @@ def decode_image(
     set_up_pillow(max_pixels)
     try:
         _check_file(path)
-        with open(path, "rb") as file, Image.open(file, formats=_formats()) as opened:
-            if opened.width * opened.height > max_pixels:
-                raise Image.DecompressionBombError(f"{opened.width * opened.height} pixels")
-            opened.load()
-            image = _rgb_or_grey(opened)
-            if (turn := _turn(opened)) is not None:
-                image = image.transpose(turn)
-            pixels = np.asarray(_fit(image, preprocess).convert("RGB"))  # (H, W, 3)
+        with open(path, "rb") as file:
+            image = open_upright(file, max_pixels)
+        pixels = np.asarray(fit(image, preprocess).convert("RGB"))  # (H, W, 3)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
     except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
         error, message = _explain(e, path, max_pixels)
         return Skipped(path, error, message)
+
+
+def open_upright(file: IO[bytes], max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Decode a picture to mode RGB or L, turned upright as EXIF says, on white where it is transparent.
+
+    Raises:
+        Exception: of any type; decoders raise anything at all.
+    """
+    with Image.open(file, formats=_formats()) as opened:
+        if opened.width * opened.height > max_pixels:
+            raise Image.DecompressionBombError(f"{opened.width * opened.height} pixels")
+        opened.load()
+        image = _rgb_or_grey(opened)
+        turn = _turn(opened)
+    return image if turn is None else image.transpose(turn)
 
 
 class _Refused(Exception):
@@ -226,7 +237,7 @@ def _stretched(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.nan_to_num(scaled).round().astype(np.uint8)
 
 
-def _fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     """Resize and crop (or pad) as open_clip's inference transform does, to the pixel."""
     height, width = preprocess.size
     new_width, new_height = _resized_size(image.width, image.height, preprocess)

@@ -4,6 +4,7 @@ Each tower reads only its own weights, and the text tower is built when it is fi
 it is never built nor read.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -127,7 +128,7 @@ class ClipModel:
     def _encode_images(self, pixels: Tensor) -> Tensor:
         x = (pixels.float() / 255 - self._mean) / self._std
         features = self._image_tower(x.to(_DTYPES[self.precision]))
-        return F.normalize(_first(features).float(), dim=-1)
+        return F.normalize(first_output(features).float(), dim=-1)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -138,13 +139,13 @@ class ClipModel:
         """
         embeddings = torch.empty(len(prompts), self.embed_dim)  # (N, D)
         ids = self.tokenizer(list(prompts))  # (N, context_length)
-        lengths = _used_lengths(self._text_tower, ids)
+        lengths = used_lengths(self._text_tower, ids)
         order = lengths.argsort(descending=True, stable=True)
         start = 0
         while start < len(order):
             length = int(lengths[order[start]])
             rows = order[start : start + max(1, _TEXT_TOKENS_A_BATCH // length)]
-            features = _encode_ids(self._text_tower, ids[rows, :length].to(self.device))
+            features = encode_ids(self._text_tower, ids[rows, :length].to(self.device))
             embeddings[rows] = F.normalize(features.float(), dim=-1).cpu()
             start += len(rows)
         return embeddings
@@ -202,6 +203,31 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto") -
     if precision == "auto":
         precision = "fp16" if kind == "cuda" else "fp32"
     return ClipModel(spec, device, precision)
+
+
+def new_model(spec: ModelSpec) -> nn.Module:
+    """Build a model to be trained: `visual`, `text` and `logit_scale`, from the spec's weights or else at random.
+
+    `logit_scale` is the parameter that open_clip stores, the logarithm of the multiplier.
+
+    Raises:
+        ModelError: it cannot be built or loaded, or is a CoCa, whose caption writer is not trained here.
+    """
+    if "multimodal_cfg" in spec.architecture:
+        raise ModelError(f"{spec.name}: CoCa's caption writer is not trained here; take another architecture")
+    build = _build_tower if spec.weights is None else _load_tower
+    try:
+        model = _Towers(build(spec, "visual"), build(spec, "text"))
+        if spec.weights is None:
+            scale = torch.tensor(float(spec.architecture.get("init_logit_scale", math.log(1 / 0.07))))
+        else:
+            scale = _read_weights(spec, lambda name: name == "logit_scale")["logit_scale"].float().reshape(())
+    except ModelError:
+        raise
+    except Exception as e:  # open_clip, timm, transformers and safetensors raise anything on bad files
+        raise _cannot_load(spec, e) from e
+    model.logit_scale = nn.Parameter(scale.clone())
+    return model.requires_grad_(True)
 
 
 def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
@@ -334,7 +360,7 @@ def _is_foreign(names: Any) -> bool:
     return any(name.startswith("image_encoder.model.patch_emb") for name in names)  # Apple's MobileCLIP
 
 
-def _used_lengths(tower: nn.Module, ids: Tensor) -> Tensor:
+def used_lengths(tower: nn.Module, ids: Tensor) -> Tensor:
     """Give the tokens of each prompt that its embedding depends on, from the front.
 
     In a causal tower that pools at the end mark, nothing after the mark is ever seen, so it can be left out: exact, and
@@ -359,17 +385,18 @@ def _sees_no_padding(tower: nn.Module) -> TypeGuard[TextTransformer]:
     )
 
 
-def _encode_ids(tower: nn.Module, ids: Tensor) -> Tensor:
+def encode_ids(tower: nn.Module, ids: Tensor) -> Tensor:
     """Run the text tower on (N, L) ids, where L may be shorter than the context if it sees no padding."""
     if not _sees_no_padding(tower):
-        return _first(tower(ids))
+        return first_output(tower(ids))
     length = ids.shape[1]
     mask = {"attn_mask": tower.attn_mask[:length, :length]}  # positions are cut by the tower itself
-    return _first(torch.func.functional_call(tower, mask, (ids,)))
+    return first_output(torch.func.functional_call(tower, mask, (ids,)))
 
 
-def _first(features: Any) -> Tensor:
-    return features[0] if isinstance(features, tuple) else features  # CoCa's towers give their tokens as well
+def first_output(features: Any) -> Tensor:
+    """Give a tower's embeddings: some give their tokens as well."""
+    return features[0] if isinstance(features, tuple) else features
 
 
 def _is_out_of_memory(e: RuntimeError) -> bool:

@@ -79,7 +79,7 @@ def expand(labels: Sequence[Label], prompts: PromptSet) -> list[list[str]]:
     return [
         list(
             dict.fromkeys(
-                _fill(template, name)
+                fill_template(template, name)
                 for name in (label.name, *label.synonyms)
                 for template in label.prompts or prompts.prompts.get(label.name) or prompts.templates
             )
@@ -88,7 +88,8 @@ def expand(labels: Sequence[Label], prompts: PromptSet) -> list[list[str]]:
     ]
 
 
-def _fill(template: str, name: str) -> str:
+def fill_template(template: str, name: str) -> str:
+    """Put a label into a template; one without a placeholder stands as it is."""
     for placeholder in PLACEHOLDERS:
         if placeholder in template:
             return template.replace(placeholder, name)  # not str.format: a label may have braces

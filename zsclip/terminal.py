@@ -6,9 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from zsclip.results import Prediction, Skipped
+
+if TYPE_CHECKING:
+    from zsclip.checkpoint import Evaluation
+    from zsclip.train import Progress
 
 _LABELS_IN_SUMMARY = 20
 
@@ -121,6 +125,44 @@ def prompts_bar(visible: bool) -> Iterator[Callable[[int, int], None]]:
     finally:
         if progress.live.is_started:
             progress.stop()
+
+
+@contextmanager
+def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Progress | Evaluation"], None]]:
+    """Give a callback that tells how training goes: a bar on a terminal, elsewhere a line every half minute."""
+    if quiet:
+        yield lambda event: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    from zsclip.checkpoint import Evaluation
+
+    bars = Bars(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=Console(stderr=True),
+        transient=True, disable=not visible,
+    )  # fmt: skip
+    task = bars.add_task("reading the data", total=None)
+    told = time.monotonic()
+
+    def report(event: "Progress | Evaluation") -> None:
+        nonlocal told
+        if isinstance(event, Evaluation):
+            say(f"epoch {event.epoch}: {event.top1:.1%} of {event.images:,} held-out pictures, {event.labels} labels")
+            return
+        left = f"{event.seconds_left / 60:.0f} min left"
+        line = (
+            f"epoch {event.epoch}, loss {event.loss:.3f}, learning rate {event.learning_rate:.1e}, "
+            f"temperature {1 / event.logit_scale:.4f}, {event.images_per_second:.0f} images a second, {left}"
+        )
+        bars.update(task, description=line, completed=event.step, total=event.steps)
+        if not visible and time.monotonic() - told > 30:
+            say(f"step {event.step} of {event.steps}, {line}")
+            told = time.monotonic()
+
+    with bars:
+        yield report
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -161,6 +161,20 @@ def tokenizer_folder(spec: ModelSpec) -> str:
     return os.path.dirname(find_file(spec.name, files[-1], spec.offline))
 
 
+def find_architecture(name: str) -> ModelSpec:
+    """Find an architecture without weights: a JSON file with a `model_cfg`, or open_clip's name of one.
+
+    Raises:
+        ModelError: there is none of that name.
+    """
+    path = _architectures().get(name)
+    if path is not None:
+        return _spec(name, {"model_cfg": json.loads(path.read_text(encoding="utf-8"))}, None, offline=True)
+    if not os.path.isfile(name):
+        raise ModelError(f"--arch {name!r}: no such file, and open_clip has no architecture of that name")
+    return _spec(name, _read_config(name, Path(name)), None, offline=True)
+
+
 def text_config_folder(spec: ModelSpec) -> str:
     """Give the folder with the configuration of a Hugging Face text tower, fetched if need be and allowed.
 

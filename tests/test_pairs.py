@@ -1,0 +1,369 @@
+"""Pairs: found, checked, shuffled and drawn anew each epoch, and the same again from any step."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zsclip.decode import Preprocess
+from zsclip.errors import InputError
+from zsclip.pairs import Batch, Drawing, Pairs, read_pairs
+from zsclip.prompts import read_templates
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+PREPROCESS = Preprocess(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+AS_IT_IS = Drawing(
+    read_templates(["a photo of a {}."]), PREPROCESS, batch_size=4, crop_scale=1.0, flip=False, colour=0.0
+)
+
+
+def encoded(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (value, value, value)).save(file, "PNG")
+    return file.getvalue()
+
+
+def row(number: int, label: str = "dog", **more: Any) -> dict[str, Any]:
+    """A row whose picture is one grey, the row's own number."""
+    words = {"label": label, "synonyms": [], "kinds": [], "captions": []}
+    return {"image": {"bytes": encoded(number), "path": f"x/{number}"}, **words, **more}
+
+
+def write_shard(path: Path, rows: list[dict[str, Any]], row_group_size: int = 10) -> str:
+    strings = pa.list_(pa.string())
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema(
+        [("image", image), ("label", pa.string()), ("synonyms", strings), ("kinds", strings), ("captions", strings)]
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=row_group_size)
+    return str(path)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> str:
+    """Two shards of 40 rows in four row groups each, labels dog and cat."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for shard in (0, 1):
+        rows = [row(40 * shard + i, "dog" if i % 2 else "cat") for i in range(40)]
+        write_shard(folder / f"{shard}.parquet", rows)
+    return str(folder)
+
+
+def numbers_in(batches: Sequence[Batch]) -> list[int]:
+    return [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pixels]
+
+
+def epoch_of(pairs: Pairs, epoch: int = 0, step: int = 0, drawing: Drawing = AS_IT_IS, threads: int = 2) -> list[Batch]:
+    return list(pairs.batches(drawing, epoch=epoch, step=step, threads=threads))
+
+
+def assert_same(one: Sequence[Batch], other: Sequence[Batch]) -> None:
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert a.captions == b.captions
+        np.testing.assert_array_equal(a.pixels, b.pixels)
+        np.testing.assert_array_equal(a.positives, b.positives)
+
+
+def test_every_pair_comes_once_an_epoch_in_another_order_each_time(shards: str) -> None:
+    pairs = read_pairs([shards])
+    first, second = numbers_in(epoch_of(pairs, 0)), numbers_in(epoch_of(pairs, 1))
+
+    assert sorted(first) == sorted(second) == list(range(80))
+    assert first != second
+    assert first != sorted(first)
+
+
+def test_a_picture_keeps_its_own_caption(shards: str) -> None:
+    for batch in epoch_of(read_pairs([shards])):
+        for number, caption in zip(numbers_in([batch]), batch.captions, strict=True):
+            assert caption == ("a photo of a dog." if number % 2 else "a photo of a cat.")
+
+
+@pytest.mark.parametrize("step", [0, 1, 7, 19, 20])
+def test_the_stream_starts_again_at_any_step(shards: str, step: int) -> None:
+    drawing = replace(AS_IT_IS, crop_scale=0.3, flip=True, colour=0.3)
+    whole = epoch_of(read_pairs([shards]), 3, drawing=drawing)
+
+    assert_same(epoch_of(read_pairs([shards]), 3, step, drawing, threads=1), whole[step:])
+
+
+def test_the_seed_decides_the_order(shards: str) -> None:
+    pairs = read_pairs([shards])
+
+    assert numbers_in(epoch_of(pairs)) != numbers_in(epoch_of(pairs, drawing=replace(AS_IT_IS, seed=1)))
+
+
+def test_a_data_set_larger_than_memory_is_shuffled_in_windows(shards: str) -> None:
+    small = read_pairs([shards], memory_limit=4_000)
+    order = numbers_in(epoch_of(small))
+
+    assert sorted(order) == list(range(80))
+    assert order != sorted(order)
+    assert 0 < sum(small._blocks[kept].size for kept in small._kept) <= 4_000
+    assert len(small._kept) < len(small._blocks)
+    assert_same(epoch_of(small, 0, 11), epoch_of(read_pairs([shards], memory_limit=4_000))[11:])
+
+
+def test_pairs_that_fill_no_batch_wait_for_another_epoch(shards: str) -> None:
+    pairs = read_pairs([shards])
+
+    assert pairs.steps(30) == 2
+    assert pairs.steps(300) == 1
+    assert [len(batch.captions) for batch in epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=300))] == [80]
+
+
+def test_a_slice_is_kept_aside_by_its_ids_alone(shards: str, tmp_path: Path) -> None:
+    pairs = read_pairs([shards], holdout=5)
+    held = sorted(int(p[0, 0, 0]) for pixels, _ in pairs.held_out_batches(PREPROCESS, batch_size=4) for p in pixels)
+    (tmp_path / "one").mkdir()
+    turned = write_shard(tmp_path / "one" / "turned.parquet", [row(i, "dog") for i in reversed(range(80))])
+    again = read_pairs([turned], holdout=5)
+
+    assert 5 < len(held) < 30
+    assert sorted([*held, *numbers_in(epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=1)))]) == list(range(80))
+    assert sorted(79 - again.held_out) == held
+
+
+def test_held_out_pictures_come_with_the_places_of_their_labels(shards: str) -> None:
+    pairs = read_pairs([shards], holdout=5)
+
+    assert pairs.labels == ("cat", "dog")
+    for pixels, places in pairs.held_out_batches(PREPROCESS, batch_size=4):
+        assert [int(picture[0, 0, 0]) % 2 for picture in pixels] == places.tolist()
+
+
+def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
+    for label, value in (("brown bear", 10), ("owl", 20)):
+        (tmp_path / "animals" / label).mkdir(parents=True)
+        (tmp_path / "animals" / label / "a.png").write_bytes(encoded(value))
+    (tmp_path / "animals" / "empty").mkdir()
+    notes: list[str] = []
+
+    (batch,) = epoch_of(read_pairs([str(tmp_path / "animals")], note=notes.append))
+
+    captions = dict(zip(numbers_in([batch]), batch.captions, strict=True))
+    assert captions == {10: "a photo of a brown bear.", 20: "a photo of a owl."}
+    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} passed over: no picture in it"]
+
+
+def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(7))
+    (tmp_path / "pairs.csv").write_text('path,caption\na.png,"a dog, running"\na.png,  \n', encoding="utf-8-sig")
+    notes: list[str] = []
+
+    (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
+
+    assert batch.captions == ("a dog, running",)
+    assert numbers_in([batch]) == [7]
+    assert notes == [f"{tmp_path / 'pairs.csv'}: 1 without a label or caption passed over, line 3 first"]
+
+
+def test_captions_name_the_label_its_synonyms_and_kinds_in_their_shares(tmp_path: Path) -> None:
+    words = {"synonyms": ["hound"], "kinds": ["pet", "animal"]}
+    pairs = read_pairs([write_shard(tmp_path / "a.parquet", [row(i, **words) for i in range(200)])])
+    spoken = [caption for epoch in range(5) for batch in epoch_of(pairs, epoch) for caption in batch.captions]
+    share = {name: sum(name in caption for caption in spoken) / 1000 for name in ("dog", "hound", "pet", "animal")}
+
+    assert share == pytest.approx({"dog": 0.6, "hound": 0.2, "pet": 0.1, "animal": 0.1}, abs=0.05)
+
+
+def test_captions_are_drawn_afresh_each_epoch_from_all_templates(tmp_path: Path) -> None:
+    drawing = replace(AS_IT_IS, prompts=read_templates(["a {}", "{c} at night", "the {label}"]), batch_size=50)
+    pairs = read_pairs([write_shard(tmp_path / "a.parquet", [row(i) for i in range(50)])])
+    (first,), (second,) = epoch_of(pairs, 0, drawing=drawing), epoch_of(pairs, 1, drawing=drawing)
+
+    assert set(first.captions) == {"a dog", "dog at night", "the dog"}
+    assert first.captions != second.captions
+
+
+def test_free_captions_are_used_as_they_are(tmp_path: Path) -> None:
+    free = ["Two boys {play}.", "a field"]
+    pairs = read_pairs([write_shard(tmp_path / "a.parquet", [row(i, "", captions=free) for i in range(20)])])
+
+    assert {caption for batch in epoch_of(pairs) for caption in batch.captions} == set(free)
+    assert pairs.labels == ()
+
+
+def positives_of(tmp_path: Path, rows: list[dict[str, Any]], **change: Any) -> np.ndarray:
+    """The positives of one batch, in the order of the rows."""
+    pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
+    (batch,) = epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=len(rows), **change))
+    order = np.argsort(numbers_in([batch]))
+    return batch.positives[np.ix_(order, order)].astype(int)
+
+
+def test_pairs_with_the_same_label_are_positives_of_each_other(tmp_path: Path) -> None:
+    positives = positives_of(tmp_path, [row(0, "dog"), row(1, "cat"), row(2, "dog")])
+
+    assert positives.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+def test_pairs_with_the_same_caption_are_positives_of_each_other(tmp_path: Path) -> None:
+    free = [["a field"], ["a road"], ["a field"]]
+    positives = positives_of(tmp_path, [row(i, "", captions=some) for i, some in enumerate(free)])
+
+    assert positives.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+def test_a_broader_word_is_true_of_other_labels_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    rows = [row(0, "dog", kinds=["animal"]), row(1, "cat"), row(2, "animal")]
+    words = {"kinds": 0.0}
+
+    assert positives_of(tmp_path, rows, **words).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    # The dog is an animal; that an animal is a dog is not said.
+    assert positives_of(tmp_path, rows, **words, kinds_are_true=True).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+
+
+def test_pictures_are_cropped_mirrored_and_tinted(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], (24, 24, 3))
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(ramp)).save(file, "PNG")
+    rows = [row(i, image={"bytes": file.getvalue(), "path": str(i)}) for i in range(40)]
+    pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
+
+    def lines(**change: Any) -> np.ndarray:
+        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, **change))
+        return np.concatenate([batch.pixels[:, :, 4] for batch in batches]).astype(int)  # (40, 3, 8)
+
+    assert len(np.unique(lines(), axis=0)) == 1
+    mirrored = lines(flip=True)
+    assert 8 < (mirrored[:, 0, 0] > mirrored[:, 0, -1]).sum() < 32
+    widths = np.ptp(lines(crop_scale=0.3)[:, 0], axis=1)
+    assert widths.min() < 0.75 * widths.max()
+    tinted = lines(colour=0.3)
+    assert len(np.unique(tinted[:, 0, 4])) > 10
+    assert (np.ptp(tinted[:, :, 4], axis=1) > 0).sum() > 30
+    assert np.abs(tinted.mean(axis=0) - lines().mean(axis=0)).max() < 25
+
+
+def test_a_whole_picture_is_not_cropped_whatever_its_shape(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 32, 3), np.uint8)
+    pixels[:, :4], pixels[:, -4:] = 100, 200
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    pairs = read_pairs([write_shard(tmp_path / "a.parquet", [row(0, image={"bytes": file.getvalue(), "path": "x"})])])
+    (batch,) = epoch_of(pairs)
+
+    assert (batch.pixels[0, 0, :, 0].mean(), batch.pixels[0, 0, :, -1].mean()) == pytest.approx((100, 200), abs=30)
+
+
+def test_an_unreadable_picture_is_one_line_and_all_others_stay(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(20)]
+    rows[3]["image"]["bytes"] = encoded(3)[:50]
+    rows[8]["image"]["bytes"] = None
+    notes: list[str] = []
+    shard = write_shard(tmp_path / "a.parquet", rows)
+    pairs = read_pairs([shard], note=notes.append)
+    both = [epoch_of(pairs, epoch) for epoch in (0, 0)]
+
+    assert sorted(numbers_in(both[0])) == [i for i in range(20) if i not in (3, 8)]
+    assert_same(*both)
+    assert len(notes) == 2
+    assert sorted(note.split(": ")[0] for note in notes) == [f"{shard}, row group 0, row {i}" for i in (3, 8)]
+
+
+def test_a_file_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(7))
+    (tmp_path / "pairs.csv").write_text("path,caption\na.png,one\ngone.png,two\n")
+    notes: list[str] = []
+    (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
+
+    assert batch.captions == ("one",)
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{tmp_path / 'gone.png'}: picture passed over: ")
+
+
+def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(8)]
+    rows[2]["label"] = rows[5]["label"] = None
+    rows[5]["captions"] = ["", "  "]
+    notes: list[str] = []
+    shard = write_shard(tmp_path / "a.parquet", rows)
+    pairs = read_pairs([shard], note=notes.append)
+
+    assert sorted(numbers_in(epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=6)))) == [0, 1, 3, 4, 6, 7]
+    assert notes == [f"{shard}: 2 without a label or caption passed over, row 2 first"]
+
+
+def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> None:
+    broken = Path(shards) / "0.parquet"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    notes: list[str] = []
+
+    assert sorted(numbers_in(epoch_of(read_pairs([shards], note=notes.append)))) == list(range(40, 80))
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{broken}: passed over: not a whole Parquet file: ")
+
+
+def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path) -> None:
+    rows = [row(i) for i in range(40)]
+    shard = write_shard(tmp_path / "a.parquet", rows)
+    column = pq.ParquetFile(shard).metadata.row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(Path(shard).read_bytes())
+    data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    Path(shard).write_bytes(data)
+    notes: list[str] = []
+    pairs = read_pairs([shard], note=notes.append)
+
+    assert sorted(numbers_in(epoch_of(pairs))) == [*range(10), *range(20, 40)]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{shard}, row group 1: cannot be read, its pairs are passed over: ")
+
+
+def test_a_shard_with_other_columns_is_one_line_that_names_them(shards: str) -> None:
+    other = Path(shards) / "other.parquet"
+    pq.write_table(pa.table({"url": ["http://x"], "label": ["dog"]}), other)
+    notes: list[str] = []
+    pairs = read_pairs([shards], note=notes.append)
+
+    assert len(pairs.train) == 80
+    assert notes == [f"{other}: passed over: needs the columns image.bytes and label or captions, has ['label', 'url']"]
+
+
+def test_other_data_have_another_digest(tmp_path: Path) -> None:
+    one = read_pairs([write_shard(tmp_path / "a.parquet", [row(0), row(1)])]).digest
+    moved = read_pairs([write_shard(tmp_path / "b.parquet", [row(0), row(1)])]).digest
+    other = read_pairs([write_shard(tmp_path / "c.parquet", [row(0), row(1, "cat")])]).digest
+
+    assert one == moved != other
+
+
+def test_inputs_that_are_no_data_are_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.csv").write_text("file,text\na,b\n")
+    (tmp_path / "latin.csv").write_bytes(b"path,caption\na,\xe9\n")
+    write_shard(tmp_path / "wordless.parquet", [row(0, "")])
+    for name, message in (
+        ("gone", "no such file or folder: "),
+        ("a.txt", "not training data; give .parquet files, a folder of class folders or a .csv file"),
+        ("empty", "no class folders and no .parquet files in it"),
+        ("a.csv", r"a\.csv:1: needs the header path,caption; not \['file', 'text'\]"),
+        ("latin.csv", "not a CSV file in UTF-8"),
+        ("wordless.parquet", "no usable pair; give pictures with labels or captions"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_pairs([str(tmp_path / name)])
+
+
+def test_a_holdout_of_everything_is_refused(shards: str) -> None:
+    with pytest.raises(InputError, match="--holdout 1: keeps all 80 pairs aside; use a larger number, or 0"):
+        read_pairs([shards], holdout=1)
+
+
+def test_data_without_one_readable_picture_end_the_run(tmp_path: Path) -> None:
+    rows = [row(i, image={"bytes": b"nonsense", "path": str(i)}) for i in range(3)]
+    pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
+
+    with pytest.raises(InputError, match="not one picture can be read"):
+        epoch_of(pairs)

@@ -1,0 +1,447 @@
+"""Training: the loss is the paper's, a killed run ends as an undisturbed one, and open_clip loads the result."""
+
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from zsclip.errors import InputError, ModelError, OutputError
+from zsclip.model import load_model
+from zsclip.train import (
+    CHECKPOINT_FILE,
+    WEIGHTS_FILE,
+    Evaluation,
+    Progress,
+    Recipe,
+    contrastive_loss,
+    learning_rate,
+    train,
+)
+from zsclip.weights import find_model
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+ARCHITECTURE = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+class Killed(BaseException):
+    """Stands for a power cut."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """Coloured pictures in class folders, and a recipe of 2 epochs of 4 steps for them."""
+    random = np.random.default_rng(0)
+    for colour, rgb in COLOURS.items():
+        folder = tmp_path / "toys" / colour
+        folder.mkdir(parents=True)
+        for number in range(10):
+            pixels = np.clip(random.normal(rgb, 40, (20, 20, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    arch = tmp_path / "arch.json"
+    arch.write_text(json.dumps({"model_cfg": ARCHITECTURE}))
+    return Recipe(
+        data=(str(tmp_path / "toys"),),
+        arch=str(arch),
+        epochs=2,
+        batch_size=8,
+        precision="fp32",
+        holdout=8,
+        colour=0.05,
+        weights="fp32",
+    )
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / WEIGHTS_FILE)
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def embeddings(count: int, seed: int) -> Tensor:
+    return F.normalize(torch.randn(count, 5, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def plain_loss(images: Tensor, texts: Tensor, positives: Tensor, scale: float) -> float:
+    """The loss as two plain loops over pairs."""
+    count = len(images)
+    total = 0.0
+    for i in range(count):
+        of_image = [scale * float(images[i] @ texts[j]) for j in range(count)]
+        of_text = [scale * float(images[j] @ texts[i]) for j in range(count)]
+        for logits, true in ((of_image, positives[i]), (of_text, positives[:, i])):
+            log_sum = math.log(sum(math.exp(logit) for logit in logits))
+            right = [logit - log_sum for logit, is_true in zip(logits, true, strict=True) if is_true]
+            total -= sum(right) / len(right)
+    return total / count / 2
+
+
+@pytest.mark.parametrize("groups", [[0, 1, 2, 3, 4, 5], [0, 0, 1, 2, 1, 1], [0, 0, 0, 0, 0, 0]])
+def test_the_loss_is_a_double_loop_over_pairs(groups: list[int]) -> None:
+    numbers = torch.tensor(groups)
+    positives = numbers[:, None] == numbers
+
+    loss = contrastive_loss(embeddings(6, 0), embeddings(6, 1), positives, torch.tensor(7.0))
+
+    assert loss.item() == pytest.approx(plain_loss(embeddings(6, 0), embeddings(6, 1), positives, 7.0), rel=1e-5)
+
+
+def test_the_loss_follows_a_text_that_is_true_of_a_picture_but_not_the_other_way_round() -> None:
+    positives = torch.eye(6, dtype=torch.bool)
+    positives[0, 3] = positives[0, 4] = positives[5, 3] = True
+
+    loss = contrastive_loss(embeddings(6, 0), embeddings(6, 1), positives, torch.tensor(7.0))
+
+    assert loss.item() == pytest.approx(plain_loss(embeddings(6, 0), embeddings(6, 1), positives, 7.0), rel=1e-5)
+
+
+def test_the_loss_is_that_of_open_clip_where_all_pairs_differ() -> None:
+    images, texts, scale = embeddings(9, 0), embeddings(9, 1), torch.tensor(20.0)
+
+    loss = contrastive_loss(images, texts, torch.eye(9, dtype=torch.bool), scale)
+
+    torch.testing.assert_close(loss, open_clip.ClipLoss()(images, texts, scale))
+
+
+def test_gradients_reach_the_temperature() -> None:
+    log_scale = torch.tensor(2.0, requires_grad=True)
+
+    contrastive_loss(embeddings(4, 0), embeddings(4, 1), torch.eye(4, dtype=torch.bool), log_scale.exp()).backward()
+
+    assert log_scale.grad is not None
+    assert log_scale.grad.item() != 0
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    recipe = Recipe(data=(), learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(step, 100, recipe) for step in range(100)]
+
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_a_few_steps_teach_colours(recipe: Recipe, tmp_path: Path) -> None:
+    events: list[Progress | Evaluation] = []
+
+    evaluations = train(replace(recipe, epochs=12, learning_rate=3e-3), tmp_path / "out", progress=events.append)
+
+    losses = [event.loss for event in events if isinstance(event, Progress)]
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    assert evaluations[-1].top1 >= 0.75
+    assert evaluations[-1] == events[-1]
+    assert evaluations[-1].labels == 4
+
+
+def logit_scales(recipe: Recipe, out: Path, start: float) -> list[float]:
+    """Train with a temperature that begins at 1 / start; give its inverse after each step."""
+    Path(recipe.arch or "").write_text(json.dumps({"model_cfg": ARCHITECTURE | {"init_logit_scale": math.log(start)}}))
+    scales: list[float] = []
+    train(recipe, out, progress=lambda event: scales.append(event.logit_scale) if isinstance(event, Progress) else None)
+    return scales
+
+
+def test_the_temperature_is_learnt(recipe: Recipe, tmp_path: Path) -> None:
+    assert len(set(logit_scales(recipe, tmp_path / "out", 20))) > 1
+
+
+def test_the_temperature_stops_at_one_hundredth(recipe: Recipe, tmp_path: Path) -> None:
+    assert max(logit_scales(recipe, tmp_path / "out", 200)) == pytest.approx(100)
+
+
+def test_the_average_of_the_weights_is_what_is_saved(recipe: Recipe, tmp_path: Path) -> None:
+    train(replace(recipe, average=0.9), tmp_path / "out")
+    kept = load_file(tmp_path / "out" / CHECKPOINT_FILE)
+    saved = weights(tmp_path / "out")
+
+    assert_same(saved, {name: kept[f"average.{name}"] for name in saved})
+    assert not torch.equal(saved["visual.conv1.weight"], kept["model.visual.conv1.weight"])
+
+
+def run_killed_at(kills: list[int], recipe: Recipe, out: Path, **arguments: Any) -> None:
+    """Train, cut off in the callback of these steps counted over all epochs, each time beginning anew."""
+    pending = list(kills)
+
+    def kill(event: Progress | Evaluation) -> None:
+        if isinstance(event, Progress) and pending and (event.epoch - 1) * event.steps + event.step == pending[0]:
+            pending.pop(0)
+            raise Killed
+
+    while pending:
+        with pytest.raises(Killed):
+            train(recipe, out, progress=kill, **arguments)
+    train(recipe, out, **arguments)
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0, 3600])
+@pytest.mark.parametrize("change", [{}, {"average": 0.9, "accumulate": 2}])
+def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(
+    recipe: Recipe, tmp_path: Path, checkpoint_seconds: float, change: dict[str, Any]
+) -> None:
+    recipe = replace(recipe, **change)
+    train(recipe, tmp_path / "whole")
+
+    run_killed_at([1, 3, 4, 5, 8], recipe, tmp_path / "killed", checkpoint_seconds=checkpoint_seconds)
+
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_convolutions_and_dropout_are_resumed_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
+    vision = {"image_size": 32, "timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear"}
+    architecture = ARCHITECTURE | {"vision_cfg": vision | {"timm_drop": 0.2}}
+    Path(recipe.arch or "").write_text(json.dumps({"model_cfg": architecture}))
+    train(recipe, tmp_path / "whole")
+
+    run_killed_at([3, 6], recipe, tmp_path / "killed", checkpoint_seconds=0)
+
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_a_finished_run_is_not_trained_further(recipe: Recipe, tmp_path: Path) -> None:
+    evaluations = train(recipe, tmp_path / "out")
+    before = weights(tmp_path / "out")
+    events: list[Progress | Evaluation] = []
+
+    assert train(recipe, tmp_path / "out", progress=events.append) == evaluations
+    assert events == []
+    assert_same(before, weights(tmp_path / "out"))
+
+
+def test_accumulated_parts_equal_the_whole_batch(recipe: Recipe, tmp_path: Path) -> None:
+    losses: dict[int, list[float]] = {}
+    for parts in (1, 4):
+        some = losses.setdefault(parts, [])
+        train(
+            replace(recipe, accumulate=parts),
+            tmp_path / str(parts),
+            progress=lambda event, some=some: some.append(event.loss) if isinstance(event, Progress) else None,
+        )
+
+    assert losses[4] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "out")
+
+    with pytest.raises(InputError, match=r"another recipe: learning-rate 0\.001 there, 0\.002 here; use another --out"):
+        train(replace(recipe, learning_rate=0.002), tmp_path / "out")
+
+
+def test_other_data_in_the_same_folder_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "out")
+    (tmp_path / "toys" / "red" / "1.png").unlink()
+
+    with pytest.raises(InputError, match="another recipe: data "):
+        train(recipe, tmp_path / "out")
+
+
+def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / CHECKPOINT_FILE).write_bytes(b"nonsense")
+
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors: not a checkpoint that can be read"):
+        train(recipe, tmp_path / "out")
+
+
+def test_ctrl_c_leaves_a_checkpoint_of_that_step(recipe: Recipe, tmp_path: Path) -> None:
+    def interrupt(event: Progress | Evaluation) -> None:
+        if isinstance(event, Progress) and (event.epoch, event.step) == (2, 2):
+            signal.raise_signal(signal.SIGINT)
+
+    train(recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "out", progress=interrupt)
+    events: list[Progress | Evaluation] = []
+    train(recipe, tmp_path / "out", progress=events.append)
+
+    assert isinstance(events[0], Progress)
+    assert (events[0].epoch, events[0].step) == (2, 3)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "out"))
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        train(recipe, out, checkpoint_seconds=0, progress=kill_at_step_three)
+    before = (out / CHECKPOINT_FILE).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OutputError, match=r"checkpoint\.safetensors: cannot be written: .*; free some space"):
+            train(recipe, out, checkpoint_seconds=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert (out / CHECKPOINT_FILE).read_bytes() == before
+    assert sorted(path.name for path in out.iterdir()) == [CHECKPOINT_FILE]
+    train(recipe, out)
+
+
+def kill_at_step_three(event: Progress | Evaluation) -> None:
+    if isinstance(event, Progress) and event.step == 3:
+        raise Killed
+
+
+def test_sigterm_ends_the_process_with_a_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from zsclip.train import *\n"
+        f"train({recipe!r}, Path({str(tmp_path / 'out')!r}), progress=lambda e: os.kill(os.getpid(), signal.SIGTERM))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
+
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert (tmp_path / "out" / CHECKPOINT_FILE).exists()
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+def test_the_result_loads_here_and_in_open_clip(recipe: Recipe, tmp_path: Path, dtype: str) -> None:
+    out = tmp_path / "out"
+    train(replace(recipe, weights=dtype, average=0.9), out)
+
+    ours = load_model(find_model(str(out)), "cpu", "fp32")
+    theirs = open_clip.create_model(f"local-dir:{out}").eval()
+
+    assert weights(out)["visual.conv1.weight"].dtype == {"fp16": torch.float16, "fp32": torch.float32}[dtype]
+    assert ours.logit_scale == pytest.approx(theirs.logit_scale.exp().item(), rel=1e-3)
+    texts = ["a photo of a red.", "white"]
+    tokens = open_clip.get_tokenizer(f"local-dir:{out}")(texts)
+    torch.testing.assert_close(ours.encode_text(texts), theirs.encode_text(tokens, normalize=True).detach())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (ours.spec.preprocess.mean, ours.spec.preprocess.std))
+    x = (torch.from_numpy(pixels) / 255 - mean) / std
+    torch.testing.assert_close(ours.encode_images(pixels), theirs.encode_image(x, normalize=True).detach())
+
+
+@pytest.mark.parametrize("kind", ["plain", "quick-gelu", "resnet", "siglip"])
+def test_a_model_is_trained_on_with_its_image_tower_locked(
+    recipe: Recipe, tmp_path: Path, tiny_model: Callable[[str], Path], kind: str
+) -> None:
+    if kind == "siglip":
+        pytest.importorskip("transformers")
+    before = weights(tiny_model(kind))
+    out = tmp_path / "out"
+
+    train(replace(recipe, arch=None, init=str(tiny_model(kind)), lock_image=True, epochs=1), out)
+
+    after = weights(out)
+    visual = [name for name in before if name.startswith("visual.")]
+    assert_same({name: before[name] for name in visual}, {name: after[name] for name in visual})
+    prefix = "" if "positional_embedding" in before else "text."
+    assert not torch.equal(before[f"{prefix}positional_embedding"], after["text.positional_embedding"])
+    theirs = open_clip.create_model(f"local-dir:{out}").eval()
+    tokens = open_clip.get_tokenizer(f"local-dir:{out}")(["a cat"])
+    ours = load_model(find_model(str(out)), "cpu", "fp32")
+    assert ours.logit_bias is None  # a softmax gives it no meaning
+    torch.testing.assert_close(
+        ours.encode_text(["a cat"]), theirs.encode_text(tokens, normalize=True).detach(), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_locked_text_tower_stays_as_it_is(recipe: Recipe, tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    change = {"init": str(tiny_model("custom-text")), "lock_text": True, "accumulate": 2, "epochs": 1}
+    before = weights(tiny_model("custom-text"))
+
+    train(replace(recipe, arch=None, **change), tmp_path / "out")
+
+    after = weights(tmp_path / "out")
+    assert [name for name in before if not torch.equal(before[name], after[name]) and name.startswith("text.")] == []
+    assert not torch.equal(before["visual.conv1.weight"], after["visual.conv1.weight"])
+
+
+def test_bf16_trains(recipe: Recipe, tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    train(
+        replace(recipe, precision="bf16"),
+        tmp_path / "out",
+        progress=lambda event: losses.append(event.loss) if isinstance(event, Progress) else None,
+    )
+
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_a_picture_that_cannot_be_read_costs_one_line_and_nothing_else(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "toys" / "red" / "3.png").write_bytes(b"\x89PNG nonsense")
+    notes: list[str] = []
+
+    train(recipe, tmp_path / "out", note=notes.append)
+
+    assert len(notes) == 1
+    assert "red/3.png: picture passed over: " in notes[0]
+
+
+def test_scalars_are_written_for_tensorboard(recipe: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(recipe, tmp_path / "out", log_dir=tmp_path / "log")
+
+    events = EventAccumulator(str(tmp_path / "log"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "learning rate", "logit scale", "held-out top-1"}
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
+
+
+def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"epoch 1, step \d: the loss is (nan|inf); use a smaller --learning-rate"):
+        train(replace(recipe, learning_rate=1e30, warmup=0, clip_norm=1e30), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arch": None}, "give either --arch"),
+        ({"init": "tiny"}, "give either --arch"),
+        ({"lock_image": True}, "an untrained tower would stay so"),
+        ({"epochs": 0}, "--epochs: 0 is not above 0"),
+        ({"batch_size": 1}, "--batch-size: needs at least two"),
+        ({"precision": "fp8"}, "--precision: 'fp8' is not one of fp32, bf16, fp16"),
+        ({"precision": "fp16"}, "--precision fp16: trains on CUDA only"),
+        ({"kinds": 1.5}, "--kinds: 1.5 is not between 0 and 1"),
+        ({"data": ("nowhere",)}, "no such file or folder: 'nowhere'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_anything_is_written(
+    recipe: Recipe, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(replace(recipe, **change), tmp_path / "out", device="cpu")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_architecture_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="--arch 'nothing': no such file, and open_clip has no architecture"):
+        train(replace(recipe, arch="nothing"), tmp_path / "out")

@@ -1,0 +1,138 @@
+"""What a training run has learnt so far, and the file it goes on from: safetensors, all else as its metadata."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zsclip.errors import InputError, OutputError
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Zero-shot accuracy on the pictures kept aside, among all labels of the data, after an epoch counted from 1."""
+
+    epoch: int
+    top1: float
+    images: int
+    labels: int
+
+
+@dataclass(eq=False)
+class Run:
+    """What a checkpoint holds: everything that changes while training, and the identity of what does not."""
+
+    identity: dict[str, Any]
+    model: Any  # an nn.Module with `visual`, `text` and `logit_scale`
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    average: dict[str, Tensor]
+    steps: int  # of an epoch
+    epoch: int = 0
+    step: int = 0
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Steps since the beginning."""
+        return self.epoch * self.steps + self.step
+
+
+@contextmanager
+def averaged(run: Run) -> Iterator[None]:
+    """Put the averaged weights, if there are any, into the model for a while."""
+    if not run.average:
+        yield
+        return
+    own = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.model.load_state_dict(run.average)
+    try:
+        yield
+    finally:
+        run.model.load_state_dict(own)
+
+
+def save_checkpoint(run: Run, path: Path) -> None:
+    """Write all that training needs to go on: weights, moments, average, and the place in the data.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is kept.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
+    for name, parameter in run.model.named_parameters():
+        if parameter in run.optimizer.state:
+            tensors |= {f"{moment}.{name}": run.optimizer.state[parameter][moment] for moment in (*_MOMENTS, "step")}
+    state = {
+        "identity": run.identity,
+        "epoch": run.epoch,
+        "step": run.step,
+        "scaler": run.scaler.state_dict(),
+        "evaluations": [asdict(evaluation) for evaluation in run.evaluations],
+    }
+    write_tensors(path, tensors, {"zsclip": json.dumps(state)})
+
+
+def resume(run: Run, path: Path) -> None:
+    """Go on from a checkpoint.
+
+    Raises:
+        InputError: it cannot be read, or is of another recipe.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads(file.metadata()["zsclip"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{path}: not a checkpoint that can be read: {e}; delete it to begin again") from e
+    there, here = state["identity"], run.identity
+    differing = [
+        f"{name.replace('_', '-')} {there.get(name)} there, {here.get(name)} here"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{path}: from another recipe: {', '.join(differing)}; use another --out, or delete it to begin again"
+        )
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    run.model.load_state_dict(under("model."))
+    for name, tensor in under("average.").items():
+        run.average[name].copy_(tensor)
+    steps = under("step.")
+    moments = {moment: under(f"{moment}.") for moment in _MOMENTS}
+    for name, parameter in run.model.named_parameters():
+        if name in steps:
+            # In the parameter's own memory layout, which the fused update relies on.
+            own = {moment: torch.empty_like(parameter).copy_(moments[moment][name]).detach() for moment in _MOMENTS}
+            run.optimizer.state[parameter] = own | {"step": steps[name].to(parameter.device)}
+    run.scaler.load_state_dict(state["scaler"])
+    run.epoch, run.step = state["epoch"], state["step"]
+    run.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all: what was there before survives a kill and a full disk."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, SafetensorError) as e:
+        with suppress(OSError):
+            part.unlink()
+        raise OutputError(f"{path}: cannot be written: {e}; free some space and run the same command again") from e

@@ -1,0 +1,440 @@
+"""Picture-caption pairs from Parquet shards, class folders and CSV, shuffled and augmented. No torch here.
+
+The stream keeps no random state: seed, epoch and step alone say which pairs a batch holds and how each is drawn.
+"""
+
+import csv
+import io
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from zsclip.decode import DEFAULT_MAX_PIXELS, Preprocess, fit, open_upright, set_up_pillow
+from zsclip.drawing import (
+    CAPTION_DRAWS,
+    PICTURE_DRAWS,
+    Drawing,
+    Names,
+    augmented,
+    draw_caption,
+    same_positives,
+    true_positives,
+)
+from zsclip.errors import InputError
+from zsclip.images import find_images
+
+MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures kept: all of a small data set, else a window of it
+LOOKAHEAD = 2  # batches being decoded while one is trained on
+_PICTURES_A_TASK = 32  # a future costs 20 us, a 64-px picture 500
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pairs to learn from.
+
+    pixels: (B, 3, H, W) uint8, its memory in the order B, H, W, 3; captions: B, row i is of picture i; positives:
+    (B, B) bool, whether caption j is known to be true of picture i.
+    """
+
+    pixels: NDArray[np.uint8]
+    captions: tuple[str, ...]
+    positives: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Pairs whose pictures are read together: a row group, or a folder's or a CSV's files.
+
+    first: the number of its first pair; size: bytes it takes in memory; read: gives encoded pictures or their paths.
+    """
+
+    where: str
+    first: int
+    size: int
+    read: Callable[[], Any]
+
+
+@dataclass(eq=False)
+class Pairs:
+    """All pairs of a data set: their words in memory, their pictures where they are until they are wanted.
+
+    Attributes:
+        names: by number of the pair; None where it has none and is passed over.
+        train, held_out: (N,) int64 numbers of the pairs to learn from, and of those kept aside.
+        labels: every label, sorted.
+        digest: of all ids and words: other data, other digest.
+    """
+
+    names: list[Names | None]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    labels: tuple[str, ...]
+    digest: str
+    note: Callable[[str], None]
+    memory_limit: int
+    _blocks: list[_Block]
+    _kept: dict[int, Sequence[Any]] = field(default_factory=dict)  # by block, the last used at the end
+    _unreadable: set[int] = field(default_factory=set)
+
+    def steps(self, batch_size: int) -> int:
+        """Count the batches of an epoch; pairs that fill no last batch wait for another epoch."""
+        return max(1, len(self.train) // batch_size)
+
+    def batches(self, drawing: Drawing, *, epoch: int, step: int = 0, threads: int = 1) -> Iterator[Batch]:
+        """Yield the batches of an epoch from a step on, decoded on threads a little ahead.
+
+        A picture that cannot be read is noted once and missing from its batch, so that all others stay in their place.
+
+        Raises:
+            InputError: a whole epoch has no picture that can be read.
+        """
+        order = self._order(drawing.seed, epoch)
+        parts = (
+            (place, order[place * drawing.batch_size : (place + 1) * drawing.batch_size])
+            for place in range(step, self.steps(drawing.batch_size))
+        )
+
+        def with_draws() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+            for place, numbers in parts:
+                random = np.random.default_rng((drawing.seed, epoch, place))
+                yield numbers, random.random((len(numbers), CAPTION_DRAWS + PICTURE_DRAWS))
+
+        def picture(image: Image.Image, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+            return augmented(image, draws[CAPTION_DRAWS:], drawing)
+
+        readable = step > 0
+        for numbers, draws, pixels in self._decoded(with_draws(), picture, drawing.preprocess.size, threads):
+            readable = readable or len(pixels) > 0
+            names = [self._names_of(number) for number in numbers]
+            drawn = [draw_caption(one, drawing, *row[:CAPTION_DRAWS]) for one, row in zip(names, draws, strict=True)]
+            captions = tuple(caption for caption, _ in drawn)
+            positives = same_positives(names, captions)
+            if drawing.kinds_are_true:
+                positives |= true_positives(names, [name for _, name in drawn])
+            yield Batch(pixels, captions, positives)
+        if not readable:
+            raise InputError("data: not one picture can be read; see the notes above for why")
+
+    def held_out_batches(
+        self, preprocess: Preprocess, *, batch_size: int, threads: int = 1
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Yield the labelled pictures kept aside as a model sees them in use, and the places of their labels.
+
+        Yields:
+            (B, 3, H, W) uint8, and (B,) int64 positions in `labels`.
+        """
+        places = {label: place for place, label in enumerate(self.labels)}
+        labelled = [number for number in self.held_out if self._names_of(number).label]
+        parts = (
+            (np.array(labelled[start : start + batch_size]), np.zeros((min(batch_size, len(labelled) - start), 0)))
+            for start in range(0, len(labelled), batch_size)
+        )
+
+        def picture(image: Image.Image, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+            return np.asarray(fit(image, preprocess).convert("RGB"))
+
+        for numbers, _, pixels in self._decoded(parts, picture, preprocess.size, threads):
+            yield pixels, np.array([places[self._names_of(number).label] for number in numbers], dtype=np.int64)
+
+    def _names_of(self, number: int) -> Names:
+        names = self.names[number]
+        assert names is not None
+        return names
+
+    def _order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Shuffle blocks into windows that fit in memory, and all pairs within a window. (N,) int64."""
+        random = np.random.default_rng((seed, epoch))
+        by_block = np.split(self.train, np.searchsorted(self.train, [block.first for block in self._blocks[1:]]))
+        windows: list[list[NDArray[np.int64]]] = []
+        filled = 0
+        everything_fits = sum(block.size for block in self._blocks) <= self.memory_limit
+        limit = self.memory_limit if everything_fits else self.memory_limit // 2  # two windows meet in a batch
+        for number in random.permutation(len(self._blocks)):
+            if not windows or filled + self._blocks[number].size > limit:
+                windows.append([])
+                filled = 0
+            windows[-1].append(by_block[number])
+            filled += self._blocks[number].size
+        return np.concatenate([random.permutation(np.concatenate(window)) for window in windows])
+
+    def _decoded(
+        self,
+        parts: Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]],
+        picture: Callable[[Image.Image, NDArray[np.float64]], NDArray[np.uint8]],
+        size: tuple[int, int],
+        threads: int,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]]:
+        """Decode parts of the data on threads, LOOKAHEAD parts ahead: numbers and draws of what is readable, pixels."""
+        set_up_pillow(DEFAULT_MAX_PIXELS)
+        firsts = np.array([block.first for block in self._blocks])
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-pairs")
+        Part = tuple[NDArray[np.int64], NDArray[np.float64], list[Future[list[NDArray[np.uint8] | str]]]]
+        ahead: deque[Part] = deque()
+
+        def start_next() -> None:
+            part = next(parts, None)
+            if part is None:
+                return
+            numbers, draws = part
+            pictures = [self._encoded(number, firsts) for number in numbers]
+            starts = range(0, len(numbers), _PICTURES_A_TASK)
+            tasks = [
+                pool.submit(_decode_some, pictures[i : i + _PICTURES_A_TASK], draws[i : i + _PICTURES_A_TASK], picture)
+                for i in starts
+            ]
+            ahead.append((numbers, draws, tasks))
+
+        try:
+            for _ in range(LOOKAHEAD):
+                start_next()
+            while ahead:
+                start_next()
+                numbers, draws, tasks = ahead.popleft()
+                outcomes = [outcome for task in tasks for outcome in task.result()]
+                good = np.array([not isinstance(outcome, str) for outcome in outcomes])
+                for number, outcome in zip(numbers, outcomes, strict=True):
+                    if isinstance(outcome, str) and outcome and number not in self._unreadable:
+                        self._unreadable.add(number)
+                        self.note(outcome)
+                rows = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+                pixels = np.stack(rows) if rows else np.empty((0, *size, 3), np.uint8)  # (B, H, W, 3)
+                yield numbers[good], draws[good], pixels.transpose(0, 3, 1, 2)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _encoded(self, number: int, firsts: NDArray[np.int64]) -> tuple[str, bytes | str | None]:
+        """Give where a picture is and its bytes or its path; None if its block, already noted, cannot be read."""
+        place = int(np.searchsorted(firsts, number, side="right")) - 1
+        block = self._blocks[place]
+        if place not in self._kept:
+            sizes = [self._blocks[kept].size for kept in self._kept]
+            while self._kept and sum(sizes) + block.size > self.memory_limit:
+                del self._kept[next(iter(self._kept))], sizes[0]
+            try:
+                self._kept[place] = block.read()
+            except Exception as e:  # pyarrow raises anything on damaged pages
+                self.note(f"{block.where}: cannot be read, its pairs are passed over: {_first_line(e)}")
+                self._kept[place] = ()
+        elif next(reversed(self._kept)) != place:
+            self._kept[place] = self._kept.pop(place)
+        pictures = self._kept[place]
+        row = int(number) - block.first
+        if row >= len(pictures):
+            return block.where, None
+        one = pictures[row]
+        if isinstance(one, str):
+            return one, one
+        return f"{block.where}, row {row}", one.as_py() or b""
+
+
+def read_pairs(
+    inputs: Sequence[str],
+    *,
+    holdout: int = 0,
+    note: Callable[[str], None] = lambda message: None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Pairs:
+    """Find and check all pairs; their words are read now, their pictures as they are wanted.
+
+    Args:
+        inputs: `.parquet` files or folders of them, folders of class folders, or `.csv` files.
+        holdout: keep every so-manieth pair aside, chosen by a hash of its id; 0 keeps none.
+        note: called with one line about each thing that is passed over, now and while pictures are read.
+        memory_limit: bytes of encoded pictures to keep in memory.
+
+    Raises:
+        InputError: an input does not exist or is nothing of the kind, or no pair can be used.
+    """
+    names: list[Names | None] = []
+    ids: list[str] = []
+    blocks: list[_Block] = []
+    known: dict[Names, Names] = {}  # 230,000 pictures share 600 labels: each is kept once
+    for text in inputs:
+        for where, size, some, read in _find_blocks(text, note):
+            blocks.append(_Block(where, len(names), size, read))
+            for identity, one in some:
+                ids.append(identity)
+                names.append(None if one is None else known.setdefault(one, one))
+    usable = np.array([number for number, one in enumerate(names) if one is not None], dtype=np.int64)
+    if not len(usable):
+        raise InputError(f"{', '.join(inputs) or 'data'}: no usable pair; give pictures with labels or captions")
+    aside = np.array([holdout > 0 and _hash(ids[number]) % holdout == 0 for number in usable], dtype=bool)
+    if aside.all():
+        raise InputError(f"--holdout {holdout}: keeps all {len(usable)} pairs aside; use a larger number, or 0")
+    total = blake2b(digest_size=16)
+    for identity, one in zip(ids, names, strict=True):
+        total.update(f"{identity}\0{one}\0".encode(errors="surrogateescape"))
+    return Pairs(
+        names=names,
+        train=usable[~aside],
+        held_out=usable[aside],
+        labels=tuple(sorted({one.label for one in known if one.label})),
+        digest=total.hexdigest(),
+        note=note,
+        memory_limit=memory_limit,
+        _blocks=blocks,
+    )
+
+
+_Found = tuple[str, int, list[tuple[str, Names | None]], Callable[[], Any]]  # where, bytes, ids and words, pictures
+
+
+def _find_blocks(text: str, note: Callable[[str], None]) -> Iterator[_Found]:
+    if not os.path.exists(text):
+        raise InputError(f"no such file or folder: {text!r}")
+    if os.path.isdir(text):
+        shards = [
+            os.path.join(folder, name)
+            for folder, _, files in os.walk(text)
+            for name in files
+            if name.endswith(".parquet") and not name.startswith(".")
+        ]
+        if shards:
+            for shard in sorted(shards):
+                yield from _parquet_blocks(shard, note)
+        else:
+            yield from _class_folders(text, note)
+    elif text.lower().endswith(".parquet"):
+        yield from _parquet_blocks(text, note)
+    elif text.lower().endswith(".csv"):
+        yield from _csv_block(text, note)
+    else:
+        raise InputError(f"{text!r}: not training data; give .parquet files, a folder of class folders or a .csv file")
+
+
+def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[_Found]:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as e:
+        raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
+
+    def pictures(group: int) -> Any:
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(group, columns=["image.bytes"]).column("image").combine_chunks().field("bytes")
+
+    wordless: list[int] = []
+    row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = set(file.schema_arrow.names)
+            leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
+            wanted = [name for name in ("label", "synonyms", "kinds", "captions") if name in columns]
+            if "image.bytes" not in leaves or not {"label", "captions"} & columns:
+                note(f"{path}: passed over: needs the columns image.bytes and label or captions, has {sorted(columns)}")
+                return
+            for group in range(file.metadata.num_row_groups):
+                try:
+                    ids = ["image.path"] if "image.path" in leaves else []
+                    table = file.read_row_group(group, columns=[*ids, *wanted])
+                    some = []
+                    for i, record in enumerate(table.to_pylist(), start=row):
+                        identity = (record.get("image") or {}).get("path") or f"{os.path.basename(path)}:{i}"
+                        some.append((identity, _names(record)))
+                        if some[-1][1] is None:
+                            wordless.append(i)
+                except Exception as e:  # pyarrow raises anything on damaged pages
+                    note(f"{path}, row group {group}: passed over: {_first_line(e)}")
+                else:
+                    about = file.metadata.row_group(group)
+                    size = about.column(leaves.index("image.bytes")).total_uncompressed_size
+                    yield f"{path}, row group {group}", size, some, partial(pictures, group)
+                row += file.metadata.row_group(group).num_rows
+    except Exception as e:
+        note(f"{path}: passed over: not a whole Parquet file: {_first_line(e)}")
+    _note_wordless(path, wordless, "row", note)
+
+
+def _names(record: dict[str, Any]) -> Names | None:
+    """Make the words of a row, None if there are none; what is not a text counts as absent."""
+
+    def texts(value: Any) -> tuple[str, ...]:
+        return tuple(one.strip() for one in value or () if isinstance(one, str) and one.strip())
+
+    label = texts([record.get("label")])
+    captions = texts(record.get("captions"))
+    if not label and not captions:
+        return None
+    return Names("".join(label), texts(record.get("synonyms")), texts(record.get("kinds")), captions)
+
+
+def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[_Found]:
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if not folders:
+        raise InputError(f"{root!r}: no class folders and no .parquet files in it; make one folder a label")
+    for label in folders:
+        paths = list(find_images([os.path.join(root, label)], note=note))
+        if not paths or not label.isprintable():
+            why = "no picture in it" if not paths else "its name is not a text"
+            note(f"{os.path.join(root, label)!r} passed over: {why}")
+            continue
+        some: list[tuple[str, Names | None]] = [(os.path.relpath(path, root), Names(label)) for path in paths]
+        yield f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths)
+
+
+def _csv_block(path: str, note: Callable[[str], None]) -> Iterator[_Found]:
+    folder = os.path.dirname(path)
+    paths: list[str] = []
+    some: list[tuple[str, Names | None]] = []
+    wordless: list[int] = []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not {"path", "caption"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path}:1: needs the header path,caption; not {reader.fieldnames or []}")
+            for record in reader:
+                caption = (record["caption"] or "").strip()
+                paths.append(os.path.join(folder, record["path"]))
+                some.append((record["path"], Names("", captions=(caption,)) if caption else None))
+                if not caption:
+                    wordless.append(reader.line_num)
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read: {e.strerror}") from e
+    except (csv.Error, UnicodeDecodeError) as e:
+        raise InputError(f"{path}: not a CSV file in UTF-8: {e}; save it as one") from e
+    _note_wordless(path, wordless, "line", note)
+    yield path, sum(map(len, paths)), some, partial(list, paths)
+
+
+def _note_wordless(path: str, places: list[int], unit: str, note: Callable[[str], None]) -> None:
+    if places:
+        note(f"{path}: {len(places)} without a label or caption passed over, {unit} {places[0]} first")
+
+
+def _decode_some(
+    pictures: Sequence[tuple[str, bytes | str | None]],
+    draws: NDArray[np.float64],
+    picture: Callable[[Image.Image, NDArray[np.float64]], NDArray[np.uint8]],
+) -> list[NDArray[np.uint8] | str]:
+    """Decode pictures to (H, W, 3) uint8, or tell in one line why not; an empty line where that was told before."""
+    outcomes: list[NDArray[np.uint8] | str] = []
+    for (where, encoded), row in zip(pictures, draws, strict=True):
+        try:
+            if encoded is None:
+                outcomes.append("")
+                continue
+            with io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file:
+                image = open_upright(file)
+            outcomes.append(picture(image, row))
+        except UnidentifiedImageError:
+            outcomes.append(f"{where}: picture passed over: damaged, or not a picture of a kind that is read")
+        except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
+            outcomes.append(f"{where}: picture passed over: {_first_line(e)}")
+    return outcomes
+
+
+def _hash(identity: str) -> int:
+    return int.from_bytes(blake2b(identity.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
+
+
+def _first_line(e: BaseException) -> str:
+    lines = str(e).strip().splitlines()
+    return lines[0][:200] if lines else type(e).__name__

@@ -1,0 +1,464 @@
+"""Contrastive training of a small CLIP: one loop that can be killed at any moment and goes on where it was."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsclip.batches import available_cpus
+from zsclip.cache import fingerprint
+from zsclip.checkpoint import Evaluation, Run, averaged, resume, save_checkpoint, write_tensors
+from zsclip.classifier import class_embeddings
+from zsclip.drawing import Drawing
+from zsclip.errors import InputError, ModelError, OutputError
+from zsclip.labels import Label
+from zsclip.model import encode_ids, first_output, load_tokenizer, new_model, used_lengths
+from zsclip.pairs import Batch, Pairs, read_pairs
+from zsclip.prompts import expand, read_prompts
+from zsclip.weights import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5: more is unstable
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what is learnt; a checkpoint goes on only with the recipe it was begun with.
+
+    data: Parquet shards, class folders, CSV files; holdout: keep every so-manieth pair aside to measure on.
+    arch: a JSON file with a `model_cfg` or open_clip's name of an architecture, to begin from nothing; init: a model
+    to begin from instead. lock_image, lock_text: leave that tower as it is.
+    batch_size: pairs that are compared with each other; accumulate: parts it is encoded in, to save memory.
+    warmup: share of all steps until the full learning rate, which then falls along a cosine.
+    precision: fp32, bf16 or fp16 (CUDA only); average: how much of the running average of the weights a step keeps,
+    such as 0.999, 0 for none; what is saved and measured is the average.
+    prompts, synonyms, kinds, kinds_are_true, crop_scale, flip, colour: see `pairs.Drawing`.
+    weights: fp16 or fp32, of the saved model.
+    """
+
+    data: tuple[str, ...]
+    arch: str | None = None
+    init: str | None = None
+    lock_image: bool = False
+    lock_text: bool = False
+    epochs: int = 10
+    batch_size: int = 256
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    beta2: float = 0.98
+    warmup: float = 0.05
+    clip_norm: float = 1.0
+    precision: str = "bf16"
+    average: float = 0.0
+    prompts: str = "general"
+    synonyms: float = 0.2
+    kinds: float = 0.2
+    kinds_are_true: bool = False
+    crop_scale: float = 0.35
+    flip: bool = True
+    colour: float = 0.2
+    holdout: int = 50
+    seed: int = 0
+    weights: str = "fp16"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step done. step: of `steps` in the epoch, both from 1; seconds_left: of training, without evaluations."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    logit_scale: float
+    images_per_second: float
+    seconds_left: float
+
+
+def contrastive_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, positives: Tensor, logit_scale: Tensor
+) -> Tensor:
+    """Compare every picture with every text, and ask for the true ones.
+
+    Figure 3 of Radford et al. 2021 (CLIP), with a row's target spread evenly over all its positives as in Yang et al.
+    2022 (UniCL). Where each pair is its own only positive this is plain CLIP.
+
+    Args:
+        image_embeddings: (B, D) float32, rows of length 1.
+        text_embeddings: (B, D) float32, rows of length 1; row i belongs to image i.
+        positives: (B, B) bool, whether text j is true of image i; the diagonal is true.
+        logit_scale: () the multiplier, already exponentiated.
+
+    Returns:
+        () the mean of the two cross-entropies.
+    """
+    logits = logit_scale * image_embeddings @ text_embeddings.T  # (B, B)
+    targets = positives.to(logits.dtype)
+    image_loss = F.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True))
+    text_loss = F.cross_entropy(logits.T, targets.T / targets.T.sum(dim=1, keepdim=True))
+    return (image_loss + text_loss) / 2
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Give the learning rate of a step, counted from 0 over all epochs: linear warm-up, then a cosine to 0."""
+    warmup = round(recipe.warmup * steps)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    return recipe.learning_rate * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    log_dir: Path | None = None,
+    checkpoint_seconds: float = 180,
+    progress: Callable[[Progress | Evaluation], None] = lambda event: None,
+    note: Callable[[str], None] = lambda message: None,
+) -> list[Evaluation]:
+    """Train a model, or go on with the training that `out` holds the checkpoint of, and save it in `out`.
+
+    Args:
+        device: "auto" takes CUDA, then the CPU. threads: for decoding, not part of the recipe, nor is the device.
+        log_dir: where to write TensorBoard scalars.
+        progress: told of every step and every evaluation; an exception it raises ends the run at once.
+        note: called with one line about each thing that is passed over.
+
+    Raises:
+        InputError: the recipe or the data are wrong, or `out` holds a checkpoint of another recipe.
+        ModelError: the model to begin from cannot be had, or training diverged.
+        OutputError: the disk is full; the checkpoint before is kept.
+    """
+    _check(recipe)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if recipe.precision == "fp16" and not device.startswith("cuda"):
+        raise InputError("--precision fp16: trains on CUDA only; use bf16 or fp32")
+    threads = threads or available_cpus()
+    prompts = read_prompts(recipe.prompts)
+    spec = find_architecture(recipe.arch) if recipe.arch is not None else find_model(recipe.init or "")
+    pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
+    drawing = Drawing(
+        prompts, spec.preprocess, recipe.batch_size, recipe.seed, recipe.kinds, recipe.synonyms, recipe.kinds_are_true,
+        recipe.crop_scale, recipe.flip, recipe.colour,
+    )  # fmt: skip
+    identity = asdict(recipe) | {
+        "data": pairs.digest,
+        "prompts": fingerprint(prompts.templates, {key: list(own) for key, own in prompts.prompts.items()}),
+        "model": fingerprint(spec.architecture, spec.digest),
+    }
+    for name in ("arch", "init"):  # the same model may lie in another place
+        del identity[name]
+    _make_folder(out)
+    checkpoint = out / CHECKPOINT_FILE
+    run = _begin(recipe, spec, identity, pairs.steps(recipe.batch_size), device)
+    if checkpoint.exists():
+        resume(run, checkpoint)
+    encoder = _Encoder(run.model, spec, device, recipe.precision)
+    with _open_log(log_dir, run.done) as log, _held_signals() as held:
+        saved = time.monotonic()
+        while run.epoch < recipe.epochs:
+            _set_training(run.model, recipe)
+            clock = deque([(time.monotonic(), 0)], maxlen=50)
+            for batch in pairs.batches(drawing, epoch=run.epoch, step=run.step, threads=threads):
+                rate = learning_rate(run.done, recipe.epochs * run.steps, recipe)
+                loss = _train_step(run, encoder, batch, rate, recipe)
+                run.step += 1
+                clock.append((time.monotonic(), clock[-1][1] + len(batch.captions)))
+                event = _progress(run, loss, rate, clock, recipe)
+                log(run.done, {"loss": loss, "learning rate": rate, "logit scale": event.logit_scale})
+                progress(event)
+                is_due = bool(held) or time.monotonic() - saved >= checkpoint_seconds
+                if is_due and run.step < run.steps:  # the end of the epoch, with its evaluation, has its own
+                    save_checkpoint(run, checkpoint)
+                    saved = time.monotonic()
+                    _let_go(held)
+            evaluation = _evaluate(run, encoder, pairs, spec, threads)
+            run.epoch, run.step = run.epoch + 1, 0
+            if evaluation is not None:
+                run.evaluations.append(evaluation)
+                log(run.done, {"held-out top-1": evaluation.top1})
+            save_checkpoint(run, checkpoint)
+            saved = time.monotonic()
+            if evaluation is not None:
+                progress(evaluation)
+            _let_go(held)
+        _write_model(run, spec, out, recipe.weights)
+    return run.evaluations
+
+
+def _check(recipe: Recipe) -> None:
+    if (recipe.arch is None) == (recipe.init is None):
+        raise InputError("train: give either --arch, to begin from nothing, or --init, a model to begin from")
+    if recipe.init is None and (recipe.lock_image or recipe.lock_text):
+        raise InputError("--lock-image, --lock-text: an untrained tower would stay so; give --init MODEL")
+    if recipe.lock_image and recipe.lock_text:
+        raise InputError("--lock-image, --lock-text: nothing is left to train; lock one of the two")
+    for name, choices in (("precision", ("fp32", "bf16", "fp16")), ("weights", ("fp16", "fp32"))):
+        if getattr(recipe, name) not in choices:
+            raise InputError(f"--{name}: {getattr(recipe, name)!r} is not one of {', '.join(choices)}")
+    for name in ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm"):
+        if not getattr(recipe, name) > 0:
+            raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not above 0")
+    for name in ("warmup", "average", "synonyms", "kinds", "crop_scale", "colour", "beta2"):
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not between 0 and 1")
+    if recipe.batch_size < 2 or recipe.accumulate > recipe.batch_size:
+        raise InputError("--batch-size: needs at least two pairs to compare, and one for each --accumulate part")
+
+
+def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe: Recipe) -> float:
+    """Learn from one batch; give its loss.
+
+    With `accumulate` the batch is encoded in parts, once without gradients to compare all pairs with all, and once
+    more for the gradient of each part (Gao et al. 2021, GradCache): every pair has the negatives of the whole batch.
+    Only batch normalisation notices, which sees the parts one by one.
+    """
+    if len(batch.captions) < 2:  # its pictures cannot be read
+        return math.nan
+    seed = np.random.SeedSequence((recipe.seed, run.epoch, run.step)).generate_state(1, np.uint32).item()
+    parts = [part for part in np.array_split(np.arange(len(batch.captions)), recipe.accumulate) if len(part)]
+
+    def encode_part(number: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(seed + number)  # dropout depends on the place in the data alone: nothing to checkpoint
+        rows = slice(parts[number][0], parts[number][-1] + 1)
+        return encoder.images(batch.pixels[rows]), encoder.texts(batch.captions[rows])
+
+    positives = torch.from_numpy(batch.positives).to(encoder.device)  # (B, B)
+    log_scale = run.model.logit_scale
+    run.optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad() if len(parts) > 1 else nullcontext():
+        embeddings = [encode_part(number) for number in range(len(parts))]
+    images, texts = (torch.cat(side) for side in zip(*embeddings, strict=True))  # (B, D) each
+    if len(parts) > 1:
+        images.requires_grad_()
+        texts.requires_grad_()
+    loss = contrastive_loss(images, texts, positives, log_scale.exp())
+    if not loss.isfinite():
+        where = f"epoch {run.epoch + 1}, step {run.step + 1}"
+        raise ModelError(f"{where}: the loss is {loss.item()}; use a smaller --learning-rate or --precision fp32")
+    run.scaler.scale(loss).backward()
+    if len(parts) > 1:
+        assert images.grad is not None
+        assert texts.grad is not None
+        for number, rows in enumerate(parts):
+            gradients = (images.grad[rows], texts.grad[rows])
+            trained = [pair for pair in zip(encode_part(number), gradients, strict=True) if pair[0].requires_grad]
+            torch.autograd.backward([side for side, _ in trained], [gradient for _, gradient in trained])
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    run.scaler.unscale_(run.optimizer)
+    nn.utils.clip_grad_norm_([p for group in run.optimizer.param_groups for p in group["params"]], recipe.clip_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    with torch.no_grad():
+        log_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
+    if run.average:
+        _update_average(run, recipe)
+    return loss.item()
+
+
+def _update_average(run: Run, recipe: Recipe) -> None:
+    keep = min(recipe.average, (1 + run.done) / (10 + run.done))  # else the untrained beginning stays in it for long
+    own = run.model.state_dict()
+    for name, average in run.average.items():
+        if average.is_floating_point():
+            average.lerp_(own[name], 1 - keep)
+        else:
+            average.copy_(own[name])
+
+
+def _progress(run: Run, loss: float, rate: float, clock: deque[tuple[float, int]], recipe: Recipe) -> Progress:
+    (begun, before), (now, images) = clock[0], clock[-1]
+    seconds_a_step = (now - begun) / (len(clock) - 1)
+    return Progress(
+        epoch=run.epoch + 1,
+        step=run.step,
+        steps=run.steps,
+        loss=loss,
+        learning_rate=rate,
+        logit_scale=run.model.logit_scale.exp().item(),
+        images_per_second=(images - before) / max(now - begun, 1e-9),
+        seconds_left=seconds_a_step * (recipe.epochs * run.steps - run.done),
+    )
+
+
+class _Encoder:
+    """Pixels and captions -> rows of length 1, with gradients."""
+
+    def __init__(self, model: Any, spec: ModelSpec, device: str, precision: str) -> None:
+        self.model = model
+        self.device = device
+        self.precision = precision
+        self._mean = torch.tensor(spec.preprocess.mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(spec.preprocess.std, device=device).view(3, 1, 1)
+        tokenizer = load_tokenizer(spec)
+        # Captions come again and again, and are cleaned in slow Python each time.
+        self._ids = lru_cache(maxsize=100_000)(lambda caption: tokenizer([caption])[0])
+
+    def images(self, pixels: np.ndarray) -> Tensor:
+        """Encode (B, 3, H, W) uint8. (B, D) float32, rows of length 1."""
+        x = (torch.from_numpy(pixels).to(self.device).float() / 255 - self._mean) / self._std  # (B, 3, H, W)
+        with self._autocast():
+            features = first_output(self.model.visual(x))
+        return F.normalize(features.float(), dim=-1)
+
+    def texts(self, captions: Sequence[str]) -> Tensor:
+        """Encode B captions, no longer than the longest of them needs. (B, D) float32, rows of length 1."""
+        ids = torch.stack([self._ids(caption) for caption in captions])  # (B, context_length)
+        ids = ids[:, : int(used_lengths(self.model.text, ids).max())]
+        with self._autocast():
+            features = encode_ids(self.model.text, ids.to(self.device))
+        return F.normalize(features.float(), dim=-1)
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.device.partition(":")[0]
+        return torch.autocast(kind, _DTYPES[self.precision], enabled=self.precision != "fp32")
+
+
+@torch.no_grad()
+def _evaluate(run: Run, encoder: _Encoder, pairs: Pairs, spec: ModelSpec, threads: int) -> Evaluation | None:
+    if not len(pairs.held_out) or len(pairs.labels) < 2:
+        return None
+    prompts = expand([Label(label) for label in pairs.labels], read_prompts("photo"))
+    flat = [prompt for some in prompts for prompt in some]
+    right = images = 0
+    with averaged(run):
+        run.model.eval()
+        starts = range(0, len(flat), _EVALUATION_BATCH)
+        embeddings = torch.cat([encoder.texts(flat[start : start + _EVALUATION_BATCH]) for start in starts])
+        classes = class_embeddings(embeddings, [len(some) for some in prompts])  # (C, D)
+        for pixels, places in pairs.held_out_batches(spec.preprocess, batch_size=_EVALUATION_BATCH, threads=threads):
+            if len(pixels):
+                answers = (encoder.images(pixels) @ classes.T).argmax(dim=1).cpu()
+                right += int((answers == torch.from_numpy(places)).sum())
+                images += len(places)
+    return Evaluation(run.epoch + 1, right / images, images, len(pairs.labels)) if images else None
+
+
+def _begin(recipe: Recipe, spec: ModelSpec, identity: dict[str, Any], steps: int, device: str) -> Run:
+    torch.manual_seed(recipe.seed)
+    model: Any = new_model(spec)
+    model.visual.requires_grad_(not recipe.lock_image)
+    model.text.requires_grad_(not recipe.lock_text)
+    model.to(device)
+    model.visual.to(memory_format=torch.channels_last)  # convolutions are 1.5-2x faster so, others do not mind
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},  # gains, biases, temperature
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), eps=1e-6, fused=True)
+    scaler = torch.amp.GradScaler(device.partition(":")[0], enabled=recipe.precision == "fp16")
+    average = {name: tensor.clone() for name, tensor in model.state_dict().items()} if recipe.average else {}
+    return Run(identity, model, optimizer, scaler, average, steps)
+
+
+def _set_training(model: Any, recipe: Recipe) -> None:
+    """Switch to training; a locked tower keeps the batch statistics and the absence of dropout it is used with."""
+    model.train()
+    model.visual.train(not recipe.lock_image)
+    model.text.train(not recipe.lock_text)
+
+
+def _write_model(run: Run, spec: ModelSpec, out: Path, dtype: str) -> None:
+    """Save as a folder that open_clip and `find_model` load."""
+    # Always in the form with a `text.` prefix. A softmax loss gives a bias no meaning.
+    left_out = ("custom_text", "init_logit_bias", "nonscalar_logit_scale")
+    architecture = {key: value for key, value in spec.architecture.items() if key not in left_out}
+    preprocess = {
+        key: value
+        for key, value in asdict(spec.preprocess).items()
+        if key != "size"  # the tower's own counts
+    }
+    config = {"model_cfg": architecture | {"custom_text": True}, "preprocess_cfg": preprocess}
+    with averaged(run):
+        tensors = {
+            name: tensor.to(_DTYPES[dtype]) if tensor.is_floating_point() else tensor
+            for name, tensor in run.model.state_dict().items()
+        }
+        write_tensors(out / WEIGHTS_FILE, tensors, {"format": "pt"})
+    try:
+        if spec.tokenizer.name is not None:
+            for name in TOKENIZER_FILES:
+                with suppress(FileNotFoundError, shutil.SameFileError):
+                    shutil.copyfile(Path(tokenizer_folder(spec)) / name, out / name)
+        part = out / f"{CONFIG_FILE}.part"
+        part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        os.replace(part, out / CONFIG_FILE)
+    except OSError as e:
+        raise OutputError(f"{out}: cannot be written: {e.strerror}; free some space and run again") from e
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputError(f"{out}: cannot be made a folder: {(e.strerror or str(e)).lower()}") from e
+
+
+@contextmanager
+def _open_log(log_dir: Path | None, done: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    if log_dir is None:
+        yield lambda step, scalars: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as e:
+        raise InputError("--log-dir: needs TensorBoard: pip install 'zsclip[train]'") from e
+    with SummaryWriter(str(log_dir), purge_step=done + 1) as writer:
+
+        def log(step: int, scalars: dict[str, float]) -> None:
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
+
+        yield log
+
+
+@contextmanager
+def _held_signals() -> Iterator[list[int]]:
+    """Hold back the first Ctrl-C or SIGTERM until the weights are whole; a second one acts at once."""
+    held: list[int] = []
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hold(number: int, frame: object) -> None:
+        held.append(number)
+        restore()
+
+    with suppress(ValueError):  # not in the main thread, where signals are not ours
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, hold)
+    try:
+        yield held
+    finally:
+        restore()
+    _let_go(held)
+
+
+def _let_go(held: list[int]) -> None:
+    if held:
+        signal.raise_signal(held.pop())
