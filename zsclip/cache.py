@@ -61,7 +61,7 @@ def read_rows(kind: str, keys: Iterable[str]) -> dict[str, bytes]:
 
 def write_rows(kind: str, rows: Mapping[str, bytes]) -> None:
     """Keep values by key, all or none; a file that is not ours any more is started afresh."""
-    for _attempt in range(2):
+    for _attempt in range(3):
         try:
             _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the keys know where the pictures are
             with closing(sqlite3.connect(_path(), timeout=10)) as connection, connection:
@@ -75,10 +75,11 @@ def write_rows(kind: str, rows: Mapping[str, bytes]) -> None:
                     [(kind, key, _digest(key, value), value) for key, value in rows.items()],
                 )
             return
-        except (OSError, sqlite3.Error) as e:
-            other_schema = "column" in str(e)
-            if isinstance(e, OSError | sqlite3.OperationalError) and not other_schema:
-                return  # read-only, full, locked, on a file system without locks
+        except OSError:
+            return
+        except sqlite3.Error as e:
+            if isinstance(e, sqlite3.OperationalError) and "column" not in str(e):
+                continue  # read-only or full, where the next try says so at once; or another process is just making it
             with suppress(OSError):  # not a database, a damaged one, or not of our making
                 clear()
 
