@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint fmt check bench
+.PHONY: help install demo test lint fmt check bench
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,10 +21,7 @@ demo: install  ## Classify pictures with a small model, as table and as JSONL.
 	$(BIN)/python tests/demo.py
 
 test: install  ## Run the tests.
-	$(BIN)/python -m pytest -m "not slow and not gpu"
-
-test-slow: install  ## Run the tests that take minutes.
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "not gpu"
 
 lint: install  ## Check style and types.
 	$(BIN)/ruff check .
