@@ -1,6 +1,5 @@
 import json
 import os
-import select
 import subprocess
 import sys
 import textwrap
@@ -162,25 +161,29 @@ def test_an_error_of_the_run_itself_is_not_blamed_on_the_output(tmp_path: Path) 
 
 
 def test_a_signal_in_the_middle_of_a_write_repeats_nothing(tmp_path: Path) -> None:
-    """The reader sleeps until the pipe is full and the signal has come, then takes all there is."""
+    """The reader takes nothing until the pipe is full and the signal has come, then all there is."""
     code = """
         import os, signal, sys, threading
         from zsclip.output import open_output
         from zsclip.results import Skipped
         from zsclip.sinks import write_jsonl
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGTERM, lambda *_: (print("came", file=sys.stderr, flush=True), sys.exit(143)))
         rows = [[Skipped(f"{i:06}", "missing", "x" * 90) for i in range(256)]] * 99
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with open_output(None) as out:
             write_jsonl(rows, out)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
-    select.select([], [], [], 1.0)
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"came\n"
 
     lines = process.stdout.read().split(b"\n")
 
     process.stdout.close()
+    process.stderr.close()
     assert process.wait() == 143
     names = [json.loads(line)["file_name"] for line in lines[:-1]]
     assert names == [f"{i % 256:06}" for i in range(len(names))]
