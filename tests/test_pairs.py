@@ -1,6 +1,7 @@
 """Pairs: found, checked, shuffled and drawn anew each epoch, and the same again from any step."""
 
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -367,3 +368,10 @@ def test_data_without_one_readable_picture_end_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="not one picture can be read"):
         epoch_of(pairs)
+
+
+def test_without_pyarrow_the_extra_is_named(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)  # as Python marks what cannot be imported
+
+    with pytest.raises(InputError, match=r"0\.parquet: reading Parquet needs pyarrow: pip install 'zsclip\[parquet\]'"):
+        read_pairs([shards])

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from zsclip.train import (
     learning_rate,
     train,
 )
-from zsclip.weights import find_model
+from zsclip.weights import find_architecture, find_model
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 ARCHITECTURE = {
@@ -427,6 +428,7 @@ def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> No
         ({"lock_image": True}, "an untrained tower would stay so"),
         ({"epochs": 0}, "--epochs: 0 is not above 0"),
         ({"batch_size": 1}, "--batch-size: needs at least two"),
+        ({"weight_decay": -0.1}, "--weight-decay: -0.1 is below 0"),
         ({"precision": "fp8"}, "--precision: 'fp8' is not one of fp32, bf16, fp16"),
         ({"precision": "fp16"}, "--precision fp16: trains on CUDA only"),
         ({"kinds": 1.5}, "--kinds: 1.5 is not between 0 and 1"),
@@ -445,3 +447,41 @@ def test_a_wrong_recipe_is_refused_before_anything_is_written(
 def test_an_unknown_architecture_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--arch 'nothing': no such file, and open_clip has no architecture"):
         train(replace(recipe, arch="nothing"), tmp_path / "out")
+
+
+def test_an_architecture_that_cannot_be_built_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    odd = ARCHITECTURE | {"vision_cfg": {**ARCHITECTURE["vision_cfg"], "width": 33}}
+    Path(recipe.arch or "").write_text(json.dumps({"model_cfg": odd}))
+
+    with pytest.raises(ModelError, match=r"arch\.json: cannot be built: .*; compare its 'model_cfg'"):
+        train(recipe, tmp_path / "out")
+
+
+def test_the_tokenizer_of_an_architecture_may_be_fetched() -> None:
+    assert not find_architecture("ViT-B-16-SigLIP").offline
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_read(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="--device cuda:99: this torch finds no such device"):
+        train(replace(recipe, data=("nowhere",)), tmp_path / "out", device="cuda:99")
+
+
+def test_a_log_folder_that_cannot_be_made_is_an_output_error(recipe: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    (tmp_path / "log").write_text("a file")
+
+    with pytest.raises(OutputError, match=r"--log-dir .*log: cannot be written: file exists; use another"):
+        train(recipe, tmp_path / "out", log_dir=tmp_path / "log")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
+def test_a_log_that_can_no_longer_be_written_is_an_output_error(recipe: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+
+    with pytest.raises(OutputError, match=r"--log-dir .*log: cannot be written: no such file or directory"):
+        train(
+            recipe,
+            tmp_path / "out",
+            log_dir=tmp_path / "log",
+            progress=lambda event: shutil.rmtree(tmp_path / "log", ignore_errors=True),
+        )

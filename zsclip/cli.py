@@ -231,6 +231,7 @@ def train(
 
         zsclip train pictures/ --init base --lock-text --out my-model
     """
+    _set_environment(offline=False, quiet=quiet)
     _check_device(device)
     from zsclip.train import Recipe
     from zsclip.train import train as run_training

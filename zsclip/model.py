@@ -196,13 +196,22 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto") -
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    check_device(device)
+    if precision == "auto":
+        precision = "fp16" if device.startswith("cuda") else "fp32"
+    return ClipModel(spec, device, precision)
+
+
+def check_device(device: str) -> None:
+    """Look whether a device, "cpu", "cuda", "cuda:1" or "mps", is there.
+
+    Raises:
+        ModelError: it is not.
+    """
     kind, _, number = device.partition(":")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if int(number or 0) >= there[kind]:
         raise ModelError(f"--device {device}: this torch finds no such device; use --device cpu")
-    if precision == "auto":
-        precision = "fp16" if kind == "cuda" else "fp32"
-    return ClipModel(spec, device, precision)
 
 
 def new_model(spec: ModelSpec) -> nn.Module:
@@ -404,6 +413,8 @@ def _is_out_of_memory(e: RuntimeError) -> bool:
 
 
 def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
+    if spec.weights is None:
+        return ModelError(f"{spec.name}: cannot be built: {short(e)}; compare its 'model_cfg' with one that works")
     if "state_dict" in str(e):
         told = " ".join(str(e).split())[:300]
         return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {told}")

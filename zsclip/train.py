@@ -26,7 +26,7 @@ from zsclip.classifier import class_embeddings
 from zsclip.drawing import Drawing
 from zsclip.errors import InputError, ModelError, OutputError
 from zsclip.labels import Label
-from zsclip.model import encode_ids, first_output, load_tokenizer, new_model, used_lengths
+from zsclip.model import check_device, encode_ids, first_output, load_tokenizer, new_model, used_lengths
 from zsclip.pairs import Batch, Pairs, read_pairs
 from zsclip.prompts import expand, read_prompts
 from zsclip.weights import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder
@@ -147,11 +147,12 @@ def train(
 
     Raises:
         InputError: the recipe or the data are wrong, or `out` holds a checkpoint of another recipe.
-        ModelError: the model to begin from cannot be had, or training diverged.
-        OutputError: the disk is full; the checkpoint before is kept.
+        ModelError: the device is not there, the model to begin from cannot be had, or training diverged.
+        OutputError: the disk is full, and the checkpoint before is kept; or a folder cannot be written.
     """
     _check(recipe)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    check_device(device)
     if recipe.precision == "fp16" and not device.startswith("cuda"):
         raise InputError("--precision fp16: trains on CUDA only; use bf16 or fp32")
     threads = threads or available_cpus()
@@ -220,6 +221,8 @@ def _check(recipe: Recipe) -> None:
     for name in ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm"):
         if not getattr(recipe, name) > 0:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not above 0")
+    if not recipe.weight_decay >= 0:
+        raise InputError(f"--weight-decay: {recipe.weight_decay!r} is below 0")
     for name in ("warmup", "average", "synonyms", "kinds", "crop_scale", "colour", "beta2"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not between 0 and 1")
@@ -426,13 +429,33 @@ def _open_log(log_dir: Path | None, done: int) -> Iterator[Callable[[int, dict[s
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as e:
         raise InputError("--log-dir: needs TensorBoard: pip install 'zsclip[train]'") from e
-    with SummaryWriter(str(log_dir), purge_step=done + 1) as writer:
 
-        def log(step: int, scalars: dict[str, float]) -> None:
+    def cannot_write(e: OSError) -> OutputError:
+        return OutputError(f"--log-dir {log_dir}: cannot be written: {(e.strerror or str(e)).lower()}; use another")
+
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        writer = SummaryWriter(str(log_dir), purge_step=done + 1)
+    except OSError as e:
+        raise cannot_write(e) from e
+
+    def log(step: int, scalars: dict[str, float]) -> None:
+        try:
             for name, value in scalars.items():
                 writer.add_scalar(name, value, step)
+        except OSError as e:  # its own thread writes; what went wrong there is raised here
+            raise cannot_write(e) from e
 
+    try:
         yield log
+    except BaseException:
+        with suppress(OSError):  # what it could not write would be raised again, in place of the reason
+            writer.close()
+        raise
+    try:
+        writer.close()
+    except OSError as e:
+        raise cannot_write(e) from e
 
 
 @contextmanager

@@ -164,15 +164,17 @@ def tokenizer_folder(spec: ModelSpec) -> str:
 def find_architecture(name: str) -> ModelSpec:
     """Find an architecture without weights: a JSON file with a `model_cfg`, or open_clip's name of one.
 
+    Its tokenizer may have to be fetched.
+
     Raises:
         ModelError: there is none of that name.
     """
     path = _architectures().get(name)
     if path is not None:
-        return _spec(name, {"model_cfg": json.loads(path.read_text(encoding="utf-8"))}, None, offline=True)
+        return _spec(name, {"model_cfg": json.loads(path.read_text(encoding="utf-8"))}, None, offline=False)
     if not os.path.isfile(name):
         raise ModelError(f"--arch {name!r}: no such file, and open_clip has no architecture of that name")
-    return _spec(name, _read_config(name, Path(name)), None, offline=True)
+    return _spec(name, _read_config(name, Path(name)), None, offline=False)
 
 
 def text_config_folder(spec: ModelSpec) -> str:
