@@ -32,6 +32,7 @@ from zsclip.train import (
     Recipe,
     contrastive_loss,
     learning_rate,
+    picture_size,
     train,
 )
 from zsclip.weights import find_architecture, find_model
@@ -227,6 +228,41 @@ def test_convolutions_and_dropout_are_resumed_bit_for_bit(recipe: Recipe, tmp_pa
     run_killed_at([3, 6], recipe, tmp_path / "killed", checkpoint_seconds=0)
 
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_pictures_grow_evenly_and_are_whole_for_the_last_third(recipe: Recipe) -> None:
+    def sides(start_size: int, epochs: int) -> list[int]:
+        grown = replace(recipe, start_size=start_size, epochs=epochs)
+        return [picture_size(epoch, (64, 64), grown)[1] for epoch in range(epochs)]
+
+    assert sides(32, 9) == [32, 40, 40, 48, 56, 56, 64, 64, 64]
+    assert sides(32, 1) == [32]
+    assert sides(96, 3) == [64, 64, 64]
+    assert sides(0, 3) == [64, 64, 64]
+    assert picture_size(0, (64, 48), replace(recipe, start_size=32)) == (32, 32)
+    assert picture_size(9, (60, 45), recipe) == (60, 45)
+
+
+def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    vision = {"image_size": 48, "timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear"}
+    Path(recipe.arch or "").write_text(json.dumps({"model_cfg": ARCHITECTURE | {"vision_cfg": vision}}))
+    recipe = replace(recipe, start_size=32, epochs=3)
+    sizes: list[tuple[int, int]] = []
+    train(recipe, tmp_path / "whole", progress=lambda e: sizes.append(e.size) if isinstance(e, Progress) else None)
+
+    run_killed_at([3, 6], recipe, tmp_path / "killed", checkpoint_seconds=0)
+
+    assert sizes == [(32, 32)] * 4 + [(40, 40)] * 4 + [(48, 48)] * 4
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    train(replace(recipe, start_size=0), tmp_path / "not grown")
+    assert not torch.equal(*(weights(tmp_path / name)["visual.head.proj.weight"] for name in ("whole", "not grown")))
+
+
+def test_a_tower_that_cannot_grow_is_told_before_training(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--start-size: this image tower takes 16 pixels and no fewer"):
+        train(replace(recipe, start_size=8), tmp_path / "out")
 
 
 def test_a_finished_run_is_not_trained_further(recipe: Recipe, tmp_path: Path) -> None:
@@ -428,6 +464,7 @@ def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> No
         ({"lock_image": True}, "an untrained tower would stay so"),
         ({"epochs": 0}, "--epochs: 0 is not above 0"),
         ({"batch_size": 1}, "--batch-size: needs at least two"),
+        ({"start_size": 7}, "--start-size: 7 is below 8 pixels"),
         ({"weight_decay": -0.1}, "--weight-decay: -0.1 is below 0"),
         ({"precision": "fp8"}, "--precision: 'fp8' is not one of fp32, bf16, fp16"),
         ({"precision": "fp16"}, "--precision fp16: trains on CUDA only"),

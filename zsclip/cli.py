@@ -207,6 +207,9 @@ def train(
     average: Annotated[
         float, typer.Option("--average", metavar="SHARE", help="Keep a running average of the weights, as 0.999.")
     ] = 0.0,
+    start_size: Annotated[
+        int, typer.Option("--start-size", metavar="PIXELS", min=0, help="Begin with pictures this small, and grow.")
+    ] = 0,
     synonyms: Annotated[float, typer.Option("--synonyms", metavar="SHARE", help="Captions with a synonym.")] = 0.2,
     kinds: Annotated[float, typer.Option("--kinds", metavar="SHARE", help="Captions with a broader word.")] = 0.2,
     kinds_are_true: Annotated[
@@ -239,9 +242,9 @@ def train(
     recipe = Recipe(
         data=tuple(data), arch=arch, init=init, lock_image=lock_image, lock_text=lock_text, epochs=epochs,
         batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay,
-        warmup=warmup, precision="bf16" if precision == "auto" else precision, average=average, prompts=prompts,
-        synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true, crop_scale=crop_scale, holdout=holdout,
-        seed=seed, weights=weights,
+        warmup=warmup, precision="bf16" if precision == "auto" else precision, average=average,
+        start_size=start_size, prompts=prompts, synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true,
+        crop_scale=crop_scale, holdout=holdout, seed=seed, weights=weights,
     )  # fmt: skip
     with training_report(quiet, _shows_progress(quiet)) as report:
         run_training(

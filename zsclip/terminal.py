@@ -153,7 +153,7 @@ def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Progress 
             return
         left = f"{event.seconds_left / 60:.0f} min left"
         line = (
-            f"epoch {event.epoch}, loss {event.loss:.3f}, learning rate {event.learning_rate:.1e}, "
+            f"epoch {event.epoch}, {event.size[0]} px, loss {event.loss:.3f}, learning rate {event.learning_rate:.1e}, "
             f"temperature {1 / event.logit_scale:.4f}, {event.images_per_second:.0f} images a second, {left}"
         )
         bars.update(task, description=line, completed=event.step, total=event.steps)
