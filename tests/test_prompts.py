@@ -13,7 +13,7 @@ from zsclip.errors import InputError
 from zsclip.labels import Label
 from zsclip.prompts import PROMPTS_DIR, PromptSet, expand, prompt_set_names, read_prompts, read_templates
 
-OWN = ["aerial", "chinese", "general", "photo", "plain", "product", "sketch"]
+OWN = ["aerial", "captions", "chinese", "general", "photo", "plain", "product", "sketch"]
 
 
 @pytest.fixture(autouse=True)
