@@ -1,6 +1,7 @@
 """Pairs: found, checked, shuffled and drawn anew each epoch, and the same again from any step."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -166,6 +167,36 @@ def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path:
     assert batch.captions == ("a dog, running",)
     assert numbers_in([batch]) == [7]
     assert notes == [f"{tmp_path / 'pairs.csv'}: 1 without a label or caption passed over, line 3 first"]
+
+
+def test_a_csv_row_without_a_path_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(7))
+    (tmp_path / "pairs.csv").write_text("caption,path\na dog,a.png\na cat\n")
+    notes: list[str] = []
+
+    (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
+
+    assert batch.captions == ("a dog",)
+    assert notes == [f"{tmp_path / 'pairs.csv'}: 1 without a label or caption passed over, line 3 first"]
+
+
+def test_an_open_quote_in_a_csv_is_an_error_and_swallows_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text('path,caption\na.png,"a dog\nb.png,a cat\n')
+
+    with pytest.raises(InputError, match="not a CSV file in UTF-8: unexpected end of data"):
+        read_pairs([str(tmp_path / "pairs.csv")])
+
+
+def test_a_pipe_is_passed_over_unopened(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(7))
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "pairs.csv").write_text("path,caption\na.png,one\npipe.png,two\n")
+    notes: list[str] = []
+
+    (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
+
+    assert batch.captions == ("one",)
+    assert notes == [f"{tmp_path / 'pipe.png'}: picture passed over: a folder, pipe or device"]
 
 
 def test_captions_name_the_label_its_synonyms_and_kinds_in_their_shares(tmp_path: Path) -> None:

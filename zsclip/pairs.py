@@ -254,6 +254,7 @@ def read_pairs(
     Raises:
         InputError: an input does not exist or is nothing of the kind, or no pair can be used.
     """
+    check_inputs(inputs)
     names: list[Names | None] = []
     ids: list[str] = []
     blocks: list[_Block] = []
@@ -288,9 +289,18 @@ def read_pairs(
 _Found = tuple[str, int, list[tuple[str, Names | None]], Callable[[], Any]]  # where, bytes, ids and words, pictures
 
 
+def check_inputs(inputs: Sequence[str]) -> None:
+    """Look whether all inputs are there, before anything slow.
+
+    Raises:
+        InputError: one is not.
+    """
+    for text in inputs:
+        if not os.path.exists(text):
+            raise InputError(f"no such file or folder: {text!r}")
+
+
 def _find_blocks(text: str, note: Callable[[str], None]) -> Iterator[_Found]:
-    if not os.path.exists(text):
-        raise InputError(f"no such file or folder: {text!r}")
     if os.path.isdir(text):
         shards = [
             os.path.join(folder, name)
@@ -387,14 +397,14 @@ def _csv_block(path: str, note: Callable[[str], None]) -> Iterator[_Found]:
     wordless: list[int] = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)  # else an open quote swallows all rows after it
             if not {"path", "caption"} <= set(reader.fieldnames or ()):
                 raise InputError(f"{path}:1: needs the header path,caption; not {reader.fieldnames or []}")
             for record in reader:
-                caption = (record["caption"] or "").strip()
-                paths.append(os.path.join(folder, record["path"]))
-                some.append((record["path"], Names("", captions=(caption,)) if caption else None))
-                if not caption:
+                name, caption = record["path"] or "", (record["caption"] or "").strip()
+                paths.append(os.path.join(folder, name))
+                some.append((name, Names("", captions=(caption,)) if name and caption else None))
+                if some[-1][1] is None:
                     wordless.append(reader.line_num)
     except OSError as e:
         raise InputError(f"{path}: cannot be read: {e.strerror}") from e
@@ -420,6 +430,9 @@ def _decode_some(
         try:
             if encoded is None:
                 outcomes.append("")
+                continue
+            if isinstance(encoded, str) and os.path.exists(encoded) and not os.path.isfile(encoded):
+                outcomes.append(f"{where}: picture passed over: a folder, pipe or device")  # a pipe may wait for ever
                 continue
             with io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file:
                 image = open_upright(file)
