@@ -371,6 +371,31 @@ def test_a_terminal_gets_a_table(photos: Path, model: str, tmp_path: Path) -> No
     assert "3 images in" in text
 
 
+def test_every_flag_of_train_reaches_the_recipe(
+    tiny_model: Callable[[str], Path], tmp_path: Path, photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("red", "green", "blue"):
+        (photos / name).mkdir()
+        (photos / f"{name}.png").rename(photos / name / "a.png")
+    model = tiny_model("plain")
+    given = ["train", str(photos), "--out", str(tmp_path / "out"), "--holdout", "0", "--epochs", "1"]
+    arch = ["--arch", str(model / "open_clip_config.json")]
+    assert main([*given, *arch]) == 0
+    changes = {
+        "epochs": "2", "batch-size": "20", "accumulate": "2", "learning-rate": "1e-4", "weight-decay": "0.2",
+        "warmup": "0.5", "precision": "fp32", "average": "0.5", "start-size": "16", "prompts": "plain",
+        "synonyms": "0.5", "kinds": "0.5", "crop-scale": "0.5", "holdout": "9", "weights": "fp32", "seed": "1",
+    }  # fmt: skip
+    attempts = [(name, [*arch, f"--{name}", value]) for name, value in changes.items()]
+    attempts += [("kinds-are-true", [*arch, "--kinds-are-true"])]
+    attempts += [(f"lock-{tower}", ["--init", str(model), f"--lock-{tower}"]) for tower in ("image", "text")]
+    for name, flags in attempts:
+        capfd.readouterr()
+
+        assert main([*given, *flags]) == 2
+        assert re.search(rf"from another recipe: (.*, )?{name} .* there, .* here", capfd.readouterr().err), name
+
+
 def test_a_training_that_is_stopped_goes_on_and_its_model_classifies(
     run: Run, tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:

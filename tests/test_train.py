@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -231,16 +233,16 @@ def test_convolutions_and_dropout_are_resumed_bit_for_bit(recipe: Recipe, tmp_pa
 
 
 def test_pictures_grow_evenly_and_are_whole_for_the_last_third(recipe: Recipe) -> None:
-    def sides(start_size: int, epochs: int) -> list[int]:
+    def sides(start_size: int, epochs: int, own: int = 64) -> list[int]:
         grown = replace(recipe, start_size=start_size, epochs=epochs)
-        return [picture_size(epoch, (64, 64), grown)[1] for epoch in range(epochs)]
+        return [picture_size(epoch, (own, own), grown)[1] for epoch in range(epochs)]
 
     assert sides(32, 9) == [32, 40, 40, 48, 56, 56, 64, 64, 64]
-    assert sides(32, 1) == [32]
-    assert sides(96, 3) == [64, 64, 64]
+    assert sides(32, 6, own=100) == [32, 48, 64, 80, 100, 100]
+    assert sides(32, 1) == [64]
+    assert sides(32, 2) == [32, 64]
     assert sides(0, 3) == [64, 64, 64]
-    assert picture_size(0, (64, 48), replace(recipe, start_size=32)) == (32, 32)
-    assert picture_size(9, (60, 45), recipe) == (60, 45)
+    assert picture_size(1, (64, 48), replace(recipe, start_size=32, epochs=3)) == (48, 40)
 
 
 def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit(
@@ -260,9 +262,44 @@ def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit
     assert not torch.equal(*(weights(tmp_path / name)["visual.head.proj.weight"] for name in ("whole", "not grown")))
 
 
-def test_a_tower_that_cannot_grow_is_told_before_training(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--start-size: this image tower takes 16 pixels and no fewer"):
-        train(replace(recipe, start_size=8), tmp_path / "out")
+@pytest.mark.parametrize(
+    ("start_size", "message"),
+    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "not below the model's own 16 pixels")],
+)
+def test_a_tower_that_cannot_grow_is_told_before_training(
+    recipe: Recipe, tmp_path: Path, start_size: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(replace(recipe, start_size=start_size), tmp_path / "out")
+
+
+def test_matrices_alone_decay_and_gradients_are_clipped(recipe: Recipe, tmp_path: Path) -> None:
+    def moved(**change: float) -> float:
+        """How far the weights went in one step, without the moments that hide the size of a gradient."""
+        out = tmp_path / "-".join(f"{value:g}" for value in change.values())
+        train(replace(recipe, epochs=1, batch_size=32, warmup=0.0, **change), out)
+        with safe_open(out / CHECKPOINT_FILE, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith("exp_avg.")]  # noqa: SIM118
+            return float(torch.cat([file.get_tensor(name).flatten() for name in names]).norm())
+
+    assert moved(clip_norm=1e-3) == pytest.approx(0.1 * 1e-3, rel=1e-3)  # one step keeps a tenth of the gradient
+    assert moved(clip_norm=1e9) > 0.1 * 1e-2
+
+    undecayed, decayed = (tmp_path / name for name in ("undecayed", "decayed"))
+    for decay, out in ((0.0, undecayed), (0.9, decayed)):
+        train(replace(recipe, epochs=1, batch_size=32, learning_rate=1e-2, warmup=0.0, weight_decay=decay), out)
+    differing = {name for name, tensor in weights(undecayed).items() if not torch.equal(tensor, weights(decayed)[name])}
+    assert differing == {name for name, tensor in weights(decayed).items() if tensor.ndim >= 2}
+
+
+def test_the_result_may_be_read_by_others(recipe: Recipe, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        train(recipe, tmp_path / "out")
+    finally:
+        os.umask(before)
+
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o644}
 
 
 def test_a_finished_run_is_not_trained_further(recipe: Recipe, tmp_path: Path) -> None:
@@ -464,6 +501,8 @@ def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> No
         ({"lock_image": True}, "an untrained tower would stay so"),
         ({"epochs": 0}, "--epochs: 0 is not above 0"),
         ({"batch_size": 1}, "--batch-size: needs at least two"),
+        ({"seed": -1}, "--seed: -1 is below 0"),
+        ({"data": ("nowhere",), "arch": None, "init": "no model"}, "no such file or folder: 'nowhere'"),
         ({"start_size": 7}, "--start-size: 7 is below 8 pixels"),
         ({"weight_decay": -0.1}, "--weight-decay: -0.1 is below 0"),
         ({"precision": "fp8"}, "--precision: 'fp8' is not one of fp32, bf16, fp16"),

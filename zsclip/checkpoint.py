@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from zsclip.errors import InputError, OutputError
@@ -128,8 +128,11 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write a safetensors file, whole or not at all: what was there before survives a kill and a full disk."""
     part = path.with_name(f"{path.name}.part")
     try:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, part, metadata)
-        with open(part, "rb") as file:
+        # Not `save_file`, which makes the file readable for its owner alone.
+        encoded = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
+        with open(part, "wb") as file:
+            file.write(encoded)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except (OSError, SafetensorError) as e:

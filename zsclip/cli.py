@@ -222,8 +222,9 @@ def train(
         int, typer.Option("--holdout", metavar="N", min=0, help="Keep every Nth pair aside to measure on; 0: none.")
     ] = 50,
     weights: Annotated[Literal["fp16", "fp32"], typer.Option("--weights", help="Of the saved model.")] = "fp16",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Same seed, same model.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Same seed, same model.")] = 0,
     log_dir: Annotated[Path | None, typer.Option("--log-dir", metavar="DIR", help="TensorBoard scalars.")] = None,
+    offline: OfflineOption = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
@@ -234,7 +235,7 @@ def train(
 
         zsclip train pictures/ --init base --lock-text --out my-model
     """
-    _set_environment(offline=False, quiet=quiet)
+    _set_environment(offline, quiet)
     _check_device(device)
     from zsclip.train import Recipe
     from zsclip.train import train as run_training

@@ -418,7 +418,7 @@ def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
     if "state_dict" in str(e):
         told = " ".join(str(e).split())[:300]
         return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {told}")
-    from_hub = spec.weights is not None and "/models--" in spec.weights
+    from_hub = "/models--" in spec.weights
     cure = "; delete the file and fetch it again" if from_hub else "; is it the right file, and whole?"
     return ModelError(f"{spec.name}: cannot load {spec.weights!r}: {short(e)}{cure}")
 

@@ -25,9 +25,10 @@ from zsclip.checkpoint import Evaluation, Run, averaged, resume, save_checkpoint
 from zsclip.classifier import class_embeddings
 from zsclip.drawing import Drawing
 from zsclip.errors import InputError, ModelError, OutputError
+from zsclip.hub import short
 from zsclip.labels import Label
 from zsclip.model import check_device, encode_ids, first_output, load_tokenizer, new_model, used_lengths
-from zsclip.pairs import Batch, Pairs, read_pairs
+from zsclip.pairs import Batch, Pairs, check_inputs, read_pairs
 from zsclip.prompts import expand, read_prompts
 from zsclip.weights import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder
 
@@ -50,7 +51,7 @@ class Recipe:
     precision: fp32, bf16 or fp16 (CUDA only); average: how much of the running average of the weights a step keeps,
     such as 0.999, 0 for none; what is saved and measured is the average.
     start_size: side in pixels of the first epochs' pictures, which then grow to the model's own; 0 for no growing.
-    prompts, synonyms, kinds, kinds_are_true, crop_scale, flip, colour: see `pairs.Drawing`.
+    prompts, synonyms, kinds, kinds_are_true, crop_scale, flip, colour: see `drawing.Drawing`.
     weights: fp16 or fp32, of the saved model.
     """
 
@@ -137,13 +138,13 @@ def picture_size(epoch: int, size: tuple[int, int], recipe: Recipe) -> tuple[int
     """Give the height and width of an epoch's pictures: from `start_size` evenly up, whole for the last third.
 
     Small pictures cost less and teach almost as much at first (Tan and Le 2021, section 4). Multiples of 8, in which
-    a tower loses no border when it halves them.
+    a tower loses no border when it halves them. The last epoch is always whole.
     """
     start = recipe.start_size
-    if not start:
+    grown = epoch / (recipe.epochs * 2 / 3)
+    if not start or grown >= 1 or epoch == recipe.epochs - 1:
         return size
-    grown = min(1.0, epoch / max(1.0, recipe.epochs * 2 / 3))
-    height, width = (min(side, 8 * round((start + grown * (side - start)) / 8)) for side in size)
+    height, width = (8 * round((start + grown * (side - start)) / 8) for side in size)
     return height, width
 
 
@@ -176,6 +177,9 @@ def train(
     check_device(device)
     if recipe.precision == "fp16" and not device.startswith("cuda"):
         raise InputError("--precision fp16: trains on CUDA only; use bf16 or fp32")
+    check_inputs(recipe.data)
+    if log_dir is not None:
+        _make_log_folder(log_dir)
     threads = threads or available_cpus()
     prompts = read_prompts(recipe.prompts)
     spec = find_architecture(recipe.arch) if recipe.arch is not None else find_model(recipe.init or "")
@@ -253,18 +257,25 @@ def _check(recipe: Recipe) -> None:
     for name in ("warmup", "average", "synonyms", "kinds", "crop_scale", "colour", "beta2"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not between 0 and 1")
+    if recipe.seed < 0:
+        raise InputError(f"--seed: {recipe.seed} is below 0")
     if recipe.batch_size < 2 or recipe.accumulate > recipe.batch_size:
         raise InputError("--batch-size: needs at least two pairs to compare, and one for each --accumulate part")
 
 
 @torch.no_grad()
 def _check_start_size(encoder: "_Encoder", recipe: Recipe, spec: ModelSpec) -> None:
+    """Try every size that is to come: a tower may have a position for each part of a picture, or need a multiple."""
+    own = spec.preprocess.size
+    if recipe.start_size >= min(own):
+        raise InputError(f"--start-size {recipe.start_size}: not below the model's own {min(own)} pixels; give less")
     encoder.model.eval()
-    try:
-        encoder.images(np.zeros((1, 3, *picture_size(0, spec.preprocess.size, recipe)), np.uint8))
-    except Exception as e:  # a tower with a position for each part of a picture: timm asserts, torch raises
-        side = spec.preprocess.size[0]
-        raise InputError(f"--start-size: this image tower takes {side} pixels and no fewer; leave it out") from e
+    for height, width in {picture_size(epoch, own, recipe) for epoch in range(recipe.epochs)} - {own}:
+        try:
+            encoder.images(np.zeros((1, 3, height, width), np.uint8))
+        except (AssertionError, RuntimeError, ValueError) as e:  # timm asserts, torch raises
+            why = f"this image tower cannot take {height} x {width} pixels: {short(e)}"
+            raise InputError(f"--start-size {recipe.start_size}: {why}; leave it out") from e
 
 
 def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe: Recipe) -> float:
@@ -295,8 +306,7 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
         texts.requires_grad_()
     loss = contrastive_loss(images, texts, positives, log_scale.exp())
     if not loss.isfinite():
-        where = f"epoch {run.epoch + 1}, step {run.step + 1}"
-        raise ModelError(f"{where}: the loss is {loss.item()}; use a smaller --learning-rate or --precision fp32")
+        raise _diverged(run, f"the loss is {loss.item()}")
     run.scaler.scale(loss).backward()
     if len(parts) > 1:
         assert images.grad is not None
@@ -308,7 +318,10 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.scaler.unscale_(run.optimizer)
-    nn.utils.clip_grad_norm_([p for group in run.optimizer.param_groups for p in group["params"]], recipe.clip_norm)
+    trained_ones = [p for group in run.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(trained_ones, recipe.clip_norm)
+    if not norm.isfinite() and not run.scaler.is_enabled():  # else the scaler leaves such a step out
+        raise _diverged(run, f"the gradient is {norm.item()}")
     run.scaler.step(run.optimizer)
     run.scaler.update()
     with torch.no_grad():
@@ -316,6 +329,11 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
     if run.average:
         _update_average(run, recipe)
     return loss.item()
+
+
+def _diverged(run: Run, what: str) -> ModelError:
+    where = f"epoch {run.epoch + 1}, step {run.step + 1}"
+    return ModelError(f"{where}: {what}; use a smaller --learning-rate or --precision fp32")
 
 
 def _update_average(run: Run, recipe: Recipe) -> None:
@@ -462,31 +480,35 @@ def _make_folder(out: Path) -> None:
         raise OutputError(f"{out}: cannot be made a folder: {(e.strerror or str(e)).lower()}") from e
 
 
+def _make_log_folder(log_dir: Path) -> None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: F401
+    except ImportError as e:
+        raise InputError("--log-dir: needs TensorBoard: pip install 'zsclip[train]'") from e
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise _cannot_log(log_dir, e) from e
+
+
 @contextmanager
 def _open_log(log_dir: Path | None, done: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
     if log_dir is None:
         yield lambda step, scalars: None
         return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as e:
-        raise InputError("--log-dir: needs TensorBoard: pip install 'zsclip[train]'") from e
-
-    def cannot_write(e: OSError) -> OutputError:
-        return OutputError(f"--log-dir {log_dir}: cannot be written: {(e.strerror or str(e)).lower()}; use another")
+    from torch.utils.tensorboard import SummaryWriter
 
     try:
-        log_dir.mkdir(parents=True, exist_ok=True)
         writer = SummaryWriter(str(log_dir), purge_step=done + 1)
     except OSError as e:
-        raise cannot_write(e) from e
+        raise _cannot_log(log_dir, e) from e
 
     def log(step: int, scalars: dict[str, float]) -> None:
         try:
             for name, value in scalars.items():
                 writer.add_scalar(name, value, step)
         except OSError as e:  # its own thread writes; what went wrong there is raised here
-            raise cannot_write(e) from e
+            raise _cannot_log(log_dir, e) from e
 
     try:
         yield log
@@ -497,7 +519,11 @@ def _open_log(log_dir: Path | None, done: int) -> Iterator[Callable[[int, dict[s
     try:
         writer.close()
     except OSError as e:
-        raise cannot_write(e) from e
+        raise _cannot_log(log_dir, e) from e
+
+
+def _cannot_log(log_dir: Path, e: OSError) -> OutputError:
+    return OutputError(f"--log-dir {log_dir}: cannot be written: {(e.strerror or str(e)).lower()}; use another")
 
 
 @contextmanager
