@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt check bench
+.PHONY: help install demo test lint fmt check bench train-tiny accuracy
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,10 +14,10 @@ install: $(STAMPS)/dev  ## Set up .venv with zsclip and all that its tests need.
 $(STAMPS)/dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[heic,hf,parquet,train]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[heic,hf,parquet,train]' --group dev --group demo
 	mkdir -p $(STAMPS) && touch $@
 
-demo: install  ## Classify pictures with a small model, as table and as JSONL.
+demo: install  ## Classify photographs with the model in the box, as table and as JSONL.
 	$(BIN)/python tests/demo.py
 
 test: install  ## Run the tests.
@@ -36,3 +36,11 @@ check: lint test  ## What CI runs.
 
 bench: install  ## Time zsclip against a plain open_clip script.
 	$(BIN)/python tests/bench/against_open_clip.py
+
+# The same command goes on after a kill. open_clip_model.safetensors of .tiny is what zsclip/data/tiny holds.
+train-tiny: install  ## Train the model in the box: make train-tiny DATA=folder of Parquet shards.
+	$(BIN)/zsclip train $(DATA) --arch zsclip/data/tiny/open_clip_config.json --out .tiny \
+		--epochs 9 --start-size 32 --learning-rate 1e-3 --average 0.998 --prompts captions --kinds 0.15 --crop-scale 0.5 --holdout 100
+
+accuracy: install  ## Measure the model in the box: make accuracy DATA=folder with val/ and photos/.
+	$(BIN)/python tests/bench/accuracy.py $(DATA)

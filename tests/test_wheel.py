@@ -39,6 +39,8 @@ def test_the_wheel_holds_code_prompts_and_data_and_nothing_else(wheel: Path) -> 
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
 
     assert {"zsclip/py.typed", "zsclip/data/models.csv", "zsclip/data/prompts/photo.yaml"} <= set(names)
+    tiny = {name.removeprefix("zsclip/data/tiny/") for name in names if name.startswith("zsclip/data/tiny/")}
+    assert tiny == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"}
     assert all(name.startswith("zsclip/") for name in names)
     assert {name for name in names if name.endswith(".py")} == {
         f"zsclip/{path.name}" for path in (ROOT / "zsclip").glob("*.py")
@@ -61,5 +63,6 @@ def test_the_installed_command_finds_its_data_from_any_folder(
     assert where.startswith(str(installed.parent.parent))
     assert "general" in zsclip("prompts", "list")
     assert "base" in zsclip("models", "list")
-    rows = zsclip("classify", str(photos), "--labels", "red,green", "--model", str(tiny_model("plain")))
-    assert rows.count('"error": null') == 3
+    for model in (str(tiny_model("plain")), "tiny"):
+        rows = zsclip("classify", str(photos), "--labels", "red,green", "--model", model)
+        assert rows.count('"error": null') == 3

@@ -2,11 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from zsclip.errors import ModelError
-
-TINY_DIR = Path(__file__).parent / "data" / "tiny"
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,7 @@ def _find_on_hub(model: str, wanted: HubFiles) -> tuple[str, int] | None:
 
 def cannot_be_had(model: str, reason: str) -> ModelError:
     """Give the error for weights that are out of reach; it names what works without them."""
-    works = "; --model tiny works now" if TINY_DIR.is_dir() else ""
-    return ModelError(f"model {model!r} cannot be had: {reason}{works}")
+    return ModelError(f"model {model!r} cannot be had: {reason}; --model tiny works now")
 
 
 def short(e: BaseException) -> str:

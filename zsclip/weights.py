@@ -20,7 +20,7 @@ from typing import Any
 from zsclip.cache import fingerprint, remember
 from zsclip.decode import Preprocess
 from zsclip.errors import ModelError
-from zsclip.hub import TINY_DIR, HubFiles, cached_file, fetch, find_file, short
+from zsclip.hub import HubFiles, cached_file, fetch, find_file, short
 
 ALIASES = {
     "base": "ViT-B-32-256,datacomp_s34b_b86k",
@@ -29,6 +29,7 @@ ALIASES = {
 }
 
 CONFIG_FILE = "open_clip_config.json"
+TINY_DIR = Path(__file__).parent / "data" / "tiny"  # the model in the box
 # The order in which open_clip itself looks for weights, in a folder and in a hub repository.
 _LOCAL_WEIGHTS = (
     "open_clip_model.safetensors",
@@ -128,8 +129,6 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
     """
     full = ALIASES.get(name, name)
     if full == "tiny":
-        if not TINY_DIR.is_dir():
-            raise ModelError("tiny: this version comes without a model; `zsclip models list` shows what can be had")
         return _find_local("tiny", TINY_DIR, offline, with_weights)
     if full.startswith("local-dir:"):
         return _find_local(name, Path(full.removeprefix("local-dir:")), offline, with_weights)

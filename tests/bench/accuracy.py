@@ -1,0 +1,104 @@
+"""Zero-shot accuracy of a model on the pictures it was never trained on: `make accuracy DATA=DIR`.
+
+DIR/val holds Parquet files in the Hugging Face image convention with `label`, `synonyms` and `kinds`, DIR/photos one
+folder of pictures a label. Every picture becomes a file and goes the way of `zsclip classify`: same decoding, prompts,
+text matrix and scores.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from zsclip.batches import available_cpus, decode_batches
+from zsclip.classifier import build_classifier
+from zsclip.classify import classify
+from zsclip.images import find_images
+from zsclip.labels import Label
+from zsclip.model import ClipModel, load_model
+from zsclip.prompts import PromptSet, expand, read_prompts
+from zsclip.results import Prediction
+from zsclip.score import Rule
+from zsclip.weights import find_model
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file and what is true of it. kinds: broader words, the nearest first."""
+
+    path: str
+    label: str
+    synonyms: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+
+def read_shard(shard: Path, folder: Path) -> list[Picture]:
+    """Write the pictures of a Parquet file into a folder."""
+    pictures = []
+    for i, row in enumerate(pq.read_table(shard).to_pylist()):
+        path = folder / f"{i:05}.webp"
+        path.write_bytes(row["image"]["bytes"])
+        pictures.append(Picture(str(path), row["label"], tuple(row["synonyms"]), tuple(row["kinds"])))
+    return pictures
+
+
+def read_folders(root: Path) -> list[Picture]:
+    """Find the pictures of class folders."""
+    return [Picture(path, Path(path).parent.name) for path in find_images([str(root)])]
+
+
+def measured(
+    truths: Sequence[tuple[str, set[str]]], labels: Sequence[str], model: ClipModel, prompts: PromptSet
+) -> str:
+    """Classify files among labels; tell as cells of a table how often the best label, or one of five, is true."""
+    classifier = build_classifier(labels, expand([Label(label) for label in labels], prompts), model)
+    paths = iter([path for path, _ in truths])
+    batches = decode_batches(paths, model.spec.preprocess, batch_size=64, threads=available_cpus())
+    rows = [row for rows in classify(batches, model, classifier, Rule(5)) for row in rows]
+    best = among_five = 0
+    for row, (_, true) in zip(rows, truths, strict=True):
+        assert isinstance(row, Prediction), row
+        answers = [answer.label for answer in row.candidates]
+        best += answers[0] in true
+        among_five += bool(true & set(answers))
+    return f"{len(labels)} | {len(rows):,} | {best / len(rows):.1%} | {among_five / len(rows):.1%}"
+
+
+def main() -> None:
+    """Print the table of the model card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--prompts", default="photo")
+    arguments = parser.parse_args()
+    model, prompts = load_model(find_model(arguments.model), "cpu", "fp32"), read_prompts(arguments.prompts)
+    print("| set | classes | pictures | top-1 | top-5 |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as root:
+        for shard in sorted((arguments.data / "val").glob("*.parquet")):
+            folder = Path(root) / shard.stem
+            os.mkdir(folder)
+            report(shard.stem, read_shard(shard, folder), model, prompts)
+    report("photos", read_folders(arguments.data / "photos"), model, prompts)
+
+
+def report(name: str, pictures: Sequence[Picture], model: ClipModel, prompts: PromptSet) -> None:
+    """Print the rows of one set: its labels, a synonym in place of each label that has one, and its broadest kinds."""
+    labels = sorted({one.label for one in pictures})
+    print(f"| {name} | {measured([(one.path, {one.label}) for one in pictures], labels, model, prompts)} |", flush=True)
+    said = {one.label: one.synonyms[0] for one in pictures if one.synonyms and one.synonyms[0] not in labels}
+    if said:
+        renamed = sorted({said.get(label, label) for label in labels})
+        truths = [(one.path, {said[one.label]}) for one in pictures if one.label in said]
+        print(f"| {name}, first synonyms | {measured(truths, renamed, model, prompts)} |", flush=True)
+    kinds = sorted({one.kinds[-1] for one in pictures if one.kinds})
+    if len(kinds) > 1:
+        truths = [(one.path, set(one.kinds)) for one in pictures if one.kinds]
+        print(f"| {name}, broad words | {measured(truths, kinds, model, prompts)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

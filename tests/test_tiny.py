@@ -1,0 +1,114 @@
+"""The model in the box: small, whole, loaded by open_clip too, and right about pictures it has never seen."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import open_clip
+import pytest
+import skimage
+import torch
+from demo import LABELS, PHOTOS
+from PIL import Image
+from safetensors import safe_open
+from torch.utils.flop_counter import FlopCounterMode
+
+from zsclip.catalogue import published_models
+from zsclip.decode import decode_image
+from zsclip.model import load_model
+from zsclip.weights import TINY_DIR, find_model
+
+ROOT = Path(__file__).parent.parent
+PICTURES = Path(skimage.__file__).parent / "data"
+ANSWERS = {
+    "coffee.png": "cup of coffee",
+    "rocket.jpg": "rocket",
+    "motorcycle_left.png": "motorcycle",
+}
+
+Run = Callable[..., CompletedProcess[bytes]]
+
+
+def answers_among(labels: str, run: Run) -> dict[str, str]:
+    done = run("classify", *(PICTURES / name for name in ANSWERS), "--labels", labels, "--model", "tiny", "--offline")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {Path(row["file_name"]).name: row["label"] for row in rows}
+
+
+def test_a_picture_of_a_motorcycle_is_a_motorcycle(run: Run) -> None:
+    assert answers_among(LABELS, run) == ANSWERS
+
+
+def test_broader_words_are_understood(run: Run) -> None:
+    answers = answers_among("animal,vehicle,food,building,plant,furniture", run)
+
+    assert answers["coffee.png"] == "food"
+    assert answers["motorcycle_left.png"] == "vehicle"
+
+
+def test_the_readme_shows_what_the_demo_answers(run: Run) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme[readme.index("$ make demo") : readme.index("## Classify")]
+    rows = dict(re.findall(r'^\{"file_name": "([\w.]+)", "label": "([\w ]+)"', shown, re.MULTILINE))
+
+    done = run("classify", *(PICTURES / name for name in PHOTOS), "--labels", LABELS, "--model", "tiny")
+
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {Path(row["file_name"]).name: row["label"] for row in answers} == rows
+    assert tuple(rows) == PHOTOS
+
+
+def test_it_is_small() -> None:
+    weights = TINY_DIR / "open_clip_model.safetensors"
+    assert weights.stat().st_size <= 20e6
+    with safe_open(weights, framework="pt") as file:
+        dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    assert {dtype for name, dtype in dtypes.items() if not name.endswith("num_batches_tracked")} == {"F16"}
+
+    model = load_model(find_model("tiny"), "cpu", "fp32")
+    with FlopCounterMode(display=False) as counter:
+        model.encode_images(np.zeros((1, 3, 64, 64), np.uint8))
+    assert model.spec.preprocess.size == (64, 64)
+    assert counter.get_total_flops() <= 1e9
+
+
+def test_the_list_of_models_tells_its_size() -> None:
+    tiny = next(iter(published_models()))
+    model = open_clip.create_model(f"local-dir:{TINY_DIR}")
+    with FlopCounterMode(display=False) as counter:
+        model.encode_image(torch.zeros(1, 3, 64, 64))
+        model.encode_text(torch.zeros(1, 32, dtype=torch.long))
+
+    assert tiny.name == "tiny"
+    assert tiny.parameters_m == pytest.approx(sum(p.numel() for p in model.parameters()) / 1e6, abs=0.05)
+    assert tiny.gflops == pytest.approx(counter.get_total_flops() / 1e9, abs=0.05)
+
+
+def test_open_clip_gives_the_same_embeddings() -> None:
+    spec = find_model("tiny")
+    ours = load_model(spec, "cpu", "fp32")
+    theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{TINY_DIR}")
+    theirs.eval()
+    prompts = ["a photo of a cat.", "animal"]
+    with torch.no_grad():
+        tokens = open_clip.get_tokenizer(f"local-dir:{TINY_DIR}")(prompts)
+        for name in PHOTOS:
+            pixels = decode_image(str(PICTURES / name), spec.preprocess)
+            assert isinstance(pixels, np.ndarray)
+            x = preprocess(Image.open(PICTURES / name))[None]  # (1, 3, H, W) float32
+            torch.testing.assert_close(
+                ours.encode_images(pixels[None]), theirs.encode_image(x, normalize=True), atol=1e-5, rtol=0
+            )
+        expected = theirs.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(ours.encode_text(prompts), expected, atol=1e-5, rtol=0)
+
+
+def test_its_card_says_where_it_is_from_and_what_it_is_not_for() -> None:
+    card = (TINY_DIR / "README.md").read_text(encoding="utf-8")
+
+    for words in ("covers the code, not these weights", "not for production", "make train-tiny", "make accuracy"):
+        assert words in card
