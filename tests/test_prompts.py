@@ -117,8 +117,8 @@ def test_a_name_wins_over_a_file_unless_it_looks_like_a_path() -> None:
 @pytest.mark.parametrize("name", ["nope", "nope.yaml", "./photo", "photo.yaml", ""])
 def test_a_set_that_is_not_there_is_answered_with_those_that_are(name: str) -> None:
     assert refusal(lambda: read_prompts(name)) == (
-        f"--prompts: no prompt set or file {name!r}; use one of aerial, captions, chinese, general, openai-imagenet, photo, "
-        "plain, product, simple-imagenet, sketch, or the path of a file"
+        f"--prompts: no prompt set or file {name!r}; use one of aerial, captions, chinese, general, "
+        "openai-imagenet, photo, plain, product, simple-imagenet, sketch, or the path of a file"
     )
 
 
