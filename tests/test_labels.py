@@ -185,7 +185,8 @@ def test_words_that_are_not_unicode_are_refused() -> None:
         ("cat: &a [x]\ndog: *a\n", "pets.yaml:2: the alias *a is not followed; "),
         ("- cat\n---\n- dog\n", "pets.yaml:2: a second YAML document begins; keep one"),
         ("[" * 5_000, "pets.yaml:"),
-        ("[" * 5_000 + "]" * 5_000, "pets.yaml:1: expected a text, found a list; "),
+        ("[" * 50 + "]" * 50, "pets.yaml:1: expected a text, found a list; "),
+        ("[" * 5_000 + "]" * 5_000, "pets.yaml:1: "),  # PyYAML 6.0.4 refuses such depths itself, older ones do not
     ],
 )
 def test_a_mistake_in_yaml_is_told_with_its_line(content: str, message: str) -> None:

@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pairs": {"decode", "drawing", "images"},
     "checkpoint": set(),
     "train": {
-        "batches", "cache", "checkpoint", "classifier", "drawing", "labels", "model", "pairs", "prompts", "weights",
+        "batches", "cache", "checkpoint", "classifier", "drawing", "hub", "labels", "model", "pairs", "prompts",
+        "weights",
     },
     # out
     "output": set(),

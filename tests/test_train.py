@@ -302,6 +302,15 @@ def test_the_result_may_be_read_by_others(recipe: Recipe, tmp_path: Path) -> Non
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o644}
 
 
+def test_a_run_does_not_go_on_with_pictures_prepared_otherwise(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "out")
+    otherwise = {"model_cfg": ARCHITECTURE, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
+    Path(recipe.arch or "").write_text(json.dumps(otherwise))
+
+    with pytest.raises(InputError, match="from another recipe: model .* there, .* here"):
+        train(recipe, tmp_path / "out")
+
+
 def test_a_finished_run_is_not_trained_further(recipe: Recipe, tmp_path: Path) -> None:
     evaluations = train(recipe, tmp_path / "out")
     before = weights(tmp_path / "out")

@@ -191,7 +191,7 @@ def train(
     identity = asdict(recipe) | {
         "data": pairs.digest,
         "prompts": fingerprint(prompts.templates, {key: list(own) for key, own in prompts.prompts.items()}),
-        "model": fingerprint(spec.architecture, spec.digest),
+        "model": fingerprint(spec.architecture, asdict(spec.preprocess), spec.digest),
     }
     for name in ("arch", "init"):  # the same model may lie in another place
         del identity[name]
