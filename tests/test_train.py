@@ -307,7 +307,7 @@ def test_a_run_does_not_go_on_with_pictures_prepared_otherwise(recipe: Recipe, t
     otherwise = {"model_cfg": ARCHITECTURE, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
     Path(recipe.arch or "").write_text(json.dumps(otherwise))
 
-    with pytest.raises(InputError, match="from another recipe: model .* there, .* here"):
+    with pytest.raises(InputError, match=r"from another recipe: model .* there, .* here"):
         train(recipe, tmp_path / "out")
 
 
