@@ -1,4 +1,7 @@
-"""The model in the box: small, whole, loaded by open_clip too, and right about pictures it has never seen."""
+"""The model in the box: small, whole, loaded by open_clip too.
+
+The pictures were chosen from those it is right about, so they guard what works; `make accuracy` measures how well.
+"""
 
 import json
 import re
@@ -39,11 +42,11 @@ def answers_among(labels: str, run: Run) -> dict[str, str]:
     return {Path(row["file_name"]).name: row["label"] for row in rows}
 
 
-def test_a_picture_of_a_motorcycle_is_a_motorcycle(run: Run) -> None:
+def test_coffee_a_rocket_and_a_motorcycle_are_still_told_apart(run: Run) -> None:
     assert answers_among(LABELS, run) == ANSWERS
 
 
-def test_broader_words_are_understood(run: Run) -> None:
+def test_coffee_is_food_and_a_motorcycle_a_vehicle(run: Run) -> None:
     answers = answers_among("animal,vehicle,food,building,plant,furniture", run)
 
     assert answers["coffee.png"] == "food"
