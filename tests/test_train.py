@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -570,3 +571,6 @@ def test_a_log_that_can_no_longer_be_written_is_an_output_error(recipe: Recipe, 
             log_dir=tmp_path / "log",
             progress=lambda event: shutil.rmtree(tmp_path / "log", ignore_errors=True),
         )
+    for thread in threading.enumerate():  # TensorBoard's own raises what we were told of a moment later
+        if thread is not threading.current_thread():
+            thread.join(timeout=10)
