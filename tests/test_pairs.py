@@ -277,6 +277,23 @@ def test_pictures_are_cropped_mirrored_and_tinted(tmp_path: Path) -> None:
     assert np.abs(tinted.mean(axis=0) - lines().mean(axis=0)).max() < 25
 
 
+def test_a_share_of_the_pictures_is_scaled_down_first_so_that_sharpness_tells_nothing(tmp_path: Path) -> None:
+    board = np.indices((24, 24)).sum(axis=0) // 3 % 2 * 255  # squares of 3 pixels, 1 when shrunk to 8
+    file = io.BytesIO()
+    Image.fromarray(board.astype(np.uint8)).convert("RGB").save(file, "PNG")
+    rows = [row(i, image={"bytes": file.getvalue(), "path": str(i)}) for i in range(40)]
+    pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
+
+    def contrast(**change: Any) -> np.ndarray:
+        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, **change))
+        return np.concatenate([batch.pixels.astype(float).std(axis=(1, 2, 3)) for batch in batches])
+
+    sharp, mixed, blurred = contrast()[0], contrast(blur=0.5), contrast(blur=1.0)
+    assert 8 < (mixed < 0.9 * sharp).sum() < 32
+    assert blurred.max() < 0.9 * sharp
+    assert len(np.unique(blurred.round(3))) > 2  # not all by the same factor
+
+
 def test_a_whole_picture_is_not_cropped_whatever_its_shape(tmp_path: Path) -> None:
     pixels = np.zeros((8, 32, 3), np.uint8)
     pixels[:, :4], pixels[:, -4:] = 100, 200

@@ -14,7 +14,7 @@ from PIL import Image
 from zsclip.decode import Preprocess
 from zsclip.prompts import PromptSet, fill_template
 
-CAPTION_DRAWS, PICTURE_DRAWS = 3, 10  # random numbers a pair
+CAPTION_DRAWS, PICTURE_DRAWS = 3, 11  # random numbers a pair
 _WIDEST = 4 / 3  # of a crop's sides, in proportion to the picture's
 
 
@@ -40,6 +40,8 @@ class Drawing:
     only of those with the same label or caption.
     crop_scale: the least share of a picture's area that is kept; 1 keeps all.
     colour: how far brightness, contrast and tint stray; 0 leaves them.
+    blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
+    sharpness does not give away the source, and with it the label.
     """
 
     prompts: PromptSet
@@ -52,6 +54,7 @@ class Drawing:
     crop_scale: float = 0.35
     flip: bool = True
     colour: float = 0.2
+    blur: float = 0.0
 
 
 def draw_caption(names: Names, drawing: Drawing, what: float, which: float, how: float) -> tuple[str, str]:
@@ -84,8 +87,8 @@ def true_positives(names: Sequence[Names], said: Sequence[str]) -> NDArray[np.bo
 
 
 def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) -> NDArray[np.uint8]:
-    """Cut out a random part, resize, mirror and tint it, from ten numbers in [0, 1). (H, W, 3) uint8."""
-    area, ratio, x, y, mirror, brightness, contrast, *tints = draws.tolist()
+    """Cut out a random part, resize, mirror and tint it, from eleven numbers in [0, 1). (H, W, 3) uint8."""
+    area, ratio, x, y, mirror, brightness, contrast, *tints, detail = draws.tolist()
     height, width = drawing.preprocess.size
     area = image.width * image.height * (drawing.crop_scale + (1 - drawing.crop_scale) * area)
     ratio = _WIDEST ** ((2 * ratio - 1) * (drawing.crop_scale < 1)) * image.width / image.height
@@ -95,7 +98,13 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) 
     bilinear = drawing.preprocess.interpolation == "bilinear"
     resample = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
     box = (left, top, left + crop_width, top + crop_height)
-    image = image.resize((width, height), resample, box=box).convert("RGB")
+    if detail < drawing.blur:
+        share = (1 + detail / drawing.blur) / 3
+        small = (math.ceil(width * share), math.ceil(height * share))
+        image = image.resize(small, resample, box=box).resize((width, height), resample)
+    else:
+        image = image.resize((width, height), resample, box=box)
+    image = image.convert("RGB")
     if drawing.flip and mirror < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)  # (H, W, 3)
