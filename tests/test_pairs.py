@@ -294,6 +294,32 @@ def test_a_share_of_the_pictures_is_scaled_down_first_so_that_sharpness_tells_no
     assert len(np.unique(blurred.round(3))) > 2  # not all by the same factor
 
 
+def test_colours_are_made_softer_than_shapes_or_details_are_coloured(tmp_path: Path) -> None:
+    board = (np.indices((8, 8)).sum(axis=0) % 2)[..., None]  # squares of a pixel
+    grey = np.where(board, 200, 60) * np.ones(3)
+    red_and_green = np.where(board, (200, 0, 0), (0, 102, 0))  # of the same brightness
+    pairs = {}
+    for name, values in (("grey", grey), ("colours", red_and_green)):
+        file = io.BytesIO()
+        Image.fromarray(values.astype(np.uint8)).save(file, "PNG")
+        rows = [row(i, image={"bytes": file.getvalue(), "path": f"{name}{i}"}) for i in range(40)]
+        pairs[name] = read_pairs([write_shard(tmp_path / f"{name}.parquet", rows)])
+
+    def pixels(name: str, share: float) -> np.ndarray:  # (40, 3, 8, 8)
+        batches = epoch_of(pairs[name], drawing=replace(AS_IT_IS, chroma=share))
+        return np.concatenate([batch.pixels.astype(int) for batch in batches])
+
+    assert np.ptp(pixels("grey", 0.0), axis=1).max() == 0
+    coloured = np.ptp(pixels("grey", 1.0), axis=1).mean(axis=(1, 2)) > 5
+    assert 10 < coloured.sum() < 30  # the others were softened, and had no colours
+    whole, changed = pixels("colours", 0.0), pixels("colours", 1.0)
+    contrast = (changed[:, 0] - changed[:, 1]).std(axis=(1, 2)) / (whole[:, 0] - whole[:, 1]).std()
+    softer = contrast < 0.7
+    assert 10 < softer.sum() < 30
+    light = [0.299, 0.587, 0.114]
+    assert np.abs(np.einsum("bchw,c->bhw", changed - whole, light)[softer]).mean() < 8
+
+
 def test_a_whole_picture_is_not_cropped_whatever_its_shape(tmp_path: Path) -> None:
     pixels = np.zeros((8, 32, 3), np.uint8)
     pixels[:, :4], pixels[:, -4:] = 100, 200

@@ -221,6 +221,9 @@ def train(
     blur: Annotated[
         float, typer.Option("--blur", metavar="SHARE", help="Pictures scaled down first: sharpness tells nothing.")
     ] = 0.0,
+    chroma: Annotated[
+        float, typer.Option("--chroma", metavar="SHARE", help="Pictures whose colours are made softer or crisper.")
+    ] = 0.0,
     holdout: Annotated[
         int, typer.Option("--holdout", metavar="N", min=0, help="Keep every Nth pair aside to measure on; 0: none.")
     ] = 50,
@@ -248,7 +251,7 @@ def train(
         batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay,
         warmup=warmup, precision="bf16" if precision == "auto" else precision, average=average,
         start_size=start_size, prompts=prompts, synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true,
-        crop_scale=crop_scale, blur=blur, holdout=holdout, seed=seed, weights=weights,
+        crop_scale=crop_scale, blur=blur, chroma=chroma, holdout=holdout, seed=seed, weights=weights,
     )  # fmt: skip
     with training_report(quiet, _shows_progress(quiet)) as report:
         run_training(

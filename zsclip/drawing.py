@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from zsclip.decode import Preprocess
 from zsclip.prompts import PromptSet, fill_template
 
-CAPTION_DRAWS, PICTURE_DRAWS = 3, 11  # random numbers a pair
+CAPTION_DRAWS, PICTURE_DRAWS = 3, 15  # random numbers a pair
 _WIDEST = 4 / 3  # of a crop's sides, in proportion to the picture's
 
 
@@ -42,6 +42,8 @@ class Drawing:
     colour: how far brightness, contrast and tint stray; 0 leaves them.
     blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
     sharpness does not give away the source, and with it the label.
+    chroma: share of the pictures whose colours are made softer than their shapes, or whose details are coloured. JPEG
+    stores colours at half the size: a small picture has softer ones than a photograph that was scaled down.
     """
 
     prompts: PromptSet
@@ -55,6 +57,7 @@ class Drawing:
     flip: bool = True
     colour: float = 0.2
     blur: float = 0.0
+    chroma: float = 0.0
 
 
 def draw_caption(names: Names, drawing: Drawing, what: float, which: float, how: float) -> tuple[str, str]:
@@ -87,8 +90,9 @@ def true_positives(names: Sequence[Names], said: Sequence[str]) -> NDArray[np.bo
 
 
 def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) -> NDArray[np.uint8]:
-    """Cut out a random part, resize, mirror and tint it, from eleven numbers in [0, 1). (H, W, 3) uint8."""
-    area, ratio, x, y, mirror, brightness, contrast, *tints, detail = draws.tolist()
+    """Cut out a random part, resize, mirror and tint it, from fifteen numbers in [0, 1). (H, W, 3) uint8."""
+    area, ratio, x, y, mirror, brightness, contrast, *rest = draws.tolist()
+    tints, detail, colours, details = rest[:3], rest[3], rest[4], np.array(rest[5:])
     height, width = drawing.preprocess.size
     area = image.width * image.height * (drawing.crop_scale + (1 - drawing.crop_scale) * area)
     ratio = _WIDEST ** ((2 * ratio - 1) * (drawing.crop_scale < 1)) * image.width / image.height
@@ -105,6 +109,8 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) 
     else:
         image = image.resize((width, height), resample, box=box)
     image = image.convert("RGB")
+    if colours < drawing.chroma:
+        image = _colour_details(image, details) if colours < drawing.chroma / 2 else _soften_colours(image, details[0])
     if drawing.flip and mirror < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)  # (H, W, 3)
@@ -116,3 +122,21 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) 
     # As rows of 3 W numbers: 11 us for 64 px, where Pillow's own `point` takes 87.
     tinted = pixels.reshape(height, -1) * np.tile(gain * tint, width) + np.tile(shift * tint, width)  # (H, 3 W)
     return tinted.clip(0, 255).astype(np.uint8).reshape(height, width, 3)
+
+
+def _soften_colours(image: Image.Image, share: float) -> Image.Image:
+    """Scale the colours down, to between a fifth and a half of the size, and up again; brightness stays as it is."""
+    small = [math.ceil(side * (0.2 + 0.3 * share)) for side in image.size]
+    light, *colours = image.convert("YCbCr").split()
+    soft = [
+        colour.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.BILINEAR) for colour in colours
+    ]
+    return Image.merge("YCbCr", [light, *soft]).convert("RGB")
+
+
+def _colour_details(image: Image.Image, gains: NDArray[np.float64]) -> Image.Image:
+    """Make the details, what a blur takes away, stronger or weaker in each of the three colours, from three numbers."""
+    light = image.convert("L")
+    details = np.asarray(light, np.float32) - np.asarray(light.filter(ImageFilter.BoxBlur(1.5)), np.float32)  # (H, W)
+    pixels = np.asarray(image) + details[..., None] * (1.6 * gains - 0.8).astype(np.float32)  # (H, W, 3)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

@@ -51,7 +51,7 @@ class Recipe:
     precision: fp32, bf16 or fp16 (CUDA only); average: how much of the running average of the weights a step keeps,
     such as 0.999, 0 for none; what is saved and measured is the average.
     start_size: side in pixels of the first epochs' pictures, which then grow to the model's own; 0 for no growing.
-    prompts, synonyms, kinds, kinds_are_true, crop_scale, flip, colour, blur: see `drawing.Drawing`.
+    prompts, synonyms, kinds, kinds_are_true, crop_scale, flip, colour, blur, chroma: see `drawing.Drawing`.
     weights: fp16 or fp32, of the saved model.
     """
 
@@ -79,6 +79,7 @@ class Recipe:
     flip: bool = True
     colour: float = 0.2
     blur: float = 0.0
+    chroma: float = 0.0
     holdout: int = 50
     seed: int = 0
     weights: str = "fp16"
@@ -188,6 +189,7 @@ def train(
     drawing = Drawing(
         prompts, spec.preprocess, recipe.batch_size, recipe.seed, recipe.kinds, recipe.synonyms, recipe.kinds_are_true,
         recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur,
+        recipe.chroma,
     )  # fmt: skip
     identity = asdict(recipe) | {
         "data": pairs.digest,
@@ -255,7 +257,7 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"--weight-decay: {recipe.weight_decay!r} is below 0")
     if recipe.start_size and recipe.start_size < 8:
         raise InputError(f"--start-size: {recipe.start_size!r} is below 8 pixels; give more, or 0 to leave it out")
-    for name in ("warmup", "average", "synonyms", "kinds", "crop_scale", "colour", "blur", "beta2"):
+    for name in ("warmup", "average", "synonyms", "kinds", "crop_scale", "colour", "blur", "chroma", "beta2"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not between 0 and 1")
     if recipe.seed < 0:
