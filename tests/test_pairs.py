@@ -255,12 +255,17 @@ def test_a_broader_word_is_true_of_other_labels_only_where_it_is_asked_for(tmp_p
     assert positives_of(tmp_path, rows, **words, kinds_are_true=True).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
 
 
+def pairs_of(shard: Path, pixels: np.ndarray, count: int = 40) -> Pairs:
+    """Pairs that all have the same picture, (H, W) or (H, W, 3)."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels, np.uint8)).convert("RGB").save(file, "PNG")
+    rows = [row(i, image={"bytes": file.getvalue(), "path": str(i)}) for i in range(count)]
+    return read_pairs([write_shard(shard, rows)])
+
+
 def test_pictures_are_cropped_mirrored_and_tinted(tmp_path: Path) -> None:
     ramp = np.broadcast_to(np.arange(0, 240, 10, dtype=np.uint8)[None, :, None], (24, 24, 3))
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(ramp)).save(file, "PNG")
-    rows = [row(i, image={"bytes": file.getvalue(), "path": str(i)}) for i in range(40)]
-    pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
+    pairs = pairs_of(tmp_path / "a.parquet", ramp)
 
     def lines(**change: Any) -> np.ndarray:
         batches = epoch_of(pairs, drawing=replace(AS_IT_IS, **change))
@@ -279,10 +284,7 @@ def test_pictures_are_cropped_mirrored_and_tinted(tmp_path: Path) -> None:
 
 def test_a_share_of_the_pictures_is_scaled_down_first_so_that_sharpness_tells_nothing(tmp_path: Path) -> None:
     board = np.indices((24, 24)).sum(axis=0) // 3 % 2 * 255  # squares of 3 pixels, 1 when shrunk to 8
-    file = io.BytesIO()
-    Image.fromarray(board.astype(np.uint8)).convert("RGB").save(file, "PNG")
-    rows = [row(i, image={"bytes": file.getvalue(), "path": str(i)}) for i in range(40)]
-    pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
+    pairs = pairs_of(tmp_path / "a.parquet", board)
 
     def contrast(**change: Any) -> np.ndarray:
         batches = epoch_of(pairs, drawing=replace(AS_IT_IS, **change))
@@ -298,21 +300,16 @@ def test_colours_are_made_softer_than_shapes_or_details_are_coloured(tmp_path: P
     board = (np.indices((8, 8)).sum(axis=0) % 2)[..., None]  # squares of a pixel
     grey = np.where(board, 200, 60) * np.ones(3)
     red_and_green = np.where(board, (200, 0, 0), (0, 102, 0))  # of the same brightness
-    pairs = {}
-    for name, values in (("grey", grey), ("colours", red_and_green)):
-        file = io.BytesIO()
-        Image.fromarray(values.astype(np.uint8)).save(file, "PNG")
-        rows = [row(i, image={"bytes": file.getvalue(), "path": f"{name}{i}"}) for i in range(40)]
-        pairs[name] = read_pairs([write_shard(tmp_path / f"{name}.parquet", rows)])
+    of_grey, of_colours = pairs_of(tmp_path / "a.parquet", grey), pairs_of(tmp_path / "b.parquet", red_and_green)
 
-    def pixels(name: str, share: float) -> np.ndarray:  # (40, 3, 8, 8)
-        batches = epoch_of(pairs[name], drawing=replace(AS_IT_IS, chroma=share))
+    def pixels(pairs: Pairs, share: float) -> np.ndarray:  # (40, 3, 8, 8)
+        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, chroma=share))
         return np.concatenate([batch.pixels.astype(int) for batch in batches])
 
-    assert np.ptp(pixels("grey", 0.0), axis=1).max() == 0
-    coloured = np.ptp(pixels("grey", 1.0), axis=1).mean(axis=(1, 2)) > 5
+    assert np.ptp(pixels(of_grey, 0.0), axis=1).max() == 0
+    coloured = np.ptp(pixels(of_grey, 1.0), axis=1).mean(axis=(1, 2)) > 5
     assert 10 < coloured.sum() < 30  # the others were softened, and had no colours
-    whole, changed = pixels("colours", 0.0), pixels("colours", 1.0)
+    whole, changed = pixels(of_colours, 0.0), pixels(of_colours, 1.0)
     contrast = (changed[:, 0] - changed[:, 1]).std(axis=(1, 2)) / (whole[:, 0] - whole[:, 1]).std()
     softer = contrast < 0.7
     assert 10 < softer.sum() < 30
@@ -323,10 +320,7 @@ def test_colours_are_made_softer_than_shapes_or_details_are_coloured(tmp_path: P
 def test_a_whole_picture_is_not_cropped_whatever_its_shape(tmp_path: Path) -> None:
     pixels = np.zeros((8, 32, 3), np.uint8)
     pixels[:, :4], pixels[:, -4:] = 100, 200
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    pairs = read_pairs([write_shard(tmp_path / "a.parquet", [row(0, image={"bytes": file.getvalue(), "path": "x"})])])
-    (batch,) = epoch_of(pairs)
+    (batch,) = epoch_of(pairs_of(tmp_path / "a.parquet", pixels, count=1))
 
     assert (batch.pixels[0, 0, :, 0].mean(), batch.pixels[0, 0, :, -1].mean()) == pytest.approx((100, 200), abs=30)
 

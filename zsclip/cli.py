@@ -222,7 +222,7 @@ def train(
         float, typer.Option("--blur", metavar="SHARE", help="Pictures scaled down first: sharpness tells nothing.")
     ] = 0.0,
     chroma: Annotated[
-        float, typer.Option("--chroma", metavar="SHARE", help="Pictures whose colours are made softer or crisper.")
+        float, typer.Option("--chroma", metavar="SHARE", help="Pictures with softer colours or coloured details.")
     ] = 0.0,
     holdout: Annotated[
         int, typer.Option("--holdout", metavar="N", min=0, help="Keep every Nth pair aside to measure on; 0: none.")

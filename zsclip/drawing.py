@@ -91,8 +91,8 @@ def true_positives(names: Sequence[Names], said: Sequence[str]) -> NDArray[np.bo
 
 def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) -> NDArray[np.uint8]:
     """Cut out a random part, resize, mirror and tint it, from fifteen numbers in [0, 1). (H, W, 3) uint8."""
-    area, ratio, x, y, mirror, brightness, contrast, *rest = draws.tolist()
-    tints, detail, colours, details = rest[:3], rest[3], rest[4], np.array(rest[5:])
+    area, ratio, x, y, mirror, brightness, contrast, *tints, detail, colours = draws[:12].tolist()
+    gains = draws[12:]
     height, width = drawing.preprocess.size
     area = image.width * image.height * (drawing.crop_scale + (1 - drawing.crop_scale) * area)
     ratio = _WIDEST ** ((2 * ratio - 1) * (drawing.crop_scale < 1)) * image.width / image.height
@@ -102,15 +102,11 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) 
     bilinear = drawing.preprocess.interpolation == "bilinear"
     resample = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
     box = (left, top, left + crop_width, top + crop_height)
-    if detail < drawing.blur:
-        share = (1 + detail / drawing.blur) / 3
-        small = (math.ceil(width * share), math.ceil(height * share))
-        image = image.resize(small, resample, box=box).resize((width, height), resample)
-    else:
-        image = image.resize((width, height), resample, box=box)
-    image = image.convert("RGB")
+    share = (1 + detail / drawing.blur) / 3 if detail < drawing.blur else 1
+    small = (math.ceil(width * share), math.ceil(height * share))
+    image = image.resize(small, resample, box=box).resize((width, height), resample).convert("RGB")
     if colours < drawing.chroma:
-        image = _colour_details(image, details) if colours < drawing.chroma / 2 else _soften_colours(image, details[0])
+        image = _colour_details(image, gains) if colours < drawing.chroma / 2 else _soften_colours(image, gains[0])
     if drawing.flip and mirror < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)  # (H, W, 3)

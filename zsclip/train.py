@@ -188,8 +188,7 @@ def train(
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     drawing = Drawing(
         prompts, spec.preprocess, recipe.batch_size, recipe.seed, recipe.kinds, recipe.synonyms, recipe.kinds_are_true,
-        recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur,
-        recipe.chroma,
+        recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur, recipe.chroma,
     )  # fmt: skip
     identity = asdict(recipe) | {
         "data": pairs.digest,
