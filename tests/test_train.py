@@ -48,6 +48,9 @@ ARCHITECTURE = {
 }
 
 
+EVEN = torch.ones(6, 6)  # all pairs count alike
+
+
 class Killed(BaseException):
     """Stands for a power cut."""
 
@@ -98,15 +101,16 @@ def embeddings(count: int, seed: int) -> Tensor:
     return F.normalize(torch.randn(count, 5, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def plain_loss(images: Tensor, texts: Tensor, positives: Tensor, scale: float) -> float:
+def plain_loss(images: Tensor, texts: Tensor, positives: Tensor, scale: float, pair_weights: Tensor = EVEN) -> float:
     """The loss as two plain loops over pairs."""
     count = len(images)
     total = 0.0
     for i in range(count):
         of_image = [scale * float(images[i] @ texts[j]) for j in range(count)]
         of_text = [scale * float(images[j] @ texts[i]) for j in range(count)]
-        for logits, true in ((of_image, positives[i]), (of_text, positives[:, i])):
-            log_sum = math.log(sum(math.exp(logit) for logit in logits))
+        sides = ((of_image, positives[i], pair_weights[i]), (of_text, positives[:, i], pair_weights[:, i]))
+        for logits, true, counts in sides:
+            log_sum = math.log(sum(float(w) * math.exp(logit) for w, logit in zip(counts, logits, strict=True)))
             right = [logit - log_sum for logit, is_true in zip(logits, true, strict=True) if is_true]
             total -= sum(right) / len(right)
     return total / count / 2
@@ -117,7 +121,7 @@ def test_the_loss_is_a_double_loop_over_pairs(groups: list[int]) -> None:
     numbers = torch.tensor(groups)
     positives = numbers[:, None] == numbers
 
-    loss = contrastive_loss(embeddings(6, 0), embeddings(6, 1), positives, torch.tensor(7.0))
+    loss = contrastive_loss(embeddings(6, 0), embeddings(6, 1), positives, torch.tensor(7.0), EVEN)
 
     assert loss.item() == pytest.approx(plain_loss(embeddings(6, 0), embeddings(6, 1), positives, 7.0), rel=1e-5)
 
@@ -126,15 +130,32 @@ def test_the_loss_follows_a_text_that_is_true_of_a_picture_but_not_the_other_way
     positives = torch.eye(6, dtype=torch.bool)
     positives[0, 3] = positives[0, 4] = positives[5, 3] = True
 
-    loss = contrastive_loss(embeddings(6, 0), embeddings(6, 1), positives, torch.tensor(7.0))
+    loss = contrastive_loss(embeddings(6, 0), embeddings(6, 1), positives, torch.tensor(7.0), EVEN)
 
     assert loss.item() == pytest.approx(plain_loss(embeddings(6, 0), embeddings(6, 1), positives, 7.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("across", [0.1, 0.0])
+def test_the_loss_lets_pairs_of_different_sources_count_less(across: float) -> None:
+    positives = torch.eye(6, dtype=torch.bool)
+    positives[0, 3] = True
+    sources = torch.tensor([0, 0, 1, 1, 1, 2])  # the last is alone: nothing to be wrong about where across is 0
+    counts = torch.where(positives | (sources[:, None] == sources), 1.0, across)
+    images, texts = embeddings(6, 0).requires_grad_(), embeddings(6, 1)
+
+    loss = contrastive_loss(images, texts, positives, torch.tensor(7.0), counts)
+    loss.backward()
+
+    assert loss.item() == pytest.approx(plain_loss(images, texts, positives, 7.0, counts), rel=1e-5)
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+    assert (images.grad[5].abs().sum() > 1e-6) == (across > 0)
 
 
 def test_the_loss_is_that_of_open_clip_where_all_pairs_differ() -> None:
     images, texts, scale = embeddings(9, 0), embeddings(9, 1), torch.tensor(20.0)
 
-    loss = contrastive_loss(images, texts, torch.eye(9, dtype=torch.bool), scale)
+    loss = contrastive_loss(images, texts, torch.eye(9, dtype=torch.bool), scale, torch.ones(9, 9))
 
     torch.testing.assert_close(loss, open_clip.ClipLoss()(images, texts, scale))
 
@@ -142,7 +163,8 @@ def test_the_loss_is_that_of_open_clip_where_all_pairs_differ() -> None:
 def test_gradients_reach_the_temperature() -> None:
     log_scale = torch.tensor(2.0, requires_grad=True)
 
-    contrastive_loss(embeddings(4, 0), embeddings(4, 1), torch.eye(4, dtype=torch.bool), log_scale.exp()).backward()
+    positives = torch.eye(4, dtype=torch.bool)
+    contrastive_loss(embeddings(4, 0), embeddings(4, 1), positives, log_scale.exp(), torch.ones(4, 4)).backward()
 
     assert log_scale.grad is not None
     assert log_scale.grad.item() != 0

@@ -215,6 +215,9 @@ def train(
     kinds_are_true: Annotated[
         bool, typer.Option("--kinds-are-true", help="A broader word is true of all pictures it is a kind of.")
     ] = False,
+    across: Annotated[
+        float, typer.Option("--across", metavar="WEIGHT", help="Of captions of another source, if they are not true.")
+    ] = 1.0,
     crop_scale: Annotated[
         float, typer.Option("--crop-scale", metavar="SHARE", help="Least part of a picture that is kept.")
     ] = 0.35,
@@ -222,7 +225,7 @@ def train(
         float, typer.Option("--blur", metavar="SHARE", help="Pictures scaled down first: sharpness tells nothing.")
     ] = 0.0,
     chroma: Annotated[
-        float, typer.Option("--chroma", metavar="SHARE", help="Pictures with softer colours or coloured details.")
+        float, typer.Option("--chroma", metavar="SHARE", help="Pictures with softer or crisper colours.")
     ] = 0.0,
     holdout: Annotated[
         int, typer.Option("--holdout", metavar="N", min=0, help="Keep every Nth pair aside to measure on; 0: none.")
@@ -251,7 +254,7 @@ def train(
         batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay,
         warmup=warmup, precision="bf16" if precision == "auto" else precision, average=average,
         start_size=start_size, prompts=prompts, synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true,
-        crop_scale=crop_scale, blur=blur, chroma=chroma, holdout=holdout, seed=seed, weights=weights,
+        across=across, crop_scale=crop_scale, blur=blur, chroma=chroma, holdout=holdout, seed=seed, weights=weights,
     )  # fmt: skip
     with training_report(quiet, _shows_progress(quiet)) as report:
         run_training(

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from zsclip.decode import Preprocess
 from zsclip.prompts import PromptSet, fill_template
 
-CAPTION_DRAWS, PICTURE_DRAWS = 3, 15  # random numbers a pair
+CAPTION_DRAWS, PICTURE_DRAWS = 3, 13  # random numbers a pair
 _WIDEST = 4 / 3  # of a crop's sides, in proportion to the picture's
 
 
@@ -22,13 +22,15 @@ _WIDEST = 4 / 3  # of a crop's sides, in proportion to the picture's
 class Names:
     """What is known about a picture in words.
 
-    kinds: broader words, the nearest first; captions: free sentences, which are used as they are.
+    kinds: broader words, the nearest first; captions: free sentences, which are used as they are; source: the data set
+    it is from, if it is one of several.
     """
 
     label: str
     synonyms: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Drawing:
     kinds, synonyms: shares of the captions that name a broader kind or a synonym, where a picture has some.
     kinds_are_true: whether a caption is a positive of every picture its name is true of ("animal" of a dog's), not
     only of those with the same label or caption.
+    across: how much a picture and a caption of different sources count for each other where the caption is not true,
+    from 0 to 1. Below 1 a model gains little by telling sources apart, and with the source the label.
     crop_scale: the least share of a picture's area that is kept; 1 keeps all.
     colour: how far brightness, contrast and tint stray; 0 leaves them.
     blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
     sharpness does not give away the source, and with it the label.
-    chroma: share of the pictures whose colours are made softer than their shapes, or whose details are coloured. JPEG
-    stores colours at half the size: a small picture has softer ones than a photograph that was scaled down.
+    chroma: share of the pictures whose colours are made softer or crisper than they are; brightness stays. JPEG stores
+    colours at half the size: a small picture has softer ones than a photograph that was scaled down.
     """
 
     prompts: PromptSet
@@ -53,6 +57,7 @@ class Drawing:
     kinds: float = 0.2
     synonyms: float = 0.2
     kinds_are_true: bool = False
+    across: float = 1.0
     crop_scale: float = 0.35
     flip: bool = True
     colour: float = 0.2
@@ -89,10 +94,16 @@ def true_positives(names: Sequence[Names], said: Sequence[str]) -> NDArray[np.bo
     return np.array([[name in rows[one] for name in said] for one in names]).reshape(len(names), len(said))
 
 
+def pair_weights(names: Sequence[Names], positives: NDArray[np.bool_], across: float) -> NDArray[np.float32]:
+    """Give how much picture i and caption j count for each other: 1 if true or of one source. (B, B) float32."""
+    numbers: dict[str, int] = {}
+    sources = np.array([numbers.setdefault(one.source, len(numbers)) for one in names])
+    return np.where(positives | (sources[:, None] == sources), 1, across).astype(np.float32)
+
+
 def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) -> NDArray[np.uint8]:
-    """Cut out a random part, resize, mirror and tint it, from fifteen numbers in [0, 1). (H, W, 3) uint8."""
-    area, ratio, x, y, mirror, brightness, contrast, *tints, detail, colours = draws[:12].tolist()
-    gains = draws[12:]
+    """Cut out a random part, resize, mirror and tint it, from thirteen numbers in [0, 1). (H, W, 3) uint8."""
+    area, ratio, x, y, mirror, brightness, contrast, *tints, detail, colours, crispness = draws.tolist()
     height, width = drawing.preprocess.size
     area = image.width * image.height * (drawing.crop_scale + (1 - drawing.crop_scale) * area)
     ratio = _WIDEST ** ((2 * ratio - 1) * (drawing.crop_scale < 1)) * image.width / image.height
@@ -106,7 +117,8 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) 
     small = (math.ceil(width * share), math.ceil(height * share))
     image = image.resize(small, resample, box=box).resize((width, height), resample).convert("RGB")
     if colours < drawing.chroma:
-        image = _colour_details(image, gains) if colours < drawing.chroma / 2 else _soften_colours(image, gains[0])
+        change = _sharpen_colours if colours < drawing.chroma / 2 else _soften_colours
+        image = change(image, crispness)
     if drawing.flip and mirror < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)  # (H, W, 3)
@@ -130,9 +142,11 @@ def _soften_colours(image: Image.Image, share: float) -> Image.Image:
     return Image.merge("YCbCr", [light, *soft]).convert("RGB")
 
 
-def _colour_details(image: Image.Image, gains: NDArray[np.float64]) -> Image.Image:
-    """Make the details, what a blur takes away, stronger or weaker in each of the three colours, from three numbers."""
-    light = image.convert("L")
-    details = np.asarray(light, np.float32) - np.asarray(light.filter(ImageFilter.BoxBlur(1.5)), np.float32)  # (H, W)
-    pixels = np.asarray(image) + details[..., None] * (1.6 * gains - 0.8).astype(np.float32)  # (H, W, 3)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+def _sharpen_colours(image: Image.Image, share: float) -> Image.Image:
+    """Make what a blur takes from the colours up to five times as strong; brightness stays as it is."""
+    light, *colours = image.convert("YCbCr").split()
+    crisp = [
+        colour.filter(ImageFilter.UnsharpMask(radius=1.5, percent=round(400 * share), threshold=0))
+        for colour in colours
+    ]
+    return Image.merge("YCbCr", [light, *crisp]).convert("RGB")

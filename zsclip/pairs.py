@@ -26,6 +26,7 @@ from zsclip.drawing import (
     Names,
     augmented,
     draw_caption,
+    pair_weights,
     same_positives,
     true_positives,
 )
@@ -42,12 +43,13 @@ class Batch:
     """Pairs to learn from.
 
     pixels: (B, 3, H, W) uint8, its memory in the order B, H, W, 3; captions: B, row i is of picture i; positives:
-    (B, B) bool, whether caption j is known to be true of picture i.
+    (B, B) bool, whether caption j is known to be true of picture i; weights: (B, B) float32, how much the two count.
     """
 
     pixels: NDArray[np.uint8]
     captions: tuple[str, ...]
     positives: NDArray[np.bool_]
+    weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Pairs:
             positives = same_positives(names, captions)
             if drawing.kinds_are_true:
                 positives |= true_positives(names, [name for _, name in drawn])
-            yield Batch(pixels, captions, positives)
+            yield Batch(pixels, captions, positives, pair_weights(names, positives, drawing.across))
         if not readable:
             raise InputError("data: not one picture can be read; see the notes above for why")
 
@@ -337,7 +339,7 @@ def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[_Found]:
         with pq.ParquetFile(path) as file:
             columns = set(file.schema_arrow.names)
             leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
-            wanted = [name for name in ("label", "synonyms", "kinds", "captions") if name in columns]
+            wanted = [name for name in ("label", "synonyms", "kinds", "captions", "source") if name in columns]
             if "image.bytes" not in leaves or not {"label", "captions"} & columns:
                 note(f"{path}: passed over: needs the columns image.bytes and label or captions, has {sorted(columns)}")
                 return
@@ -373,7 +375,8 @@ def _names(record: dict[str, Any]) -> Names | None:
     captions = texts(record.get("captions"))
     if not label and not captions:
         return None
-    return Names("".join(label), texts(record.get("synonyms")), texts(record.get("kinds")), captions)
+    source = "".join(texts([record.get("source")]))
+    return Names("".join(label), texts(record.get("synonyms")), texts(record.get("kinds")), captions, source)
 
 
 def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[_Found]:

@@ -51,7 +51,7 @@ class Recipe:
     precision: fp32, bf16 or fp16 (CUDA only); average: how much of the running average of the weights a step keeps,
     such as 0.999, 0 for none; what is saved and measured is the average.
     start_size: side in pixels of the first epochs' pictures, which then grow to the model's own; 0 for no growing.
-    prompts, synonyms, kinds, kinds_are_true, crop_scale, flip, colour, blur, chroma: see `drawing.Drawing`.
+    prompts, synonyms, kinds, kinds_are_true, across, crop_scale, flip, colour, blur, chroma: see `drawing.Drawing`.
     weights: fp16 or fp32, of the saved model.
     """
 
@@ -75,6 +75,7 @@ class Recipe:
     synonyms: float = 0.2
     kinds: float = 0.2
     kinds_are_true: bool = False
+    across: float = 1.0
     crop_scale: float = 0.35
     flip: bool = True
     colour: float = 0.2
@@ -105,7 +106,7 @@ class Progress:
 
 
 def contrastive_loss(
-    image_embeddings: Tensor, text_embeddings: Tensor, positives: Tensor, logit_scale: Tensor
+    image_embeddings: Tensor, text_embeddings: Tensor, positives: Tensor, logit_scale: Tensor, pair_weights: Tensor
 ) -> Tensor:
     """Compare every picture with every text, and ask for the true ones.
 
@@ -117,11 +118,13 @@ def contrastive_loss(
         text_embeddings: (B, D) float32, rows of length 1; row i belongs to image i.
         positives: (B, B) bool, whether text j is true of image i; the diagonal is true.
         logit_scale: () the multiplier, already exponentiated.
+        pair_weights: (B, B) float32, how much image i and text j count for each other; 1 everywhere is plain.
 
     Returns:
         () the mean of the two cross-entropies.
     """
     logits = logit_scale * image_embeddings @ text_embeddings.T  # (B, B)
+    logits = logits + pair_weights.clamp(min=1e-30).log()  # factors in the softmax; -inf * 0 would be NaN
     targets = positives.to(logits.dtype)
     image_loss = F.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True))
     text_loss = F.cross_entropy(logits.T, targets.T / targets.T.sum(dim=1, keepdim=True))
@@ -188,7 +191,7 @@ def train(
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     drawing = Drawing(
         prompts, spec.preprocess, recipe.batch_size, recipe.seed, recipe.kinds, recipe.synonyms, recipe.kinds_are_true,
-        recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur, recipe.chroma,
+        recipe.across, recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur, recipe.chroma,
     )  # fmt: skip
     identity = asdict(recipe) | {
         "data": pairs.digest,
@@ -256,7 +259,7 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"--weight-decay: {recipe.weight_decay!r} is below 0")
     if recipe.start_size and recipe.start_size < 8:
         raise InputError(f"--start-size: {recipe.start_size!r} is below 8 pixels; give more, or 0 to leave it out")
-    for name in ("warmup", "average", "synonyms", "kinds", "crop_scale", "colour", "blur", "chroma", "beta2"):
+    for name in ("warmup", "average", "synonyms", "kinds", "across", "crop_scale", "colour", "blur", "chroma", "beta2"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not between 0 and 1")
     if recipe.seed < 0:
@@ -298,6 +301,7 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
         return encoder.images(batch.pixels[rows]), encoder.texts(batch.captions[rows])
 
     positives = torch.from_numpy(batch.positives).to(encoder.device)  # (B, B)
+    pair_weights = torch.from_numpy(batch.weights).to(encoder.device)  # (B, B)
     log_scale = run.model.logit_scale
     run.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad() if len(parts) > 1 else nullcontext():
@@ -306,7 +310,7 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
     if len(parts) > 1:
         images.requires_grad_()
         texts.requires_grad_()
-    loss = contrastive_loss(images, texts, positives, log_scale.exp())
+    loss = contrastive_loss(images, texts, positives, log_scale.exp(), pair_weights)
     if not loss.isfinite():
         raise _diverged(run, f"the loss is {loss.item()}")
     run.scaler.scale(loss).backward()
