@@ -234,7 +234,7 @@ def one_batch(tmp_path: Path, rows: list[dict[str, Any]], **change: Any) -> tupl
     pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
     (batch,) = epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=len(rows), **change))
     order = np.argsort(numbers_in([batch]))
-    return batch.positives[np.ix_(order, order)], batch.weights[np.ix_(order, order)]
+    return batch.positives[np.ix_(order, order)], batch.pair_weights[np.ix_(order, order)]
 
 
 def test_pairs_with_the_same_label_are_positives_of_each_other(tmp_path: Path) -> None:

@@ -81,11 +81,8 @@ def draw_caption(names: Names, drawing: Drawing, what: float, which: float, how:
 
 def same_positives(names: Sequence[Names], captions: Sequence[str]) -> NDArray[np.bool_]:
     """Compare all pairs with all: same label or same caption. (B, B) bool."""
-    numbers: dict[str, int] = {}
-    spoken = np.array([numbers.setdefault(caption, len(numbers)) for caption in captions])
-    labels = np.array([numbers.setdefault("\0" + one.label, len(numbers)) for one in names])
-    labels = np.where([not one.label for one in names], -1 - np.arange(len(names)), labels)  # none is like no other
-    return (spoken[:, None] == spoken) | (labels[:, None] == labels)
+    labels = [one.label or f"\0{number}" for number, one in enumerate(names)]  # none is like no other
+    return _equal(captions) | _equal(labels)
 
 
 def true_positives(names: Sequence[Names], said: Sequence[str]) -> NDArray[np.bool_]:
@@ -96,9 +93,15 @@ def true_positives(names: Sequence[Names], said: Sequence[str]) -> NDArray[np.bo
 
 def pair_weights(names: Sequence[Names], positives: NDArray[np.bool_], across: float) -> NDArray[np.float32]:
     """Give how much picture i and caption j count for each other: 1 if true or of one source. (B, B) float32."""
+    of_one_source = _equal([one.source for one in names])
+    return np.where(positives | of_one_source, 1, across).astype(np.float32)
+
+
+def _equal(texts: Sequence[str]) -> NDArray[np.bool_]:
+    """Compare all texts with all. (B, B) bool."""
     numbers: dict[str, int] = {}
-    sources = np.array([numbers.setdefault(one.source, len(numbers)) for one in names])
-    return np.where(positives | (sources[:, None] == sources), 1, across).astype(np.float32)
+    places = np.array([numbers.setdefault(text, len(numbers)) for text in texts])  # cheaper to compare than texts
+    return places[:, None] == places
 
 
 def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) -> NDArray[np.uint8]:

@@ -43,13 +43,13 @@ class Batch:
     """Pairs to learn from.
 
     pixels: (B, 3, H, W) uint8, its memory in the order B, H, W, 3; captions: B, row i is of picture i; positives:
-    (B, B) bool, whether caption j is known to be true of picture i; weights: (B, B) float32, how much the two count.
+    (B, B) bool, whether caption j is known to be true of picture i; pair_weights: (B, B) float32, how much they count.
     """
 
     pixels: NDArray[np.uint8]
     captions: tuple[str, ...]
     positives: NDArray[np.bool_]
-    weights: NDArray[np.float32]
+    pair_weights: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -301,7 +301,7 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
         return encoder.images(batch.pixels[rows]), encoder.texts(batch.captions[rows])
 
     positives = torch.from_numpy(batch.positives).to(encoder.device)  # (B, B)
-    pair_weights = torch.from_numpy(batch.weights).to(encoder.device)  # (B, B)
+    pair_weights = torch.from_numpy(batch.pair_weights).to(encoder.device)  # (B, B)
     log_scale = run.model.logit_scale
     run.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad() if len(parts) > 1 else nullcontext():
