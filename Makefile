@@ -38,7 +38,8 @@ bench: install  ## Time zsclip against a plain open_clip script.
 	$(BIN)/python tests/bench/against_open_clip.py
 
 # The same command goes on after a kill. Three stages, as they were run: the second ties broader words to all they are
-# true of, and blurred pictures to sharp ones; the third sharp colours to soft ones. The model card says why.
+# true of, and blurred pictures to sharp ones; the third sharp colours to soft ones, by the --chroma of commit 0dc4955,
+# which today's is not. The model card says why.
 # open_clip_model.safetensors of .tiny is what zsclip/data/tiny holds.
 ALL_STAGES = --average 0.998 --prompts captions --holdout 100
 TRUE_KINDS = --kinds 0.2 --kinds-are-true --crop-scale 0.6
