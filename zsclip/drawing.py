@@ -37,7 +37,8 @@ class Names:
 class Drawing:
     """How pairs become batches.
 
-    kinds, synonyms: shares of the captions that name a broader kind or a synonym, where a picture has some.
+    kinds, synonyms: shares of the captions that name a broader kind or a synonym, where a picture has some. Of the
+    kinds the nearest is named most often ("cat" of a tabby): "animal" is said of enough others.
     kinds_are_true: whether a caption is a positive of every picture its name is true of ("animal" of a dog's), not
     only of those with the same label or caption.
     across: how much a picture and a caption of different sources count for each other where the caption is not true,
@@ -72,7 +73,7 @@ def draw_caption(names: Names, drawing: Drawing, what: float, which: float, how:
         return caption, caption
     name = names.label
     if names.kinds and what < drawing.kinds:
-        name = names.kinds[int(which * len(names.kinds))]
+        name = names.kinds[int(which**2 * len(names.kinds))]
     elif names.synonyms and what >= 1 - drawing.synonyms:
         name = names.synonyms[int(which * len(names.synonyms))]
     templates = drawing.prompts.prompts.get(name) or drawing.prompts.templates

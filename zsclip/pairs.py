@@ -7,9 +7,9 @@ import csv
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -267,6 +267,8 @@ def read_pairs(
             for identity, one in some:
                 ids.append(identity)
                 names.append(None if one is None else known.setdefault(one, one))
+    known = _with_synonyms_of_kinds(known)
+    names = [None if one is None else known[one] for one in names]
     usable = np.array([number for number, one in enumerate(names) if one is not None], dtype=np.int64)
     if not len(usable):
         raise InputError(f"{', '.join(inputs) or 'data'}: no usable pair; give pictures with labels or captions")
@@ -286,6 +288,18 @@ def read_pairs(
         memory_limit=memory_limit,
         _blocks=blocks,
     )
+
+
+def _with_synonyms_of_kinds(distinct: Iterable[Names]) -> dict[Names, Names]:
+    """Let a broader word go by its synonyms too: a convertible is a car, and so an automobile."""
+    synonyms: dict[str, dict[str, None]] = {}  # of a label, in the order they are met
+    for one in distinct:
+        synonyms.setdefault(one.label, {}).update(dict.fromkeys(one.synonyms))
+    longer = {}
+    for one in distinct:
+        kinds = [word for kind in one.kinds for word in (kind, *synonyms.get(kind, ()))]
+        longer[one] = replace(one, kinds=tuple(dict.fromkeys(kinds)))
+    return longer
 
 
 _Found = tuple[str, int, list[tuple[str, Names | None]], Callable[[], Any]]  # where, bytes, ids and words, pictures
