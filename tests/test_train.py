@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -26,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zsclip.errors import InputError, ModelError, OutputError
-from zsclip.model import load_model
+from zsclip.model import has_bf16, load_model
 from zsclip.train import (
     CHECKPOINT_FILE,
     WEIGHTS_FILE,
@@ -500,6 +501,18 @@ def test_bf16_trains(recipe: Recipe, tmp_path: Path) -> None:
     assert all(math.isfinite(loss) for loss in losses)
 
 
+def test_the_default_precision_is_bf16_where_the_processor_multiplies_it_and_fp32_elsewhere(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    if platform.machine() == "x86_64" and sys.platform == "linux":
+        assert has_bf16("cpu") == (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+    train(replace(recipe, precision="auto"), tmp_path / "auto")
+    train(replace(recipe, precision="bf16" if has_bf16("cpu") else "fp32"), tmp_path / "named")
+
+    assert_same(weights(tmp_path / "auto"), weights(tmp_path / "named"))
+
+
 def test_a_picture_that_cannot_be_read_costs_one_line_and_nothing_else(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "toys" / "red" / "3.png").write_bytes(b"\x89PNG nonsense")
     notes: list[str] = []
@@ -539,7 +552,7 @@ def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> No
         ({"data": ("nowhere",), "arch": None, "init": "no model"}, "no such file or folder: 'nowhere'"),
         ({"start_size": 7}, "--start-size: 7 is below 8 pixels"),
         ({"weight_decay": -0.1}, "--weight-decay: -0.1 is below 0"),
-        ({"precision": "fp8"}, "--precision: 'fp8' is not one of fp32, bf16, fp16"),
+        ({"precision": "fp8"}, "--precision: 'fp8' is not one of auto, fp32, bf16, fp16"),
         ({"precision": "fp16"}, "--precision fp16: trains on CUDA only"),
         ({"kinds": 1.5}, "--kinds: 1.5 is not between 0 and 1"),
         ({"data": ("nowhere",)}, "no such file or folder: 'nowhere'"),

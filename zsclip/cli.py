@@ -203,7 +203,7 @@ def train(
     learning_rate: Annotated[float, typer.Option("--learning-rate", metavar="X", help="After warm-up.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option("--weight-decay", metavar="X", help="Of matrices only.")] = 0.1,
     warmup: Annotated[float, typer.Option("--warmup", metavar="SHARE", help="Of all steps.")] = 0.05,
-    precision: Annotated[Precision, typer.Option("--precision", help="auto: bf16.")] = "auto",
+    precision: Annotated[Precision, typer.Option("--precision", help="auto: bf16 if the device has it.")] = "auto",
     average: Annotated[
         float, typer.Option("--average", metavar="SHARE", help="Keep a running average of the weights, as 0.999.")
     ] = 0.0,
@@ -252,7 +252,7 @@ def train(
     recipe = Recipe(
         data=tuple(data), arch=arch, init=init, lock_image=lock_image, lock_text=lock_text, epochs=epochs,
         batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay,
-        warmup=warmup, precision="bf16" if precision == "auto" else precision, average=average,
+        warmup=warmup, precision=precision, average=average,
         start_size=start_size, prompts=prompts, synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true,
         across=across, crop_scale=crop_scale, blur=blur, chroma=chroma, holdout=holdout, seed=seed, weights=weights,
     )  # fmt: skip

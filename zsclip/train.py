@@ -27,7 +27,15 @@ from zsclip.drawing import Drawing
 from zsclip.errors import InputError, ModelError, OutputError
 from zsclip.hub import short
 from zsclip.labels import Label
-from zsclip.model import check_device, encode_ids, first_output, load_tokenizer, new_model, used_lengths
+from zsclip.model import (
+    check_device,
+    encode_ids,
+    first_output,
+    has_bf16,
+    load_tokenizer,
+    new_model,
+    used_lengths,
+)
 from zsclip.pairs import Batch, Pairs, check_inputs, read_pairs
 from zsclip.prompts import expand, read_prompts
 from zsclip.weights import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder
@@ -48,8 +56,9 @@ class Recipe:
     to begin from instead. lock_image, lock_text: leave that tower as it is.
     batch_size: pairs that are compared with each other; accumulate: parts it is encoded in, to save memory.
     warmup: share of all steps until the full learning rate, which then falls along a cosine.
-    precision: fp32, bf16 or fp16 (CUDA only); average: how much of the running average of the weights a step keeps,
-    such as 0.999, 0 for none; what is saved and measured is the average.
+    precision: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device multiplies it itself, else fp32.
+    average: how much of the running average of the weights a step keeps, such as 0.999, 0 for none; what is saved and
+    measured is the average.
     start_size: side in pixels of the first epochs' pictures, which then grow to the model's own; 0 for no growing.
     prompts, synonyms, kinds, kinds_are_true, across, crop_scale, flip, colour, blur, chroma: see `drawing.Drawing`.
     weights: fp16 or fp32, of the saved model.
@@ -68,7 +77,7 @@ class Recipe:
     beta2: float = 0.98
     warmup: float = 0.05
     clip_norm: float = 1.0
-    precision: str = "bf16"
+    precision: str = "auto"
     average: float = 0.0
     start_size: int = 0
     prompts: str = "general"
@@ -180,6 +189,8 @@ def train(
     _check(recipe)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     check_device(device)
+    if recipe.precision == "auto":
+        recipe = replace(recipe, precision="bf16" if has_bf16(device) else "fp32")
     if recipe.precision == "fp16" and not device.startswith("cuda"):
         raise InputError("--precision fp16: trains on CUDA only; use bf16 or fp32")
     check_inputs(recipe.data)
@@ -249,7 +260,7 @@ def _check(recipe: Recipe) -> None:
         raise InputError("--lock-image, --lock-text: an untrained tower would stay so; give --init MODEL")
     if recipe.lock_image and recipe.lock_text:
         raise InputError("--lock-image, --lock-text: nothing is left to train; lock one of the two")
-    for name, choices in (("precision", ("fp32", "bf16", "fp16")), ("weights", ("fp16", "fp32"))):
+    for name, choices in (("precision", ("auto", "fp32", "bf16", "fp16")), ("weights", ("fp16", "fp32"))):
         if getattr(recipe, name) not in choices:
             raise InputError(f"--{name}: {getattr(recipe, name)!r} is not one of {', '.join(choices)}")
     for name in ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm"):
