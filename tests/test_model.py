@@ -16,10 +16,20 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, save_tokenizer
 from torchvision.transforms import Normalize
 
+from zsclip.cache import count_rows
 from zsclip.decode import decode_image
 from zsclip.errors import ModelError
-from zsclip.model import ClipModel, _load_tower, _sees_no_padding, count_tokens, load_model, load_tokenizer
-from zsclip.weights import find_model
+from zsclip.model import (
+    ClipModel,
+    _bf16_agrees,
+    _sees_no_padding,
+    count_tokens,
+    has_bf16,
+    load_model,
+    load_tokenizer,
+)
+from zsclip.towers import load_tower
+from zsclip.weights import ModelSpec, find_model
 
 KINDS = sorted(CONFIGS)
 PROMPTS = ["a photo of a cat", "a", "the red dog of a bird sketch w1 w2 w3", "a photo of " + "w5 " * 40, "Photo: DOG!"]
@@ -152,13 +162,13 @@ def test_each_tower_reads_only_its_own_weights(tiny_model: Callable[[str], Path]
         half = {name: tensor for name, tensor in state.items() if name.startswith((which, "logit_"))}
         save_file(half, folder / "open_clip_model.safetensors")
 
-        tower = _load_tower(find_model(str(folder)), which)
+        tower = load_tower(find_model(str(folder)), which)
 
         assert sum(p.numel() for p in tower.parameters()) == sum(
             tensor.numel() for name, tensor in half.items() if name.startswith(which)
         )
-        with pytest.raises(RuntimeError, match="Missing key"):
-            _load_tower(find_model(str(folder)), other)
+        with pytest.raises(ModelError, match=r"do not match.*Missing key"):
+            load_tower(find_model(str(folder)), other)
 
 
 @pytest.mark.parametrize("form", ["pt", "wrapped", "half"])
@@ -312,6 +322,49 @@ def test_bf16_agrees_with_fp32(tiny_model: Callable[[str], Path]) -> None:
     cosines = (load_model(spec, "cpu", "bf16").encode_images(pixels) * ClipModel(spec).encode_images(pixels)).sum(dim=1)
 
     assert cosines.min() >= 0.999
+
+
+def with_weights(folder: Path, copy: Path, **changes: Callable[[torch.Tensor], torch.Tensor]) -> ModelSpec:
+    """A copy of a model with some of its weights changed."""
+    shutil.copytree(folder, copy)
+    state = load_file(copy / "open_clip_model.safetensors")
+    state |= {name.replace("__", "."): change(state[name.replace("__", ".")]) for name, change in changes.items()}
+    save_file(state, copy / "open_clip_model.safetensors")
+    return find_model(str(copy))
+
+
+def test_bf16_is_the_default_only_where_it_is_tried_and_agrees(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    spec = find_model(str(tiny_model("plain")))
+    assert _bf16_agrees(spec)
+    assert count_rows()["bf16"][0] == 1
+    assert _bf16_agrees(spec)  # remembered
+    assert count_rows()["bf16"][0] == 1
+
+    # A large offset that the next layer takes away again leaves three digits of bf16's nothing to say.
+    coarse = with_weights(tiny_model("plain"), tmp_path / "coarse", visual__positional_embedding=lambda x: x + 1000)
+    assert not _bf16_agrees(coarse)
+    assert count_rows()["bf16"][0] == 2
+
+    assert load_model(spec, "cpu", "auto").precision == ("bf16" if has_bf16("cpu") else "fp32")
+    assert load_model(coarse, "cpu", "auto").precision == "fp32"
+
+
+def test_pictures_that_overflow_in_fp16_are_encoded_in_bf16(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    spec = with_weights(tiny_model("plain"), tmp_path / "loud", visual__conv1__weight=lambda x: x * 3e4 / x.abs().max())
+    mean = np.array(spec.preprocess.mean).reshape(3, 1, 1) * 255
+    quiet = np.broadcast_to(mean, (3, 32, 32)).round().astype(np.uint8)  # near zero after normalisation
+    loud = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    model, exact = ClipModel(spec, "cpu", "fp16"), ClipModel(spec)
+    assert not model._encode_images(torch.from_numpy(loud[None])).isfinite().all()
+
+    pixels = np.stack([quiet, loud])
+    both = model.encode_images(pixels)
+
+    assert (both * exact.encode_images(pixels)).sum(dim=1).min() >= 0.999
+    assert torch.equal(both[0], model._encode_images(torch.from_numpy(pixels))[0])  # not touched
+    assert torch.equal(both[1:], ClipModel(spec, "cpu", "bf16").encode_images(loud[None]))
 
 
 @pytest.mark.parametrize("kind", ["plain", "siglip"])

@@ -27,25 +27,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": {"cache", "decode", "hub"},
     "catalogue": {"hub", "weights"},
     # numbers
-    "model": {"cache", "hub", "weights"},
+    "towers": {"hub", "weights"},
+    "model": {"cache", "hub", "towers", "weights"},
     "score": set(),
     "classifier": {"cache", "model"},
     # runs
     "classify": {"batches", "classifier", "model", "results", "score"},
+    "bench": {"batches", "classifier", "classify", "decode", "model", "score"},
     "drawing": {"decode", "prompts"},
     "pairs": {"decode", "drawing", "images"},
     "checkpoint": set(),
     "train": {
         "batches", "cache", "checkpoint", "classifier", "drawing", "hub", "labels", "model", "pairs", "prompts",
-        "weights",
+        "towers", "weights",
     },
     # out
     "output": set(),
     "sinks": {"results"},
     "terminal": {"checkpoint", "results", "train"},  # of training only the types
     "cli": {
-        "batches", "cache", "catalogue", "classifier", "classify", "hub", "images", "labels", "model", "output",
-        "prompts", "results", "score", "sinks", "terminal", "train", "weights",
+        "batches", "bench", "cache", "catalogue", "classifier", "classify", "decode", "hub", "images", "labels",
+        "model", "output", "prompts", "results", "score", "sinks", "terminal", "train", "weights",
     },
 }  # fmt: skip
 

@@ -66,6 +66,21 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         _HALF | {"resize_mode": "longest", "interpolation": "bilinear", "fill_color": 128},
     ),
+    # MobileCLIP's blocks: several branches in training, one convolution afterwards.
+    "mobileclip": (
+        {
+            "embed_dim": 32,
+            "vision_cfg": {
+                "image_size": 64,
+                "timm_model_name": "fastvit_t8",
+                "timm_pool": "avg",
+                "timm_proj": "linear",
+            },
+            "text_cfg": _TEXT,
+            "custom_text": True,
+        },
+        {},
+    ),
     # Rotary position tables are buffers that no checkpoint holds.
     "rotary": (
         {

@@ -1,48 +1,31 @@
-"""The two towers of a CLIP model: the only file that imports open_clip.
+"""A CLIP model on a device: pixels and prompts in, embeddings out. Only this file and `towers` import open_clip.
 
 Each tower reads only its own weights, and the text tower is built when it is first asked for: with a cached text matrix
 it is never built nor read.
 """
 
-import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip.convert import convert_state_dict
-from open_clip.factory import load_state_dict as read_checkpoint
-from open_clip.model import (
-    _build_text_tower,
-    _build_vision_tower,
-    resize_pos_embed,
-    resize_text_pos_embed,
-)
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import TextTransformer
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from zsclip.cache import fingerprint
+from zsclip.cache import fingerprint, remember
 from zsclip.errors import ModelError
 from zsclip.hub import short
-from zsclip.weights import ModelSpec, text_config_folder, tokenizer_folder
+from zsclip.towers import forbid_remote_code, load_tower, read_scales
+from zsclip.weights import ModelSpec, tokenizer_folder
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_BF16_COSINE = 0.999  # to fp32, at the least
 _TEXT_TOKENS_A_BATCH = 8192  # 2 cores, ViT-B-32: more gains nothing, less leaves the cores waiting
-_SCALES = ("logit_scale", "logit_bias")
-# In old checkpoints of Hugging Face towers and of OpenAI; no tower has them any more.
-_IGNORED = {
-    "text.transformer.embeddings.position_ids",
-    "text.input_resolution",
-    "text.context_length",
-    "text.vocab_size",
-}
 
 
 class ClipModel:
@@ -58,7 +41,7 @@ class ClipModel:
         self.spec = spec
         self.device = device
         self.precision = precision
-        self._image_tower = self._load_tower("visual").to(device, _DTYPES[precision])
+        self._image_tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
 
     @property
     def text_recipe(self) -> str:
@@ -109,7 +92,7 @@ class ClipModel:
             (B, D) float32, rows of length 1, on the model's device.
 
         Raises:
-            ModelError: the device has no memory for a single picture, or the precision no room for its numbers.
+            ModelError: the device has no memory for a single picture, or the weights give numbers that are none.
         """
         try:
             embeddings = self._encode_images(torch.from_numpy(pixels).to(self.device))
@@ -121,7 +104,10 @@ class ClipModel:
             embeddings = None  # halved below: the traceback, while it is alive, keeps the tensors that were too many
         if embeddings is None:
             return torch.cat([self.encode_images(half) for half in np.array_split(pixels, 2)])
-        if not embeddings.isfinite().all():
+        finite = embeddings.isfinite().all(dim=1)  # (B,)
+        if self.precision == "fp16" and not finite.all():  # more than 65504 on the way; bf16 has the range of fp32
+            embeddings[~finite] = self._in_bf16.encode_images(pixels[~finite.cpu().numpy()])
+        elif not finite.all():
             cure = "the weights are damaged" if self.precision == "fp32" else "use --precision fp32"
             raise ModelError(f"{self.spec.name}: {self.precision} gives numbers that are none; {cure}")
         return embeddings
@@ -155,6 +141,10 @@ class ClipModel:
         """Count each prompt's tokens, start and end marks included; more than the context's length will be cut."""
         return count_tokens(self.tokenizer, prompts)
 
+    @cached_property
+    def _in_bf16(self) -> "ClipModel":
+        return ClipModel(self.spec, self.device, "bf16")
+
     @property
     def _mean(self) -> Tensor:
         return torch.tensor(self.spec.preprocess.mean, device=self.device).view(3, 1, 1)
@@ -165,24 +155,11 @@ class ClipModel:
 
     @cached_property
     def _scales(self) -> dict[str, Tensor]:
-        scales = _read_weights(self.spec, lambda name: name in _SCALES)
-        if "logit_scale" not in scales:
-            raise ModelError(f"{self.spec.name}: {self.spec.weights!r} has no logit_scale; it is not a CLIP model")
-        return scales
+        return read_scales(self.spec)
 
     @cached_property
     def _text_tower(self) -> nn.Module:
-        return self._load_tower("text").to(self.device)
-
-    def _load_tower(self, which: str) -> nn.Module:
-        try:
-            return _load_tower(self.spec, which)
-        except ModelError:
-            raise
-        except ImportError as e:
-            raise _needs_transformers(self.spec.name) from e
-        except Exception as e:  # open_clip, timm, transformers and safetensors raise anything on bad files
-            raise _cannot_load(self.spec, e) from e
+        return load_tower(self.spec, "text").to(self.device)
 
 
 def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto") -> ClipModel:
@@ -190,7 +167,8 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto") -
 
     Args:
         device: "auto" takes CUDA, then MPS, then the CPU.
-        precision: of the image tower; "auto" is fp16 on CUDA, else fp32.
+        precision: of the image tower; "auto" is fp16 on CUDA, bf16 on a CPU that multiplies it itself and gives what
+            fp32 gives, else fp32.
 
     Raises:
         ModelError: the device is not there, or the weights cannot be loaded.
@@ -198,9 +176,31 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto") -
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     check_device(device)
-    if precision == "auto":
+    if precision == "auto" and device == "cpu" and has_bf16(device):
+        precision = "bf16" if _bf16_agrees(spec) else "fp32"
+    elif precision == "auto":
         precision = "fp16" if device.startswith("cuda") else "fp32"
     return ClipModel(spec, device, precision)
+
+
+def _bf16_agrees(spec: ModelSpec) -> bool:
+    """Try on eight pictures whether bfloat16 gives what float32 gives on this CPU, and remember it."""
+
+    def compare() -> bool:
+        random = np.random.default_rng(0)
+        height, width = spec.preprocess.size
+        coarse = random.integers(0, 256, (8, 3, 4, 4), dtype=np.uint8)  # large shapes with some noise on them
+        shapes = coarse.repeat(-(-height // 4), axis=2)[:, :, :height].repeat(-(-width // 4), axis=3)[..., :width]
+        pixels = np.clip(shapes + random.normal(0, 16, shapes.shape), 0, 255).astype(np.uint8)  # (8, 3, H, W)
+        expected = ClipModel(spec, "cpu", "fp32").encode_images(pixels)
+        try:
+            cosines = (ClipModel(spec, "cpu", "bf16").encode_images(pixels) * expected).sum(dim=1)
+        except ModelError:  # it has no room for the numbers on the way
+            return False
+        return bool(cosines.min() >= _BF16_COSINE)
+
+    parts = [spec.recipe, asdict(spec.preprocess), torch.__version__, _bf16_instructions()]
+    return bool(remember("bf16", ["bf16-v1", *parts], compare))
 
 
 def check_device(device: str) -> None:
@@ -220,38 +220,15 @@ def has_bf16(device: str) -> bool:
 
     Of a CPU only Linux tells, by its flags: AVX512-BF16 and AMX of x86, BF16 of ARM.
     """
-    if device != "cpu":
-        return True
+    return device != "cpu" or bool(_bf16_instructions())
+
+
+def _bf16_instructions() -> list[str]:
     try:
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
-        return False
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
-
-
-def new_model(spec: ModelSpec) -> nn.Module:
-    """Build a model to be trained: `visual`, `text` and `logit_scale`, from the spec's weights or else at random.
-
-    `logit_scale` is the parameter that open_clip stores, the logarithm of the multiplier.
-
-    Raises:
-        ModelError: it cannot be built or loaded, or is a CoCa, whose caption writer is not trained here.
-    """
-    if "multimodal_cfg" in spec.architecture:
-        raise ModelError(f"{spec.name}: CoCa's caption writer is not trained here; take another architecture")
-    build = _build_tower if spec.weights is None else _load_tower
-    try:
-        model = _Towers(build(spec, "visual"), build(spec, "text"))
-        if spec.weights is None:
-            scale = torch.tensor(float(spec.architecture.get("init_logit_scale", math.log(1 / 0.07))))
-        else:
-            scale = _read_weights(spec, lambda name: name == "logit_scale")["logit_scale"].float().reshape(())
-    except ModelError:
-        raise
-    except Exception as e:  # open_clip, timm, transformers and safetensors raise anything on bad files
-        raise _cannot_load(spec, e) from e
-    model.logit_scale = nn.Parameter(scale.clone())
-    return model.requires_grad_(True)
+        return []
+    return sorted({"avx512_bf16", "amx_bf16", "bf16"}.intersection(words))
 
 
 def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
@@ -265,7 +242,7 @@ def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
         if about.name is None:
             tokenizer = SimpleTokenizer(context_length=about.context_length, **about.arguments)
         else:
-            _forbid_remote_code(spec.name)
+            forbid_remote_code(spec.name)
             tokenizer = HFTokenizer(
                 tokenizer_folder(spec),
                 context_length=about.context_length,
@@ -289,99 +266,6 @@ def count_tokens(tokenizer: SimpleTokenizer | HFTokenizer, prompts: Sequence[str
     marks = 3 if tokenizer.tokenizer_mode == "clips" else 0  # start, end and class, which that mode adds by hand
     ids = tokenizer.tokenizer(cleaned, add_special_tokens=not marks, verbose=False)["input_ids"]
     return [len(row) + marks for row in ids]
-
-
-class _Towers(nn.Module):
-    """The attributes that open_clip's conversions look for on a model."""
-
-    def __init__(self, visual: nn.Module | None, text: nn.Module | None) -> None:
-        super().__init__()
-        if visual is not None:
-            self.visual = visual
-        if text is not None:
-            self.text = text
-
-
-def _load_tower(spec: ModelSpec, which: str) -> nn.Module:
-    """Build one tower, "visual" or "text", and fill it by name.
-
-    Built on the meta device first: no memory, no random numbers. A tower that computes a table at construction, which
-    is in no checkpoint (rotary positions), comes back with holes and is built again plainly.
-    """
-    prefix = which + "."
-    state = _read_weights(spec, lambda name: name.startswith(prefix))
-    tower = _fill(spec, which, state, torch.device("meta"))
-    if tower is None:
-        tower = _fill(spec, which, state, torch.device("cpu"))
-        assert tower is not None
-    return tower.float().eval().requires_grad_(False)
-
-
-def _fill(spec: ModelSpec, which: str, state: dict[str, Tensor], device: torch.device) -> nn.Module | None:
-    try:
-        with device:
-            tower = _build_tower(spec, which)
-    except Exception:
-        if device.type == "meta":  # some timm models read a number out of a tensor while they are built
-            return None
-        raise
-    towers = _Towers(**{"visual": None, "text": None, which: tower})
-    if which == "visual":
-        resize_pos_embed(state, towers)
-    else:
-        resize_text_pos_embed(state, towers)
-    towers.load_state_dict(state, strict=True, assign=True)
-    if isinstance(tower, TextTransformer) and tower.attn_mask is not None:
-        tower.attn_mask = tower.build_causal_mask()  # made at construction, in no checkpoint
-    return None if any(tensor.is_meta for tensor in chain(tower.parameters(), tower.buffers())) else tower
-
-
-def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
-    architecture = spec.architecture
-    quick_gelu = bool(architecture.get("quick_gelu"))
-    if which == "visual":
-        vision_cfg = architecture["vision_cfg"] | {"timm_model_pretrained": False}
-        if ":" in (vision_cfg.get("timm_model_name") or ""):  # timm would fetch from there
-            raise ModelError(f"{spec.name}: its image tower is defined elsewhere, {vision_cfg['timm_model_name']!r}")
-        tower: nn.Module = _build_vision_tower(architecture["embed_dim"], vision_cfg, quick_gelu)
-    else:
-        text_cfg = architecture["text_cfg"]
-        if text_cfg.get("hf_model_name"):
-            _forbid_remote_code(spec.name)
-            # Given a folder, and not the repository's name, transformers asks nobody for anything.
-            text_cfg = text_cfg | {"hf_model_pretrained": False, "hf_model_name": text_config_folder(spec)}
-        tower = _build_text_tower(architecture["embed_dim"], text_cfg, quick_gelu)
-    return tower
-
-
-def _read_weights(spec: ModelSpec, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """Read the tensors whose name, in the form with a `text.` prefix, is wanted."""
-    assert spec.weights is not None
-    path = spec.weights
-    if os.path.realpath(path).endswith(".safetensors") or path.endswith(".safetensors"):
-        with safe_open(path, framework="pt") as file:
-            names = dict(_plain_names(list(file.keys())))
-            if not _is_foreign(names):
-                return {name: file.get_tensor(stored) for name, stored in names.items() if wanted(name)}
-    state = read_checkpoint(path, weights_only=True)
-    if _is_foreign(state):
-        state = convert_state_dict(_Towers(_build_tower(spec, "visual"), None), state)
-    return {name: state[stored] for name, stored in _plain_names(list(state)) if wanted(name)}
-
-
-def _plain_names(stored: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pair the name in the form with a `text.` prefix with the name in the file."""
-    unwrapped = {name.removeprefix("module."): name for name in stored}  # distributed training wraps the model
-    is_plain = "token_embedding.weight" in unwrapped  # open_clip's CLIP keeps the text tower's tensors at the top
-    for name, source in unwrapped.items():
-        if is_plain and not name.startswith(("visual.", *_SCALES)):
-            name = "text." + name
-        if name not in _IGNORED:
-            yield name, source
-
-
-def _is_foreign(names: Any) -> bool:
-    return any(name.startswith("image_encoder.model.patch_emb") for name in names)  # Apple's MobileCLIP
 
 
 def used_lengths(tower: nn.Module, ids: Tensor) -> Tensor:
@@ -425,28 +309,3 @@ def first_output(features: Any) -> Tensor:
 
 def _is_out_of_memory(e: RuntimeError) -> bool:
     return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)  # the second: the CPU's
-
-
-def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
-    if spec.weights is None:
-        return ModelError(f"{spec.name}: cannot be built: {short(e)}; compare its 'model_cfg' with one that works")
-    if "state_dict" in str(e):
-        told = " ".join(str(e).split())[:300]
-        return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {told}")
-    from_hub = "/models--" in spec.weights
-    cure = "; delete the file and fetch it again" if from_hub else "; is it the right file, and whole?"
-    return ModelError(f"{spec.name}: cannot load {spec.weights!r}: {short(e)}{cure}")
-
-
-def _forbid_remote_code(name: str) -> None:
-    try:
-        from transformers import dynamic_module_utils
-    except ImportError as e:
-        raise _needs_transformers(name) from e
-    # A repository that brings code makes transformers ask on the terminal, y or n, and read the answer from stdin,
-    # where our paths may come from. With no time to answer it raises instead.
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
-
-
-def _needs_transformers(name: str) -> ModelError:
-    return ModelError(f"{name}: its text side needs transformers: pip install 'zsclip[hf]'")

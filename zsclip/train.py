@@ -33,11 +33,11 @@ from zsclip.model import (
     first_output,
     has_bf16,
     load_tokenizer,
-    new_model,
     used_lengths,
 )
 from zsclip.pairs import Batch, Pairs, check_inputs, read_pairs
 from zsclip.prompts import expand, read_prompts
+from zsclip.towers import new_model
 from zsclip.weights import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
