@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_decode import SIMPLE
 
-from zsclip.batches import Batch, _cgroup_cpus, available_cpus, decode_batches
+from zsclip.batches import Batch, Decoder, _cgroup_cpus, available_cpus, decode_batches
 from zsclip.decode import decode_image
 from zsclip.results import Skipped
 
@@ -181,6 +181,33 @@ def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
         assert run.wait(60) == 0
         assert run.stdout.read().decode().startswith(f"('{files[0]}',)\n")
         assert run.stderr.read() == b""
+
+
+def test_pictures_are_decoded_before_anyone_asks_for_a_batch(files):
+    enough, too_many = threading.Event(), threading.Event()
+
+    def counted() -> Iterator[str]:
+        for asked in range(1, 1001):
+            (too_many if asked > 6 else enough).set() if asked >= 6 else None
+            yield files[0]
+
+    with Decoder(counted(), SIMPLE, ahead=6, threads=2) as decoder:
+        assert enough.wait(30)
+        assert not too_many.wait(0.3)
+
+        batches = decoder.batches(4)
+        assert [len(next(batches).rows) for _ in range(5)] == [4] * 5
+
+
+def test_a_decoder_that_nobody_reads_ends_its_threads(files):
+    before = set(threading.enumerate())
+    with Decoder(itertools.cycle(files), SIMPLE, ahead=6, threads=2):
+        ours = set(threading.enumerate()) - before
+    for thread in ours:
+        thread.join(30)
+
+    assert ours
+    assert not any(thread.is_alive() for thread in ours)
 
 
 # Processors.

@@ -7,9 +7,13 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from zsclip.decode import MAX_RESIZED_PIXELS, Preprocess, decode_image
+from zsclip.decode import MAX_RESIZED_PIXELS, Decoding, Preprocess, Room, decode_image
 from zsclip.results import Skipped
 
 SIMPLE = Preprocess((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -47,13 +51,13 @@ def by_open_clip(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8
 
 def colours(path: Path, **options: int) -> NDArray[np.uint8]:
     """Decode a file that must be good to (H, W, 3)."""
-    pixels = decode_image(str(path), SIMPLE, **options)
+    pixels = decode_image(str(path), SIMPLE, Decoding(**options))
     assert not isinstance(pixels, Skipped), pixels.message
     return pixels.transpose(1, 2, 0)
 
 
 def skipped(path: "Path | str", **options: int) -> Skipped:
-    outcome = decode_image(str(path), SIMPLE, **options)
+    outcome = decode_image(str(path), SIMPLE, Decoding(**options))
     assert isinstance(outcome, Skipped)
     assert outcome.path == str(path)
     assert outcome.message == " ".join(outcome.message.split())
@@ -456,9 +460,9 @@ def test_max_pixels_may_be_more_than_pillow_allows(tmp_path):
         from zsclip.decode import *
         Image.MAX_IMAGE_PIXELS = 1000
         preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
-        print(decode_image("warned.png", preprocess, 1000).message)
-        print(decode_image("warned.png", preprocess, 1600).shape)
-        print(decode_image("refused.png", preprocess, 10_000).shape)
+        print(decode_image("warned.png", preprocess, Decoding(1000)).message)
+        print(decode_image("warned.png", preprocess, Decoding(1600)).shape)
+        print(decode_image("refused.png", preprocess, Decoding(10_000)).shape)
     """
 
     assert run_python(code, cwd=tmp_path).stdout == "1600 pixels, more than --max-pixels 1000\n(3, 8, 8)\n(3, 8, 8)\n"
@@ -501,3 +505,99 @@ def test_what_pillow_logs_stays_off_stderr(tmp_path):
     """
 
     assert run_python(code, cwd=tmp_path).stdout == "unreadable\n"  # and nothing on stderr
+
+
+# Room for decoded pixels, and JPEGs that are decoded smaller.
+
+
+def test_decoded_pixels_are_bounded_however_many_threads(tmp_path, monkeypatch):
+    """Eight threads, room for two pictures and a half; the third one waits. One larger than all of it goes alone."""
+    for i in range(8):
+        Image.new("RGB", (100, 100), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    Image.new("RGB", (300, 300)).save(tmp_path / "large.png")
+    held, most, lock = 0, 0, threading.Lock()
+
+    class Counted(Room):
+        @contextmanager
+        def taken(self, pixels: int) -> Iterator[None]:
+            nonlocal held, most
+            with super().taken(pixels):
+                with lock:
+                    held += pixels
+                    most = max(most, held)
+                time.sleep(0.01)
+                yield
+                with lock:
+                    held -= pixels
+
+    decoding = Decoding(room=Counted(25_000))
+    with ThreadPoolExecutor(8) as pool:
+        small = [pool.submit(decode_image, str(tmp_path / f"{i}.png"), SIMPLE, decoding) for i in range(8)]
+        reds = [int(outcome.result()[0, 0, 0]) for outcome in small]
+    assert most == 20_000
+    assert reds == list(range(8))
+    with ThreadPoolExecutor(8) as pool:
+        names = ["0", "large", "1", "large"]
+        both = [pool.submit(decode_image, str(tmp_path / f"{name}.png"), SIMPLE, decoding) for name in names]
+        assert all(outcome.result().shape == (3, 8, 8) for outcome in both)
+    assert most == 90_000  # never beside another
+
+
+def test_room_is_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "x.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "x.png").read_bytes()[:500])
+    decoding = Decoding(room=Room(64 * 64))
+
+    for _ in range(3):
+        assert decode_image(str(tmp_path / "bad.png"), SIMPLE, decoding).error == "unreadable"
+    assert decode_image(str(tmp_path / "x.png"), SIMPLE, decoding).shape == (3, 8, 8)
+
+
+def scenery(width: int, height: int) -> Image.Image:
+    """Large soft shapes with fine noise on them, as photographs have."""
+    random = np.random.default_rng(0)
+    shapes = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((width, height))
+    noise = random.normal(0, 8, (height, width, 1))
+    return Image.fromarray((np.asarray(shapes) + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize(
+    ("size", "orientation", "decoded"),
+    [
+        ((1152, 1152), 1, (144, 144)),  # an eighth is three times the 48 px that are needed
+        ((1024, 768), 1, (256, 192)),  # an eighth would be less
+        ((768, 1024), 6, (192, 256)),  # lies on its side
+        ((1020, 764), 1, (255, 191)),  # divides by four, not by eight
+        ((1150, 1150), 1, (575, 575)),  # an eighth or a quarter would lose a border
+        ((1023, 767), 1, (1023, 767)),  # so would any
+        ((200, 150), 1, (200, 150)),  # a half would be less than three times
+    ],
+)
+def test_fast_jpeg_decodes_no_smaller_than_three_times_what_is_needed(tmp_path, mode, size, orientation, decoded):
+    preprocess = Preprocess((48, 48), (0,) * 3, (1,) * 3, resize_mode=mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    scenery(*size).save(tmp_path / "x.jpg", quality=90, exif=exif)
+    path, taken = str(tmp_path / "x.jpg"), []
+
+    class Noted(Room):
+        def taken(self, pixels: int) -> AbstractContextManager[None]:
+            taken.append(pixels)
+            return super().taken(pixels)
+
+    fast = decode_image(path, preprocess, Decoding(fast_jpeg=True, room=Noted(10**9)))
+    full = decode_image(path, preprocess)
+
+    assert taken == [decoded[0] * decoded[1]]
+    assert np.abs(fast.astype(int) - full).max() <= 6
+    assert decoded != size or np.array_equal(fast, full)
+
+
+def test_fast_jpeg_leaves_other_formats_as_they_are(tmp_path):
+    scenery(1024, 768).save(tmp_path / "x.png")
+    scenery(1024, 768).save(tmp_path / "x.webp")
+
+    for name in ("x.png", "x.webp"):
+        path = str(tmp_path / name)
+        assert np.array_equal(decode_image(path, SIMPLE, Decoding(fast_jpeg=True)), decode_image(path, SIMPLE))

@@ -20,8 +20,10 @@ from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 
 from zsclip.catalogue import published_models
-from zsclip.decode import decode_image
+from zsclip.classifier import build_classifier
+from zsclip.decode import Decoding, decode_image, to_pixels
 from zsclip.model import load_model
+from zsclip.score import cosines
 from zsclip.weights import TINY_DIR, find_model
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +107,51 @@ def test_open_clip_gives_the_same_embeddings() -> None:
             )
         expected = theirs.encode_text(tokens, normalize=True)
     torch.testing.assert_close(ours.encode_text(prompts), expected, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def views() -> np.ndarray:
+    """200 parts of the five photographs, as the model sees them. (200, 3, 64, 64) uint8."""
+    random = np.random.default_rng(0)
+    preprocess = find_model("tiny").preprocess
+    photos = [Image.open(PICTURES / name).convert("RGB") for name in PHOTOS]
+
+    def part(photo: Image.Image) -> np.ndarray:
+        side = random.integers(min(photo.size) // 2, min(photo.size))
+        left, top = random.integers(0, photo.width - side), random.integers(0, photo.height - side)
+        return to_pixels(photo.crop((left, top, left + side, top + side)), preprocess)
+
+    return np.stack([part(photo) for photo in photos for _ in range(40)])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_answers_as_fp32_does(precision: str, views: np.ndarray) -> None:
+    exact, half = (load_model(find_model("tiny"), "cpu", name) for name in ("fp32", precision))
+    labels = LABELS.split(",")
+    classes = build_classifier(labels, [[f"a photo of a {label}."] for label in labels], exact).class_embeddings
+    expected, embeddings = exact.encode_images(views), half.encode_images(views)
+
+    answers, rounded = (cosines(one, classes).argmax(dim=1) for one in (expected, embeddings))
+
+    assert (expected * embeddings).sum(dim=1).min() >= 0.999
+    assert (answers == rounded).float().mean() >= 0.995
+    assert answers.unique().numel() >= 3
+
+
+def test_fast_jpeg_gives_nearly_the_same_embeddings(tmp_path: Path) -> None:
+    spec = find_model("tiny")
+    model = load_model(spec, "cpu", "fp32")
+    for name in PHOTOS:
+        photo = Image.open(PICTURES / name).convert("RGB")
+        photo = photo.resize((2 * photo.width, 2 * photo.height))  # as large as a camera's
+        photo.crop((0, 0, photo.width // 8 * 8, photo.height // 8 * 8)).save(tmp_path / "x.jpg", quality=90)
+        fast = decode_image(str(tmp_path / "x.jpg"), spec.preprocess, Decoding(fast_jpeg=True))
+        full = decode_image(str(tmp_path / "x.jpg"), spec.preprocess)
+        assert isinstance(fast, np.ndarray)
+        assert isinstance(full, np.ndarray)
+
+        assert not np.array_equal(fast, full)
+        assert (model.encode_images(fast[None]) * model.encode_images(full[None])).sum() >= 0.999
 
 
 def test_its_card_says_where_it_is_from_and_what_it_is_not_for() -> None:

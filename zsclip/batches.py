@@ -13,11 +13,13 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.decode import DEFAULT_MAX_PIXELS, Preprocess, decode_image, set_up_pillow
+from zsclip.decode import DEFAULT_DECODING, Decoding, Preprocess, decode_image, set_up_pillow
 from zsclip.results import Skipped
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
 IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
+
+_END, _IDLE = object(), object()
 
 Row = tuple[str, NDArray[np.uint8] | Skipped]
 
@@ -34,67 +36,100 @@ class Batch:
     pixels: NDArray[np.uint8]
 
 
+class Decoder:
+    """Reads and decodes pictures on threads from the moment it is made, while others still import torch.
+
+    Leave it, as a context, when no more batches are wanted.
+
+    Args:
+        paths: iterated on a thread of its own, which may wait for as long as it likes.
+        ahead: pictures decoded or being decoded that nobody has asked for yet, until the size of the batches is known.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str],
+        preprocess: Preprocess,
+        *,
+        ahead: int,
+        threads: int,
+        decoding: Decoding = DEFAULT_DECODING,
+    ) -> None:
+        set_up_pillow(decoding.max_pixels)
+        self._preprocess = preprocess
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-decode")
+        self._ahead: SimpleQueue[object] = SimpleQueue()  # rows being decoded, in order, then _END or what went wrong
+        self._allowed = ahead
+        self._room = threading.Semaphore(ahead)
+        self._closed = threading.Event()
+
+        def decode_row(path: str) -> Row:
+            return path, decode_image(path, preprocess, decoding)
+
+        def feed() -> None:
+            try:
+                iterator = iter(paths)
+                while self._room.acquire() and not self._closed.is_set():
+                    path = next(iterator, None)
+                    if path is None:
+                        break
+                    self._ahead.put(self._pool.submit(decode_row, path))
+                self._ahead.put(_END)
+            except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
+                self._ahead.put(e)
+
+        # A daemon, as it may be waiting in a read of stdin when the run ends.
+        threading.Thread(target=feed, name="zsclip-paths", daemon=True).start()
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Yield the pictures in order, in batches, with LOOKAHEAD batches asked for beyond the one yielded.
+
+        After a moment without news of a slow source the finished rows are yielded as a smaller batch.
+
+        Raises:
+            BaseException: what iterating the paths raised, after the rows before it.
+        """
+        rows: list[Row] = []
+        if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
+            self._room.release(more)
+            self._allowed += more
+        while True:
+            try:
+                item = self._ahead.get(timeout=IDLE_SECONDS if rows else None)
+            except Empty:
+                item = _IDLE
+            if isinstance(item, Future):
+                rows.append(item.result())
+            if rows and (len(rows) == batch_size or not isinstance(item, Future)):
+                yield _batch(rows, self._preprocess)
+                self._room.release(len(rows))
+                rows = []
+            if isinstance(item, BaseException):
+                raise item
+            if item is _END:
+                return
+
+    def __enter__(self) -> "Decoder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._closed.set()
+        self._room.release()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
 def decode_batches(
     paths: Iterable[str],
     preprocess: Preprocess,
     *,
     batch_size: int,
     threads: int,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
+    decoding: Decoding = DEFAULT_DECODING,
 ) -> Iterator[Batch]:
-    """Decode paths on threads and yield them in order, in batches.
-
-    `paths` is iterated on a thread of its own, which may wait for as long as it likes: after a moment without news the
-    finished rows are yielded as a smaller batch. At most LOOKAHEAD batches beyond the one yielded are asked for.
-
-    Raises:
-        BaseException: what iterating `paths` raised, after the rows before it.
-    """
-    set_up_pillow(max_pixels)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-decode")
-    ahead: SimpleQueue[object] = SimpleQueue()  # rows being decoded, in order, then `end` or what went wrong
-    end, idle = object(), object()
-    room = threading.Semaphore((LOOKAHEAD + 1) * batch_size)
-    closed = threading.Event()
-
-    def decode_row(path: str) -> Row:
-        return path, decode_image(path, preprocess, max_pixels)
-
-    def feed() -> None:
-        try:
-            iterator = iter(paths)
-            while room.acquire() and not closed.is_set():
-                path = next(iterator, None)
-                if path is None:
-                    break
-                ahead.put(pool.submit(decode_row, path))
-            ahead.put(end)
-        except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
-            ahead.put(e)
-
-    # A daemon, as it may be waiting in a read of stdin when the run ends.
-    threading.Thread(target=feed, name="zsclip-paths", daemon=True).start()
-    rows: list[Row] = []
-    try:
-        while True:
-            try:
-                item = ahead.get(timeout=IDLE_SECONDS if rows else None)
-            except Empty:
-                item = idle
-            if isinstance(item, Future):
-                rows.append(item.result())
-            if rows and (len(rows) == batch_size or not isinstance(item, Future)):
-                yield _batch(rows, preprocess)
-                room.release(len(rows))
-                rows = []
-            if isinstance(item, BaseException):
-                raise item
-            if item is end:
-                return
-    finally:
-        closed.set()
-        room.release()
-        pool.shutdown(wait=False, cancel_futures=True)
+    """Decode paths on threads and yield them in order, in batches: a `Decoder` that begins when it is first asked."""
+    ahead = (LOOKAHEAD + 1) * batch_size
+    with Decoder(paths, preprocess, ahead=ahead, threads=threads, decoding=decoding) as decoder:
+        yield from decoder.batches(batch_size)
 
 
 def _batch(rows: list[Row], preprocess: Preprocess) -> Batch:

@@ -1,6 +1,6 @@
 """The whole run, from decoded batches to answers. Read this file first."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -20,19 +20,20 @@ def classify(
         One list a batch, one record a picture, in input order.
     """
     for batch in batches:
-        answers = iter(_answer(batch, model, classifier, rule))
-        yield [row if isinstance(row, Skipped) else next(answers) for row in batch.rows]
+        paths = [row for row in batch.rows if not isinstance(row, Skipped)]
+        predictions = iter(answers(paths, model.encode_images(batch.pixels), classifier, rule) if paths else ())
+        yield [row if isinstance(row, Skipped) else next(predictions) for row in batch.rows]
 
 
-def _answer(batch: Batch, model: ClipModel, classifier: Classifier, rule: Rule) -> list[Prediction]:
-    """Classify the decoded pictures of a batch."""
-    if not len(batch.pixels):
-        return []
-    image_embeddings = model.encode_images(batch.pixels)  # (B, D)
+def answers(paths: Sequence[str], image_embeddings: Tensor, classifier: Classifier, rule: Rule) -> list[Prediction]:
+    """Answer for B pictures that are encoded already.
+
+    Args:
+        image_embeddings: (B, D) float32, rows of length 1, on the classifier's device.
+    """
     similar = cosines(image_embeddings, classifier.class_embeddings)  # (B, C)
     scores, score_kind = _scores(similar, image_embeddings, classifier, rule)
     best = top_k(similar, _candidates_wanted(classifier, rule))  # (B, k)
-    paths = [row for row in batch.rows if not isinstance(row, Skipped)]
     return [
         _prediction(path, [classifier.labels[i] for i in indices], best_scores, best_cosines, score_kind, rule)
         for path, indices, best_scores, best_cosines in zip(

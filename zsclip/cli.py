@@ -64,7 +64,9 @@ OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the 
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", envvar="ZSCLIP_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
 ]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Of the image tower; auto: fp16 on CUDA.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Of the image tower; auto: fp16 on CUDA, bf16 if the CPU has it.")
+]
 BatchSizeOption = Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Images encoded at once.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("-j", "--threads", metavar="N", min=1, help="Decoding threads [default: all cores].")
@@ -88,6 +90,9 @@ NullOption = Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin e
 Print0Option = Annotated[bool, typer.Option("--print0", help="With --format paths: end each in NUL (xargs -0).")]
 MaxPixelsOption = Annotated[
     int, typer.Option("--max-pixels", metavar="N", min=1, help="Refuse larger images before decoding.")
+]
+FastJpegOption = Annotated[
+    bool, typer.Option("--fast-jpeg", help="Decode large JPEGs smaller, at three times what the model needs.")
 ]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 
@@ -132,6 +137,7 @@ def classify(
     null: NullOption = False,
     print0: Print0Option = False,
     max_pixels: MaxPixelsOption = 178_956_970,
+    fast_jpeg: FastJpegOption = False,
     quiet: QuietOption = False,
 ) -> int:
     """Give every picture the label that fits it best.
@@ -156,27 +162,27 @@ def classify(
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
     check_output(output, overwrite=overwrite)
+    from zsclip.batches import Decoder, available_cpus
+    from zsclip.decode import Decoding
     from zsclip.weights import find_model
 
     spec = find_model(model, offline=offline)
-    from zsclip.batches import available_cpus, decode_batches
-    from zsclip.classify import classify  # after all that can fail without torch, which takes a second
-    from zsclip.model import load_model
-    from zsclip.score import Rule
+    tally, size = Tally(), None if batch_size == "auto" else int(batch_size)
+    decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
+    with Decoder(paths, spec.preprocess, ahead=3 * (size or 32), threads=cpus, decoding=decoding) as decoder:
+        from zsclip.classify import classify  # takes a second or two, while pictures are decoded
+        from zsclip.model import load_model
+        from zsclip.score import Rule
 
-    clip = load_model(spec, device, precision)
-    classifier = _build(words, sentences, clip, multi_label, quiet)
-    tally, rule = Tally(), Rule(top_k, threshold, multi_label)
-    with open_output(output, overwrite=overwrite) as out:
-        batches = decode_batches(
-            paths,
-            spec.preprocess,
-            batch_size=clip.batch_size if batch_size == "auto" else int(batch_size),
-            threads=threads or available_cpus(),
-            max_pixels=max_pixels,
-        )
-        with images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))):
-            sink(_only(tally.count(classify(batches, clip, classifier, rule)), only), out)
+        clip = load_model(spec, device, precision)
+        classifier = _build(words, sentences, clip, multi_label, quiet)
+        with (
+            open_output(output, overwrite=overwrite) as out,
+            images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
+        ):
+            batches = decoder.batches(size or clip.batch_size)
+            rows = classify(batches, clip, classifier, Rule(top_k, threshold, multi_label))
+            sink(_only(tally.count(rows), only), out)
     for line in () if quiet else tally.summary():
         say(line)
     return tally.exit_code
@@ -262,6 +268,51 @@ def train(
             note=lambda message: None if quiet else say(f"zsclip: {message}"),
         )  # fmt: skip
     typer.echo(out)
+
+
+@app.command()
+def bench(
+    inputs: InputsArgument,
+    model: ModelOption = "base",
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchSizeOption = "auto",
+    threads: ThreadsOption = None,
+    max_pixels: MaxPixelsOption = 178_956_970,
+    fast_jpeg: FastJpegOption = False,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.01, help="To spend on each stage.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Time each stage with this model and these pictures, and tell which one holds a run back.
+
+    Example:
+
+        zsclip bench photos/ --model base
+    """
+    import json
+    from dataclasses import asdict
+    from itertools import islice
+
+    from zsclip.images import find_images
+    from zsclip.weights import find_model
+
+    _set_environment(offline)
+    _check_device(device)
+    _check_batch_size(batch_size)
+    paths = list(islice(find_images(inputs, note=lambda message: say(f"zsclip: {message}")), 1000))
+    spec = find_model(model, offline=offline)
+    from zsclip.batches import available_cpus
+    from zsclip.bench import measure, report_lines
+    from zsclip.decode import Decoding
+    from zsclip.model import load_model
+
+    clip = load_model(spec, device, precision)
+    report = measure(
+        paths, clip, threads=threads or available_cpus(), seconds=seconds, decoding=Decoding(max_pixels, fast_jpeg),
+        batch_size=clip.batch_size if batch_size == "auto" else int(batch_size),
+    )  # fmt: skip
+    typer.echo(json.dumps(asdict(report)) if as_json else "\n".join(report_lines(report)))
 
 
 @prompts_app.command("list")
@@ -510,8 +561,7 @@ def _check_options(device: str, batch_size: str, only: Sequence[str], words: "li
     if stray_print0:
         raise InputError("--print0: only paths can end in NUL; add --format paths")
     _check_device(device)
-    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
-        raise InputError(f"--batch-size: {batch_size!r} is no size; use auto or a number from 1")
+    _check_batch_size(batch_size)
     names = [word.name for word in words]
     for label in only:
         if label.strip() not in names:
@@ -524,6 +574,11 @@ def _set_environment(offline: bool, quiet: bool = False) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if quiet or not is_terminal(sys.stderr):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _check_batch_size(batch_size: str) -> None:
+    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
+        raise InputError(f"--batch-size: {batch_size!r} is no size; use auto or a number from 1")
 
 
 def _check_device(device: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from zsclip.decode import DEFAULT_MAX_PIXELS, Preprocess, fit, open_upright, set_up_pillow
+from zsclip.decode import DEFAULT_MAX_PIXELS, Preprocess, fit, set_up_pillow, upright
 from zsclip.drawing import (
     CAPTION_DRAWS,
     PICTURE_DRAWS,
@@ -451,9 +451,11 @@ def _decode_some(
             if isinstance(encoded, str) and os.path.exists(encoded) and not os.path.isfile(encoded):
                 outcomes.append(f"{where}: picture passed over: a folder, pipe or device")  # a pipe may wait for ever
                 continue
-            with io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file:
-                image = open_upright(file)
-            outcomes.append(picture(image, row))
+            with (
+                io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file,
+                upright(file) as image,
+            ):
+                outcomes.append(picture(image, row))
         except UnidentifiedImageError:
             outcomes.append(f"{where}: picture passed over: damaged, or not a picture of a kind that is read")
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run

@@ -1,0 +1,112 @@
+"""`zsclip bench` on runs that were made slow on purpose, one stage at a time."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zsclip.batches import available_cpus
+from zsclip.bench import measure
+from zsclip.decode import Decoding
+from zsclip.errors import InputError
+from zsclip.model import ClipModel
+from zsclip.weights import find_model
+
+Run = Callable[..., CompletedProcess[bytes]]
+STAGES = ["read", "decode", "preprocess", "copy", "image tower", "score"]
+
+
+@pytest.fixture
+def model(tiny_model: Callable[[str], Path]) -> ClipModel:
+    return ClipModel(find_model(str(tiny_model("plain"))))
+
+
+def pictures(folder: Path, size: tuple[int, int], name: str = "{}.png") -> list[str]:
+    random = np.random.default_rng(0)
+    paths = [folder / name.format(i) for i in range(3)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+    return list(map(str, paths))
+
+
+def test_a_slow_reader_is_named(model: ClipModel, tmp_path: Path) -> None:
+    def slow(path: str) -> bytes:
+        time.sleep(0.2)
+        return Path(path).read_bytes()
+
+    report = measure(
+        pictures(tmp_path, (8, 8)), model, threads=1, batch_size=2, decoding=Decoding(), seconds=0.1, read=slow
+    )
+
+    assert report.slowest == "read"
+    assert report.seconds["read"] >= 0.2
+    assert report.decoding <= 5
+    assert "--threads 4" in report.hint
+
+
+def test_one_decode_thread_is_named(model: ClipModel, tmp_path: Path) -> None:
+    paths = pictures(tmp_path, (1500, 2000), "{}.jpg")
+
+    report = measure(paths, model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
+
+    assert report.slowest == "decode"
+    assert report.hint == "--fast-jpeg"
+    small = measure(pictures(tmp_path, (600, 800)), model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
+    assert small.slowest == "decode"
+    assert small.hint.startswith(f"--threads {available_cpus()}" if available_cpus() > 1 else "smaller pictures")
+
+
+def test_a_slow_model_is_named(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    class Slow(ClipModel):
+        def encode_images(self, pixels: np.ndarray):
+            time.sleep(0.02 * len(pixels))
+            return super().encode_images(pixels)
+
+    model = Slow(find_model(str(tiny_model("plain"))))
+
+    report = measure(pictures(tmp_path, (8, 8)), model, threads=2, batch_size=4, decoding=Decoding(), seconds=0.1)
+
+    assert report.slowest == "image tower"
+    assert report.model <= 50
+    assert report.stream <= 1.2 * report.model
+    assert "--model" in report.hint or "--precision" in report.hint
+
+
+def test_a_bad_picture_is_passed_over_and_no_good_one_is_an_error(model: ClipModel, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no")
+    bad = str(tmp_path / "bad.png")
+    given = {"threads": 2, "batch_size": 2, "decoding": Decoding(), "seconds": 0.05}
+
+    assert measure([bad, *pictures(tmp_path, (8, 8))], model, **given).decoding > 0
+    with pytest.raises(InputError, match="not one of the pictures"):
+        measure([bad], model, **given)
+
+
+def test_the_command_tells_a_table_or_json(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
+    arguments = ("bench", "photos", "--model", tiny_model("plain"), "--seconds", "0.05")
+
+    table, one = run(*arguments), run(*arguments, "--json", "--threads", "1", "--batch-size", "3")
+
+    assert (table.returncode, one.returncode) == (0, 0), table.stderr + one.stderr
+    lines = table.stdout.decode().splitlines()
+    assert [line[:12].strip() for line in lines[:6]] == STAGES
+    assert lines[-1].startswith("held back by: ")
+    report = json.loads(one.stdout)
+    assert list(report["seconds"]) == STAGES
+    assert report["slowest"] in STAGES
+    assert (report["threads"], report["batch_size"]) == (1, 3)
+    assert all(report[name] > 0 for name in ("decoding", "model", "stream", "text"))
+
+
+def test_a_folder_without_pictures_is_one_line(run: Run, tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+    (tmp_path / "empty").mkdir()
+
+    result = run("bench", "empty", "--model", tiny_model("plain"))
+
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.decode().count("\n") == 1

@@ -1,0 +1,230 @@
+"""Where a run spends its time: each stage of the pipeline timed on this machine with this model and these pictures."""
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from zsclip.batches import Decoder, available_cpus
+from zsclip.classifier import Classifier
+from zsclip.classify import answers, classify
+from zsclip.decode import Decoding, Preprocess, set_up_pillow, to_pixels, upright
+from zsclip.errors import InputError
+from zsclip.model import ClipModel, has_bf16
+from zsclip.score import Rule
+
+LABELS = 1000  # that pictures are scored against
+_PROMPTS = [f"a photo of a thing of kind {number}." for number in range(64)]
+_SAMPLE = 256  # decoded pictures kept for the model
+_FAST_JPEG_PIXELS = 2_000_000  # from here on reduced decoding pays for a model of 224 pixels
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured.
+
+    seconds: of one picture in each stage, in the order of the pipeline; of read, decode and preprocess on one thread.
+    decoding: pictures a second that all threads decode with no model behind them; model: that the device takes when
+    they are there; stream: that a whole run makes of both. text: prompts a second.
+    slowest: the stage that holds a run back; hint: what would help.
+    """
+
+    seconds: dict[str, float]
+    decoding: float
+    model: float
+    stream: float
+    text: float
+    threads: int
+    batch_size: int
+    slowest: str
+    hint: str
+
+
+def measure(
+    paths: Sequence[str],
+    model: ClipModel,
+    *,
+    threads: int,
+    batch_size: int,
+    decoding: Decoding,
+    seconds: float = 2.0,
+    read: Callable[[str], bytes] = lambda path: Path(path).read_bytes(),
+) -> Report:
+    """Time every stage for about so many seconds, on as many of the pictures as that takes, again and again.
+
+    Raises:
+        InputError: there are no pictures, or not one can be read.
+    """
+    if not paths:
+        raise InputError("bench: no pictures; give a folder or files to try it with")
+    set_up_pillow(decoding.max_pixels)
+    stages, decoded = _time_decoding(paths, model.spec.preprocess, threads, decoding, seconds, read)
+    batch = np.stack(list(islice(cycle(stages.pictures), batch_size)))  # (B, 3, H, W) uint8
+    per_picture = stages.seconds | _time_model(batch, model, seconds)
+    model_rate = 1 / sum(per_picture[name] for name in ("copy", "image tower", "score"))
+    # What is slow: the side that gives fewer pictures a second, and of it the stage that takes longest.
+    side = ("read", "decode", "preprocess") if decoded < model_rate else ("copy", "image tower", "score")
+    slowest = max(side, key=lambda name: per_picture[name])
+    return Report(
+        seconds=per_picture,
+        decoding=decoded,
+        model=model_rate,
+        stream=_time_stream(paths, model, threads, batch_size, decoding, seconds),
+        text=_rate(lambda: model.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
+        threads=threads,
+        batch_size=batch_size,
+        slowest=slowest,
+        hint=_hint(slowest, model, threads, stages.large_jpegs and not decoding.fast_jpeg),
+    )
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    pictures: list[NDArray[np.uint8]]
+    seconds: dict[str, float]
+    large_jpegs: bool
+
+
+def _time_decoding(
+    paths: Sequence[str],
+    preprocess: Preprocess,
+    threads: int,
+    decoding: Decoding,
+    seconds: float,
+    read: Callable[[str], bytes],
+) -> tuple[_Decoded, float]:
+    """Decode on threads for a while; give what it took, and pictures a second over all threads."""
+    times: list[tuple[float, float, float]] = []
+    pictures: list[NDArray[np.uint8]] = []
+    large: list[bool] = []
+
+    def decode(path: str) -> None:
+        try:
+            begun = time.perf_counter()
+            data = read(path)
+            was_read = time.perf_counter()
+            with upright(io.BytesIO(data), decoding, preprocess) as image:
+                was_decoded = time.perf_counter()
+                pixels = to_pixels(image, preprocess)
+                large.append(data[:2] == b"\xff\xd8" and image.width * image.height >= _FAST_JPEG_PIXELS)
+            done = time.perf_counter()
+        except Exception:  # decoders raise anything at all; a run makes a row of it, which costs next to nothing
+            return
+        if len(pictures) < _SAMPLE:
+            pictures.append(pixels)
+        times.append((was_read - begun, was_decoded - was_read, done - was_decoded))
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="zsclip-bench") as pool:
+        deadline = time.perf_counter() + seconds
+        begun = time.perf_counter()
+        for some in _rounds(paths, 8 * threads):
+            list(pool.map(decode, some))
+            if time.perf_counter() >= deadline:
+                break
+        wall = time.perf_counter() - begun
+    if not pictures:
+        raise InputError("bench: not one of the pictures can be read; `zsclip classify` says why")
+    each = dict(zip(("read", "decode", "preprocess"), np.mean(times, axis=0).tolist(), strict=True))
+    return _Decoded(pictures, each, sum(large) * 2 >= len(large)), len(times) / wall
+
+
+def _rounds(paths: Sequence[str], size: int) -> Iterator[list[str]]:
+    """Give the paths in parts, for ever."""
+    endless = cycle(paths)
+    while True:
+        yield list(islice(endless, size))
+
+
+def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> dict[str, float]:
+    """Give the seconds of one picture in the stages that work on whole batches."""
+    random = torch.Generator().manual_seed(0)
+    classes = F.normalize(torch.randn(LABELS, model.embed_dim, generator=random), dim=-1)  # (C, D)
+    classifier = Classifier(tuple(map(str, range(LABELS))), classes.to(model.device), None, model.logit_scale, None, ())
+    embeddings = model.encode_images(batch)  # (B, D)
+
+    def copy() -> None:
+        torch.from_numpy(batch).to(model.device)
+        _wait(model.device)
+
+    def encode() -> None:
+        model.encode_images(batch)
+        _wait(model.device)
+
+    copied = 1 / _rate(copy, seconds / 10) / len(batch)
+    encoded = 1 / _rate(encode, seconds) / len(batch)
+    names = [""] * len(batch)
+    scored = 1 / _rate(lambda: answers(names, embeddings, classifier, Rule()), seconds / 4) / len(batch)
+    return {"copy": copied, "image tower": max(encoded - copied, 0.0), "score": scored}
+
+
+def _time_stream(
+    paths: Sequence[str], model: ClipModel, threads: int, batch_size: int, decoding: Decoding, seconds: float
+) -> float:
+    """Give pictures a second of a whole run, without its start."""
+    classes = F.normalize(torch.ones(2, model.embed_dim), dim=-1).to(model.device)  # (2, D)
+    classifier = Classifier(("this", "that"), classes, None, model.logit_scale, None, ())
+    ahead = 3 * batch_size
+    with Decoder(cycle(paths), model.spec.preprocess, ahead=ahead, threads=threads, decoding=decoding) as decoder:
+        rows = classify(decoder.batches(batch_size), model, classifier, Rule())
+        next(rows)
+        begun, images = time.perf_counter(), 0
+        while images == 0 or time.perf_counter() - begun < seconds:
+            images += len(next(rows))
+        return images / (time.perf_counter() - begun)
+
+
+def _rate(work: Callable[[], object], seconds: float) -> float:
+    """Do something again and again for so many seconds, at least once; give how often a second. The first is free."""
+    work()
+    begun, times = time.perf_counter(), 0
+    while times == 0 or time.perf_counter() - begun < seconds:
+        work()
+        times += 1
+    return times / (time.perf_counter() - begun)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def _hint(slowest: str, model: ClipModel, threads: int, large_jpegs: bool) -> str:
+    """Say what would help against the slowest stage."""
+    cpus = available_cpus()
+    if slowest == "read":
+        return f"--threads {4 * threads} (a thread that waits for a disk costs no processor), or pictures nearer by"
+    if slowest in ("decode", "preprocess"):
+        if large_jpegs and slowest == "decode":
+            return "--fast-jpeg"
+        return f"--threads {cpus}" if threads < cpus else f"smaller pictures; all {cpus} processors decode already"
+    if slowest == "score":
+        return "fewer labels"
+    if slowest == "copy":
+        return "a larger --batch-size"
+    if model.precision == "fp32" and model.device != "cpu":
+        return "--precision fp16"
+    if model.precision == "fp32" and has_bf16(model.device):
+        return "--precision bf16"
+    return "a smaller --model" if model.device != "cpu" else "a GPU (--device cuda), or a smaller --model"
+
+
+def report_lines(report: Report) -> list[str]:
+    """Tell a report to a person."""
+    lines = [f"{name:<12} {1000 * seconds:>9.3f} ms a picture" for name, seconds in report.seconds.items()]
+    return [
+        *lines,
+        f"{report.threads} threads decode {report.decoding:.0f} pictures a second, the model takes {report.model:.0f} "
+        f"in batches of {report.batch_size}; a run gives {report.stream:.0f}",
+        f"text: {report.text:.0f} prompts a second",
+        f"held back by: {report.slowest}; what would help: {report.hint}",
+    ]
