@@ -34,8 +34,13 @@ fmt: install  ## Put the code into its standard form.
 
 check: lint test  ## What CI runs.
 
-bench: install  ## Time zsclip against a plain open_clip script.
-	$(BIN)/python tests/bench/against_open_clip.py
+bench: install $(STAMPS)/peers  ## Time zsclip against what users would run otherwise.
+	$(BIN)/python tests/bench/against_others.py
+
+$(STAMPS)/peers:
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --quiet 'open_clip_torch>=3.3,<4' 'pybioclip>=2.1' 'transformers>=4.45'
+	touch $@
 
 # The same command goes on after a kill. Three stages, as they were run: the second ties broader words to all they are
 # true of, and blurred pictures to sharp ones; the third sharp colours to soft ones, by the --chroma of commit 0dc4955,

@@ -1,0 +1,195 @@
+"""`make bench`: our commands and what users would run otherwise, on the same files and the same seeded weights.
+
+Everything runs in turn, `RUNS` times (3), and medians and their ratio are printed; what one run of the slowest peer
+takes minutes for runs once, as its row says. Speed does not depend on what the weights are. `PHOTOS=DIR` uses real
+photographs instead of generated ones, `PEERS=PYTHON` the interpreter of the environment that has the peers, `ROWS=text`
+only the rows with that word in their name.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from zsclip.model import has_bf16
+
+HERE = Path(__file__).parent
+PEERS = os.environ.get("PEERS", str(HERE.parent.parent / ".peers" / "bin" / "python"))
+RUNS = int(os.environ.get("RUNS", "3"))
+ARCHITECTURE = "ViT-B-32"
+LABELS = "cat,dog,bird"
+
+Measure = Callable[[Sequence[str]], float]
+
+
+def save_model(folder: Path) -> None:
+    """Seeded weights of the true architecture, as a folder for open_clip."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    config = open_clip.get_model_config(ARCHITECTURE)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    save_file(open_clip.create_model(ARCHITECTURE).state_dict(), folder / "open_clip_model.safetensors")
+
+
+def save_for_transformers(model: Path, folder: Path) -> None:
+    """The same weights as transformers names them, and CLIP's tokenizer in its form."""
+    script = HERE / "peers" / "convert.py"
+    subprocess.run([PEERS, script, model, folder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def make_photos(folder: Path, count: int) -> list[str]:
+    """Noise with large shapes in it, which compresses like photographs: 500 x 375, and every 50th of 12 megapixels."""
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(count):
+        width, height = (4000, 3000) if i % 50 == 49 else (500, 375)
+        shapes = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((width, height))
+        noise = random.normal(0, 12, (height, width, 1)).astype(np.float32)
+        pixels = np.clip(np.asarray(shapes) + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:04d}.jpg", quality=85)
+    return sorted(str(path) for path in folder.iterdir())
+
+
+def whole(command: Sequence[str]) -> float:
+    """Seconds of a whole process."""
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def told(command: Sequence[str]) -> float:
+    """Seconds that a script measures itself and prints first."""
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return float(done.stdout.splitlines()[0])
+
+
+def peak_megabytes(command: Sequence[str]) -> float:
+    """The most memory a process had."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, command
+    return usage.ru_maxrss / 1024
+
+
+def row(work: str, peer: str, measure: Measure, theirs: Sequence[str], ours: Sequence[str], runs: int = RUNS) -> None:
+    """Run both in turn and print the medians and their ratio."""
+    if os.environ.get("ROWS", "") not in f"{work} {peer}":
+        return
+    pairs = [(measure(theirs), measure(ours)) for _ in range(runs)]
+    medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
+    ratio = medians[0] / medians[1]
+    print(f"| {work} | {peer} | {medians[0]:.3g} s | {medians[1]:.3g} s | {ratio:.3g}x | {runs} |", flush=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        os.environ["ZSCLIP_CACHE_DIR"] = str(folder / "cache")
+        model, words, hundreds = folder / "model", folder / "1000.txt", folder / "300.txt"
+        save_model(model)
+        names = open_clip.IMAGENET_CLASSNAMES
+        words.write_text("\n".join(dict.fromkeys(names)))
+        hundreds.write_text("\n".join(islice(dict.fromkeys(names), 300)))
+        given = os.environ.get("PHOTOS")
+        photos = sorted(map(str, Path(given).rglob("*.jpg"))) if given else make_photos(folder / "photos", 200)
+        thousand = list(islice(cycle(photos), 1000))
+        peers = subprocess.run([PEERS, "-c", _VERSIONS], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        print(f"{ARCHITECTURE}, seeded weights; {platform.machine()}, {os.cpu_count()} CPUs, {cpu_words()}")
+        print(f"torch {torch.__version__}, open_clip {open_clip.__version__}; peers: {peers}\n")
+        print("| work | against | theirs | ours | ratio | runs |\n|---|---|---|---|---|---|")
+
+        def zsclip(paths: Sequence[str], precision: str = "fp32") -> list[str]:
+            command = [sys.executable, "-m", "zsclip", "classify", *paths, "--labels", LABELS, "--precision", precision]
+            return [*command, "--model", str(model), "-q", "--format", "jsonl"]
+
+        plain = [PEERS, str(HERE / "peers" / "open_clip_script.py"), str(model), LABELS]
+        weights = str(model / "open_clip_model.safetensors")
+        bioclip = [PEERS, "-m", "bioclip", "predict", "--cls", LABELS, "--model", ARCHITECTURE, "--pretrained", weights]
+        whole(zsclip(photos[:1], "auto"))  # fills the caches, of texts and of the disk
+        one = "one image, 3 labels, text matrix cached"
+        row(one, "open_clip script", whole, [*plain, *photos[:1]], zsclip(photos[:1]))
+        row(one, "bioclip predict", whole, [*bioclip, *photos[:1]], zsclip(photos[:1]))
+        row("1,000 photographs, fp32", "open_clip script", whole, [*plain, *thousand], zsclip(thousand))
+        if has_bf16("cpu"):
+            row("1,000 photographs", "open_clip script", whole, [*plain, *thousand], zsclip(thousand, "auto"))
+        text_matrix(model, hundreds, folder)
+        per_photo(model, words, photos[:5], folder)
+        memory(photos, folder)
+
+
+def text_matrix(model: Path, labels: Path, folder: Path) -> None:
+    """300 labels x 7 templates with an empty cache, and how far the two matrices are apart."""
+    theirs, ours = str(folder / "theirs.npy"), str(folder / "ours.npy")
+
+    def cold(command: Sequence[str]) -> float:
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["ZSCLIP_CACHE_DIR"], before = cache, os.environ["ZSCLIP_CACHE_DIR"]
+            try:
+                return told(command)
+            finally:
+                os.environ["ZSCLIP_CACHE_DIR"] = before
+
+    row(
+        "300 labels x 7 templates, cold, fp32", "build_zero_shot_classifier", cold,
+        [PEERS, str(HERE / "peers" / "zero_shot_classifier.py"), str(model), str(labels), theirs],
+        [sys.executable, str(HERE / "text_matrix.py"), str(model), str(labels), ours],
+        runs=1,
+    )  # fmt: skip
+    if os.path.exists(theirs):
+        print(f"\nlargest difference of the two: {np.abs(np.load(theirs) - np.load(ours)).max():.1e}\n", flush=True)
+
+
+def per_photo(model: Path, labels: Path, photos: Sequence[str], folder: Path) -> None:
+    """Five photographs among 1,000 labels; loading and importing are not counted on either side."""
+    if os.environ.get("ROWS", "") not in "5 photographs, 1,000 labels, text matrix cached transformers pipeline":
+        return
+    save_for_transformers(model, folder / "hf")
+    ours = [sys.executable, str(HERE / "per_photo.py"), str(model), str(labels), *photos]
+    told(ours)  # fills the text cache
+    theirs = [PEERS, str(HERE / "peers" / "transformers_pipeline.py"), str(folder / "hf"), str(labels), *photos]
+    row(
+        "5 photographs, 1,000 labels, a photograph, text matrix cached", "transformers pipeline", told, theirs, ours,
+        runs=1,
+    )  # fmt: skip
+
+
+def memory(photos: Sequence[str], folder: Path) -> None:
+    """Peak memory of 1,000 and of 20,000 images with the small model, by links to the same photographs."""
+    if os.environ.get("ROWS", "") not in "memory":
+        return
+    links = folder / "links"
+    links.mkdir()
+    small = [path for path in photos if os.path.getsize(path) < 200_000]
+    for i, path in enumerate(islice(cycle(small), 20_000)):
+        (links / f"{i:05d}.jpg").symlink_to(path)
+    command = [sys.executable, "-m", "zsclip", "classify", str(links), "--labels", LABELS, "--model", "tiny", "-q"]
+    few, many = (peak_megabytes([*command, "--limit", str(limit)]) for limit in (1000, 20_000))
+    print(f"\npeak memory: {few:.0f} MB at 1,000 images, {many:.0f} MB at 20,000: {many - few:+.0f} MB", flush=True)
+
+
+def cpu_words() -> str:
+    """The instructions that matter here."""
+    return "bf16 instructions" if has_bf16("cpu") else "no bf16 instructions"
+
+
+_VERSIONS = """
+from importlib.metadata import version
+print(", ".join(f"{name} {version(name)}" for name in ("torch", "open_clip_torch", "transformers", "pybioclip")))
+"""
+
+
+if __name__ == "__main__":
+    main()

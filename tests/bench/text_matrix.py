@@ -1,0 +1,22 @@
+"""Our text matrix, cold: `text_matrix.py MODEL_FOLDER LABELS OUT.npy`, prints the seconds it takes."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from zsclip.classifier import build_classifier
+from zsclip.labels import Label
+from zsclip.model import load_model
+from zsclip.prompts import expand, read_prompts
+from zsclip.weights import find_model
+
+folder, labels, out = sys.argv[1:]
+model = load_model(find_model(folder), "cpu", "fp32")
+words = Path(labels).read_text().splitlines()
+prompts = expand([Label(word) for word in words], read_prompts("simple-imagenet"))
+begun = time.perf_counter()
+classifier = build_classifier(words, prompts, model)
+print(time.perf_counter() - begun)
+np.save(out, classifier.class_embeddings.numpy())  # (C, D)
