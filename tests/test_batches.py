@@ -188,10 +188,13 @@ def test_pictures_are_decoded_before_anyone_asks_for_a_batch(files):
 
     def counted() -> Iterator[str]:
         for asked in range(1, 1001):
-            (too_many if asked > 6 else enough).set() if asked >= 6 else None
+            if asked == 6:
+                enough.set()
+            if asked > 6:
+                too_many.set()
             yield files[0]
 
-    with Decoder(counted(), SIMPLE, ahead=6, threads=2) as decoder:
+    with Decoder(counted(), SIMPLE, batch_size=2, threads=2) as decoder:
         assert enough.wait(30)
         assert not too_many.wait(0.3)
 
@@ -201,7 +204,7 @@ def test_pictures_are_decoded_before_anyone_asks_for_a_batch(files):
 
 def test_a_decoder_that_nobody_reads_ends_its_threads(files):
     before = set(threading.enumerate())
-    with Decoder(itertools.cycle(files), SIMPLE, ahead=6, threads=2):
+    with Decoder(itertools.cycle(files), SIMPLE, batch_size=None, threads=2):
         ours = set(threading.enumerate()) - before
     for thread in ours:
         thread.join(30)

@@ -1,6 +1,7 @@
 """`zsclip bench` on runs that were made slow on purpose, one stage at a time."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from zsclip.batches import available_cpus
-from zsclip.bench import measure
+from zsclip.bench import bench
 from zsclip.decode import Decoding
 from zsclip.errors import InputError
 from zsclip.model import ClipModel
@@ -39,9 +40,9 @@ def test_a_slow_reader_is_named(model: ClipModel, tmp_path: Path) -> None:
         time.sleep(0.2)
         return Path(path).read_bytes()
 
-    report = measure(
-        pictures(tmp_path, (8, 8)), model, threads=1, batch_size=2, decoding=Decoding(), seconds=0.1, read=slow
-    )
+    paths = pictures(tmp_path, (8, 8))
+
+    report = bench(paths, model, threads=1, batch_size=2, decoding=Decoding(), seconds=0.1, read=slow)
 
     assert report.slowest == "read"
     assert report.seconds["read"] >= 0.2
@@ -52,11 +53,11 @@ def test_a_slow_reader_is_named(model: ClipModel, tmp_path: Path) -> None:
 def test_one_decode_thread_is_named(model: ClipModel, tmp_path: Path) -> None:
     paths = pictures(tmp_path, (1500, 2000), "{}.jpg")
 
-    report = measure(paths, model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
+    report = bench(paths, model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
 
     assert report.slowest == "decode"
     assert report.hint == "--fast-jpeg"
-    small = measure(pictures(tmp_path, (600, 800)), model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
+    small = bench(pictures(tmp_path, (600, 800)), model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
     assert small.slowest == "decode"
     assert small.hint.startswith(f"--threads {available_cpus()}" if available_cpus() > 1 else "smaller pictures")
 
@@ -69,22 +70,23 @@ def test_a_slow_model_is_named(tiny_model: Callable[[str], Path], tmp_path: Path
 
     model = Slow(find_model(str(tiny_model("plain"))))
 
-    report = measure(pictures(tmp_path, (8, 8)), model, threads=2, batch_size=4, decoding=Decoding(), seconds=0.1)
+    report = bench(pictures(tmp_path, (8, 8)), model, threads=2, batch_size=4, decoding=Decoding(), seconds=0.1)
 
     assert report.slowest == "image tower"
     assert report.model <= 50
-    assert report.stream <= 1.2 * report.model
+    assert report.stream <= 50
     assert "--model" in report.hint or "--precision" in report.hint
 
 
 def test_a_bad_picture_is_passed_over_and_no_good_one_is_an_error(model: ClipModel, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no")
+    os.mkfifo(tmp_path / "pipe.png")  # which nobody ever writes to
     bad = str(tmp_path / "bad.png")
     given = {"threads": 2, "batch_size": 2, "decoding": Decoding(), "seconds": 0.05}
 
-    assert measure([bad, *pictures(tmp_path, (8, 8))], model, **given).decoding > 0
+    assert bench([bad, str(tmp_path / "pipe.png"), *pictures(tmp_path, (8, 8))], model, **given).decoding > 0
     with pytest.raises(InputError, match="not one of the pictures"):
-        measure([bad], model, **given)
+        bench([bad], model, **given)
 
 
 def test_the_command_tells_a_table_or_json(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
@@ -103,10 +105,10 @@ def test_the_command_tells_a_table_or_json(run: Run, photos: Path, tiny_model: C
     assert all(report[name] > 0 for name in ("decoding", "model", "stream", "text"))
 
 
-def test_a_folder_without_pictures_is_one_line(run: Run, tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
+def test_a_folder_without_pictures_is_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
-    result = run("bench", "empty", "--model", tiny_model("plain"))
+    result = run("bench", "empty", "--model", "base", "--offline")  # told before a model that is not here
 
     assert (result.returncode, result.stdout) == (2, b"")
     assert result.stderr.decode().count("\n") == 1

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,9 @@ def test_the_text_matrix_equals_open_clips(kind: str, tiny_model: Callable[[str]
     ).T  # open_clip's zero-shot weights are (D, C)
 
     classifier = build_classifier(
-        labels, [[t.replace("{}", label) for t in templates] for label in labels], load_model(find_model(name), "cpu")
+        labels,
+        [[t.replace("{}", label) for t in templates] for label in labels],
+        load_model(find_model(name), "cpu", "fp32"),
     )
 
     assert (classifier.class_embeddings - reference).abs().max() <= 1e-5
@@ -134,11 +137,11 @@ def test_a_cached_run_never_reads_the_text_tower(tiny_model: Callable[[str], Pat
     name = f"local-dir:{tiny_model('plain')}"
     prompts = [["a cat"], ["a dog"]]
     spec = find_model(name)
-    expected = build_classifier(["cat", "dog"], prompts, load_model(spec, "cpu"))
+    expected = build_classifier(["cat", "dog"], prompts, load_model(spec, "cpu", "fp32"))
     assert spec.weights is not None
     half = {k: v for k, v in load_file(spec.weights).items() if k.startswith(("visual.", "logit_"))}
     save_file(half, tmp_path / "half.safetensors")
-    without_text = load_model(type(spec)(**(vars(spec) | {"weights": str(tmp_path / "half.safetensors")})), "cpu")
+    without_text = load_model(replace(spec, weights=str(tmp_path / "half.safetensors")), "cpu", "fp32")
 
     result = build_classifier(["cat", "dog"], prompts, without_text)
 

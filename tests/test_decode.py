@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from zsclip.decode import MAX_RESIZED_PIXELS, Decoding, Preprocess, Room, decode_image
+from zsclip.decode import MAX_RESIZED_PIXELS, Decoding, PixelBudget, Preprocess, decode_image
 from zsclip.results import Skipped
 
 SIMPLE = Preprocess((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -507,35 +506,37 @@ def test_what_pillow_logs_stays_off_stderr(tmp_path):
     assert run_python(code, cwd=tmp_path).stdout == "unreadable\n"  # and nothing on stderr
 
 
-# Room for decoded pixels, and JPEGs that are decoded smaller.
+# The budget of decoded pixels, and JPEGs that are decoded smaller.
 
 
-def test_decoded_pixels_are_bounded_however_many_threads(tmp_path, monkeypatch):
-    """Eight threads, room for two pictures and a half; the third one waits. One larger than all of it goes alone."""
+def test_decoded_pixels_are_bounded_however_many_threads(tmp_path):
+    """Eight threads, pixels for two pictures and a half: two at a time. One larger than all of it goes alone."""
     for i in range(8):
         Image.new("RGB", (100, 100), (i, 0, 0)).save(tmp_path / f"{i}.png")
     Image.new("RGB", (300, 300)).save(tmp_path / "large.png")
-    held, most, lock = 0, 0, threading.Lock()
+    held, most, lock, pair = 0, 0, threading.Lock(), threading.Barrier(2)
 
-    class Counted(Room):
+    class Counted(PixelBudget):
         @contextmanager
-        def taken(self, pixels: int) -> Iterator[None]:
+        def held(self, pixels: int) -> Iterator[None]:
             nonlocal held, most
-            with super().taken(pixels):
+            with super().held(pixels):
                 with lock:
                     held += pixels
                     most = max(most, held)
-                time.sleep(0.01)
+                if pixels == 10_000 and not pair.broken:
+                    pair.wait(60)  # there is always another one
                 yield
                 with lock:
                     held -= pixels
 
-    decoding = Decoding(room=Counted(25_000))
+    decoding = Decoding(budget=Counted(25_000))
     with ThreadPoolExecutor(8) as pool:
         small = [pool.submit(decode_image, str(tmp_path / f"{i}.png"), SIMPLE, decoding) for i in range(8)]
         reds = [int(outcome.result()[0, 0, 0]) for outcome in small]
     assert most == 20_000
     assert reds == list(range(8))
+    pair.abort()
     with ThreadPoolExecutor(8) as pool:
         names = ["0", "large", "1", "large"]
         both = [pool.submit(decode_image, str(tmp_path / f"{name}.png"), SIMPLE, decoding) for name in names]
@@ -543,10 +544,10 @@ def test_decoded_pixels_are_bounded_however_many_threads(tmp_path, monkeypatch):
     assert most == 90_000  # never beside another
 
 
-def test_room_is_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
+def test_pixels_are_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
     Image.effect_noise((64, 64), 50).save(tmp_path / "x.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "x.png").read_bytes()[:500])
-    decoding = Decoding(room=Room(64 * 64))
+    decoding = Decoding(budget=PixelBudget(64 * 64))
 
     for _ in range(3):
         assert decode_image(str(tmp_path / "bad.png"), SIMPLE, decoding).error == "unreadable"
@@ -581,12 +582,12 @@ def test_fast_jpeg_decodes_no_smaller_than_three_times_what_is_needed(tmp_path, 
     scenery(*size).save(tmp_path / "x.jpg", quality=90, exif=exif)
     path, taken = str(tmp_path / "x.jpg"), []
 
-    class Noted(Room):
-        def taken(self, pixels: int) -> AbstractContextManager[None]:
+    class Noted(PixelBudget):
+        def held(self, pixels: int) -> AbstractContextManager[None]:
             taken.append(pixels)
-            return super().taken(pixels)
+            return super().held(pixels)
 
-    fast = decode_image(path, preprocess, Decoding(fast_jpeg=True, room=Noted(10**9)))
+    fast = decode_image(path, preprocess, Decoding(fast_jpeg=True, budget=Noted(10**9)))
     full = decode_image(path, preprocess)
 
     assert taken == [decoded[0] * decoded[1]]

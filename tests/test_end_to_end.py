@@ -55,7 +55,7 @@ def test_probabilities_and_answers_are_open_clips(
     kind: str, tiny_model: Callable[[str], Path], pictures: list[Path]
 ) -> None:
     expected = by_open_clip(tiny_model(kind), pictures)
-    model = load_model(find_model(str(tiny_model(kind))), "cpu")
+    model = load_model(find_model(str(tiny_model(kind))), "cpu", "fp32")
     prompts = expand([Label(label) for label in LABELS], read_prompts("photo"))
     classifier = replace(build_classifier(LABELS, prompts, model), logit_scale=SCALE)
 

@@ -51,7 +51,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
 }  # fmt: skip
 
-LIGHT = ("labels", "prompts", "images", "output", "sinks", "terminal", "weights", "hub", "catalogue")
+LIGHT = (
+    "labels",
+    "prompts",
+    "images",
+    "decode",
+    "batches",
+    "output",
+    "sinks",
+    "terminal",
+    "weights",
+    "hub",
+    "catalogue",
+)
 HEAVY = ("torch", "open_clip", "torchvision", "transformers", "timm")
 
 

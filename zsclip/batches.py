@@ -17,6 +17,7 @@ from zsclip.decode import DEFAULT_DECODING, Decoding, Preprocess, decode_image, 
 from zsclip.results import Skipped
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
+FIRST_BATCH = 32  # so many, and LOOKAHEAD times more, while nobody has said how large batches will be
 IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
 
 _END, _IDLE = object(), object()
@@ -43,7 +44,7 @@ class Decoder:
 
     Args:
         paths: iterated on a thread of its own, which may wait for as long as it likes.
-        ahead: pictures decoded or being decoded that nobody has asked for yet, until the size of the batches is known.
+        batch_size: how far to look ahead from the start; None where it depends on a model that is not loaded yet.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Decoder:
         paths: Iterable[str],
         preprocess: Preprocess,
         *,
-        ahead: int,
+        batch_size: int | None,
         threads: int,
         decoding: Decoding = DEFAULT_DECODING,
     ) -> None:
@@ -59,8 +60,8 @@ class Decoder:
         self._preprocess = preprocess
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-decode")
         self._ahead: SimpleQueue[object] = SimpleQueue()  # rows being decoded, in order, then _END or what went wrong
-        self._allowed = ahead
-        self._room = threading.Semaphore(ahead)
+        self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
+        self._slots = threading.Semaphore(self._allowed)  # rows that nobody has taken yet
         self._closed = threading.Event()
 
         def decode_row(path: str) -> Row:
@@ -69,7 +70,7 @@ class Decoder:
         def feed() -> None:
             try:
                 iterator = iter(paths)
-                while self._room.acquire() and not self._closed.is_set():
+                while self._slots.acquire() and not self._closed.is_set():
                     path = next(iterator, None)
                     if path is None:
                         break
@@ -91,7 +92,7 @@ class Decoder:
         """
         rows: list[Row] = []
         if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
-            self._room.release(more)
+            self._slots.release(more)
             self._allowed += more
         while True:
             try:
@@ -102,7 +103,7 @@ class Decoder:
                 rows.append(item.result())
             if rows and (len(rows) == batch_size or not isinstance(item, Future)):
                 yield _batch(rows, self._preprocess)
-                self._room.release(len(rows))
+                self._slots.release(len(rows))
                 rows = []
             if isinstance(item, BaseException):
                 raise item
@@ -114,7 +115,7 @@ class Decoder:
 
     def __exit__(self, *exception: object) -> None:
         self._closed.set()
-        self._room.release()
+        self._slots.release()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -127,8 +128,7 @@ def decode_batches(
     decoding: Decoding = DEFAULT_DECODING,
 ) -> Iterator[Batch]:
     """Decode paths on threads and yield them in order, in batches: a `Decoder` that begins when it is first asked."""
-    ahead = (LOOKAHEAD + 1) * batch_size
-    with Decoder(paths, preprocess, ahead=ahead, threads=threads, decoding=decoding) as decoder:
+    with Decoder(paths, preprocess, batch_size=batch_size, threads=threads, decoding=decoding) as decoder:
         yield from decoder.batches(batch_size)
 
 

@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from zsclip.batches import Decoder, available_cpus
 from zsclip.classifier import Classifier
 from zsclip.classify import answers, classify
-from zsclip.decode import Decoding, Preprocess, set_up_pillow, to_pixels, upright
+from zsclip.decode import Decoding, Preprocess, check_file, jpeg_scale, set_up_pillow, to_pixels, upright
 from zsclip.errors import InputError
-from zsclip.model import ClipModel, has_bf16
+from zsclip.model import ClipModel
 from zsclip.score import Rule
 
 LABELS = 1000  # that pictures are scored against
 _PROMPTS = [f"a photo of a thing of kind {number}." for number in range(64)]
 _SAMPLE = 256  # decoded pictures kept for the model
-_FAST_JPEG_PIXELS = 2_000_000  # from here on reduced decoding pays for a model of 224 pixels
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Report:
     hint: str
 
 
-def measure(
+def bench(
     paths: Sequence[str],
     model: ClipModel,
     *,
@@ -61,10 +60,8 @@ def measure(
     """Time every stage for about so many seconds, on as many of the pictures as that takes, again and again.
 
     Raises:
-        InputError: there are no pictures, or not one can be read.
+        InputError: not one picture can be read.
     """
-    if not paths:
-        raise InputError("bench: no pictures; give a folder or files to try it with")
     set_up_pillow(decoding.max_pixels)
     stages, decoded = _time_decoding(paths, model.spec.preprocess, threads, decoding, seconds, read)
     batch = np.stack(list(islice(cycle(stages.pictures), batch_size)))  # (B, 3, H, W) uint8
@@ -82,7 +79,7 @@ def measure(
         threads=threads,
         batch_size=batch_size,
         slowest=slowest,
-        hint=_hint(slowest, model, threads, stages.large_jpegs and not decoding.fast_jpeg),
+        hint=_hint(slowest, model, threads, stages.reducible and not decoding.fast_jpeg),
     )
 
 
@@ -90,7 +87,7 @@ def measure(
 class _Decoded:
     pictures: list[NDArray[np.uint8]]
     seconds: dict[str, float]
-    large_jpegs: bool
+    reducible: bool
 
 
 def _time_decoding(
@@ -104,17 +101,18 @@ def _time_decoding(
     """Decode on threads for a while; give what it took, and pictures a second over all threads."""
     times: list[tuple[float, float, float]] = []
     pictures: list[NDArray[np.uint8]] = []
-    large: list[bool] = []
+    reducible: list[bool] = []
 
     def decode(path: str) -> None:
         try:
+            check_file(path)
             begun = time.perf_counter()
             data = read(path)
             was_read = time.perf_counter()
             with upright(io.BytesIO(data), decoding, preprocess) as image:
                 was_decoded = time.perf_counter()
                 pixels = to_pixels(image, preprocess)
-                large.append(data[:2] == b"\xff\xd8" and image.width * image.height >= _FAST_JPEG_PIXELS)
+                reducible.append(data[:2] == b"\xff\xd8" and jpeg_scale(image.size, preprocess) > 1)
             done = time.perf_counter()
         except Exception:  # decoders raise anything at all; a run makes a row of it, which costs next to nothing
             return
@@ -133,7 +131,7 @@ def _time_decoding(
     if not pictures:
         raise InputError("bench: not one of the pictures can be read; `zsclip classify` says why")
     each = dict(zip(("read", "decode", "preprocess"), np.mean(times, axis=0).tolist(), strict=True))
-    return _Decoded(pictures, each, sum(large) * 2 >= len(large)), len(times) / wall
+    return _Decoded(pictures, each, 2 * sum(reducible) >= len(reducible)), len(times) / wall
 
 
 def _rounds(paths: Sequence[str], size: int) -> Iterator[list[str]]:
@@ -171,8 +169,8 @@ def _time_stream(
     """Give pictures a second of a whole run, without its start."""
     classes = F.normalize(torch.ones(2, model.embed_dim), dim=-1).to(model.device)  # (2, D)
     classifier = Classifier(("this", "that"), classes, None, model.logit_scale, None, ())
-    ahead = 3 * batch_size
-    with Decoder(cycle(paths), model.spec.preprocess, ahead=ahead, threads=threads, decoding=decoding) as decoder:
+    preprocess = model.spec.preprocess
+    with Decoder(cycle(paths), preprocess, batch_size=batch_size, threads=threads, decoding=decoding) as decoder:
         rows = classify(decoder.batches(batch_size), model, classifier, Rule())
         next(rows)
         begun, images = time.perf_counter(), 0
@@ -198,13 +196,13 @@ def _wait(device: str) -> None:
         torch.mps.synchronize()
 
 
-def _hint(slowest: str, model: ClipModel, threads: int, large_jpegs: bool) -> str:
+def _hint(slowest: str, model: ClipModel, threads: int, reducible: bool) -> str:
     """Say what would help against the slowest stage."""
     cpus = available_cpus()
     if slowest == "read":
         return f"--threads {4 * threads} (a thread that waits for a disk costs no processor), or pictures nearer by"
     if slowest in ("decode", "preprocess"):
-        if large_jpegs and slowest == "decode":
+        if reducible and slowest == "decode":
             return "--fast-jpeg"
         return f"--threads {cpus}" if threads < cpus else f"smaller pictures; all {cpus} processors decode already"
     if slowest == "score":
@@ -213,8 +211,6 @@ def _hint(slowest: str, model: ClipModel, threads: int, large_jpegs: bool) -> st
         return "a larger --batch-size"
     if model.precision == "fp32" and model.device != "cpu":
         return "--precision fp16"
-    if model.precision == "fp32" and has_bf16(model.device):
-        return "--precision bf16"
     return "a smaller --model" if model.device != "cpu" else "a GPU (--device cuda), or a smaller --model"
 
 

@@ -169,7 +169,7 @@ def classify(
     spec = find_model(model, offline=offline)
     tally, size = Tally(), None if batch_size == "auto" else int(batch_size)
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
-    with Decoder(paths, spec.preprocess, ahead=3 * (size or 32), threads=cpus, decoding=decoding) as decoder:
+    with Decoder(paths, spec.preprocess, batch_size=size, threads=cpus, decoding=decoding) as decoder:
         from zsclip.classify import classify  # takes a second or two, while pictures are decoded
         from zsclip.model import load_model
         from zsclip.score import Rule
@@ -301,14 +301,16 @@ def bench(
     _check_device(device)
     _check_batch_size(batch_size)
     paths = list(islice(find_images(inputs, note=lambda message: say(f"zsclip: {message}")), 1000))
+    if not paths:
+        raise InputError("bench: no images there; give some to try the model with")
     spec = find_model(model, offline=offline)
     from zsclip.batches import available_cpus
-    from zsclip.bench import measure, report_lines
+    from zsclip.bench import bench, report_lines
     from zsclip.decode import Decoding
     from zsclip.model import load_model
 
     clip = load_model(spec, device, precision)
-    report = measure(
+    report = bench(
         paths, clip, threads=threads or available_cpus(), seconds=seconds, decoding=Decoding(max_pixels, fast_jpeg),
         batch_size=clip.batch_size if batch_size == "auto" else int(batch_size),
     )  # fmt: skip

@@ -77,7 +77,7 @@ class Preprocess:
     fill_color: int = 0
 
 
-class Room:
+class PixelBudget:
     """Decoded pixels that may be in memory at once, over all threads; a picture larger than all of it goes alone."""
 
     def __init__(self, pixels: int) -> None:
@@ -85,8 +85,8 @@ class Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for so many pixels, and hold it."""
+    def held(self, pixels: int) -> Iterator[None]:
+        """Wait until so many pixels are free, and hold them."""
         pixels = min(pixels, self._all)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
@@ -99,7 +99,7 @@ class Room:
                 self._changed.notify_all()
 
 
-ROOM = Room(200_000_000)  # 16 camera photos of 12 megapixels: 0.6 GB in RGB
+PIXEL_BUDGET = PixelBudget(200_000_000)  # 16 camera photos of 12 megapixels: 0.6 GB in RGB
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ class Decoding:
     """How files are decoded.
 
     max_pixels: refuse larger pictures. fast_jpeg: let the JPEG decoder reduce large photos itself, to no less than
-    three times the size they are resized to. room: what all decoding shares.
+    three times the size they are resized to. budget: what all decoding shares.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
     fast_jpeg: bool = False
-    room: Room = ROOM
+    budget: PixelBudget = PIXEL_BUDGET
 
 
 DEFAULT_DECODING = Decoding()
@@ -131,7 +131,7 @@ def decode_image(
     """
     set_up_pillow(decoding.max_pixels)
     try:
-        _check_file(path)
+        check_file(path)
         with open(path, "rb") as file, upright(file, decoding, preprocess) as image:
             return to_pixels(image, preprocess)
     except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
@@ -162,7 +162,7 @@ def upright(
             raise Image.DecompressionBombError(f"{opened.width * opened.height} pixels")
         if decoding.fast_jpeg and preprocess is not None and opened.format in ("JPEG", "MPO"):
             _reduce(opened, preprocess)
-        with decoding.room.taken(opened.width * opened.height):
+        with decoding.budget.held(opened.width * opened.height):
             opened.load()
             image = _rgb_or_grey(opened)
             turn = _turn(opened)
@@ -170,21 +170,27 @@ def upright(
 
 
 def _reduce(jpeg: Image.Image, preprocess: Preprocess) -> None:
-    """Let the decoder give a half, quarter or eighth, if that is enough over what is needed and loses no border."""
-    width, height = jpeg.size
-    upright_size = (height, width) if _turn(jpeg) in SIDEWAYS else (width, height)
-    times = [side / needed for side, needed in zip(upright_size, _resized_size(*upright_size, preprocess), strict=True)]
+    """Let the decoder itself give the picture smaller."""
+    size = (jpeg.height, jpeg.width) if _turn(jpeg) in SIDEWAYS else jpeg.size
+    scale = jpeg_scale(size, preprocess)
+    if scale > 1:
+        jpeg.draft(None, (jpeg.width // scale, jpeg.height // scale))
+
+
+def jpeg_scale(size: tuple[int, int], preprocess: Preprocess) -> int:
+    """Give by how much the decoder may reduce an upright JPEG: enough must be left, and no border be lost."""
+    times = min(side / needed for side, needed in zip(size, _resized_size(*size, preprocess), strict=True))
     for scale in (8, 4, 2):
-        if min(times) >= FAST_JPEG_MARGIN * scale and not width % scale and not height % scale:
-            jpeg.draft(None, (width // scale, height // scale))
-            return
+        if times >= FAST_JPEG_MARGIN * scale and not size[0] % scale and not size[1] % scale:
+            return scale
+    return 1
 
 
 class _Refused(Exception):
     """A file that is not opened, for the reason given: (error kind, message)."""
 
 
-def _check_file(path: str) -> None:
+def check_file(path: str) -> None:
     """Look at a file from outside: a pipe or a device must not even be opened, it could wait for ever."""
     if "\0" in path:
         raise _Refused("missing", "the path holds a NUL byte; paths separated by NUL need --null")

@@ -96,6 +96,10 @@ class ClipModel:
         """
         try:
             embeddings = self._encode_images(torch.from_numpy(pixels).to(self.device))
+            finite = embeddings.isfinite().all(dim=1)  # (B,)
+            if self.precision == "fp16" and not finite.all():  # above 65504 on the way; bf16 has the range of fp32
+                again = torch.from_numpy(pixels[~finite.cpu().numpy()]).to(self.device)
+                embeddings[~finite] = self._in_bf16._encode_images(again)
         except RuntimeError as e:
             if not _is_out_of_memory(e):
                 raise
@@ -104,10 +108,7 @@ class ClipModel:
             embeddings = None  # halved below: the traceback, while it is alive, keeps the tensors that were too many
         if embeddings is None:
             return torch.cat([self.encode_images(half) for half in np.array_split(pixels, 2)])
-        finite = embeddings.isfinite().all(dim=1)  # (B,)
-        if self.precision == "fp16" and not finite.all():  # more than 65504 on the way; bf16 has the range of fp32
-            embeddings[~finite] = self._in_bf16.encode_images(pixels[~finite.cpu().numpy()])
-        elif not finite.all():
+        if not embeddings.isfinite().all():
             cure = "the weights are damaged" if self.precision == "fp32" else "use --precision fp32"
             raise ModelError(f"{self.spec.name}: {self.precision} gives numbers that are none; {cure}")
         return embeddings
@@ -218,9 +219,11 @@ def check_device(device: str) -> None:
 def has_bf16(device: str) -> bool:
     """Tell whether a device multiplies bfloat16 itself; emulated, a step of training takes ten times as long.
 
-    Of a CPU only Linux tells, by its flags: AVX512-BF16 and AMX of x86, BF16 of ARM.
+    Of a CPU only Linux tells, by its flags: AVX512-BF16 and AMX of x86, BF16 of ARM. Of MPS nothing is known here.
     """
-    return device != "cpu" or bool(_bf16_instructions())
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and bool(_bf16_instructions())
 
 
 def _bf16_instructions() -> list[str]:

@@ -175,7 +175,9 @@ def _read_weights(spec: ModelSpec, wanted: Callable[[str], bool]) -> dict[str, T
             names = dict(_plain_names(list(file.keys())))
             if not _is_foreign(names):
                 return {name: file.get_tensor(stored) for name, stored in names.items() if wanted(name)}
-    state = _read_pickled(path)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    else:
+        state = _read_pickled(path)
     if _is_foreign(state):
         state = convert_state_dict(_Towers(_build_tower(spec, "visual"), None), state)
     return {name: state[stored] for name, stored in _plain_names(list(state)) if wanted(name)}

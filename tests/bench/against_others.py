@@ -47,7 +47,7 @@ def save_model(folder: Path) -> None:
 def save_for_transformers(model: Path, folder: Path) -> None:
     """The same weights as transformers names them, and CLIP's tokenizer in its form."""
     script = HERE / "peers" / "convert.py"
-    subprocess.run([PEERS, script, model, folder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([PEERS, script, model, folder], check=True, stdout=subprocess.DEVNULL)
 
 
 def make_photos(folder: Path, count: int) -> list[str]:
@@ -61,6 +61,11 @@ def make_photos(folder: Path, count: int) -> list[str]:
         pixels = np.clip(np.asarray(shapes) + noise, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:04d}.jpg", quality=85)
     return sorted(str(path) for path in folder.iterdir())
+
+
+def found_photos(folder: Path) -> list[str]:
+    """All JPEGs in a folder, by absolute path."""
+    return sorted(map(str, folder.resolve().rglob("*.jpg")))
 
 
 def whole(command: Sequence[str]) -> float:
@@ -104,7 +109,9 @@ def main() -> None:
         words.write_text("\n".join(dict.fromkeys(names)))
         hundreds.write_text("\n".join(islice(dict.fromkeys(names), 300)))
         given = os.environ.get("PHOTOS")
-        photos = sorted(map(str, Path(given).rglob("*.jpg"))) if given else make_photos(folder / "photos", 200)
+        photos = (
+            sorted(map(str, Path(given).resolve().rglob("*.jpg"))) if given else make_photos(folder / "photos", 200)
+        )
         thousand = list(islice(cycle(photos), 1000))
         peers = subprocess.run([PEERS, "-c", _VERSIONS], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         print(f"{ARCHITECTURE}, seeded weights; {platform.machine()}, {os.cpu_count()} CPUs, {cpu_words()}")
@@ -113,7 +120,7 @@ def main() -> None:
 
         def zsclip(paths: Sequence[str], precision: str = "fp32") -> list[str]:
             command = [sys.executable, "-m", "zsclip", "classify", *paths, "--labels", LABELS, "--precision", precision]
-            return [*command, "--model", str(model), "-q", "--format", "jsonl"]
+            return [*command, "--model", str(model), "--device", "cpu", "-q", "--format", "jsonl"]
 
         plain = [PEERS, str(HERE / "peers" / "open_clip_script.py"), str(model), LABELS]
         weights = str(model / "open_clip_model.safetensors")
@@ -127,7 +134,7 @@ def main() -> None:
             row("1,000 photographs", "open_clip script", whole, [*plain, *thousand], zsclip(thousand, "auto"))
         text_matrix(model, hundreds, folder)
         per_photo(model, words, photos[:5], folder)
-        memory(photos, folder)
+        memory(make_photos(folder / "small", 49), folder)
 
 
 def text_matrix(model: Path, labels: Path, folder: Path) -> None:
@@ -154,16 +161,14 @@ def text_matrix(model: Path, labels: Path, folder: Path) -> None:
 
 def per_photo(model: Path, labels: Path, photos: Sequence[str], folder: Path) -> None:
     """Five photographs among 1,000 labels; loading and importing are not counted on either side."""
-    if os.environ.get("ROWS", "") not in "5 photographs, 1,000 labels, text matrix cached transformers pipeline":
+    work, peer = "5 photographs, 1,000 labels, a photograph, text matrix cached", "transformers pipeline"
+    if os.environ.get("ROWS", "") not in f"{work} {peer}":
         return
     save_for_transformers(model, folder / "hf")
     ours = [sys.executable, str(HERE / "per_photo.py"), str(model), str(labels), *photos]
     told(ours)  # fills the text cache
     theirs = [PEERS, str(HERE / "peers" / "transformers_pipeline.py"), str(folder / "hf"), str(labels), *photos]
-    row(
-        "5 photographs, 1,000 labels, a photograph, text matrix cached", "transformers pipeline", told, theirs, ours,
-        runs=1,
-    )  # fmt: skip
+    row(work, peer, told, theirs, ours, runs=1)
 
 
 def memory(photos: Sequence[str], folder: Path) -> None:
@@ -172,10 +177,10 @@ def memory(photos: Sequence[str], folder: Path) -> None:
         return
     links = folder / "links"
     links.mkdir()
-    small = [path for path in photos if os.path.getsize(path) < 200_000]
-    for i, path in enumerate(islice(cycle(small), 20_000)):
+    for i, path in enumerate(islice(cycle(photos), 20_000)):
         (links / f"{i:05d}.jpg").symlink_to(path)
-    command = [sys.executable, "-m", "zsclip", "classify", str(links), "--labels", LABELS, "--model", "tiny", "-q"]
+    command = [sys.executable, "-m", "zsclip", "classify", str(links), "--labels", LABELS, "--model", "tiny"]
+    command += ["--device", "cpu", "-q"]
     few, many = (peak_megabytes([*command, "--limit", str(limit)]) for limit in (1000, 20_000))
     print(f"\npeak memory: {few:.0f} MB at 1,000 images, {many:.0f} MB at 20,000: {many - few:+.0f} MB", flush=True)
 

@@ -77,7 +77,8 @@ assert all("position_ids" in name for name in missing), missing
 
 tokenizer = open_clip.SimpleTokenizer()
 out.mkdir()
-(out / "vocab.json").write_text(json.dumps(tokenizer.encoder))
+marks = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+(out / "vocab.json").write_text(json.dumps({marks.get(word, word): i for word, i in tokenizer.encoder.items()}))
 ranks = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
 (out / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, ranks)) + "\n")
 theirs = CLIPTokenizer(str(out / "vocab.json"), str(out / "merges.txt"), model_max_length=77)
@@ -85,9 +86,15 @@ processor = CLIPProcessor(CLIPImageProcessor(), theirs)
 processor.save_pretrained(out)
 model.save_pretrained(out)
 
-ids, prompts = tokenizer(["a photo of a cat.", "two dogs"]), ["a photo of a cat.", "two dogs"]
+prompts = ["a photo of a cat.", "two dogs"]
+images = torch.randn(2, 3, vision["image_size"], vision["image_size"])
 with torch.no_grad():
-    expected = clip.encode_text(ids, normalize=True)
-    given = model.get_text_features(**theirs(prompts, padding="max_length", return_tensors="pt"))
-    given = given if isinstance(given, torch.Tensor) else given.pooler_output
-    print((torch.nn.functional.normalize(given, dim=-1) - expected).abs().max().item())
+    for expected, given in (
+        (
+            clip.encode_text(tokenizer(prompts)),
+            model.get_text_features(**theirs(prompts, padding="max_length", return_tensors="pt")),
+        ),
+        (clip.encode_image(images), model.get_image_features(images)),
+    ):
+        features = given if isinstance(given, torch.Tensor) else given.pooler_output
+        assert (features - expected).abs().max() < 1e-4 * expected.abs().max()
