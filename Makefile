@@ -58,6 +58,7 @@ train-tiny: install  ## Train the model in the box: make train-tiny DATA=folder 
 	$(BIN)/zsclip train $(DATA) --init .tiny/third --out .tiny $(ALL_STAGES) $(TRUE_KINDS) \
 		--epochs 5 --start-size 48 --learning-rate 7e-4 --kinds 0.25 --blur 0.3 --chroma 0.7 --across 0.02 \
 		--precision fp32
+	$(BIN)/python tests/zero_unused_tokens.py $(DATA) .tiny
 
 accuracy: install  ## Measure the model in the box: make accuracy DATA=folder with val/ and photos/.
 	$(BIN)/python tests/bench/accuracy.py $(DATA)

@@ -32,6 +32,7 @@ ANSWERS = {
     "coffee.png": "cup of coffee",
     "rocket.jpg": "rocket",
     "motorcycle_left.png": "motorcycle",
+    "astronaut.png": "person",
 }
 
 Run = Callable[..., CompletedProcess[bytes]]
@@ -44,7 +45,7 @@ def answers_among(labels: str, photos: Iterable[str], run: Run) -> dict[str, str
     return {Path(row["file_name"]).name: row["label"] for row in rows}
 
 
-def test_coffee_a_rocket_and_a_motorcycle_are_still_told_apart(run: Run) -> None:
+def test_coffee_a_rocket_a_motorcycle_and_an_astronaut_are_still_told_apart(run: Run) -> None:
     assert answers_among(LABELS, ANSWERS, run) == ANSWERS
 
 
