@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -63,23 +63,23 @@ def bench(
         InputError: not one picture can be read.
     """
     set_up_pillow(decoding.max_pixels)
-    stages, decoded = _time_decoding(paths, model.spec.preprocess, threads, decoding, seconds, read)
-    batch = np.stack(list(islice(cycle(stages.pictures), batch_size)))  # (B, 3, H, W) uint8
-    per_picture = stages.seconds | _time_model(batch, model, seconds)
+    decoded = _time_decoding(paths, model.spec.preprocess, threads, decoding, seconds, read)
+    batch = np.stack(list(islice(cycle(decoded.pictures), batch_size)))  # (B, 3, H, W) uint8
+    per_picture = decoded.seconds | _time_model(batch, model, seconds)
     model_rate = 1 / sum(per_picture[name] for name in ("copy", "image tower", "score"))
     # What is slow: the side that gives fewer pictures a second, and of it the stage that takes longest.
-    side = ("read", "decode", "preprocess") if decoded < model_rate else ("copy", "image tower", "score")
+    side = ("read", "decode", "preprocess") if decoded.rate < model_rate else ("copy", "image tower", "score")
     slowest = max(side, key=lambda name: per_picture[name])
     return Report(
         seconds=per_picture,
-        decoding=decoded,
+        decoding=decoded.rate,
         model=model_rate,
         stream=_time_stream(paths, model, threads, batch_size, decoding, seconds),
         text=_rate(lambda: model.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
         threads=threads,
         batch_size=batch_size,
         slowest=slowest,
-        hint=_hint(slowest, model, threads, stages.reducible and not decoding.fast_jpeg),
+        hint=_hint(slowest, model, threads, decoded.reducible and not decoding.fast_jpeg),
     )
 
 
@@ -87,6 +87,7 @@ def bench(
 class _Decoded:
     pictures: list[NDArray[np.uint8]]
     seconds: dict[str, float]
+    rate: float
     reducible: bool
 
 
@@ -97,8 +98,8 @@ def _time_decoding(
     decoding: Decoding,
     seconds: float,
     read: Callable[[str], bytes],
-) -> tuple[_Decoded, float]:
-    """Decode on threads for a while; give what it took, and pictures a second over all threads."""
+) -> _Decoded:
+    """Decode on threads for a while; the rate is of all threads together, in pictures a second."""
     times: list[tuple[float, float, float]] = []
     pictures: list[NDArray[np.uint8]] = []
     reducible: list[bool] = []
@@ -121,31 +122,19 @@ def _time_decoding(
         times.append((was_read - begun, was_decoded - was_read, done - was_decoded))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="zsclip-bench") as pool:
-        deadline = time.perf_counter() + seconds
-        begun = time.perf_counter()
-        for some in _rounds(paths, 8 * threads):
-            list(pool.map(decode, some))
-            if time.perf_counter() >= deadline:
-                break
-        wall = time.perf_counter() - begun
+        endless, begun, wall = cycle(paths), time.perf_counter(), 0.0
+        while not wall or wall < seconds:
+            list(pool.map(decode, islice(endless, 8 * threads)))
+            wall = time.perf_counter() - begun
     if not pictures:
         raise InputError("bench: not one of the pictures can be read; `zsclip classify` says why")
     each = dict(zip(("read", "decode", "preprocess"), np.mean(times, axis=0).tolist(), strict=True))
-    return _Decoded(pictures, each, 2 * sum(reducible) >= len(reducible)), len(times) / wall
-
-
-def _rounds(paths: Sequence[str], size: int) -> Iterator[list[str]]:
-    """Give the paths in parts, for ever."""
-    endless = cycle(paths)
-    while True:
-        yield list(islice(endless, size))
+    return _Decoded(pictures, each, len(times) / wall, 2 * sum(reducible) >= len(reducible))
 
 
 def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> dict[str, float]:
     """Give the seconds of one picture in the stages that work on whole batches."""
-    random = torch.Generator().manual_seed(0)
-    classes = F.normalize(torch.randn(LABELS, model.embed_dim, generator=random), dim=-1)  # (C, D)
-    classifier = Classifier(tuple(map(str, range(LABELS))), classes.to(model.device), None, model.logit_scale, None, ())
+    classifier = _random_classifier(model, LABELS)
     embeddings = model.encode_images(batch)  # (B, D)
 
     def copy() -> None:
@@ -167,8 +156,7 @@ def _time_stream(
     paths: Sequence[str], model: ClipModel, threads: int, batch_size: int, decoding: Decoding, seconds: float
 ) -> float:
     """Give pictures a second of a whole run, without its start."""
-    classes = F.normalize(torch.ones(2, model.embed_dim), dim=-1).to(model.device)  # (2, D)
-    classifier = Classifier(("this", "that"), classes, None, model.logit_scale, None, ())
+    classifier = _random_classifier(model, 2)
     preprocess = model.spec.preprocess
     with Decoder(cycle(paths), preprocess, batch_size=batch_size, threads=threads, decoding=decoding) as decoder:
         rows = classify(decoder.batches(batch_size), model, classifier, Rule())
@@ -177,6 +165,12 @@ def _time_stream(
         while images == 0 or time.perf_counter() - begun < seconds:
             images += len(next(rows))
         return images / (time.perf_counter() - begun)
+
+
+def _random_classifier(model: ClipModel, labels: int) -> Classifier:
+    random = torch.Generator().manual_seed(0)
+    classes = F.normalize(torch.randn(labels, model.embed_dim, generator=random), dim=-1)  # (C, D)
+    return Classifier(tuple(map(str, range(labels))), classes.to(model.device), None, model.logit_scale, None, ())
 
 
 def _rate(work: Callable[[], object], seconds: float) -> float:

@@ -98,6 +98,7 @@ QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")
 
 # Defaults of list options: typer makes a fresh copy of each for every run.
 _NONE: list[str] = []
+_MAX_PIXELS = 178_956_970  # decode.DEFAULT_MAX_PIXELS, which --help must not import
 
 
 @app.callback(invoke_without_command=True)
@@ -136,7 +137,7 @@ def classify(
     limit: LimitOption = None,
     null: NullOption = False,
     print0: Print0Option = False,
-    max_pixels: MaxPixelsOption = 178_956_970,
+    max_pixels: MaxPixelsOption = _MAX_PIXELS,
     fast_jpeg: FastJpegOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -158,7 +159,8 @@ def classify(
     words = read_labels(labels, label, labels_file, alone=multi_label)
     sentences = read_templates(template) if template else read_prompts(prompts)
     sink_name = format or format_of(output, is_terminal(sys.stdout))
-    _check_options(device, batch_size, only, words, print0 and sink_name != "paths")
+    _check_options(device, only, words, print0 and sink_name != "paths")
+    size = _batch_size(batch_size)
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
     check_output(output, overwrite=overwrite)
@@ -167,7 +169,7 @@ def classify(
     from zsclip.weights import find_model
 
     spec = find_model(model, offline=offline)
-    tally, size = Tally(), None if batch_size == "auto" else int(batch_size)
+    tally = Tally()
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
     with Decoder(paths, spec.preprocess, batch_size=size, threads=cpus, decoding=decoding) as decoder:
         from zsclip.classify import classify  # takes a second or two, while pictures are decoded
@@ -279,7 +281,7 @@ def bench(
     precision: PrecisionOption = "auto",
     batch_size: BatchSizeOption = "auto",
     threads: ThreadsOption = None,
-    max_pixels: MaxPixelsOption = 178_956_970,
+    max_pixels: MaxPixelsOption = _MAX_PIXELS,
     fast_jpeg: FastJpegOption = False,
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.01, help="To spend on each stage.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
@@ -299,7 +301,7 @@ def bench(
 
     _set_environment(offline)
     _check_device(device)
-    _check_batch_size(batch_size)
+    size = _batch_size(batch_size)
     paths = list(islice(find_images(inputs, note=lambda message: say(f"zsclip: {message}")), 1000))
     if not paths:
         raise InputError("bench: no images there; give some to try the model with")
@@ -312,7 +314,7 @@ def bench(
     clip = load_model(spec, device, precision)
     report = bench(
         paths, clip, threads=threads or available_cpus(), seconds=seconds, decoding=Decoding(max_pixels, fast_jpeg),
-        batch_size=clip.batch_size if batch_size == "auto" else int(batch_size),
+        batch_size=size or clip.batch_size,
     )  # fmt: skip
     typer.echo(json.dumps(asdict(report)) if as_json else "\n".join(report_lines(report)))
 
@@ -558,12 +560,11 @@ def _only(
         yield [row for row in batch if getattr(row, "label", None) in wanted] if labels else batch
 
 
-def _check_options(device: str, batch_size: str, only: Sequence[str], words: "list[Label]", stray_print0: bool) -> None:
+def _check_options(device: str, only: Sequence[str], words: "list[Label]", stray_print0: bool) -> None:
     """Check what Typer cannot, before anything slow."""
     if stray_print0:
         raise InputError("--print0: only paths can end in NUL; add --format paths")
     _check_device(device)
-    _check_batch_size(batch_size)
     names = [word.name for word in words]
     for label in only:
         if label.strip() not in names:
@@ -578,9 +579,13 @@ def _set_environment(offline: bool, quiet: bool = False) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def _check_batch_size(batch_size: str) -> None:
-    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) > 0):
-        raise InputError(f"--batch-size: {batch_size!r} is no size; use auto or a number from 1")
+def _batch_size(text: str) -> int | None:
+    """Read --batch-size; None is auto, which depends on the model."""
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and int(text) > 0):
+        raise InputError(f"--batch-size: {text!r} is no size; use auto or a number from 1")
+    return int(text)
 
 
 def _check_device(device: str) -> None:

@@ -85,7 +85,7 @@ def new_model(spec: ModelSpec) -> nn.Module:
         if spec.weights is None:
             scale = torch.tensor(float(spec.architecture.get("init_logit_scale", math.log(1 / 0.07))))
         else:
-            scale = _read_weights(spec, lambda name: name == "logit_scale")["logit_scale"].float().reshape(())
+            scale = read_scales(spec)["logit_scale"].float().reshape(())
     model.logit_scale = nn.Parameter(scale.clone())
     return model.requires_grad_(True)
 

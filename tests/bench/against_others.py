@@ -89,9 +89,14 @@ def peak_megabytes(command: Sequence[str]) -> float:
     return usage.ru_maxrss / 1024
 
 
+def wanted(name: str) -> bool:
+    """Whether `ROWS` asks for a row of this name."""
+    return os.environ.get("ROWS", "") in name
+
+
 def row(work: str, peer: str, measure: Measure, theirs: Sequence[str], ours: Sequence[str], runs: int = RUNS) -> None:
     """Run both in turn and print the medians and their ratio."""
-    if os.environ.get("ROWS", "") not in f"{work} {peer}":
+    if not wanted(f"{work} {peer}"):
         return
     pairs = [(measure(theirs), measure(ours)) for _ in range(runs)]
     medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
@@ -109,9 +114,7 @@ def main() -> None:
         words.write_text("\n".join(dict.fromkeys(names)))
         hundreds.write_text("\n".join(islice(dict.fromkeys(names), 300)))
         given = os.environ.get("PHOTOS")
-        photos = (
-            sorted(map(str, Path(given).resolve().rglob("*.jpg"))) if given else make_photos(folder / "photos", 200)
-        )
+        photos = found_photos(Path(given)) if given else make_photos(folder / "photos", 200)
         thousand = list(islice(cycle(photos), 1000))
         peers = subprocess.run([PEERS, "-c", _VERSIONS], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         print(f"{ARCHITECTURE}, seeded weights; {platform.machine()}, {os.cpu_count()} CPUs, {cpu_words()}")
@@ -162,7 +165,7 @@ def text_matrix(model: Path, labels: Path, folder: Path) -> None:
 def per_photo(model: Path, labels: Path, photos: Sequence[str], folder: Path) -> None:
     """Five photographs among 1,000 labels; loading and importing are not counted on either side."""
     work, peer = "5 photographs, 1,000 labels, a photograph, text matrix cached", "transformers pipeline"
-    if os.environ.get("ROWS", "") not in f"{work} {peer}":
+    if not wanted(f"{work} {peer}"):
         return
     save_for_transformers(model, folder / "hf")
     ours = [sys.executable, str(HERE / "per_photo.py"), str(model), str(labels), *photos]
@@ -173,7 +176,7 @@ def per_photo(model: Path, labels: Path, photos: Sequence[str], folder: Path) ->
 
 def memory(photos: Sequence[str], folder: Path) -> None:
     """Peak memory of 1,000 and of 20,000 images with the small model, by links to the same photographs."""
-    if os.environ.get("ROWS", "") not in "memory":
+    if not wanted("memory"):
         return
     links = folder / "links"
     links.mkdir()
