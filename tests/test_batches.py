@@ -138,6 +138,38 @@ def test_closing_early_stops_the_threads_and_asks_for_no_more(files):
     assert asked <= 6
 
 
+def test_a_signal_at_any_point_ends_the_run_and_leaves_no_lock_held(files):
+    class Signal(BaseException):
+        pass
+
+    def raising_at(point):
+        points = itertools.count(1)
+
+        def trace(frame, event, argument):
+            if next(points) == point:
+                raise Signal
+            return trace
+
+        return trace
+
+    before, interrupted = sys.gettrace(), 0
+    for point in itertools.count(1):
+        try:
+            with Decoder(files[:2], SIMPLE, batch_size=1, threads=1) as decoder:
+                sys.settrace(raising_at(point))
+                try:
+                    batches = list(decoder.batches(1))
+                finally:
+                    sys.settrace(before)
+        except Signal:
+            interrupted += 1
+        else:
+            break
+
+    assert len(batches) == 2
+    assert interrupted == point - 1 > 30
+
+
 def test_closing_while_the_source_waits_does_not_wait_for_it(files):
     never = threading.Event()
 

@@ -5,7 +5,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -23,6 +23,9 @@ IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full
 _END, _IDLE = object(), object()
 
 Row = tuple[str, NDArray[np.uint8] | Skipped]
+# Main and decoding threads meet in simple queues only. A signal that comes while the main thread is in Python's other
+# locks, those of futures and semaphores, leaves them held or comes out as an error of theirs.
+Answer = SimpleQueue[Row | BaseException]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,21 +63,27 @@ class Decoder:
         self._preprocess = preprocess
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-decode")
         self._ahead: SimpleQueue[object] = SimpleQueue()  # rows being decoded, in order, then _END or what went wrong
-        self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
-        self._slots = threading.Semaphore(self._allowed)  # rows that nobody has taken yet
-        self._closed = threading.Event()
+        self._slots: SimpleQueue[None] = SimpleQueue()  # one for each row that may be begun
+        self._allowed = 0
+        self._allow((LOOKAHEAD + 1) * (batch_size or FIRST_BATCH))
+        self._closed = False
 
-        def decode_row(path: str) -> Row:
-            return path, decode_image(path, preprocess, decoding)
+        def decode_row(path: str, answer: Answer) -> None:
+            try:
+                answer.put((path, decode_image(path, preprocess, decoding)))
+            except BaseException as e:  # raised again by the consumer, who waits for an answer
+                answer.put(e)
 
         def feed() -> None:
             try:
                 iterator = iter(paths)
-                while self._slots.acquire() and not self._closed.is_set():
+                while self._slots.get() is None and not self._closed:
                     path = next(iterator, None)
                     if path is None:
                         break
-                    self._ahead.put(self._pool.submit(decode_row, path))
+                    answer = Answer()
+                    self._pool.submit(decode_row, path, answer)
+                    self._ahead.put(answer)
                 self._ahead.put(_END)
             except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
                 self._ahead.put(e)
@@ -91,19 +100,21 @@ class Decoder:
             BaseException: what iterating the paths raised, after the rows before it.
         """
         rows: list[Row] = []
-        if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
-            self._slots.release(more)
-            self._allowed += more
+        self._allow((LOOKAHEAD + 1) * batch_size)
         while True:
             try:
                 item = self._ahead.get(timeout=IDLE_SECONDS if rows else None)
             except Empty:
                 item = _IDLE
-            if isinstance(item, Future):
-                rows.append(item.result())
-            if rows and (len(rows) == batch_size or not isinstance(item, Future)):
+            if isinstance(item, SimpleQueue):
+                row = item.get()
+                if isinstance(row, BaseException):
+                    raise row
+                rows.append(row)
+            if rows and (len(rows) == batch_size or not isinstance(item, SimpleQueue)):
                 yield _batch(rows, self._preprocess)
-                self._slots.release(len(rows))
+                for _ in rows:
+                    self._slots.put(None)
                 rows = []
             if isinstance(item, BaseException):
                 raise item
@@ -114,9 +125,14 @@ class Decoder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._closed.set()
-        self._slots.release()
+        self._closed = True
+        self._slots.put(None)
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _allow(self, rows: int) -> None:
+        for _ in range(rows - self._allowed):
+            self._slots.put(None)
+        self._allowed = max(rows, self._allowed)
 
 
 def decode_batches(
