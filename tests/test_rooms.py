@@ -27,8 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "weights": {"cache", "decode", "hub"},
     "catalogue": {"hub", "weights"},
     # numbers
+    "text": set(),
     "towers": {"hub", "weights"},
-    "model": {"cache", "hub", "towers", "weights"},
+    "model": {"cache", "hub", "text", "towers", "weights"},
     "score": set(),
     "classifier": {"cache", "model"},
     # runs
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": set(),
     "train": {
         "batches", "cache", "checkpoint", "classifier", "drawing", "hub", "labels", "model", "pairs", "prompts",
-        "towers", "weights",
+        "text", "towers", "weights",
     },
     # out
     "output": set(),

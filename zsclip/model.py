@@ -1,4 +1,4 @@
-"""A CLIP model on a device: pixels and prompts in, embeddings out. Only this file and `towers` import open_clip.
+"""A CLIP model on a device: pixels and prompts in, embeddings out. It, `text` and `towers` alone import open_clip.
 
 Each tower reads only its own weights, and the text tower is built when it is first asked for: with a cached text matrix
 it is never built nor read.
@@ -8,24 +8,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from zsclip.cache import fingerprint, remember
 from zsclip.errors import ModelError
 from zsclip.hub import short
+from zsclip.text import encode_tokens, first_output
 from zsclip.towers import forbid_remote_code, load_tower, read_scales
 from zsclip.weights import ModelSpec, tokenizer_folder
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _BF16_COSINE = 0.999  # to fp32, at the least
-_TEXT_TOKENS_A_BATCH = 8192  # 2 cores, ViT-B-32: more gains nothing, less leaves the cores waiting
 
 
 class ClipModel:
@@ -120,23 +118,13 @@ class ClipModel:
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Encode prompts, longest first, each batch cut to its longest prompt where that changes nothing.
+        """Encode prompts.
 
         Returns:
             (N, D) float32, rows of length 1, on the CPU; row i is prompts[i].
         """
-        embeddings = torch.empty(len(prompts), self.embed_dim)  # (N, D)
         ids = self.tokenizer(list(prompts))  # (N, context_length)
-        lengths = used_lengths(self._text_tower, ids)
-        order = lengths.argsort(descending=True, stable=True)
-        start = 0
-        while start < len(order):
-            length = int(lengths[order[start]])
-            rows = order[start : start + max(1, _TEXT_TOKENS_A_BATCH // length)]
-            features = encode_ids(self._text_tower, ids[rows, :length].to(self.device))
-            embeddings[rows] = F.normalize(features.float(), dim=-1).cpu()
-            start += len(rows)
-        return embeddings
+        return F.normalize(encode_tokens(self._text_tower, ids, self.device).float(), dim=-1)
 
     def token_counts(self, prompts: Sequence[str]) -> list[int]:
         """Count each prompt's tokens, start and end marks included; more than the context's length will be cut."""
@@ -269,45 +257,6 @@ def count_tokens(tokenizer: SimpleTokenizer | HFTokenizer, prompts: Sequence[str
     marks = 3 if tokenizer.tokenizer_mode == "clips" else 0  # start, end and class, which that mode adds by hand
     ids = tokenizer.tokenizer(cleaned, add_special_tokens=not marks, verbose=False)["input_ids"]
     return [len(row) + marks for row in ids]
-
-
-def used_lengths(tower: nn.Module, ids: Tensor) -> Tensor:
-    """Give the tokens of each prompt that its embedding depends on, from the front.
-
-    In a causal tower that pools at the end mark, nothing after the mark is ever seen, so it can be left out: exact, and
-    2-9 times faster for short prompts. Every other tower sees its padding.
-
-    Returns:
-        (N,) int64.
-    """
-    if _sees_no_padding(tower):
-        ends = ids if tower.pool_type == "argmax" else (ids == tower.eos_id).int()
-        return ends.argmax(dim=-1) + 1
-    return torch.full((len(ids),), ids.shape[1])
-
-
-def _sees_no_padding(tower: nn.Module) -> TypeGuard[TextTransformer]:
-    """Tell whether a prompt's embedding depends only on its tokens up to the one it is pooled at."""
-    return (
-        isinstance(tower, TextTransformer)
-        and tower.attn_mask is not None
-        and tower.cls_emb is None
-        and tower.pool_type in ("argmax", "eos")
-    )
-
-
-def encode_ids(tower: nn.Module, ids: Tensor) -> Tensor:
-    """Run the text tower on (N, L) ids, where L may be shorter than the context if it sees no padding."""
-    if not _sees_no_padding(tower):
-        return first_output(tower(ids))
-    length = ids.shape[1]
-    mask = {"attn_mask": tower.attn_mask[:length, :length]}  # positions are cut by the tower itself
-    return first_output(torch.func.functional_call(tower, mask, (ids,)))
-
-
-def first_output(features: Any) -> Tensor:
-    """Give a tower's embeddings: some give their tokens as well."""
-    return features[0] if isinstance(features, tuple) else features
 
 
 def _is_out_of_memory(e: RuntimeError) -> bool:
