@@ -272,6 +272,18 @@ def test_a_run_that_ends_before_its_first_row_leaves_no_file(
     assert list(tmp_path.glob("rows*")) == []
 
 
+def test_a_machine_that_cannot_compile_is_told_what_to_leave_out(
+    run: Run, photos: Path, model: str, tmp_path: Path
+) -> None:
+    arguments = ("classify", "photos", *COLOURS, "--model", model, "--device", "cpu", "--compile")
+    result = run(*arguments, CXX="false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "compiled"))
+
+    assert (result.returncode, result.stdout) == (3, b"")
+    (line,) = result.stderr.decode().splitlines()
+    assert "cannot be compiled here: InvalidCxxCompiler" in line
+    assert line.endswith("; leave out --compile")
+
+
 def test_a_mistyped_model_keeps_the_rows_of_an_earlier_run(run: Run, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv.part").write_text("precious")
 

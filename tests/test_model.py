@@ -70,6 +70,26 @@ def test_text_embeddings_equal_open_clips_in_any_length_and_order(kind: str, tin
     assert (result - expected).abs().max() <= 1e-5
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++")
+def test_a_compiled_tower_gives_the_same_and_is_compiled_once(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    spec = find_model(f"local-dir:{tiny_model('plain')}")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+    eager, compiled = ClipModel(spec), ClipModel(spec, compiled=True)
+    counters.clear()
+
+    for count in (5, 2, 5, 1):
+        difference = compiled.encode_images(pixels[:count]) - eager.encode_images(pixels[:count])
+        assert difference.shape == (count, 32)
+        assert difference.abs().max() <= 1e-5
+
+    assert counters["stats"]["unique_graphs"] == 1
+
+
 @pytest.mark.parametrize("kind", ["plain", "siglip", "timm"])
 def test_a_file_is_preprocessed_as_open_clip_does(kind: str, tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     """From the bytes on disk to the embedding, opaque and upright, 8 shapes."""

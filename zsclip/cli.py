@@ -67,6 +67,9 @@ DeviceOption = Annotated[
 PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="Of the image tower; auto: fp16 on CUDA, bf16 if the CPU has it.")
 ]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Compile the image tower: a minute at the start, for long runs on a GPU.")
+]
 BatchSizeOption = Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Images encoded at once.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("-j", "--threads", metavar="N", min=1, help="Decoding threads [default: all cores].")
@@ -124,6 +127,7 @@ def classify(
     offline: OfflineOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    compile: CompileOption = False,
     batch_size: BatchSizeOption = "auto",
     threads: ThreadsOption = None,
     top_k: TopKOption = None,
@@ -176,7 +180,7 @@ def classify(
         from zsclip.model import load_model
         from zsclip.score import Rule
 
-        clip = load_model(spec, device, precision)
+        clip = load_model(spec, device, precision, compiled=compile)
         classifier = _build(words, sentences, clip, multi_label, quiet)
         with (
             open_output(output, overwrite=overwrite) as out,
@@ -279,6 +283,7 @@ def bench(
     offline: OfflineOption = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    compile: CompileOption = False,
     batch_size: BatchSizeOption = "auto",
     threads: ThreadsOption = None,
     max_pixels: MaxPixelsOption = _MAX_PIXELS,
@@ -311,7 +316,7 @@ def bench(
     from zsclip.decode import Decoding
     from zsclip.model import load_model
 
-    clip = load_model(spec, device, precision)
+    clip = load_model(spec, device, precision, compiled=compile)
     report = bench(
         paths, clip, threads=threads or available_cpus(), seconds=seconds, decoding=Decoding(max_pixels, fast_jpeg),
         batch_size=size or clip.batch_size,

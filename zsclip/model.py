@@ -33,13 +33,20 @@ class ClipModel:
         spec: what was found.
         device: "cpu", "cuda", "cuda:1" or "mps".
         precision: of the image tower; the text tower is always fp32, it runs once and half precision drifts.
+        compiled: whether the image tower is compiled, when it first sees a batch; smaller ones are then filled up, as
+            each new shape would be compiled again.
     """
 
-    def __init__(self, spec: ModelSpec, device: str = "cpu", precision: str = "fp32") -> None:
+    def __init__(
+        self, spec: ModelSpec, device: str = "cpu", precision: str = "fp32", *, compiled: bool = False
+    ) -> None:
         self.spec = spec
         self.device = device
         self.precision = precision
-        self._image_tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
+        self.compiled = compiled
+        self._rows = 0  # of the batches that a compiled tower sees
+        tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
+        self._image_tower = torch.compile(tower, dynamic=False) if compiled else tower
 
     @property
     def text_recipe(self) -> str:
@@ -90,7 +97,8 @@ class ClipModel:
             (B, D) float32, rows of length 1, on the model's device.
 
         Raises:
-            ModelError: the device has no memory for a single picture, or the weights give numbers that are none.
+            ModelError: the device has no memory for a single picture, the weights give numbers that are none, or the
+                tower cannot be compiled.
         """
         try:
             embeddings = self._encode_images(torch.from_numpy(pixels).to(self.device))
@@ -99,11 +107,14 @@ class ClipModel:
                 again = torch.from_numpy(pixels[~finite.cpu().numpy()]).to(self.device)
                 embeddings[~finite] = self._in_bf16._encode_images(again)
         except RuntimeError as e:
+            if type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise ModelError(f"{self.spec.name}: cannot be compiled here: {short(e)}; leave out --compile") from e
             if not _is_out_of_memory(e):
                 raise
             if len(pixels) <= 1:
                 raise ModelError(f"{self.device}: no memory for one picture; take a smaller model or the CPU") from e
             embeddings = None  # halved below: the traceback, while it is alive, keeps the tensors that were too many
+            self._rows = 0
         if embeddings is None:
             return torch.cat([self.encode_images(half) for half in np.array_split(pixels, 2)])
         if not embeddings.isfinite().all():
@@ -112,9 +123,12 @@ class ClipModel:
         return embeddings
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
-        x = (pixels.float() / 255 - self._mean) / self._std
-        features = self._image_tower(x.to(_DTYPES[self.precision]))
-        return F.normalize(first_output(features).float(), dim=-1)
+        x = ((pixels.float() / 255 - self._mean) / self._std).to(_DTYPES[self.precision])
+        if self.compiled:
+            self._rows = max(self._rows, len(x))
+            x = torch.cat([x, x.new_zeros(self._rows - len(x), *x.shape[1:])])
+        features = first_output(self._image_tower(x))[: len(pixels)]
+        return F.normalize(features.float(), dim=-1)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -151,13 +165,14 @@ class ClipModel:
         return load_tower(self.spec, "text").to(self.device)
 
 
-def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto") -> ClipModel:
+def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *, compiled: bool = False) -> ClipModel:
     """Put a found model on a device and read its image tower; the text tower is read when it is first used.
 
     Args:
         device: "auto" takes CUDA, then MPS, then the CPU.
         precision: of the image tower; "auto" is fp16 on CUDA, bf16 on a CPU that multiplies it itself and gives what
             fp32 gives, else fp32.
+        compiled: see `ClipModel`.
 
     Raises:
         ModelError: the device is not there, or the weights cannot be loaded.
@@ -169,7 +184,7 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto") -
         precision = "bf16" if _bf16_agrees(spec) else "fp32"
     elif precision == "auto":
         precision = "fp16" if device.startswith("cuda") else "fp32"
-    return ClipModel(spec, device, precision)
+    return ClipModel(spec, device, precision, compiled=compiled)
 
 
 def _bf16_agrees(spec: ModelSpec) -> bool:

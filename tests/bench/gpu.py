@@ -1,0 +1,159 @@
+"""What one accelerator gives: `gpu.py [--device cuda] [--photos DIR] [--images N]`; prints tables for `GPU.md`.
+
+Four questions: how fast do the threads decode with nothing behind them; how fast is the tower alone on pictures that
+are on the device already, as open_clip builds it, in our form, and compiled; what does a whole run make of both; and
+are the answers those of the CPU in fp32. Seeded weights of the true architectures, as speed does not depend on values;
+the model in the box for the answers.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from itertools import cycle, islice
+from pathlib import Path
+
+import open_clip
+import torch
+from against_others import found_photos, make_photos
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from zsclip.batches import available_cpus, decode_batches
+from zsclip.bench import _rate, _time_stream, _wait
+from zsclip.decode import DEFAULT_DECODING, Preprocess
+from zsclip.model import ClipModel, load_model
+from zsclip.text import first_output
+from zsclip.weights import find_model
+
+ARCHITECTURES = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
+BATCH_SIZES = (32, 64, 128, 256, 512)
+PRECISIONS = {"cuda": "fp16", "cpu": "fp32", "mps": "fp32"}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+SECONDS = 3.0  # that each figure is measured for
+
+
+def save_model(architecture: str, folder: Path) -> None:
+    """Seeded weights of the true architecture, as a folder for open_clip."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    config = open_clip.get_model_config(architecture)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    save_file(open_clip.create_model(architecture).state_dict(), folder / "open_clip_model.safetensors")
+
+
+def decode_rate(photos: list[str], preprocess: Preprocess, threads: int, images: int) -> float:
+    """Pictures a second that so many threads read, decode and resize."""
+    begun = time.perf_counter()
+    paths = islice(cycle(photos), images)
+    done = sum(len(batch.rows) for batch in decode_batches(paths, preprocess, batch_size=256, threads=threads))
+    return done / (time.perf_counter() - begun)
+
+
+@torch.no_grad()
+def tower_rate(tower: Callable[[Tensor], object], size: tuple[int, int], batch: int, device: str, dtype: str) -> float:
+    """Pictures a second through a tower alone; 0 where the device has no memory for the batch."""
+    pixels = torch.randn(batch, 3, *size, device=device, dtype=DTYPES[dtype])
+
+    def encode() -> None:
+        first_output(tower(pixels))
+        _wait(device)
+
+    try:
+        return _rate(encode, SECONDS) * batch
+    except torch.OutOfMemoryError:
+        return 0.0
+
+
+def plain_tower(folder: Path, device: str, dtype: str) -> nn.Module:
+    """The tower as open_clip builds it."""
+    return open_clip.create_model(f"local-dir:{folder}").visual.eval().to(device, DTYPES[dtype])
+
+
+def row(*cells: object) -> None:
+    """Print a row of a table."""
+    texts = [f"{cell:,.0f}" if isinstance(cell, float) else str(cell) for cell in cells]
+    print("| " + " | ".join(texts) + " |", flush=True)
+
+
+def heading(*cells: str) -> None:
+    """Print the first two lines of a table."""
+    print()
+    row(*cells)
+    row(*["---"] * len(cells))
+
+
+def agreement(photos: list[str], device: str, precision: str) -> tuple[float, float]:
+    """Least cosine, and the share of equal answers among ImageNet's names, against the CPU in fp32."""
+    spec = find_model("tiny")
+    on_cpu, on_device = load_model(spec, "cpu", "fp32"), load_model(spec, device, precision)
+    classes = on_cpu.encode_text([f"a photo of a {name}." for name in open_clip.IMAGENET_CLASSNAMES])  # (C, D)
+    cosines, equal = [], []
+    for batch in decode_batches(photos, spec.preprocess, batch_size=256, threads=available_cpus()):
+        expected, result = on_cpu.encode_images(batch.pixels), on_device.encode_images(batch.pixels).cpu()  # (B, D)
+        cosines.append((expected * result).sum(dim=1))
+        equal.append((expected @ classes.T).argmax(dim=1) == (result @ classes.T).argmax(dim=1))
+    return float(torch.cat(cosines).min()), float(torch.cat(equal).float().mean())
+
+
+def whole(photos: list[str], model: ClipModel, threads: int, batch: int) -> float:
+    """Pictures a second of a whole run, without its start."""
+    return _time_stream(photos, model, threads, batch, DEFAULT_DECODING, 3 * SECONDS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--photos", type=Path, help="a folder of JPEGs; else generated ones of 500 x 375")
+    parser.add_argument("--images", type=int, default=20_000, help="decoded for each figure of the first table")
+    parser.add_argument("--architectures", nargs="*", default=ARCHITECTURES)
+    options = parser.parse_args()
+    device, precision, cpus = options.device, PRECISIONS[options.device.partition(":")[0]], available_cpus()
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        photos = found_photos(options.photos) if options.photos else make_photos(folder / "photos", 49)
+        name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or device
+        print(f"{date.today()}, {name}, {cpus} CPU cores, torch {torch.__version__}, open_clip {open_clip.__version__}")
+
+        heading("threads", "images decoded a second")
+        preprocess = find_model("tiny").preprocess
+        size224 = Preprocess((224, 224), preprocess.mean, preprocess.std)
+        decoding = 0.0
+        for threads in (1, 2, 4, 8, 16):
+            if threads <= cpus:
+                decoding = decode_rate(photos, size224, threads, options.images)
+                row(threads, decoding)
+
+        for architecture in options.architectures:
+            save_model(architecture, folder / architecture)
+            spec = find_model(str(folder / architecture))
+            ours = load_model(spec, device, precision)
+            towers = {
+                "open_clip's": plain_tower(folder / architecture, device, precision),
+                "ours": ours._image_tower,
+                "compiled": torch.compile(ours._image_tower, dynamic=False),
+            }
+            heading(f"{architecture}, {precision}: images a second", *map(str, BATCH_SIZES))
+            best = 0.0
+            for form, tower in towers.items():
+                rates = [tower_rate(tower, spec.preprocess.size, batch, device, precision) for batch in BATCH_SIZES]
+                row(form, *rates)
+                best = max(best, *rates) if form != "compiled" else best
+            stream = whole(photos, ours, cpus, ours.batch_size)
+            limit = min(decoding, best)
+            print(
+                f"\nwhole run: {stream:,.0f} images a second, {stream / limit:.0%} of the smaller of both", flush=True
+            )
+            del towers, ours
+
+        cosine, equal = agreement(photos, device, precision)
+        print(f"\n`tiny` in {precision} against the CPU in fp32: cosine >= {cosine:.5f}, {equal:.1%} the same answers")
+        if device.startswith("cuda"):
+            print(f"peak memory of the device: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")
+
+
+if __name__ == "__main__":
+    main()
