@@ -44,7 +44,8 @@ $(STAMPS)/peers:
 
 # The same command goes on after a kill. Four stages, each an answer to what the model card says was found after the one
 # before. Crops, captions and --chroma were drawn otherwise when the first three were run: the third's --chroma is that
-# of commit 0dc4955, all three drew broader words evenly (before commit 78451fd).
+# of commit 0dc4955, all three drew broader words evenly (before commit 78451fd). In all four --kinds-are-true made a
+# broader word a positive, and --across went by a caption's picture instead of its word (commit d629686).
 # open_clip_model.safetensors of .tiny is what zsclip/data/tiny holds.
 ALL_STAGES = --average 0.998 --prompts captions --holdout 100
 TRUE_KINDS = --kinds-are-true --crop-scale 0.6

@@ -401,7 +401,7 @@ def test_every_flag_of_train_reaches_the_recipe(
         "holdout": "9", "weights": "fp32", "seed": "1",
     }  # fmt: skip
     attempts = [(name, [*arch, f"--{name}", value]) for name, value in changes.items()]
-    attempts += [("kinds-are-true", [*arch, "--kinds-are-true"])]
+    attempts += [(name, [*arch, f"--{name}"]) for name in ("kinds-are-true", "all-labels")]
     attempts += [(f"lock-{tower}", ["--init", str(model), f"--lock-{tower}"]) for tower in ("image", "text")]
     for name, flags in attempts:
         capfd.readouterr()

@@ -263,28 +263,68 @@ def test_pairs_with_the_same_caption_are_positives_of_each_other(tmp_path: Path)
     assert positives.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
 
 
-def test_a_broader_word_is_true_of_other_labels_only_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_broader_word_is_held_against_no_picture_that_it_is_true_of(tmp_path: Path) -> None:
     rows = [row(0, "dog", kinds=["animal"]), row(1, "cat"), row(2, "animal")]
-    words = {"kinds": 0.0}
 
-    assert positives_of(tmp_path, rows, **words).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    positives, weights = one_batch(tmp_path, rows, kinds=0.0, kinds_are_true=True)
+
+    assert positives.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     # The dog is an animal; that an animal is a dog is not said.
-    assert positives_of(tmp_path, rows, **words, kinds_are_true=True).tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+    assert weights.tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
+    assert (one_batch(tmp_path, rows, kinds=0.0)[1] == 1).all()
 
 
-def test_captions_of_another_source_count_less_where_they_are_not_true(tmp_path: Path) -> None:
+def test_a_picture_keeps_its_own_broader_word(tmp_path: Path) -> None:
+    rows = [row(i, label, kinds=["animal"]) for i, label in enumerate(("dog", "cat", "dog"))]
+
+    positives, weights = one_batch(tmp_path, rows, kinds=1.0, kinds_are_true=True)
+
+    assert positives.all()  # the same caption
+    assert (weights == 1).all()
+
+
+def test_a_picture_is_compared_with_a_caption_of_every_label(shards: str) -> None:
+    write_shard(Path(shards) / "2.parquet", [row(90 + i, "cow", synonyms=["ox"]) for i in range(4)])
+    pairs = read_pairs([shards])
+    plain = replace(AS_IT_IS, batch_size=3, kinds=1.0, synonyms=0.5)
+    whole, seen = epoch_of(pairs, drawing=replace(plain, all_labels=True)), set()
+
+    for batch, without in zip(whole, epoch_of(pairs, drawing=plain), strict=True):
+        own, others = batch.captions[:3], batch.captions[3:]
+        assert own == without.captions
+        np.testing.assert_array_equal(batch.pixels, without.pixels)
+        np.testing.assert_array_equal(batch.positives[:, :3], without.positives)
+        assert others[0] == "a photo of a cat."
+        assert others[2] == "a photo of a dog."
+        seen.add(others[1])
+        for caption, positives in zip(own, batch.positives[:, 3:].tolist(), strict=True):
+            assert positives == ["cat" in caption, "cow" in caption or "ox" in caption, "dog" in caption]
+    assert seen == {"a photo of a cow.", "a photo of a ox."}
+
+
+def test_captions_whose_word_a_source_does_not_have_count_less_there(tmp_path: Path) -> None:
     labels = {"dog": "photos", "cat": "photos", "horse": "drawings", "cow": None}
     rows = [row(i, label, source=source) for i, (label, source) in enumerate(labels.items())]
     rows.append(row(4, "dog", source="drawings"))
 
     assert (one_batch(tmp_path, rows)[1] == 1).all()
     assert one_batch(tmp_path, rows, across=0.25)[1].tolist() == [
-        [1, 1, 0.25, 0.25, 1],  # the last has another source, but is a dog too
-        [1, 1, 0.25, 0.25, 0.25],
-        [0.25, 0.25, 1, 0.25, 1],
+        [1, 1, 0.25, 0.25, 1],
+        [1, 1, 0.25, 0.25, 1],  # the last has another source, but there are dogs in this one too
+        [1, 0.25, 1, 0.25, 1],
         [0.25, 0.25, 0.25, 1, 0.25],
         [1, 0.25, 1, 0.25, 1],
     ]
+
+
+def test_a_broader_word_counts_fully_wherever_it_occurs(tmp_path: Path) -> None:
+    animals = [("dog", "photos"), ("horse", "drawings")]
+    rows = [row(i, label, kinds=["animal"], source=source) for i, (label, source) in enumerate(animals)]
+    rows.append(row(2, "car", source="photos"))
+
+    weights = one_batch(tmp_path, rows, kinds=1.0, across=0.25)[1]
+
+    assert weights.tolist() == [[1, 1, 1], [1, 1, 0.25], [1, 1, 1]]
 
 
 def pairs_of(shard: Path, pixels: np.ndarray, count: int = 40) -> Pairs:

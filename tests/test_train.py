@@ -107,7 +107,7 @@ def plain_loss(images: Tensor, texts: Tensor, positives: Tensor, scale: float, p
     count = len(images)
     total = 0.0
     for i in range(count):
-        of_image = [scale * float(images[i] @ texts[j]) for j in range(count)]
+        of_image = [scale * float(images[i] @ text) for text in texts]
         of_text = [scale * float(images[j] @ texts[i]) for j in range(count)]
         sides = ((of_image, positives[i], pair_weights[i]), (of_text, positives[:, i], pair_weights[:, i]))
         for logits, true, counts in sides:
@@ -134,6 +134,17 @@ def test_the_loss_follows_a_text_that_is_true_of_a_picture_but_not_the_other_way
     loss = contrastive_loss(embeddings(6, 0), embeddings(6, 1), positives, torch.tensor(7.0), EVEN)
 
     assert loss.item() == pytest.approx(plain_loss(embeddings(6, 0), embeddings(6, 1), positives, 7.0), rel=1e-5)
+
+
+def test_the_loss_compares_pictures_with_texts_that_have_none() -> None:
+    positives = torch.eye(6, 9, dtype=torch.bool)
+    positives[0, 3] = positives[0, 7] = positives[5, 8] = True
+    counts = torch.where(positives, 1.0, torch.rand(6, 9, generator=torch.Generator().manual_seed(0)))
+    images, texts = embeddings(6, 0), embeddings(9, 1)
+
+    loss = contrastive_loss(images, texts, positives, torch.tensor(7.0), counts)
+
+    assert loss.item() == pytest.approx(plain_loss(images, texts, positives, 7.0, counts), rel=1e-5)
 
 
 @pytest.mark.parametrize("across", [0.1, 0.0])
@@ -347,12 +358,13 @@ def test_a_finished_run_is_not_trained_further(recipe: Recipe, tmp_path: Path) -
     assert_same(before, weights(tmp_path / "out"))
 
 
-def test_accumulated_parts_equal_the_whole_batch(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("all_labels", [False, True])
+def test_accumulated_parts_equal_the_whole_batch(all_labels: bool, recipe: Recipe, tmp_path: Path) -> None:
     losses: dict[int, list[float]] = {}
     for parts in (1, 4):
         some = losses.setdefault(parts, [])
         train(
-            replace(recipe, accumulate=parts),
+            replace(recipe, accumulate=parts, all_labels=all_labels),
             tmp_path / str(parts),
             progress=lambda event, some=some: some.append(event.loss) if isinstance(event, Progress) else None,
         )

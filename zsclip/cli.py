@@ -225,11 +225,15 @@ def train(
     synonyms: Annotated[float, typer.Option("--synonyms", metavar="SHARE", help="Captions with a synonym.")] = 0.2,
     kinds: Annotated[float, typer.Option("--kinds", metavar="SHARE", help="Captions with a broader word.")] = 0.2,
     kinds_are_true: Annotated[
-        bool, typer.Option("--kinds-are-true", help="A broader word is true of all pictures it is a kind of.")
+        bool, typer.Option("--kinds-are-true", help="A broader word is not held against pictures it is true of.")
     ] = False,
     across: Annotated[
-        float, typer.Option("--across", metavar="WEIGHT", help="Of captions of another source, if they are not true.")
+        float,
+        typer.Option("--across", metavar="WEIGHT", help="Of captions whose word its source does not have."),
     ] = 1.0,
+    all_labels: Annotated[
+        bool, typer.Option("--all-labels", help="Compare pictures with all labels, not only with those of their batch.")
+    ] = False,
     crop_scale: Annotated[
         float, typer.Option("--crop-scale", metavar="SHARE", help="Least part of a picture that is kept.")
     ] = 0.35,
@@ -266,7 +270,8 @@ def train(
         batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay,
         warmup=warmup, precision=precision, average=average,
         start_size=start_size, prompts=prompts, synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true,
-        across=across, crop_scale=crop_scale, blur=blur, chroma=chroma, holdout=holdout, seed=seed, weights=weights,
+        across=across, all_labels=all_labels, crop_scale=crop_scale, blur=blur, chroma=chroma, holdout=holdout,
+        seed=seed, weights=weights,
     )  # fmt: skip
     with training_report(quiet, _shows_progress(quiet)) as report:
         run_training(

@@ -4,7 +4,8 @@ Every draw is a function of numbers in [0, 1) that are given: no random state he
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,10 +40,11 @@ class Drawing:
 
     kinds, synonyms: shares of the captions that name a broader kind or a synonym, where a picture has some. Of the
     kinds the nearest is named most often ("cat" of a tabby): "animal" is said of enough others.
-    kinds_are_true: whether a caption is a positive of every picture its name is true of ("animal" of a dog's), not
-    only of those with the same label or caption.
-    across: how much a picture and a caption of different sources count for each other where the caption is not true,
+    kinds_are_true: whether a caption that is true of another picture than its own ("animal" of a dog's) is not held
+    against it; nor is it asked for, which would drown the one label in dozens of broader words.
+    across: how much a picture and a caption count for each other whose word occurs nowhere in the picture's source,
     from 0 to 1. Below 1 a model gains little by telling sources apart, and with the source the label.
+    all_labels: whether every picture is compared with a caption of every label there is, besides those of its batch.
     crop_scale: the least share of a picture's area that is kept; 1 keeps all.
     colour: how far brightness, contrast and tint stray; 0 leaves them.
     blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
@@ -59,6 +61,7 @@ class Drawing:
     synonyms: float = 0.2
     kinds_are_true: bool = False
     across: float = 1.0
+    all_labels: bool = False
     crop_scale: float = 0.35
     flip: bool = True
     colour: float = 0.2
@@ -80,29 +83,64 @@ def draw_caption(names: Names, drawing: Drawing, what: float, which: float, how:
     return fill_template(templates[int(how * len(templates))], name), name
 
 
-def same_positives(names: Sequence[Names], captions: Sequence[str]) -> NDArray[np.bool_]:
-    """Compare all pairs with all: same label or same caption. (B, B) bool."""
-    labels = [one.label or f"\0{number}" for number, one in enumerate(names)]  # none is like no other
-    return _equal(captions) | _equal(labels)
+@dataclass(frozen=True)
+class Text:
+    """A caption: the name that is in it, and the label of the picture or the label it was drawn for."""
+
+    caption: str
+    name: str
+    label: str
 
 
-def true_positives(names: Sequence[Names], said: Sequence[str]) -> NDArray[np.bool_]:
-    """Tell for each picture i whether the name in caption j is one of its own. (B, B) bool."""
-    rows = {one: {one.label, *one.synonyms, *one.kinds} for one in set(names)}
-    return np.array([[name in rows[one] for name in said] for one in names]).reshape(len(names), len(said))
+def draw_texts(
+    names: Sequence[Names], labels: Sequence[Names], drawing: Drawing, draws: NDArray[np.float64]
+) -> list[Text]:
+    """Write B captions for the pictures, then one for each of L labels.
+
+    Args:
+        draws: (B + L, CAPTION_DRAWS) numbers in [0, 1).
+    """
+    texts = []
+    for one, row in zip((*names, *labels), draws.tolist(), strict=True):
+        caption, name = draw_caption(one, drawing, *row)
+        texts.append(Text(caption, name, one.label or caption))
+    return texts
 
 
-def pair_weights(names: Sequence[Names], positives: NDArray[np.bool_], across: float) -> NDArray[np.float32]:
-    """Give how much picture i and caption j count for each other: 1 if true or of one source. (B, B) float32."""
-    of_one_source = _equal([one.source for one in names])
-    return np.where(positives | of_one_source, 1, across).astype(np.float32)
+def positives(names: Sequence[Names], texts: Sequence[Text]) -> NDArray[np.bool_]:
+    """Tell which of T texts, the first B its own, have the label or the caption of each picture. (B, T) bool."""
+    count = len(names)
+    return _equal([text.caption for text in texts], count) | _equal([text.label for text in texts], count)
 
 
-def _equal(texts: Sequence[str]) -> NDArray[np.bool_]:
-    """Compare all texts with all. (B, B) bool."""
+def pair_weights(
+    names: Sequence[Names],
+    texts: Sequence[Text],
+    positives: NDArray[np.bool_],
+    drawing: Drawing,
+    sources: Mapping[str, AbstractSet[str]],
+) -> NDArray[np.float32]:
+    """Give how much picture i and text j count for each other. (B, T) float32.
+
+    Args:
+        sources: for each name, where it occurs.
+    """
+    here = {source: np.array([source in sources[text.name] for text in texts]) for source in {n.source for n in names}}
+    shape = len(names), len(texts)  # none, where no picture of the batch can be read
+    weights = np.where(np.array([here[one.source] for one in names], bool).reshape(shape), 1, drawing.across)
+    if drawing.kinds_are_true:
+        own = {one: {one.label, *one.synonyms, *one.kinds} for one in set(names)}
+        true = {one: np.array([text.name in own[one] for text in texts]) for one in own}
+        weights[np.array([true[one] for one in names], bool).reshape(shape)] = 0
+    weights[positives] = 1
+    return weights.astype(np.float32)
+
+
+def _equal(texts: Sequence[str], count: int) -> NDArray[np.bool_]:
+    """Compare the first so many texts with all. (B, T) bool."""
     numbers: dict[str, int] = {}
     places = np.array([numbers.setdefault(text, len(numbers)) for text in texts])  # cheaper to compare than texts
-    return places[:, None] == places
+    return places[:count, None] == places
 
 
 def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) -> NDArray[np.uint8]:

@@ -25,10 +25,9 @@ from zsclip.drawing import (
     Drawing,
     Names,
     augmented,
-    draw_caption,
+    draw_texts,
     pair_weights,
-    same_positives,
-    true_positives,
+    positives,
 )
 from zsclip.errors import InputError
 from zsclip.images import find_images
@@ -42,8 +41,9 @@ _PICTURES_A_TASK = 32  # a future costs 20 us, a 64-px picture 500
 class Batch:
     """Pairs to learn from.
 
-    pixels: (B, 3, H, W) uint8, its memory in the order B, H, W, 3; captions: B, row i is of picture i; positives:
-    (B, B) bool, whether caption j is known to be true of picture i; pair_weights: (B, B) float32, how much they count.
+    pixels: (B, 3, H, W) uint8, its memory in the order B, H, W, 3; captions: T, the first B the pictures' own, then
+    those that pictures are only compared with; positives: (B, T) bool, whether picture i is to be told by caption j;
+    pair_weights: (B, T) float32, how much they count for each other.
     """
 
     pixels: NDArray[np.uint8]
@@ -100,15 +100,19 @@ class Pairs:
             InputError: a whole epoch has no picture that can be read.
         """
         order = self._order(drawing.seed, epoch)
+        sources, labels = self._sources(), self._label_names() if drawing.all_labels else []
         parts = (
             (place, order[place * drawing.batch_size : (place + 1) * drawing.batch_size])
             for place in range(step, self.steps(drawing.batch_size))
         )
 
+        of_labels: deque[NDArray[np.float64]] = deque()  # draws for their captions, of the batches ahead
+
         def with_draws() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
             for place, numbers in parts:
                 random = np.random.default_rng((drawing.seed, epoch, place))
                 yield numbers, random.random((len(numbers), CAPTION_DRAWS + PICTURE_DRAWS))
+                of_labels.append(random.random((len(labels), CAPTION_DRAWS)))
 
         def picture(image: Image.Image, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
             return augmented(image, draws[CAPTION_DRAWS:], drawing)
@@ -117,12 +121,11 @@ class Pairs:
         for numbers, draws, pixels in self._decoded(with_draws(), picture, drawing.preprocess.size, threads):
             readable = readable or len(pixels) > 0
             names = [self._names_of(number) for number in numbers]
-            drawn = [draw_caption(one, drawing, *row[:CAPTION_DRAWS]) for one, row in zip(names, draws, strict=True)]
-            captions = tuple(caption for caption, _ in drawn)
-            positives = same_positives(names, captions)
-            if drawing.kinds_are_true:
-                positives |= true_positives(names, [name for _, name in drawn])
-            yield Batch(pixels, captions, positives, pair_weights(names, positives, drawing.across))
+            draws = np.concatenate([draws[:, :CAPTION_DRAWS], of_labels.popleft()])
+            texts = draw_texts(names, labels, drawing, draws)
+            positive = positives(names, texts)  # (B, T)
+            weights = pair_weights(names, texts, positive, drawing, sources)  # (B, T)
+            yield Batch(pixels, tuple(text.caption for text in texts), positive, weights)
         if not readable:
             raise InputError("data: not one picture can be read; see the notes above for why")
 
@@ -146,6 +149,22 @@ class Pairs:
 
         for numbers, _, pixels in self._decoded(parts, picture, preprocess.size, threads):
             yield pixels, np.array([places[self._names_of(number).label] for number in numbers], dtype=np.int64)
+
+    def _label_names(self) -> list[Names]:
+        """Give each label with all its synonyms, without kinds, in the order of `labels`."""
+        synonyms: dict[str, dict[str, None]] = {label: {} for label in self.labels}
+        for one in dict.fromkeys(self.names):
+            if one is not None and one.label:
+                synonyms[one.label].update(dict.fromkeys(one.synonyms))
+        return [Names(label, tuple(more)) for label, more in synonyms.items()]
+
+    def _sources(self) -> dict[str, set[str]]:
+        """Give the sources in which each name, or free caption, occurs."""
+        sources: dict[str, set[str]] = {}
+        for one in {one for one in self.names if one is not None}:
+            for name in (one.label, *one.synonyms, *one.kinds, *one.captions):
+                sources.setdefault(name, set()).add(one.source)
+        return sources
 
     def _names_of(self, number: int) -> Names:
         names = self.names[number]

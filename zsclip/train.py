@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class Recipe:
     average: how much of the running average of the weights a step keeps, such as 0.999, 0 for none; what is saved and
     measured is the average.
     start_size: side in pixels of the first epochs' pictures, which then grow to the model's own; 0 for no growing.
-    prompts, synonyms, kinds, kinds_are_true, across, crop_scale, flip, colour, blur, chroma: see `drawing.Drawing`.
+    prompts, synonyms, kinds, kinds_are_true, across, all_labels, crop_scale, flip, colour, blur, chroma: see
+    `drawing.Drawing`.
     weights: fp16 or fp32, of the saved model.
     """
 
@@ -79,6 +81,7 @@ class Recipe:
     kinds: float = 0.2
     kinds_are_true: bool = False
     across: float = 1.0
+    all_labels: bool = False
     crop_scale: float = 0.35
     flip: bool = True
     colour: float = 0.2
@@ -118,19 +121,21 @@ def contrastive_loss(
 
     Args:
         image_embeddings: (B, D) float32, rows of length 1.
-        text_embeddings: (B, D) float32, rows of length 1; row i belongs to image i.
-        positives: (B, B) bool, whether text j is true of image i; the diagonal is true.
+        text_embeddings: (T, D) float32, rows of length 1; row i < B belongs to image i, with the others images are only
+            compared.
+        positives: (B, T) bool, whether text j is to be told of image i; the diagonal is true.
         logit_scale: () the multiplier, already exponentiated.
-        pair_weights: (B, B) float32, how much image i and text j count for each other; 1 everywhere is plain.
+        pair_weights: (B, T) float32, how much image i and text j count for each other; 1 everywhere is plain.
 
     Returns:
         () the mean of the two cross-entropies.
     """
-    logits = logit_scale * image_embeddings @ text_embeddings.T  # (B, B)
+    logits = logit_scale * image_embeddings @ text_embeddings.T  # (B, T)
     logits = logits + pair_weights.clamp(min=1e-30).log()  # factors in the softmax; -inf * 0 would be NaN
     targets = positives.to(logits.dtype)
     image_loss = F.cross_entropy(logits, targets / targets.sum(dim=1, keepdim=True))
-    text_loss = F.cross_entropy(logits.T, targets.T / targets.T.sum(dim=1, keepdim=True))
+    own, targets = logits[:, : len(logits)].T, targets[:, : len(logits)].T  # (B, B)
+    text_loss = F.cross_entropy(own, targets / targets.sum(dim=1, keepdim=True))
     return (image_loss + text_loss) / 2
 
 
@@ -196,7 +201,7 @@ def train(
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     drawing = Drawing(
         prompts, spec.preprocess, recipe.batch_size, recipe.seed, recipe.kinds, recipe.synonyms, recipe.kinds_are_true,
-        recipe.across, recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur, recipe.chroma,
+        recipe.across, recipe.all_labels, recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur, recipe.chroma,
     )  # fmt: skip
     identity = asdict(recipe) | {
         "data": pairs.digest,
@@ -224,7 +229,7 @@ def train(
                 rate = learning_rate(run.done, recipe.epochs * run.steps, recipe)
                 loss = _train_step(run, encoder, batch, rate, recipe)
                 run.step += 1
-                clock.append((time.monotonic(), clock[-1][1] + len(batch.captions)))
+                clock.append((time.monotonic(), clock[-1][1] + len(batch.pixels)))
                 event = _progress(run, loss, rate, clock, spec, recipe)
                 log(run.done, {"loss": loss, "learning rate": rate, "logit scale": event.logit_scale})
                 progress(event)
@@ -295,23 +300,24 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
     more for the gradient of each part (Gao et al. 2021, GradCache): every pair has the negatives of the whole batch.
     Only batch normalisation notices, which sees the parts one by one.
     """
-    if len(batch.captions) < 2:  # its pictures cannot be read
+    if len(batch.pixels) < 2:  # its pictures cannot be read
         return math.nan
     seed = np.random.SeedSequence((recipe.seed, run.epoch, run.step)).generate_state(1, np.uint32).item()
-    parts = [part for part in np.array_split(np.arange(len(batch.captions)), recipe.accumulate) if len(part)]
+    count = min(recipe.accumulate, len(batch.pixels))  # some may not have been readable
+    parts = list(zip(_parts(len(batch.pixels), count), _parts(len(batch.captions), count), strict=True))
 
     def encode_part(number: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(seed + number)  # dropout depends on the place in the data alone: nothing to checkpoint
-        rows = slice(parts[number][0], parts[number][-1] + 1)
-        return encoder.images(batch.pixels[rows]), encoder.texts(batch.captions[rows])
+        of_images, of_texts = parts[number]
+        return encoder.images(batch.pixels[of_images]), encoder.texts(batch.captions[of_texts])
 
-    positives = torch.from_numpy(batch.positives).to(encoder.device)  # (B, B)
-    pair_weights = torch.from_numpy(batch.pair_weights).to(encoder.device)  # (B, B)
+    positives = torch.from_numpy(batch.positives).to(encoder.device)  # (B, T)
+    pair_weights = torch.from_numpy(batch.pair_weights).to(encoder.device)  # (B, T)
     log_scale = run.model.logit_scale
     run.optimizer.zero_grad(set_to_none=True)
     with torch.no_grad() if len(parts) > 1 else nullcontext():
         embeddings = [encode_part(number) for number in range(len(parts))]
-    images, texts = (torch.cat(side) for side in zip(*embeddings, strict=True))  # (B, D) each
+    images, texts = (torch.cat(side) for side in zip(*embeddings, strict=True))  # (B, D), (T, D)
     if len(parts) > 1:
         images.requires_grad_()
         texts.requires_grad_()
@@ -322,8 +328,8 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
     if len(parts) > 1:
         assert images.grad is not None
         assert texts.grad is not None
-        for number, rows in enumerate(parts):
-            gradients = (images.grad[rows], texts.grad[rows])
+        for number, (of_images, of_texts) in enumerate(parts):
+            gradients = (images.grad[of_images], texts.grad[of_texts])
             trained = [pair for pair in zip(encode_part(number), gradients, strict=True) if pair[0].requires_grad]
             torch.autograd.backward([side for side, _ in trained], [gradient for _, gradient in trained])
     for group in run.optimizer.param_groups:
@@ -340,6 +346,12 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
     if run.average:
         _update_average(run, recipe)
     return loss.item()
+
+
+def _parts(count: int, parts: int) -> list[slice]:
+    """Cut so many rows into parts of about the same size."""
+    edges = [part * count // parts for part in range(parts + 1)]
+    return [slice(*ends) for ends in pairwise(edges)]
 
 
 def _diverged(run: Run, what: str) -> ModelError:
