@@ -64,8 +64,8 @@ class Decoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-decode")
         self._ahead: SimpleQueue[object] = SimpleQueue()  # rows being decoded, in order, then _END or what went wrong
         self._slots: SimpleQueue[None] = SimpleQueue()  # one for each row that may be begun
-        self._allowed = 0
-        self._allow((LOOKAHEAD + 1) * (batch_size or FIRST_BATCH))
+        self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
+        self._allow(self._allowed)
         self._closed = False
 
         def decode_row(path: str, answer: Answer) -> None:
@@ -77,8 +77,9 @@ class Decoder:
         def feed() -> None:
             try:
                 iterator = iter(paths)
-                while self._slots.get() is None and not self._closed:
-                    path = next(iterator, None)
+                while True:
+                    self._slots.get()
+                    path = None if self._closed else next(iterator, None)
                     if path is None:
                         break
                     answer = Answer()
@@ -100,7 +101,9 @@ class Decoder:
             BaseException: what iterating the paths raised, after the rows before it.
         """
         rows: list[Row] = []
-        self._allow((LOOKAHEAD + 1) * batch_size)
+        if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
+            self._allow(more)
+            self._allowed += more
         while True:
             try:
                 item = self._ahead.get(timeout=IDLE_SECONDS if rows else None)
@@ -113,8 +116,7 @@ class Decoder:
                 rows.append(row)
             if rows and (len(rows) == batch_size or not isinstance(item, SimpleQueue)):
                 yield _batch(rows, self._preprocess)
-                for _ in rows:
-                    self._slots.put(None)
+                self._allow(len(rows))
                 rows = []
             if isinstance(item, BaseException):
                 raise item
@@ -126,13 +128,12 @@ class Decoder:
 
     def __exit__(self, *exception: object) -> None:
         self._closed = True
-        self._slots.put(None)
+        self._allow(1)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _allow(self, rows: int) -> None:
-        for _ in range(rows - self._allowed):
+        for _ in range(rows):
             self._slots.put(None)
-        self._allowed = max(rows, self._allowed)
 
 
 def decode_batches(

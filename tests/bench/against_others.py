@@ -35,13 +35,13 @@ LABELS = "cat,dog,bird"
 Measure = Callable[[Sequence[str]], float]
 
 
-def save_model(folder: Path) -> None:
+def save_model(folder: Path, architecture: str = ARCHITECTURE) -> None:
     """Seeded weights of the true architecture, as a folder for open_clip."""
     folder.mkdir()
     torch.manual_seed(0)
-    config = open_clip.get_model_config(ARCHITECTURE)
+    config = open_clip.get_model_config(architecture)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    save_file(open_clip.create_model(ARCHITECTURE).state_dict(), folder / "open_clip_model.safetensors")
+    save_file(open_clip.create_model(architecture).state_dict(), folder / "open_clip_model.safetensors")
 
 
 def save_for_transformers(model: Path, folder: Path) -> None:

@@ -7,7 +7,6 @@ the model in the box for the answers.
 """
 
 import argparse
-import json
 import platform
 import tempfile
 import time
@@ -18,31 +17,20 @@ from pathlib import Path
 
 import open_clip
 import torch
-from against_others import found_photos, make_photos
-from safetensors.torch import save_file
+from against_others import found_photos, make_photos, save_model
 from torch import Tensor, nn
 
 from zsclip.batches import available_cpus, decode_batches
 from zsclip.bench import _rate, _time_stream, _wait
 from zsclip.decode import DEFAULT_DECODING, Preprocess
-from zsclip.model import ClipModel, load_model
+from zsclip.model import _DTYPES, ClipModel, load_model
 from zsclip.text import first_output
 from zsclip.weights import find_model
 
 ARCHITECTURES = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
 BATCH_SIZES = (32, 64, 128, 256, 512)
 PRECISIONS = {"cuda": "fp16", "cpu": "fp32", "mps": "fp32"}
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SECONDS = 3.0  # that each figure is measured for
-
-
-def save_model(architecture: str, folder: Path) -> None:
-    """Seeded weights of the true architecture, as a folder for open_clip."""
-    folder.mkdir()
-    torch.manual_seed(0)
-    config = open_clip.get_model_config(architecture)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-    save_file(open_clip.create_model(architecture).state_dict(), folder / "open_clip_model.safetensors")
 
 
 def decode_rate(photos: list[str], preprocess: Preprocess, threads: int, images: int) -> float:
@@ -56,7 +44,7 @@ def decode_rate(photos: list[str], preprocess: Preprocess, threads: int, images:
 @torch.no_grad()
 def tower_rate(tower: Callable[[Tensor], object], size: tuple[int, int], batch: int, device: str, dtype: str) -> float:
     """Pictures a second through a tower alone; 0 where the device has no memory for the batch."""
-    pixels = torch.randn(batch, 3, *size, device=device, dtype=DTYPES[dtype])
+    pixels = torch.randn(batch, 3, *size, device=device, dtype=_DTYPES[dtype])
 
     def encode() -> None:
         first_output(tower(pixels))
@@ -70,7 +58,7 @@ def tower_rate(tower: Callable[[Tensor], object], size: tuple[int, int], batch: 
 
 def plain_tower(folder: Path, device: str, dtype: str) -> nn.Module:
     """The tower as open_clip builds it."""
-    return open_clip.create_model(f"local-dir:{folder}").visual.eval().to(device, DTYPES[dtype])
+    return open_clip.create_model(f"local-dir:{folder}").visual.eval().to(device, _DTYPES[dtype])
 
 
 def row(*cells: object) -> None:
@@ -128,7 +116,7 @@ def main() -> None:
                 row(threads, decoding)
 
         for architecture in options.architectures:
-            save_model(architecture, folder / architecture)
+            save_model(folder / architecture, architecture)
             spec = find_model(str(folder / architecture))
             ours = load_model(spec, device, precision)
             towers = {
