@@ -54,9 +54,10 @@ def colour_model() -> ColourModel:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_works() -> None:
-    """A shell that runs the tests in its background has told them, and all they start, to ignore Ctrl-C."""
+def _signals_are_heard() -> None:
+    """A shell in the background, or nohup, has told the tests and all they start to ignore Ctrl-C, or a hang-up."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

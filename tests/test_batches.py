@@ -170,6 +170,32 @@ def test_a_signal_at_any_point_ends_the_run_and_leaves_no_lock_held(files):
     assert interrupted == point - 1 > 30
 
 
+def test_a_signal_that_does_not_wake_the_run_is_still_seen(files):
+    """As one that comes between the last look for signals and the wait: here another thread takes it."""
+    script = textwrap.dedent("""
+        import os, signal, sys, threading, time
+        from test_decode import SIMPLE
+        from zsclip.batches import Decoder
+
+        def silent():
+            yield sys.argv[1]
+            time.sleep(1000)
+
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+        with Decoder(silent(), SIMPLE, batch_size=1, threads=1) as decoder:
+            batches = decoder.batches(1)
+            next(batches)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            next(batches, None)
+        sys.exit(1)
+    """)
+
+    result = subprocess.run([sys.executable, "-c", script, files[0]], cwd=Path(__file__).parent, timeout=30)
+
+    assert result.returncode == 7
+
+
 def test_closing_while_the_source_waits_does_not_wait_for_it(files):
     never = threading.Event()
 

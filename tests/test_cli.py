@@ -259,6 +259,26 @@ def test_an_interrupted_run_leaves_its_finished_rows(
     assert main(["classify", "-", *COLOURS, "-o", str(tmp_path / "rows.jsonl")]) == 2  # never silently overwritten
 
 
+def test_under_nohup_a_run_outlives_its_terminal(photos: Path, model: str, tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # all that nohup does
+        "from zsclip.cli import main\n"
+        "import zsclip.images\n"
+        "find = zsclip.images.find_images\n"
+        "def hang_up(*arguments, **options):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return find(*arguments, **options)\n"
+        "zsclip.images.find_images = hang_up\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, "classify", "photos", *COLOURS, "--model", model]
+
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True)
+
+    assert (result.returncode, result.stdout.count(b"\n")) == (0, 3)
+
+
 def test_a_run_that_ends_before_its_first_row_leaves_no_file(
     start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from zsclip.results import Skipped
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
 FIRST_BATCH = 32  # so many, and LOOKAHEAD times more, while nobody has said how large batches will be
 IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
+WAKE_SECONDS = 0.5  # a signal that comes just before the main thread begins to wait is seen when it wakes
 
 _END, _IDLE = object(), object()
 
+_T = TypeVar("_T")
 Row = tuple[str, NDArray[np.uint8] | Skipped]
 # Main and decoding threads meet in simple queues only. A signal that comes while the main thread is in Python's other
 # locks, those of futures and semaphores, leaves them held or comes out as an error of theirs.
@@ -106,11 +109,11 @@ class Decoder:
             self._allowed += more
         while True:
             try:
-                item = self._ahead.get(timeout=IDLE_SECONDS if rows else None)
+                item = self._ahead.get(timeout=IDLE_SECONDS) if rows else _wait(self._ahead)
             except Empty:
                 item = _IDLE
             if isinstance(item, SimpleQueue):
-                row = item.get()
+                row = _wait(item)
                 if isinstance(row, BaseException):
                     raise row
                 rows.append(row)
@@ -147,6 +150,12 @@ def decode_batches(
     """Decode paths on threads and yield them in order, in batches: a `Decoder` that begins when it is first asked."""
     with Decoder(paths, preprocess, batch_size=batch_size, threads=threads, decoding=decoding) as decoder:
         yield from decoder.batches(batch_size)
+
+
+def _wait(queue: SimpleQueue[_T]) -> _T:
+    while True:
+        with contextlib.suppress(Empty):
+            return queue.get(timeout=WAKE_SECONDS)
 
 
 def _batch(rows: list[Row], preprocess: Preprocess) -> Batch:

@@ -469,8 +469,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _silence_dependencies()
     with suppress(ValueError):  # not in the main thread: someone else's program, whose signals are not ours
-        signal.signal(signal.SIGTERM, _terminate)
-        signal.signal(signal.SIGHUP, _terminate)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
+                signal.signal(number, _terminate)
     try:
         code = app(args=arguments, prog_name="zsclip", standalone_mode=False)
         return code if isinstance(code, int) else 0
