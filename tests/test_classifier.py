@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
-import torch
 from conftest import ColourModel
 from open_clip.zero_shot_classifier import build_zero_shot_classifier
 from safetensors.torch import load_file, save_file
@@ -18,7 +17,7 @@ from zsclip.weights import find_model
 
 def test_a_class_is_the_renormalised_mean_of_its_own_prompts() -> None:
     """1 + 2 prompts: an even split would pass with 2 + 1 rounded, never with these."""
-    prompts = torch.nn.functional.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+    prompts = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
 
     result = class_embeddings(prompts, [1, 2])
 
@@ -45,7 +44,7 @@ def test_the_text_matrix_equals_open_clips(kind: str, tiny_model: Callable[[str]
         load_model(find_model(name), "cpu", "fp32"),
     )
 
-    assert (classifier.class_embeddings - reference).abs().max() <= 1e-5
+    assert np.abs(classifier.class_embeddings - reference.detach().numpy()).max() <= 1e-5
 
 
 def test_one_new_label_encodes_one_label(colour_model: ColourModel) -> None:
@@ -65,10 +64,10 @@ def test_what_comes_from_the_cache_has_the_same_bits(colour_model: ColourModel) 
         ["red", "sky"], [["red"], ["blue", "blue green"]], colour_model, neutral_prompts=["thing"]
     )
 
-    assert torch.equal(fresh.class_embeddings, cached.class_embeddings)
+    assert np.array_equal(fresh.class_embeddings, cached.class_embeddings)
     assert fresh.neutral_embedding is not None
     assert cached.neutral_embedding is not None
-    assert torch.equal(fresh.neutral_embedding, cached.neutral_embedding)
+    assert np.array_equal(fresh.neutral_embedding, cached.neutral_embedding)
     assert fresh.neutral_embedding.shape == (1, 3)
     assert len(colour_model.encoded) == 4
 
@@ -97,7 +96,7 @@ def test_a_damaged_entry_is_encoded_again(colour_model: ColourModel) -> None:
     path = cache_dir() / FILE_NAME
     path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
 
-    assert torch.equal(build_classifier(["a", "b"], [["red"], ["green"]], colour_model).class_embeddings, expected)
+    assert np.array_equal(build_classifier(["a", "b"], [["red"], ["green"]], colour_model).class_embeddings, expected)
     assert colour_model.encoded == ["red", "green"] * 2
 
 
@@ -113,7 +112,7 @@ def test_two_labels_with_the_same_prompts_are_encoded_once(colour_model: ColourM
     classifier = build_classifier(["a", "b"], [["red"], ["red"]], colour_model)
 
     assert colour_model.encoded == ["red"]
-    assert torch.equal(classifier.class_embeddings[0], classifier.class_embeddings[1])
+    assert np.array_equal(classifier.class_embeddings[0], classifier.class_embeddings[1])
 
 
 def test_a_build_that_was_killed_goes_on_from_its_last_round(colour_model: ColourModel) -> None:
@@ -145,6 +144,6 @@ def test_a_cached_run_never_reads_the_text_tower(tiny_model: Callable[[str], Pat
 
     result = build_classifier(["cat", "dog"], prompts, without_text)
 
-    assert torch.equal(result.class_embeddings, expected.class_embeddings)
+    assert np.array_equal(result.class_embeddings, expected.class_embeddings)
     assert "_text_tower" not in vars(without_text)
     assert without_text.encode_images(np.zeros((1, 3, 32, 32), np.uint8)).shape == (1, 32)

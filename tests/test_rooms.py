@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "towers": {"hub", "weights"},
     "model": {"cache", "hub", "text", "towers", "weights"},
     "score": set(),
-    "classifier": {"cache", "model"},
+    "classifier": {"cache", "model", "score"},
     # runs
     "classify": {"batches", "classifier", "model", "results", "score"},
     "bench": {"batches", "classifier", "classify", "decode", "model", "score"},
@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": set(),
     "train": {
         "batches", "cache", "checkpoint", "classifier", "drawing", "hub", "labels", "model", "pairs", "prompts",
-        "text", "towers", "weights",
+        "score", "text", "towers", "weights",
     },
     # out
     "output": set(),

@@ -130,13 +130,13 @@ def test_half_precision_answers_as_fp32_does(precision: str, views: np.ndarray) 
     exact, half = (load_model(find_model("tiny"), "cpu", name) for name in ("fp32", precision))
     labels = LABELS.split(",")
     classes = build_classifier(labels, [[f"a photo of a {label}."] for label in labels], exact).class_embeddings
-    expected, embeddings = exact.encode_images(views), half.encode_images(views)
+    expected, embeddings = (model.encode_images(views).numpy() for model in (exact, half))
 
-    answers, rounded = (cosines(one, classes).argmax(dim=1) for one in (expected, embeddings))
+    answers, rounded = (cosines(one, classes).argmax(axis=1) for one in (expected, embeddings))
 
-    assert (expected * embeddings).sum(dim=1).min() >= 0.999
-    assert (answers == rounded).float().mean() >= 0.995
-    assert answers.unique().numel() >= 3
+    assert (expected * embeddings).sum(axis=1).min() >= 0.999
+    assert (answers == rounded).mean() >= 0.995
+    assert len(set(answers.tolist())) >= 3
 
 
 def test_fast_jpeg_gives_nearly_the_same_embeddings(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from zsclip.batches import Decoder, available_cpus
@@ -135,7 +134,7 @@ def _time_decoding(
 def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> dict[str, float]:
     """Give the seconds of one picture in the stages that work on whole batches."""
     classifier = _random_classifier(model, LABELS)
-    embeddings = model.encode_images(batch)  # (B, D)
+    embeddings = model.encode_images(batch).cpu().numpy()  # (B, D)
 
     def copy() -> None:
         torch.from_numpy(batch).to(model.device)
@@ -168,9 +167,9 @@ def _time_stream(
 
 
 def _random_classifier(model: ClipModel, labels: int) -> Classifier:
-    random = torch.Generator().manual_seed(0)
-    classes = F.normalize(torch.randn(labels, model.embed_dim, generator=random), dim=-1)  # (C, D)
-    return Classifier(tuple(map(str, range(labels))), classes.to(model.device), None, model.logit_scale, None, ())
+    classes = np.random.default_rng(0).normal(size=(labels, model.embed_dim)).astype(np.float32)  # (C, D)
+    classes /= np.linalg.norm(classes, axis=1, keepdims=True)
+    return Classifier(tuple(map(str, range(labels))), classes, None, model.logit_scale, None, ())
 
 
 def _rate(work: Callable[[], object], seconds: float) -> float:

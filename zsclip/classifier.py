@@ -4,12 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from zsclip.cache import fingerprint, read_rows, write_rows
 from zsclip.model import ClipModel
+from zsclip.score import Matrix
 
 _PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build goes on from the last round
 
@@ -18,14 +16,14 @@ _PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build goes on from the l
 class Classifier:
     """Labels and their directions in the embedding space.
 
-    class_embeddings: (C, D) float32, rows of length 1, on the model's device; row i is labels[i].
+    class_embeddings: (C, D) float32, rows of length 1; row i is labels[i].
     neutral_embedding: (1, D) likewise, what labels are held against one by one; None where that is not asked for.
     cut: prompts that were longer than the model's context.
     """
 
     labels: tuple[str, ...]
-    class_embeddings: Tensor
-    neutral_embedding: Tensor | None
+    class_embeddings: Matrix
+    neutral_embedding: Matrix | None
     logit_scale: float
     logit_bias: float | None
     cut: tuple[str, ...]
@@ -48,19 +46,18 @@ def build_classifier(
         progress: told how many prompts of how many are encoded.
     """
     wanted = [*prompts, neutral_prompts] if neutral_prompts else list(prompts)
-    embeddings, cut = _embed(wanted, model, progress)
-    class_embeddings = torch.from_numpy(embeddings).to(model.device)  # (C, D), or (C + 1, D) with the neutral word
+    embeddings, cut = _embed(wanted, model, progress)  # (C, D), or (C + 1, D) with the neutral word
     return Classifier(
         labels=tuple(labels),
-        class_embeddings=class_embeddings[: len(labels)],
-        neutral_embedding=class_embeddings[len(labels) :] if neutral_prompts else None,
+        class_embeddings=embeddings[: len(labels)],
+        neutral_embedding=embeddings[len(labels) :] if neutral_prompts else None,
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
         cut=tuple(cut),
     )
 
 
-def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]) -> Tensor:
+def class_embeddings(prompt_embeddings: Matrix, prompts_per_class: Sequence[int]) -> Matrix:
     """Average each class's prompts into one direction.
 
     Args:
@@ -72,13 +69,14 @@ def class_embeddings(prompt_embeddings: Tensor, prompts_per_class: Sequence[int]
 
     Source: Radford et al. 2021, section 3.1.4 (prompt ensembling over the embedding space).
     """
-    means = [rows.mean(dim=0) for rows in prompt_embeddings.split(list(prompts_per_class))]
-    return F.normalize(torch.stack(means), dim=-1)
+    parts = np.split(prompt_embeddings, np.cumsum(prompts_per_class)[:-1])
+    means = np.stack([rows.mean(axis=0) for rows in parts])
+    return means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
 
 
 def _embed(
     prompts: Sequence[Sequence[str]], model: ClipModel, progress: Callable[[int, int], None]
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[Matrix, list[str]]:
     """Give (C, D) float32 rows of length 1, and the prompts that were cut."""
     keys = [fingerprint(model.text_recipe, list(sentences)) for sentences in prompts]
     rows = {key: value for key, value in read_rows("text", keys).items() if _is_whole(value, model.embed_dim)}
@@ -106,7 +104,7 @@ def _encode(prompts: dict[str, Sequence[str]], model: ClipModel) -> dict[str, by
     """Encode labels' prompts into rows for the cache: D float32, then a byte a prompt that says whether it was cut."""
     flat = [prompt for sentences in prompts.values() for prompt in sentences]
     counts = [len(sentences) for sentences in prompts.values()]
-    embeddings = class_embeddings(model.encode_text(flat), counts).numpy().astype("<f4")
+    embeddings = class_embeddings(model.encode_text(flat).numpy(), counts).astype("<f4")
     cut = [count > model.spec.tokenizer.context_length for count in model.token_counts(flat)]
     rows, start = {}, 0
     for key, embedding, count in zip(prompts, embeddings, counts, strict=True):

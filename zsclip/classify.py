@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from torch import Tensor
+import numpy as np
 
 from zsclip.batches import Batch
 from zsclip.classifier import Classifier
 from zsclip.model import ClipModel
 from zsclip.results import Candidate, Prediction, ScoreKind, Skipped
-from zsclip.score import Rule, cosines, sigmoid_scores, softmax_scores, top_k, versus_neutral_scores
+from zsclip.score import Matrix, Rule, cosines, sigmoid_scores, softmax_scores, top_k, versus_neutral_scores
 
 
 def classify(
@@ -21,28 +21,31 @@ def classify(
     """
     for batch in batches:
         paths = [row for row in batch.rows if not isinstance(row, Skipped)]
-        predictions = iter(answers(paths, model.encode_images(batch.pixels), classifier, rule) if paths else ())
+        predictions = iter(())
+        if paths:
+            predictions = iter(answers(paths, model.encode_images(batch.pixels).cpu().numpy(), classifier, rule))
         yield [row if isinstance(row, Skipped) else next(predictions) for row in batch.rows]
 
 
-def answers(paths: Sequence[str], image_embeddings: Tensor, classifier: Classifier, rule: Rule) -> list[Prediction]:
+def answers(paths: Sequence[str], image_embeddings: Matrix, classifier: Classifier, rule: Rule) -> list[Prediction]:
     """Answer for B pictures that are encoded already.
 
     Args:
-        image_embeddings: (B, D) float32, rows of length 1, on the classifier's device.
+        image_embeddings: (B, D) float32, rows of length 1.
     """
     similar = cosines(image_embeddings, classifier.class_embeddings)  # (B, C)
     scores, score_kind = _scores(similar, image_embeddings, classifier, rule)
     best = top_k(similar, _candidates_wanted(classifier, rule))  # (B, k)
+    best_scores, best_cosines = (np.take_along_axis(each, best, axis=1).tolist() for each in (scores, similar))
     return [
-        _prediction(path, [classifier.labels[i] for i in indices], best_scores, best_cosines, score_kind, rule)
-        for path, indices, best_scores, best_cosines in zip(
-            paths, best.tolist(), scores.gather(1, best).tolist(), similar.gather(1, best).tolist(), strict=True
+        _prediction(path, [classifier.labels[i] for i in indices], some_scores, some_cosines, score_kind, rule)
+        for path, indices, some_scores, some_cosines in zip(
+            paths, best.tolist(), best_scores, best_cosines, strict=True
         )
     ]
 
 
-def _scores(similar: Tensor, image_embeddings: Tensor, classifier: Classifier, rule: Rule) -> tuple[Tensor, ScoreKind]:
+def _scores(similar: Matrix, image_embeddings: Matrix, classifier: Classifier, rule: Rule) -> tuple[Matrix, ScoreKind]:
     if not rule.independent:
         return softmax_scores(similar, classifier.logit_scale), "softmax"
     if classifier.logit_bias is not None:

@@ -1,9 +1,11 @@
-"""Embeddings -> probabilities -> the k best. Pure tensor arithmetic: no files, no models, no printing."""
+"""Embeddings -> probabilities -> the k best. Pure arithmetic: no files, no models, no torch, no printing."""
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Rule:
     independent: bool = False
 
 
-def cosines(image_embeddings: Tensor, class_embeddings: Tensor) -> Tensor:
+def cosines(image_embeddings: Matrix, class_embeddings: Matrix) -> Matrix:
     """Compare every image with every class.
 
     Args:
@@ -33,7 +35,7 @@ def cosines(image_embeddings: Tensor, class_embeddings: Tensor) -> Tensor:
     return image_embeddings @ class_embeddings.T
 
 
-def softmax_scores(cosines: Tensor, logit_scale: float) -> Tensor:
+def softmax_scores(cosines: Matrix, logit_scale: float) -> Matrix:
     """Give the probability of each class, if one of them it is; a bias would cancel.
 
     Args:
@@ -44,20 +46,22 @@ def softmax_scores(cosines: Tensor, logit_scale: float) -> Tensor:
         (B, C) float32, rows sum to 1.
     Source: Radford et al. 2021, section 3.1.2.
     """
-    return (logit_scale * cosines).softmax(dim=-1)
+    logits = np.float32(logit_scale) * cosines
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def sigmoid_scores(cosines: Tensor, logit_scale: float, logit_bias: float) -> Tensor:
+def sigmoid_scores(cosines: Matrix, logit_scale: float, logit_bias: float) -> Matrix:
     """Give the probability that a class applies, each for itself.
 
     Returns:
         (B, C) float32; rows need not sum to 1.
     Source: Zhai et al. 2023 (SigLIP), section 3.2.
     """
-    return (logit_scale * cosines + logit_bias).sigmoid()
+    return _sigmoid(np.float32(logit_scale) * cosines + np.float32(logit_bias))
 
 
-def versus_neutral_scores(cosines: Tensor, neutral_cosines: Tensor, logit_scale: float) -> Tensor:
+def versus_neutral_scores(cosines: Matrix, neutral_cosines: Matrix, logit_scale: float) -> Matrix:
     """Give the two-way softmax of each class against a neutral word, for models without a bias. A heuristic.
 
     Args:
@@ -67,10 +71,14 @@ def versus_neutral_scores(cosines: Tensor, neutral_cosines: Tensor, logit_scale:
     Returns:
         (B, C) float32; rows need not sum to 1.
     """
-    return (logit_scale * (cosines - neutral_cosines)).sigmoid()
+    return _sigmoid(np.float32(logit_scale) * (cosines - neutral_cosines))
 
 
-def top_k(cosines: Tensor, k: int) -> Tensor:
+def _sigmoid(logits: Matrix) -> Matrix:
+    return np.exp(-np.logaddexp(np.float32(0), -logits))  # 1 / (1 + exp(-x)) would overflow
+
+
+def top_k(cosines: Matrix, k: int) -> NDArray[np.int64]:
     """Find the k best classes of every image; ties go to the earlier class.
 
     Every score grows with its cosine, and cosines still differ where float32 scores are all 0 or 1.
@@ -82,4 +90,6 @@ def top_k(cosines: Tensor, k: int) -> Tensor:
     Returns:
         (B, k) int64, best first.
     """
-    return torch.sort(cosines, dim=-1, descending=True, stable=True).indices[:, :k]
+    if k == 1:
+        return cosines.argmax(axis=1)[:, None]
+    return np.argsort(-cosines, axis=1, kind="stable")[:, :k]

@@ -31,6 +31,7 @@ from zsclip.labels import Label
 from zsclip.model import check_device, has_bf16, load_tokenizer
 from zsclip.pairs import Batch, Pairs, check_inputs, read_pairs
 from zsclip.prompts import expand, read_prompts
+from zsclip.score import cosines
 from zsclip.text import encode_ids, first_output, used_lengths
 from zsclip.towers import new_model
 from zsclip.weights import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder
@@ -433,11 +434,11 @@ def _evaluate(run: Run, encoder: _Encoder, pairs: Pairs, spec: ModelSpec, thread
         run.model.eval()
         starts = range(0, len(flat), _EVALUATION_BATCH)
         embeddings = torch.cat([encoder.texts(flat[start : start + _EVALUATION_BATCH]) for start in starts])
-        classes = class_embeddings(embeddings, [len(some) for some in prompts])  # (C, D)
+        classes = class_embeddings(embeddings.cpu().numpy(), [len(some) for some in prompts])  # (C, D)
         for pixels, places in pairs.held_out_batches(spec.preprocess, batch_size=_EVALUATION_BATCH, threads=threads):
             if len(pixels):
-                answers = (encoder.images(pixels) @ classes.T).argmax(dim=1).cpu()
-                right += int((answers == torch.from_numpy(places)).sum())
+                answers = cosines(encoder.images(pixels).cpu().numpy(), classes).argmax(axis=1)
+                right += int((answers == places).sum())
                 images += len(places)
     return Evaluation(run.epoch + 1, right / images, images, len(pairs.labels)) if images else None
 

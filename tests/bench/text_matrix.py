@@ -19,4 +19,4 @@ prompts = expand([Label(word) for word in words], read_prompts("simple-imagenet"
 begun = time.perf_counter()
 classifier = build_classifier(words, prompts, model)
 print(time.perf_counter() - begun)
-np.save(out, classifier.class_embeddings.numpy())  # (C, D)
+np.save(out, classifier.class_embeddings)  # (C, D)
