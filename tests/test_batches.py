@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_decode import SIMPLE
 
-from zsclip.batches import Batch, Decoder, _cgroup_cpus, available_cpus, decode_batches
+from zsclip.batches import Ahead, Batch, _cgroup_cpus, available_cpus, decode_batches
 from zsclip.decode import decode_image
 from zsclip.results import Skipped
 
@@ -155,10 +155,10 @@ def test_a_signal_at_any_point_ends_the_run_and_leaves_no_lock_held(files):
     before, interrupted = sys.gettrace(), 0
     for point in itertools.count(1):
         try:
-            with Decoder(files[:2], SIMPLE, batch_size=1, threads=1) as decoder:
+            with Ahead(files[:2], len, batch_size=1, threads=1) as ahead:
                 sys.settrace(raising_at(point))
                 try:
-                    batches = list(decoder.batches(1))
+                    batches = list(ahead.batches(1))
                 finally:
                     sys.settrace(before)
         except Signal:
@@ -174,16 +174,15 @@ def test_a_signal_that_does_not_wake_the_run_is_still_seen(files):
     """As one that comes between the last look for signals and the wait: here another thread takes it."""
     script = textwrap.dedent("""
         import os, signal, sys, threading, time
-        from test_decode import SIMPLE
-        from zsclip.batches import Decoder
+        from zsclip.batches import Ahead
 
         def silent():
             yield sys.argv[1]
             time.sleep(1000)
 
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
-        with Decoder(silent(), SIMPLE, batch_size=1, threads=1) as decoder:
-            batches = decoder.batches(1)
+        with Ahead(silent(), len, batch_size=1, threads=1) as ahead:
+            batches = ahead.batches(1)
             next(batches)
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -252,17 +251,17 @@ def test_pictures_are_decoded_before_anyone_asks_for_a_batch(files):
                 too_many.set()
             yield files[0]
 
-    with Decoder(counted(), SIMPLE, batch_size=2, threads=2) as decoder:
+    with Ahead(counted(), len, batch_size=2, threads=2) as decoder:
         assert enough.wait(30)
         assert not too_many.wait(0.3)
 
         batches = decoder.batches(4)
-        assert [len(next(batches).rows) for _ in range(5)] == [4] * 5
+        assert [len(next(batches)) for _ in range(5)] == [4] * 5
 
 
 def test_a_decoder_that_nobody_reads_ends_its_threads(files):
     before = set(threading.enumerate())
-    with Decoder(itertools.cycle(files), SIMPLE, batch_size=None, threads=2):
+    with Ahead(itertools.cycle(files), len, batch_size=None, threads=2):
         ours = set(threading.enumerate()) - before
     for thread in ours:
         thread.join(30)
@@ -272,6 +271,38 @@ def test_a_decoder_that_nobody_reads_ends_its_threads(files):
 
 
 # Processors.
+
+
+def test_what_is_found_is_not_worked_on_and_keeps_its_place():
+    worked = []
+
+    def work(path: str) -> str:
+        worked.append(path)
+        return path.upper()
+
+    def find(paths: list[str]) -> dict[str, str]:
+        return {path: "known" for path in paths if path in "bce"}
+
+    with Ahead("abcdef", work, find=find, batch_size=4, threads=2) as ahead:
+        assert ahead.begins_with_work()
+        rows = [row for rows in ahead.batches(4) for row in rows]
+
+    assert rows == [("a", "A"), ("b", "known"), ("c", "known"), ("d", "D"), ("e", "known"), ("f", "F")]
+    assert sorted(worked) == ["a", "d", "f"]
+    with Ahead("bca", work, find=find, batch_size=4, threads=2) as ahead:
+        assert not ahead.begins_with_work()
+    with Ahead("", work, find=find, batch_size=4, threads=2) as ahead:
+        assert not ahead.begins_with_work()
+
+
+def test_a_look_up_that_fails_is_told_and_not_waited_for():
+    def find(paths: list[str]) -> dict[str, int]:
+        raise ZeroDivisionError
+
+    with Ahead("ab", len, find=find, batch_size=4, threads=2) as ahead:
+        assert ahead.begins_with_work()
+        with pytest.raises(ZeroDivisionError):
+            list(ahead.batches(4))
 
 
 def test_at_least_one_cpu_and_no_more_than_the_machine_has():

@@ -7,6 +7,7 @@ from conftest import ColourModel, preprocess_for
 from zsclip.batches import decode_batches
 from zsclip.classifier import Classifier, build_classifier
 from zsclip.classify import classify
+from zsclip.embed import embed_batches
 from zsclip.results import Prediction, Skipped
 from zsclip.score import Rule
 
@@ -25,7 +26,7 @@ def answers(
         LABELS, [[label] for label in LABELS], model, neutral_prompts=["red green blue"]
     )
     batches = decode_batches(map(str, paths), preprocess_for(8), batch_size=batch_size, threads=2)
-    return [row for rows in classify(batches, model, classifier, rule) for row in rows]
+    return [row for rows in classify(embed_batches(batches, model), classifier, rule) for row in rows]
 
 
 def test_a_red_picture_is_red(photos: Path, colour_model: ColourModel) -> None:

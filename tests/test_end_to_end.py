@@ -13,6 +13,7 @@ from PIL import Image
 from zsclip.batches import decode_batches
 from zsclip.classifier import build_classifier
 from zsclip.classify import classify
+from zsclip.embed import embed_batches
 from zsclip.labels import Label
 from zsclip.model import load_model
 from zsclip.prompts import expand, read_prompts
@@ -60,7 +61,7 @@ def test_probabilities_and_answers_are_open_clips(
     classifier = replace(build_classifier(LABELS, prompts, model), logit_scale=SCALE)
 
     batches = decode_batches(map(str, pictures), model.spec.preprocess, batch_size=16, threads=2)
-    rows = [row for rows in classify(batches, model, classifier, Rule(k=len(LABELS))) for row in rows]
+    rows = [row for rows in classify(embed_batches(batches, model), classifier, Rule(k=len(LABELS))) for row in rows]
 
     assert len(rows) == 100
     for row, probabilities in zip(rows, expected, strict=True):

@@ -31,10 +31,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "towers": {"hub", "weights"},
     "model": {"cache", "hub", "text", "towers", "weights"},
     "score": set(),
-    "classifier": {"cache", "model", "score"},
+    "encoder": {"cache", "model", "score", "weights"},
+    "classifier": {"cache", "encoder", "model", "score"},
+    "store": {"cache"},
+    "embed": {"batches", "decode", "encoder", "model", "results", "score", "store"},
     # runs
-    "classify": {"batches", "classifier", "model", "results", "score"},
-    "bench": {"batches", "classifier", "classify", "decode", "model", "score"},
+    "classify": {"classifier", "embed", "results", "score"},
+    "bench": {"batches", "classifier", "classify", "decode", "embed", "model", "score"},
     "drawing": {"decode", "prompts"},
     "pairs": {"decode", "drawing", "images"},
     "checkpoint": set(),
@@ -47,8 +50,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sinks": {"results"},
     "terminal": {"checkpoint", "results", "train"},  # of training only the types
     "cli": {
-        "batches", "bench", "cache", "catalogue", "classifier", "classify", "decode", "hub", "images", "labels",
-        "model", "output", "prompts", "results", "score", "sinks", "terminal", "train", "weights",
+        "batches", "bench", "cache", "catalogue", "classifier", "classify", "decode", "embed", "encoder", "hub",
+        "images", "labels", "model", "output", "prompts", "results", "score", "sinks", "store", "terminal", "train",
+        "weights",
     },
 }  # fmt: skip
 
@@ -64,6 +68,12 @@ LIGHT = (
     "weights",
     "hub",
     "catalogue",
+    "score",
+    "classifier",
+    "encoder",
+    "store",
+    "embed",
+    "classify",
 )
 HEAVY = ("torch", "open_clip", "torchvision", "transformers", "timm")
 

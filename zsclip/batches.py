@@ -4,12 +4,12 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,10 @@ IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full
 WAKE_SECONDS = 0.5  # a signal that comes just before the main thread begins to wait is seen when it wakes
 
 _END, _IDLE = object(), object()
+_NONE: dict[str, Any] = {}
 
-_T = TypeVar("_T")
-Row = tuple[str, NDArray[np.uint8] | Skipped]
-# Main and decoding threads meet in simple queues only. A signal that comes while the main thread is in Python's other
-# locks, those of futures and semaphores, leaves them held or comes out as an error of theirs.
-Answer = SimpleQueue[Row | BaseException]
+T = TypeVar("T")
+_Q = TypeVar("_Q")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,41 +41,45 @@ class Batch:
     pixels: NDArray[np.uint8]
 
 
-class Decoder:
-    """Reads and decodes pictures on threads from the moment it is made, while others still import torch.
+class Ahead(Generic[T]):
+    """Does something with every path on threads, from the moment it is made, while others still import torch.
 
-    Leave it, as a context, when no more batches are wanted.
+    Leave it, as a context, when no more batches are wanted. Main and working threads meet in simple queues only: a
+    signal that comes while the main thread is in Python's other locks, those of futures and semaphores, leaves them
+    held or comes out as an error of theirs.
 
     Args:
         paths: iterated on a thread of its own, which may wait for as long as it likes.
+        work: what is to be done with a path.
+        find: gives for some of these paths what the work would give; asked for as many as are there, before the work.
         batch_size: how far to look ahead from the start; None where it depends on a model that is not loaded yet.
     """
 
     def __init__(
         self,
         paths: Iterable[str],
-        preprocess: Preprocess,
+        work: Callable[[str], T],
         *,
+        find: Callable[[list[str]], Mapping[str, T]] = lambda paths: _NONE,
         batch_size: int | None,
         threads: int,
-        decoding: Decoding = DEFAULT_DECODING,
     ) -> None:
-        set_up_pillow(decoding.max_pixels)
-        self._preprocess = preprocess
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-decode")
-        self._ahead: SimpleQueue[object] = SimpleQueue()  # rows being decoded, in order, then _END or what went wrong
-        self._slots: SimpleQueue[None] = SimpleQueue()  # one for each row that may be begun
+        self._slots: SimpleQueue[None] = SimpleQueue()  # one for each path that may be asked for
+        self._paths: SimpleQueue[object] = SimpleQueue()  # those not looked up yet, then _END or what went wrong
+        self._ahead: SimpleQueue[object] = SimpleQueue()  # rows or answers to come, in order, then _END or what ...
+        self._works: SimpleQueue[bool] = SimpleQueue()  # one: whether there is work for the first path
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
         self._allow(self._allowed)
         self._closed = False
 
-        def decode_row(path: str, answer: Answer) -> None:
+        def do(path: str, answer: "SimpleQueue[tuple[str, T] | BaseException]") -> None:
             try:
-                answer.put((path, decode_image(path, preprocess, decoding)))
+                answer.put((path, work(path)))
             except BaseException as e:  # raised again by the consumer, who waits for an answer
                 answer.put(e)
 
-        def feed() -> None:
+        def ask() -> None:
             try:
                 iterator = iter(paths)
                 while True:
@@ -85,40 +87,69 @@ class Decoder:
                     path = None if self._closed else next(iterator, None)
                     if path is None:
                         break
-                    answer = Answer()
-                    self._pool.submit(decode_row, path, answer)
-                    self._ahead.put(answer)
-                self._ahead.put(_END)
+                    self._paths.put(path)
+                self._paths.put(_END)
             except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
+                self._paths.put(e)
+
+        def look_up() -> None:
+            first = True
+            end = None
+            try:
+                while end is None:
+                    some, end = _waiting(self._paths)
+                    found = find(some) if some else _NONE
+                    if first:
+                        self._works.put(bool(some) and some[0] not in found)
+                        first = False
+                    for path in some:
+                        if path in found:
+                            self._ahead.put((path, found[path]))
+                        else:
+                            answer: SimpleQueue[tuple[str, T] | BaseException] = SimpleQueue()
+                            self._pool.submit(do, path, answer)
+                            self._ahead.put(answer)
+                self._ahead.put(end)
+            except BaseException as e:
+                self._works.put(True)
                 self._ahead.put(e)
 
-        # A daemon, as it may be waiting in a read of stdin when the run ends.
-        threading.Thread(target=feed, name="zsclip-paths", daemon=True).start()
+        # Daemons, as one may be waiting in a read of stdin when the run ends.
+        threading.Thread(target=ask, name="zsclip-paths", daemon=True).start()
+        threading.Thread(target=look_up, name="zsclip-look-up", daemon=True).start()
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yield the pictures in order, in batches, with LOOKAHEAD batches asked for beyond the one yielded.
+    def begins_with_work(self) -> bool:
+        """Tell whether something has to be done for the first path; as far as can be told of a source that is slow."""
+        try:
+            return self._works.get(timeout=WAKE_SECONDS)
+        except Empty:
+            return True
+
+    def batches(self, batch_size: int) -> Iterator[list[tuple[str, T]]]:
+        """Yield paths with what was made of them, in order, with LOOKAHEAD batches asked for beyond the one yielded.
 
         After a moment without news of a slow source the finished rows are yielded as a smaller batch.
 
         Raises:
             BaseException: what iterating the paths raised, after the rows before it.
         """
-        rows: list[Row] = []
+        rows: list[tuple[str, T]] = []
         if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
             self._allow(more)
             self._allowed += more
         while True:
             try:
-                item = self._ahead.get(timeout=IDLE_SECONDS) if rows else _wait(self._ahead)
+                item: Any = self._ahead.get(timeout=IDLE_SECONDS) if rows else _wait(self._ahead)
             except Empty:
                 item = _IDLE
             if isinstance(item, SimpleQueue):
-                row = _wait(item)
-                if isinstance(row, BaseException):
-                    raise row
-                rows.append(row)
-            if rows and (len(rows) == batch_size or not isinstance(item, SimpleQueue)):
-                yield _batch(rows, self._preprocess)
+                item = _wait(item)
+                if isinstance(item, BaseException):
+                    raise item
+            if isinstance(item, tuple):
+                rows.append(item)
+            if rows and (len(rows) == batch_size or not isinstance(item, tuple)):
+                yield rows
                 self._allow(len(rows))
                 rows = []
             if isinstance(item, BaseException):
@@ -126,7 +157,7 @@ class Decoder:
             if item is _END:
                 return
 
-    def __enter__(self) -> "Decoder":
+    def __enter__(self) -> "Ahead[T]":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -146,22 +177,37 @@ def decode_batches(
     batch_size: int,
     threads: int,
     decoding: Decoding = DEFAULT_DECODING,
-) -> Iterator[Batch]:
-    """Decode paths on threads and yield them in order, in batches: a `Decoder` that begins when it is first asked."""
-    with Decoder(paths, preprocess, batch_size=batch_size, threads=threads, decoding=decoding) as decoder:
-        yield from decoder.batches(batch_size)
+) -> Generator[Batch, None, None]:
+    """Decode paths on threads and yield them in order, in batches; begins when it is first asked."""
+    set_up_pillow(decoding.max_pixels)
+
+    def decode(path: str) -> NDArray[np.uint8] | Skipped:
+        return decode_image(path, preprocess, decoding)
+
+    with Ahead(paths, decode, batch_size=batch_size, threads=threads) as ahead:
+        for rows in ahead.batches(batch_size):
+            good = [outcome for _, outcome in rows if not isinstance(outcome, Skipped)]
+            pixels = np.stack(good) if good else np.empty((0, 3, *preprocess.size), np.uint8)
+            yield Batch(tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in rows), pixels)
 
 
-def _wait(queue: SimpleQueue[_T]) -> _T:
+def _waiting(paths: "SimpleQueue[object]") -> tuple[list[str], object]:
+    """Wait for a path and take all that are there, and what ends them if it is there."""
+    some: list[str] = []
+    while True:
+        try:
+            item = paths.get(block=not some)
+        except Empty:
+            return some, None
+        if not isinstance(item, str):
+            return some, item
+        some.append(item)
+
+
+def _wait(queue: "SimpleQueue[_Q]") -> _Q:
     while True:
         with contextlib.suppress(Empty):
             return queue.get(timeout=WAKE_SECONDS)
-
-
-def _batch(rows: list[Row], preprocess: Preprocess) -> Batch:
-    good = [outcome for _, outcome in rows if not isinstance(outcome, Skipped)]
-    pixels = np.stack(good) if good else np.empty((0, 3, *preprocess.size), np.uint8)
-    return Batch(tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in rows), pixels)
 
 
 def available_cpus() -> int:

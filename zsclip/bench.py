@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zsclip.batches import Decoder, available_cpus
+from zsclip.batches import available_cpus, decode_batches
 from zsclip.classifier import Classifier
 from zsclip.classify import answers, classify
 from zsclip.decode import Decoding, Preprocess, check_file, jpeg_scale, set_up_pillow, to_pixels, upright
+from zsclip.embed import embed_batches
 from zsclip.errors import InputError
 from zsclip.model import ClipModel
 from zsclip.score import Rule
@@ -157,8 +159,10 @@ def _time_stream(
     """Give pictures a second of a whole run, without its start."""
     classifier = _random_classifier(model, 2)
     preprocess = model.spec.preprocess
-    with Decoder(cycle(paths), preprocess, batch_size=batch_size, threads=threads, decoding=decoding) as decoder:
-        rows = classify(decoder.batches(batch_size), model, classifier, Rule())
+    batches = decode_batches(cycle(paths), preprocess, batch_size=batch_size, threads=threads, decoding=decoding)
+    with closing(batches):
+        embedded = embed_batches(batches, model)
+        rows = classify(embedded, classifier, Rule())
         next(rows)
         begun, images = time.perf_counter(), 0
         while images == 0 or time.perf_counter() - begun < seconds:

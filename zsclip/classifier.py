@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zsclip.cache import fingerprint, read_rows, write_rows
-from zsclip.model import ClipModel
 from zsclip.score import Matrix
+
+if TYPE_CHECKING:
+    from zsclip.encoder import Encoder
+    from zsclip.model import ClipModel
 
 _PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build goes on from the last round
 
@@ -32,7 +36,7 @@ class Classifier:
 def build_classifier(
     labels: Sequence[str],
     prompts: Sequence[Sequence[str]],
-    model: ClipModel,
+    model: "ClipModel | Encoder",
     *,
     neutral_prompts: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -75,7 +79,7 @@ def class_embeddings(prompt_embeddings: Matrix, prompts_per_class: Sequence[int]
 
 
 def _embed(
-    prompts: Sequence[Sequence[str]], model: ClipModel, progress: Callable[[int, int], None]
+    prompts: Sequence[Sequence[str]], model: "ClipModel | Encoder", progress: Callable[[int, int], None]
 ) -> tuple[Matrix, list[str]]:
     """Give (C, D) float32 rows of length 1, and the prompts that were cut."""
     keys = [fingerprint(model.text_recipe, list(sentences)) for sentences in prompts]
@@ -100,7 +104,7 @@ def _embed(
     return embeddings, list(dict.fromkeys(cut))
 
 
-def _encode(prompts: dict[str, Sequence[str]], model: ClipModel) -> dict[str, bytes]:
+def _encode(prompts: dict[str, Sequence[str]], model: "ClipModel | Encoder") -> dict[str, bytes]:
     """Encode labels' prompts into rows for the cache: D float32, then a byte a prompt that says whether it was cut."""
     flat = [prompt for sentences in prompts.values() for prompt in sentences]
     counts = [len(sentences) for sentences in prompts.values()]

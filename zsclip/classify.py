@@ -1,19 +1,16 @@
-"""The whole run, from decoded batches to answers. Read this file first."""
+"""The whole run, from embeddings to answers. Read this file first."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from zsclip.batches import Batch
 from zsclip.classifier import Classifier
-from zsclip.model import ClipModel
+from zsclip.embed import Embedded
 from zsclip.results import Candidate, Prediction, ScoreKind, Skipped
 from zsclip.score import Matrix, Rule, cosines, sigmoid_scores, softmax_scores, top_k, versus_neutral_scores
 
 
-def classify(
-    batches: Iterable[Batch], model: ClipModel, classifier: Classifier, rule: Rule
-) -> Iterator[list[Prediction | Skipped]]:
+def classify(batches: Iterable[Embedded], classifier: Classifier, rule: Rule) -> Iterator[list[Prediction | Skipped]]:
     """Answer for every picture of every batch.
 
     Yields:
@@ -21,9 +18,7 @@ def classify(
     """
     for batch in batches:
         paths = [row for row in batch.rows if not isinstance(row, Skipped)]
-        predictions = iter(())
-        if paths:
-            predictions = iter(answers(paths, model.encode_images(batch.pixels).cpu().numpy(), classifier, rule))
+        predictions = iter(answers(paths, batch.embeddings, classifier, rule) if paths else ())
         yield [row if isinstance(row, Skipped) else next(predictions) for row in batch.rows]
 
 

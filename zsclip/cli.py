@@ -4,11 +4,12 @@ import errno
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -20,10 +21,12 @@ from zsclip.terminal import Tally, images_bar, is_terminal, listed, prompts_bar,
 
 if TYPE_CHECKING:
     from zsclip.classifier import Classifier
+    from zsclip.decode import Decoding
+    from zsclip.encoder import Encoder
     from zsclip.labels import Label
-    from zsclip.model import ClipModel
     from zsclip.prompts import PromptSet
     from zsclip.results import Prediction, Skipped
+    from zsclip.store import EmbeddingStore
 
 app = typer.Typer(
     help="Zero-shot image classification from the shell: words in, the right word for every picture out.",
@@ -97,6 +100,7 @@ MaxPixelsOption = Annotated[
 FastJpegOption = Annotated[
     bool, typer.Option("--fast-jpeg", help="Decode large JPEGs smaller, at three times what the model needs.")
 ]
+NoStoreOption = Annotated[bool, typer.Option("--no-store", help="Neither use nor keep embeddings of pictures.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 
 # Defaults of list options: typer makes a fresh copy of each for every run.
@@ -143,6 +147,7 @@ def classify(
     print0: Print0Option = False,
     max_pixels: MaxPixelsOption = _MAX_PIXELS,
     fast_jpeg: FastJpegOption = False,
+    no_store: NoStoreOption = False,
     quiet: QuietOption = False,
 ) -> int:
     """Give every picture the label that fits it best.
@@ -168,28 +173,32 @@ def classify(
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
     check_output(output, overwrite=overwrite)
-    from zsclip.batches import Decoder, available_cpus
+    from zsclip.batches import available_cpus
     from zsclip.decode import Decoding
+    from zsclip.embed import embed_images, look_ahead
+    from zsclip.encoder import Encoder
+    from zsclip.score import Rule
     from zsclip.weights import find_model
 
-    spec = find_model(model, offline=offline)
+    encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
     tally = Tally()
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
-    with Decoder(paths, spec.preprocess, batch_size=size, threads=cpus, decoding=decoding) as decoder:
-        from zsclip.classify import classify  # takes a second or two, while pictures are decoded
-        from zsclip.model import load_model
-        from zsclip.score import Rule
+    with (
+        _store(encoder, decoding, no_store) as store,
+        look_ahead(paths, encoder.spec.preprocess, decoding, store, batch_size=size, threads=cpus) as ahead,
+    ):
+        if store is None or ahead.begins_with_work():
+            encoder.load()  # takes a second or two, while pictures are decoded
+        from zsclip.classify import classify
 
-        clip = load_model(spec, device, precision, compiled=compile)
-        classifier = _build(words, sentences, clip, multi_label, quiet)
+        classifier = _build(words, sentences, encoder, multi_label, quiet)
         with (
             open_output(output, overwrite=overwrite) as out,
             images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
         ):
-            batches = decoder.batches(size or clip.batch_size)
-            rows = classify(batches, clip, classifier, Rule(top_k, threshold, multi_label))
-            sink(_only(tally.count(rows), only), out)
-    for line in () if quiet else tally.summary():
+            embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
+            sink(_only(tally.count(classify(embedded, classifier, Rule(top_k, threshold, multi_label))), only), out)
+    for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
         say(line)
     return tally.exit_code
 
@@ -438,11 +447,16 @@ def cache_info() -> None:
 
         zsclip cache info
     """
-    from zsclip.cache import cache_dir, count_rows, size_on_disk
+    from zsclip import cache, store
 
-    typer.echo(f"{cache_dir()}: {size_on_disk() / 1e6:.1f} MB")
-    for kind, (count, size) in count_rows().items():
+    typer.echo(f"{cache.cache_dir()}: {(cache.size_on_disk() + store.size_on_disk()) / 1e6:.1f} MB")
+    for kind, (count, size) in cache.count_rows().items():
         typer.echo(f"{kind:<20} {count:>9,} rows {size / 1e6:>9.1f} MB")
+    pictures = store.counts()
+    if pictures:
+        typer.echo(f"{'embeddings':<20} {sum(pictures.values()):>9,} rows {store.size_on_disk() / 1e6:>9.1f} MB")
+    for model, count in pictures.items():
+        typer.echo(f"  {count:,} pictures by {model}")
 
 
 @cache_app.command("clear")
@@ -453,12 +467,45 @@ def cache_clear() -> None:
 
         zsclip cache clear
     """
-    from zsclip.cache import cache_dir, clear
+    from zsclip import cache, store
 
     try:
-        typer.echo(f"{cache_dir()}: {clear() / 1e6:.1f} MB freed")
+        typer.echo(f"{cache.cache_dir()}: {(cache.clear() + store.clear()) / 1e6:.1f} MB freed")
     except OSError as e:
         raise ZsclipError(f"{e.filename}: {(e.strerror or str(e)).lower()}; delete it by hand") from e
+
+
+@cache_app.command("gc")
+def cache_gc(
+    max_size: Annotated[str, typer.Option("--max-size", metavar="SIZE", help="As 500MB or 2GB.")],
+) -> None:
+    """Forget the pictures that were not used for longest, until the embeddings take no more than that.
+
+    Example:
+
+        zsclip cache gc --max-size 1GB
+    """
+    from zsclip import store
+
+    size = _bytes(max_size)
+    with _told_of_the_store():
+        typer.echo(f"{store.collect(size) / 1e6:.1f} MB freed, {store.size_on_disk() / 1e6:.1f} MB left")
+
+
+@cache_app.command("verify")
+def cache_verify() -> int:
+    """Read every embedding that is kept, and forget the damaged ones: exit code 1 if there were any.
+
+    Example:
+
+        zsclip cache verify
+    """
+    from zsclip import store
+
+    with _told_of_the_store():
+        count, damaged = store.verify()
+    typer.echo(f"{count:,} embeddings, {damaged:,} damaged" + (" and forgotten" if damaged else ""))
+    return int(damaged > 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -529,8 +576,34 @@ def _internal_error(e: Exception) -> int:
     return 70  # EX_SOFTWARE of sysexits.h
 
 
+@contextmanager
+def _store(encoder: "Encoder", decoding: "Decoding", no_store: bool) -> "Iterator[EmbeddingStore | None]":
+    if no_store:
+        yield None
+        return
+    from zsclip.store import EmbeddingStore
+
+    recipe = encoder.image_recipe(decoding.fast_jpeg)
+    store = EmbeddingStore(recipe, encoder.spec.name, encoder.embed_dim, max_pixels=decoding.max_pixels)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _store_lines(store: "EmbeddingStore | None") -> list[str]:
+    """Tell what was kept, where, and how not to."""
+    from zsclip.cache import cache_dir
+    from zsclip.store import size_on_disk
+
+    if store is None or not (store.read or store.kept):
+        return []
+    size = f"{size_on_disk() / 1e6:.1f} MB in {cache_dir()}"
+    return [f"embeddings: {store.read:,} read, {store.kept:,} kept; {size} (see zsclip cache --help; --no-store)"]
+
+
 def _build(
-    words: "list[Label]", sentences: "PromptSet", clip: "ClipModel", multi_label: bool, quiet: bool
+    words: "list[Label]", sentences: "PromptSet", clip: "Encoder", multi_label: bool, quiet: bool
 ) -> "Classifier":
     """Make the text matrix, and tell what was cut or may not be understood."""
     from zsclip.classifier import build_classifier
@@ -597,6 +670,24 @@ def _batch_size(text: str) -> int | None:
     if not (text.isdecimal() and int(text) > 0):
         raise InputError(f"--batch-size: {text!r} is no size; use auto or a number from 1")
     return int(text)
+
+
+def _bytes(text: str) -> int:
+    """Read a size as people write it."""
+    found = re.fullmatch(r"\s*(\d+(\.\d+)?)\s*([kmgt]?b?)\s*", text, re.IGNORECASE)
+    if not found:
+        raise InputError(f"--max-size: {text!r} is no size; write it as 500MB or 2GB")
+    return int(float(found[1]) * 1000 ** " kmgt".index(found[3].lower().rstrip("b") or " "))
+
+
+@contextmanager
+def _told_of_the_store() -> Iterator[None]:
+    import sqlite3
+
+    try:
+        yield
+    except (OSError, sqlite3.Error) as e:
+        raise ZsclipError(f"embeddings: {e}; `zsclip cache clear` begins afresh") from e
 
 
 def _check_device(device: str) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
-from zsclip.cache import fingerprint, remember
+from zsclip.cache import remember
 from zsclip.errors import ModelError
 from zsclip.hub import short
 from zsclip.text import encode_tokens, first_output
@@ -51,13 +51,7 @@ class ClipModel:
     @property
     def text_recipe(self) -> str:
         """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
-        tokenizer = self.spec.tokenizer
-        return fingerprint(
-            "text-v1",
-            self.spec.recipe,
-            [tokenizer.name, tokenizer.context_length, tokenizer.mode, tokenizer.arguments, tokenizer.files_digest],
-            ["fp32", self.device.partition(":")[0]],
-        )
+        return self.spec.text_recipe(self.device)
 
     @property
     def embed_dim(self) -> int:

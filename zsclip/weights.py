@@ -12,13 +12,13 @@ import re
 import time
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from zsclip.cache import fingerprint, remember
-from zsclip.decode import Preprocess
+from zsclip.decode import RULES, Preprocess
 from zsclip.errors import ModelError
 from zsclip.hub import HubFiles, cached_file, fetch, find_file, short
 
@@ -108,6 +108,23 @@ class ModelSpec:
     def recipe(self) -> str:
         """Fingerprint of weights and architecture: what an embedding depends on besides its input."""
         return fingerprint("model-v1", self.digest, self.architecture)
+
+    def text_recipe(self, device: str) -> str:
+        """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
+        about = self.tokenizer
+        return fingerprint(
+            "text-v1",
+            self.recipe,
+            [about.name, about.context_length, about.mode, about.arguments, about.files_digest],
+            ["fp32", device.partition(":")[0]],
+        )
+
+    def image_recipe(self, device: str, precision: str, compiled: bool, fast_jpeg: bool) -> str:
+        """Fingerprint of all that a picture's embedding depends on besides the picture."""
+        kind = device.partition(":")[0]
+        return fingerprint(
+            "image-v1", RULES, self.recipe, asdict(self.preprocess), kind, precision, compiled, fast_jpeg
+        )
 
     @property
     def reads_any_script(self) -> bool:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from zsclip.batches import available_cpus, decode_batches
 from zsclip.classifier import build_classifier
 from zsclip.classify import classify
+from zsclip.embed import embed_batches
 from zsclip.images import find_images
 from zsclip.labels import Label
 from zsclip.model import ClipModel, load_model
@@ -58,7 +59,7 @@ def measured(
     classifier = build_classifier(labels, expand([Label(label) for label in labels], prompts), model)
     paths = iter([path for path, _ in truths])
     batches = decode_batches(paths, model.spec.preprocess, batch_size=64, threads=available_cpus())
-    rows = [row for rows in classify(batches, model, classifier, Rule(5)) for row in rows]
+    rows = [row for rows in classify(embed_batches(batches, model), classifier, Rule(5)) for row in rows]
     best = among_five = 0
     for row, (_, true) in zip(rows, truths, strict=True):
         assert isinstance(row, Prediction), row

@@ -1,0 +1,181 @@
+"""Pictures are encoded once: by what the model was asked, and by rows that equal those without a store."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ColourModel, preprocess_for
+from PIL import Image
+
+from zsclip import embed
+from zsclip.batches import decode_batches
+from zsclip.decode import Decoding
+from zsclip.embed import Embedded, embed_batches, embed_images, look_ahead
+from zsclip.results import Skipped
+from zsclip.store import EmbeddingStore
+
+
+class Encoder:
+    """Counts what it is asked to encode."""
+
+    embed_dim = 3
+    is_as_remembered = True
+
+    def __init__(self) -> None:
+        self.model = ColourModel()
+        self.asked = 0
+
+    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+        self.asked += len(pixels)
+        return self.model.encode_images(pixels).numpy()
+
+
+@contextmanager
+def opened(recipe: str = "r", max_pixels: int = 10**6) -> Iterator[EmbeddingStore]:
+    with closing(EmbeddingStore(recipe, "colours", 3, max_pixels=max_pixels)) as store:
+        yield store
+
+
+def run(
+    paths: list[Path], encoder: Encoder, store: EmbeddingStore | None, batch_size: int = 4, max_pixels: int = 10**6
+) -> list[tuple[str | Skipped, list[float] | None]]:
+    """Every row with its embedding."""
+    decoding = Decoding(max_pixels)
+    with look_ahead(map(str, paths), preprocess_for(8), decoding, store, batch_size=None, threads=2) as ahead:
+        batches: list[Embedded] = list(embed_images(ahead.batches(batch_size), encoder, store))  # type: ignore[arg-type]
+    assert all(len(batch.embeddings) == sum(isinstance(row, str) for row in batch.rows) for batch in batches)
+    rows = []
+    for batch in batches:
+        embeddings = iter(batch.embeddings.tolist())
+        rows += [(row, None if isinstance(row, Skipped) else next(embeddings)) for row in batch.rows]
+    return rows
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Eleven pictures, two of them bad."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(11):
+        Image.new("RGB", (9 + i, 12), (20 * i, 255 - 20 * i, 7)).save(folder / f"{i:02d}.png")
+    (folder / "03.png").write_bytes(b"no picture")
+    (folder / "10.png").write_bytes(b"")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def no_grain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system whose clock tells every write."""
+    monkeypatch.setattr(embed, "GRAIN_NS", -(10**12))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
+def test_rows_are_the_same_with_and_without_a_store(pictures: list[Path], batch_size: int, no_grain: None) -> None:
+    expected = run(pictures, Encoder(), None, batch_size)
+    plain = embed_batches(
+        decode_batches(map(str, pictures), preprocess_for(8), batch_size=4, threads=2),
+        ColourModel(),  # type: ignore[arg-type]
+    )
+    assert [row for batch in plain for row in batch.rows] == [row for row, _ in expected]
+    with opened() as store:
+        first, second = Encoder(), Encoder()
+        assert run(pictures, first, store, batch_size) == expected
+        assert run(pictures, second, store, batch_size) == expected
+
+    assert (first.asked, second.asked) == (9, 0)
+    assert (store.kept, store.read) == (9, 9)
+
+
+def test_known_and_new_pictures_keep_their_places(pictures: list[Path], no_grain: None) -> None:
+    expected = run(pictures, Encoder(), None)
+    with opened() as store:
+        run(pictures[1::2], Encoder(), store)
+        encoder = Encoder()
+        assert run(pictures, encoder, store) == expected
+    assert encoder.asked == 5
+
+
+def test_a_moved_or_copied_picture_is_not_encoded_again(pictures: list[Path], no_grain: None) -> None:
+    with opened() as store:
+        expected = run(pictures[:1], Encoder(), store)
+        moved = pictures[0].rename(pictures[0].with_name("moved.png"))
+        copy = Path(shutil.copy(moved, moved.with_name("copy.png")))
+        encoder = Encoder()
+        rows = run([moved, copy], encoder, store)
+        assert [embedding for _, embedding in rows] == [expected[0][1]] * 2
+        assert encoder.asked == 0
+        moved.unlink()
+        moved.mkdir()  # would not be found by reading
+        assert set(store.find([str(moved), str(copy)])) == {str(copy)}
+
+
+def test_a_changed_picture_is_encoded_again(pictures: list[Path], no_grain: None) -> None:
+    with opened() as store:
+        run(pictures, Encoder(), store)
+        shutil.copy(pictures[1], pictures[0])
+        Image.new("RGB", (7, 7), "red").save(pictures[2])
+        encoder = Encoder()
+        rows = run(pictures, encoder, store)
+
+    assert rows[0][1] == rows[1][1]  # known by its content
+    assert encoder.asked == 1
+    assert np.argmax(rows[2][1]) == 0
+
+
+def test_what_was_written_a_moment_ago_is_read_again(pictures: list[Path]) -> None:
+    """It might be written once more within the same tick of the file system's clock."""
+    with opened() as store:
+        run(pictures[:1], Encoder(), store)
+        assert store.find([str(pictures[0])]) == {}
+        status = pictures[0].stat()
+        size = status.st_size
+        Image.new("RGB", (9, 12), (0, 255, 9)).save(pictures[0])
+        assert pictures[0].stat().st_size == size
+        encoder = Encoder()
+        run(pictures[:1], encoder, store)
+        assert encoder.asked == 1
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_recognised(
+    pictures: list[Path], no_grain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content_of = embed.content_of
+
+    def slow(data: bytes) -> bytes:
+        os.utime(pictures[0])
+        return content_of(data)
+
+    monkeypatch.setattr(embed, "content_of", slow)
+    with opened() as store:
+        run(pictures[:1], Encoder(), store)
+        assert store.find([str(pictures[0])]) == {}
+
+
+def test_a_large_file_is_encoded_but_not_kept(
+    pictures: list[Path], no_grain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "MOST_BYTES", 10)
+    with opened() as store:
+        assert run(pictures, Encoder(), store) == run(pictures, Encoder(), None)
+        assert store.kept == 0
+
+
+def test_a_lower_limit_of_pixels_refuses_what_is_known(pictures: list[Path], no_grain: None) -> None:
+    with opened() as store:
+        run(pictures[:3], Encoder(), store)
+    with opened(max_pixels=9 * 12) as store:
+        rows = run(pictures[:3], Encoder(), store, max_pixels=9 * 12)
+
+    assert [getattr(row, "error", None) for row, _ in rows] == [None, "too-large", "too-large"]
+
+
+def test_a_model_that_is_not_what_was_remembered_keeps_nothing(pictures: list[Path], no_grain: None) -> None:
+    with opened() as store:
+        encoder = Encoder()
+        encoder.is_as_remembered = False
+        run(pictures, encoder, store)
+        assert store.find(list(map(str, pictures))) == {}

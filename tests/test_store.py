@@ -1,0 +1,287 @@
+"""The store by itself: what it gives is what was kept, and whatever happens to its file costs time only."""
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zsclip import store as store_module
+from zsclip.cache import cache_dir
+from zsclip.store import (
+    FILE_NAME,
+    EmbeddingStore,
+    Look,
+    Sight,
+    clear,
+    collect,
+    content_of,
+    counts,
+    size_on_disk,
+    verify,
+)
+
+D = 512
+
+
+def opened(recipe: str = "r", max_pixels: int = 100, max_bytes: int = 10**9) -> EmbeddingStore:
+    return EmbeddingStore(recipe, "tiny", D, max_pixels=max_pixels, max_bytes=max_bytes)
+
+
+def vector(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=D).astype(np.float32)
+
+
+def sight(path: Path, data: bytes) -> Sight:
+    path.write_bytes(data)
+    return Sight(str(path), content_of(data), Look.of(os.stat(path)))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> list[Sight]:
+    """Three pictures, a, b and c, that are in the store; b has the content of a."""
+    sights = [sight(tmp_path / name, data) for name, data in (("a", b"one"), ("b", b"one"), ("c", b"two"))]
+    with closing(opened()) as store:
+        store.keep([(sights[0], vector(0)), (sights[2], vector(2))])
+        found = store.find_content(sights[1])
+        assert found is not None
+        store.keep([], [found])
+    return sights
+
+
+def test_what_is_found_has_the_bits_of_what_was_kept(kept: list[Sight]) -> None:
+    with closing(opened()) as store:
+        found = store.find([each.path for each in kept])
+
+    assert set(found) == {each.path for each in kept}
+    for each, seed in zip(kept, (0, 0, 2), strict=True):
+        assert np.array_equal(found[each.path].embedding, vector(seed))
+        assert found[each.path].embedding.dtype == np.float32
+
+
+def test_a_relative_path_is_the_same_file(kept: list[Sight], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(kept[0].path).parent)
+
+    with closing(opened()) as store:
+        assert set(store.find(["a", "./c", "b/../a"])) == {"a", "./c"}  # b is no folder
+
+
+def rewrite(path: Path) -> None:
+    path.write_bytes(b"ONE")  # as long as before
+
+
+def touch(path: Path) -> None:
+    os.utime(path, ns=(0, 0))
+
+
+def touch_back(path: Path) -> None:
+    status = path.stat()
+    path.write_bytes(b"ONE")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # ctime still tells
+
+
+def replace(path: Path) -> None:
+    status = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(b"ONE")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.replace(other, path)
+
+
+@pytest.mark.parametrize("change", [rewrite, touch, touch_back, replace, Path.unlink])
+def test_a_changed_file_is_not_recognised(change: Callable[[Path], None], kept: list[Sight]) -> None:
+    change(Path(kept[0].path))
+
+    with closing(opened()) as store:
+        assert set(store.find([each.path for each in kept])) == {kept[1].path, kept[2].path}
+
+
+def test_an_unknown_look_is_known_by_its_content_only(tmp_path: Path) -> None:
+    young = Sight(str(tmp_path / "a"), content_of(b"x"), None)
+    (tmp_path / "a").write_bytes(b"x")
+    with closing(opened()) as store:
+        store.keep([(young, vector(1))])
+        assert store.find([young.path]) == {}
+        found = store.find_content(young)
+        assert found is not None
+        assert np.array_equal(found.embedding, vector(1))
+
+
+def test_another_recipe_knows_nothing_of_it(kept: list[Sight]) -> None:
+    with closing(opened("other")) as store:
+        assert store.find([kept[0].path]) == {}
+        assert store.find_content(kept[0]) is None
+        store.keep([(kept[0], vector(5))])
+        assert np.array_equal(store.find([kept[0].path])[kept[0].path].embedding, vector(5))
+    with closing(opened()) as store:
+        assert np.array_equal(store.find([kept[0].path])[kept[0].path].embedding, vector(0))
+
+
+def test_a_lower_limit_of_pixels_is_heeded(kept: list[Sight]) -> None:
+    with closing(opened(max_pixels=99)) as store:
+        assert store.find([kept[0].path]) == {}
+        assert store.find_content(kept[0]) is None
+        store.keep([(kept[0], vector(0))])
+    for limit in (99, 100, 101):
+        with closing(opened(max_pixels=limit)) as store:
+            assert len(store.find([kept[0].path])) == 1
+
+
+def test_many_paths_are_asked_for_at_once(tmp_path: Path) -> None:
+    sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(1203)]
+    with closing(opened()) as store:
+        store.keep([(each, vector(i)) for i, each in enumerate(sights)])
+        found = store.find([each.path for each in sights])
+
+    assert all(np.array_equal(found[each.path].embedding, vector(i)) for i, each in enumerate(sights))
+    assert counts() == {"tiny": 1203}
+
+
+def test_threads_look_up_while_one_keeps(tmp_path: Path) -> None:
+    sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(200)]
+    seen: list[int] = []
+    with closing(opened()) as store:
+
+        def look() -> None:
+            while len(found := store.find([each.path for each in sights])) < 200:
+                assert all(np.array_equal(found[each.path].embedding, vector(0)) for each in sights[: len(found)])
+            seen.append(len(found))
+
+        threads = [threading.Thread(target=look) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for each in sights:
+            store.keep([(each, vector(0))])
+        for thread in threads:
+            thread.join(60)
+
+    assert seen == [200] * 3
+
+
+def test_two_processes_may_keep_at_once(tmp_path: Path) -> None:
+    with closing(opened()) as one, closing(opened()) as other:
+        for i in range(50):
+            (one if i % 2 else other).keep([(sight(tmp_path / str(i), b"%d" % i), vector(i))])
+        assert len(one.find([str(tmp_path / str(i)) for i in range(50)])) == 50
+
+
+def damage_everything(path: Path) -> None:
+    path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+
+
+def overwrite_with_text(path: Path) -> None:
+    path.write_text("this is not a database, " * 1000)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def make_foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE models (something TEXT)")
+
+
+@pytest.mark.parametrize("damage", [damage_everything, overwrite_with_text, cut, make_foreign, Path.unlink])
+def test_a_damaged_store_begins_afresh(damage: Callable[[Path], None], kept: list[Sight]) -> None:
+    damage(cache_dir() / FILE_NAME)
+
+    with closing(opened()) as store:
+        for each in store.find([each.path for each in kept]).values():
+            assert any(np.array_equal(each.embedding, vector(seed)) for seed in (0, 2))
+        store.keep([(kept[0], vector(0))])  # may still be lost
+    with closing(opened()) as store:
+        store.keep([(kept[0], vector(0))])
+        assert np.array_equal(store.find([kept[0].path])[kept[0].path].embedding, vector(0))
+
+
+def test_a_flipped_bit_is_no_answer_and_verify_finds_it(kept: list[Sight]) -> None:
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
+        (value,) = connection.execute("SELECT vector FROM embeddings ORDER BY id").fetchone()
+        connection.execute(
+            "UPDATE embeddings SET vector = ? WHERE vector = ?", (bytes([value[0] ^ 1]) + value[1:], value)
+        )
+
+    with closing(opened()) as store:
+        assert set(store.find([each.path for each in kept])) == {kept[2].path}
+    assert verify() == (2, 1)
+    assert verify() == (1, 0)
+
+
+def test_a_store_that_cannot_be_written_is_read(kept: list[Sight], monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only() -> sqlite3.Connection:
+        connection = sqlite3.connect(f"file:{cache_dir() / FILE_NAME}?mode=ro", uri=True)
+        connection.execute("PRAGMA query_only = 1")
+        return connection
+
+    monkeypatch.setattr(store_module, "_open_for_writing", read_only)  # root may write whatever the mode says
+    with closing(opened()) as store:
+        assert len(store.find([each.path for each in kept])) == 3
+        store.keep([(Sight("x", content_of(b"x"), None), vector(9))])
+        assert store.kept == 0
+        assert len(store.find([each.path for each in kept])) == 3
+
+
+def test_where_no_file_can_be_made_nothing_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("ZSCLIP_CACHE_DIR", str(tmp_path / "file" / "cache"))
+
+    with closing(opened()) as store:
+        store.keep([(Sight("x", content_of(b"x"), None), vector(9))])
+        assert (store.find(["x"]), store.kept) == ({}, 0)
+    assert (counts(), size_on_disk(), clear()) == ({}, 0, 0)
+
+
+def test_a_store_locked_by_another_is_passed_over(kept: list[Sight], monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        store_module.sqlite3, "connect", lambda *arguments, **options: connect(*arguments, **options | {"timeout": 0.1})
+    )
+    with closing(connect(cache_dir() / FILE_NAME)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with closing(opened()) as store:
+            store.keep([(Sight("x", content_of(b"x"), None), vector(9))])
+            assert len(store.find([each.path for each in kept])) == 3  # readers do not wait for a writer
+            assert store.kept == 0
+    with closing(opened()) as store:
+        assert len(store.find([each.path for each in kept])) == 3
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(600)]
+    monkeypatch.setattr(store_module.time, "time", lambda: 86400.0)
+    with closing(opened()) as store:
+        store.keep([(each, vector(0)) for each in sights[:500]])
+    monkeypatch.setattr(store_module.time, "time", lambda: 2 * 86400.0)
+    with closing(opened()) as store:
+        store.keep([], store.find([each.path for each in sights[:100]]).values())
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection:
+        pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    largest = pages * size
+    with closing(opened(max_bytes=largest)) as store:
+        store.keep([(each, vector(0)) for each in sights[500:]])
+        found = store.find([each.path for each in sights])
+
+    assert {each.path for each in sights[:100] + sights[500:]} <= set(found)
+    assert len(found) < 600
+    assert collect(largest // 2) > 0
+    assert size_on_disk() <= largest // 2
+    with closing(opened()) as store:
+        assert 0 < len(store.find([each.path for each in sights])) < len(found)
+    collect(0)
+    assert counts() == {}
+
+
+def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
+    with closing(opened()) as store:
+        assert [each.id for each in store.find([each.path for each in kept]).values()] == [None] * 3
+
+
+def test_the_folder_is_the_users_alone(kept: list[Sight]) -> None:
+    assert stat.S_IMODE((cache_dir() / FILE_NAME).stat().st_mode) == 0o600

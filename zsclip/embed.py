@@ -1,0 +1,134 @@
+"""Paths -> embeddings, asking the store first: only what it does not know is decoded, and only that is encoded."""
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsclip.batches import Ahead, Batch
+from zsclip.decode import Decoding, Preprocess, check_file, decode_image, set_up_pillow, skipped, to_pixels, upright
+from zsclip.encoder import Encoder
+from zsclip.results import Skipped
+from zsclip.score import Matrix
+from zsclip.store import GRAIN_NS, EmbeddingStore, Look, Sight, Stored, content_of
+
+if TYPE_CHECKING:
+    from zsclip.model import ClipModel
+
+MOST_BYTES = 256_000_000  # a larger file is not held in memory, so not known by its content: it is encoded every time
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """A picture to be encoded.
+
+    pixels: (3, H, W) uint8. sight: the content they are of; None where that is not to be kept.
+    """
+
+    pixels: NDArray[np.uint8]
+    sight: Sight | None
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Consecutive paths of a run, encoded.
+
+    rows: in input order; a path, whose embedding is the next row, or why there is none.
+    embeddings: (B, D) float32, rows of length 1, B being the number of rows that are paths.
+    """
+
+    rows: tuple[str | Skipped, ...]
+    embeddings: Matrix
+
+
+Outcome = Pixels | Stored | Skipped
+
+
+def look_ahead(
+    paths: Iterable[str],
+    preprocess: Preprocess,
+    decoding: Decoding,
+    store: EmbeddingStore | None,
+    *,
+    batch_size: int | None,
+    threads: int,
+) -> Ahead[Outcome]:
+    """Begin to read and decode the pictures that the store does not know; see `Ahead`."""
+    set_up_pillow(decoding.max_pixels)
+    if store is not None:
+        work = _finder(preprocess, decoding, store)
+        return Ahead(paths, work, find=store.find, batch_size=batch_size, threads=threads)
+
+    def decode(path: str) -> Outcome:
+        outcome = decode_image(path, preprocess, decoding)
+        return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
+
+    return Ahead(paths, decode, batch_size=batch_size, threads=threads)
+
+
+def embed_images(
+    batches: Iterable[list[tuple[str, Outcome]]], encoder: Encoder, store: EmbeddingStore | None
+) -> Iterator[Embedded]:
+    """Encode what is not known, keep it, and yield every batch whole, in input order."""
+    for batch in batches:
+        fresh = [outcome for _, outcome in batch if isinstance(outcome, Pixels)]
+        encoded = encoder.encode_images(np.stack([each.pixels for each in fresh])) if fresh else None  # (F, D)
+        if store is not None and (encoded is None or encoder.is_as_remembered):
+            stored = [outcome for _, outcome in batch if isinstance(outcome, Stored)]
+            kept = [] if encoded is None else zip(fresh, encoded, strict=True)
+            store.keep([(each.sight, row) for each, row in kept if each.sight is not None], stored)
+        yield Embedded(
+            tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in batch),
+            _in_order(batch, iter(() if encoded is None else encoded), encoder.embed_dim),
+        )
+
+
+def embed_batches(batches: Iterable[Batch], model: "ClipModel") -> Iterator[Embedded]:
+    """Encode batches that are decoded, without any store."""
+    for batch in batches:
+        fresh = model.encode_images(batch.pixels).cpu().numpy() if len(batch.pixels) else np.empty((0, 1), np.float32)
+        yield Embedded(batch.rows, fresh)
+
+
+def _in_order(batch: list[tuple[str, Outcome]], encoded: Iterator[Matrix], embed_dim: int) -> Matrix:
+    rows = [
+        outcome.embedding if isinstance(outcome, Stored) else next(encoded)
+        for _, outcome in batch
+        if not isinstance(outcome, Skipped)
+    ]
+    return np.stack(rows) if rows else np.empty((0, embed_dim), np.float32)
+
+
+def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -> Callable[[str], Outcome]:
+    def find_or_decode(path: str) -> Outcome:
+        try:
+            check_file(path)
+            with open(path, "rb") as file:
+                before = os.fstat(file.fileno())
+                seen = time.time_ns()
+                if before.st_size > MOST_BYTES:
+                    with upright(file, decoding, preprocess) as image:
+                        return Pixels(to_pixels(image, preprocess), None)
+                data = file.read(MOST_BYTES + 1)
+                after = os.fstat(file.fileno())
+            sight = Sight(path, content_of(data), _trusted_look(before, after, seen))
+            stored = store.find_content(sight)
+            if stored is not None:
+                return stored
+            with upright(io.BytesIO(data), decoding, preprocess) as image:
+                return Pixels(to_pixels(image, preprocess), sight)
+        except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
+            return skipped(e, path, decoding)
+
+    return find_or_decode
+
+
+def _trusted_look(before: os.stat_result, after: os.stat_result, seen: int) -> Look | None:
+    """Give how a file looked, unless it changed while it was read, or might yet within one tick of its clock."""
+    look = Look.of(before)
+    return look if look == Look.of(after) and max(look.mtime, look.ctime) + GRAIN_NS < seen else None

@@ -1,0 +1,129 @@
+"""A found model that is loaded when something has to be encoded: what was computed before needs no torch."""
+
+import glob
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsclip.cache import remember
+from zsclip.score import Matrix
+from zsclip.weights import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from zsclip.model import ClipModel
+
+
+class Encoder:
+    """Pixels and prompts in, embeddings out, by a model that is loaded at the first of them.
+
+    Args:
+        spec: what was found.
+        device, precision, compiled: as `load_model` takes them; what "auto" means here is remembered.
+
+    Raises:
+        ModelError: when the model is loaded; see `load_model`.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, device: str = "auto", precision: str = "auto", *, compiled: bool = False
+    ) -> None:
+        self.spec = spec
+        self._wanted = (device, precision, compiled)
+
+    @cached_property
+    def model(self) -> "ClipModel":
+        """The model itself; importing torch and open_clip takes seconds."""
+        from zsclip.model import load_model
+
+        device, precision, compiled = self._wanted
+        return load_model(self.spec, device, precision, compiled=compiled)
+
+    def load(self) -> None:
+        """Load the model, where that is better done now than at the first batch."""
+        _ = self.model
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """What can be known without loading, once the model was loaded on this machine."""
+
+        def look() -> dict[str, Any]:
+            model = self.model
+            return {
+                "device": model.device,
+                "precision": model.precision,
+                "batch_size": model.batch_size,
+                "logit_scale": model.logit_scale,
+                "logit_bias": model.logit_bias,
+            }
+
+        parts = [self.spec.recipe, asdict(self.spec.preprocess), self._wanted, version("torch"), _machine()]
+        settings: dict[str, Any] = remember("settings", ["settings-v1", *parts], look)
+        return settings
+
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of the cosines."""
+        return float(self._settings["logit_scale"])
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Added before the sigmoid; None for a model that was trained with a softmax."""
+        bias: float | None = self._settings["logit_bias"]
+        return bias
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are encoded at once where nobody says otherwise."""
+        return int(self._settings["batch_size"])
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the embedding space."""
+        return int(self.spec.architecture["embed_dim"])
+
+    @property
+    def text_recipe(self) -> str:
+        """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
+        return self.spec.text_recipe(self._settings["device"])
+
+    def image_recipe(self, fast_jpeg: bool) -> str:
+        """Fingerprint of all that a picture's embedding depends on besides the picture."""
+        return self.spec.image_recipe(self._settings["device"], self._settings["precision"], self._wanted[2], fast_jpeg)
+
+    @property
+    def is_as_remembered(self) -> bool:
+        """Tell whether the model that was loaded computes as was remembered; a device may have come or gone."""
+        known = self._settings
+        return (self.model.device, self.model.precision) == (known["device"], known["precision"])
+
+    def encode_images(self, pixels: "np.ndarray") -> Matrix:
+        """Encode (B, 3, H, W) uint8 pixels into (B, D) float32, rows of length 1."""
+        embeddings: Matrix = self.model.encode_images(pixels).cpu().numpy()
+        return embeddings
+
+    def encode_text(self, prompts: Sequence[str]) -> "Tensor":
+        """Encode N prompts into (N, D) float32, rows of length 1, on the CPU."""
+        return self.model.encode_text(prompts)
+
+    def token_counts(self, prompts: Sequence[str]) -> list[int]:
+        """Count each prompt's tokens, start and end marks included."""
+        return self.model.token_counts(prompts)
+
+
+def _machine() -> list[Any]:
+    """What "auto" depends on: processor and devices, as far as can be seen without torch."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    devices = sorted(glob.glob("/dev/nvidia[0-9]*"))
+    return [platform.system(), platform.machine(), flags, devices, os.environ.get("CUDA_VISIBLE_DEVICES")]
