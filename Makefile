@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt check bench train-tiny accuracy
+.PHONY: help install demo test test-slow lint fmt check bench train-tiny accuracy
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,10 @@ demo: install  ## Classify photographs with the model in the box, as table and a
 	$(BIN)/python tests/demo.py
 
 test: install  ## Run the tests.
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+test-slow: install  ## Run the tests that take minutes: kills at random moments, 20,000 damaged pictures.
+	$(BIN)/python -m pytest -m slow
 
 lint: install  ## Check style and types.
 	$(BIN)/ruff check .

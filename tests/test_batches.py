@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from PIL import Image
 from test_decode import SIMPLE
 
+from zsclip import batches as batches_module
 from zsclip.batches import Ahead, Batch, _cgroup_cpus, available_cpus, decode_batches
 from zsclip.decode import decode_image
+from zsclip.errors import InputError
 from zsclip.results import Skipped
 
 
@@ -303,6 +306,63 @@ def test_a_look_up_that_fails_is_told_and_not_waited_for():
         assert ahead.begins_with_work()
         with pytest.raises(ZeroDivisionError):
             list(ahead.batches(4))
+
+
+def spin(path: str) -> str:
+    """Hang in what a thread cannot be taken out of, if the path says so."""
+    end = time.monotonic() + (3 if path == "hangs" else 0)
+    while time.monotonic() < end:
+        pass
+    return path
+
+
+def test_what_hangs_is_given_up_and_takes_nothing_else_along(monkeypatch):
+    monkeypatch.setattr(batches_module, "CPU_SECONDS", 0.2)
+    given_up = []
+
+    def give_up(path: str, thread: int) -> str:
+        given_up.append(thread)
+        return "late"
+
+    paths = ["a", "hangs", "b", "hangs", "hangs", *"cdefgh"]
+    before = set(threading.enumerate())
+    with Ahead(paths, spin, give_up=give_up, batch_size=4, threads=1) as ahead:
+        rows = [row for rows in ahead.batches(4) for row in rows]
+        ours = set(threading.enumerate()) - before
+
+    assert rows == [(path, "late" if path == "hangs" else path) for path in paths]
+    assert len(set(given_up)) == 3
+    for thread in ours:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in ours)
+
+
+def test_what_waits_is_not_taken_for_hanging(monkeypatch):
+    monkeypatch.setattr(batches_module, "CPU_SECONDS", 0.2)
+
+    def wait(path: str) -> str:
+        time.sleep(1)
+        return path
+
+    def give_up(path: str, thread: int) -> str:
+        return "late"
+
+    with Ahead("ab", wait, give_up=give_up, batch_size=4, threads=2) as ahead:
+        assert [row for rows in ahead.batches(4) for row in rows] == [("a", "a"), ("b", "b")]
+    monkeypatch.setattr(batches_module, "WALL_SECONDS", 0.2)
+    with Ahead("ab", wait, give_up=give_up, batch_size=4, threads=2) as ahead:
+        assert [row for rows in ahead.batches(4) for row in rows] == [("a", "late"), ("b", "late")]
+
+
+def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch):
+    monkeypatch.setattr(batches_module, "CPU_SECONDS", 0.05)
+    monkeypatch.setattr(batches_module, "MOST_GIVEN_UP", 2)
+
+    with (
+        Ahead(["hangs"] * 9, spin, give_up=lambda path, thread: path, batch_size=2, threads=1) as ahead,
+        pytest.raises(InputError, match="2 pictures were given up"),
+    ):
+        list(ahead.batches(2))
 
 
 def test_at_least_one_cpu_and_no_more_than_the_machine_has():

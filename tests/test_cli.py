@@ -7,9 +7,11 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from PIL import Image
 
 from zsclip.cache import FILE_NAME, cache_dir
 from zsclip.cli import app, main
+from zsclip.store import FILE_NAME as STORE_NAME
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 COLOURS = ("--labels", "red,green,blue")
@@ -182,6 +185,72 @@ def test_formats_agree(run: Run, photos: Path, model: str) -> None:
     assert [(row["file_name"], row["label"]) for row in table] == [(row["file_name"], row["label"]) for row in rows]
     assert [float(row["score"]) for row in table] == [row["score"] for row in rows]
     assert paths.decode().split("\0")[:-1] == [row["file_name"] for row in rows if row["label"] == only]
+
+
+def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp_path: Path) -> None:
+    """And with the numbers that were computed; a label that is not known takes the model again."""
+    for i in range(40):
+        os.link(photos / "red.png", photos / f"{i}.png")
+    (photos / "bad.png").write_bytes(b"no picture")
+    script = (
+        "import sys\n"
+        "from zsclip.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'open_clip', 'torchvision', 'transformers', 'timm'} & set(sys.modules)\n"
+        "print(code, sorted(heavy), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", script, "classify", "photos", "--model", model, "--top-k", "3", "--threads", "2"]
+
+    def rows(*arguments: str) -> tuple[bytes, str]:
+        done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=False)
+        return done.stdout, done.stderr.decode().splitlines()[-1]
+
+    first, of_first = rows(*COLOURS)
+    again, of_again = rows(*COLOURS)
+    without, of_without = rows(*COLOURS, "--no-store")
+    shorter, of_shorter = rows("--labels", "red,blue")
+    other, of_other = rows("--labels", "red,blue,yellow")
+
+    assert first.count(b"\n") == 44
+    assert again == first
+    assert [json.loads(a)["label"] for a in without.splitlines()] == [
+        json.loads(b)["label"] for b in first.splitlines()
+    ]
+    assert of_again == of_shorter == "1 []"
+    assert all("torch" in told for told in (of_first, of_without, of_other))
+    assert (shorter.count(b"\n"), other.count(b"\n")) == (44, 44)
+
+
+def test_the_store_is_told_of_verified_and_emptied(run: Run, photos: Path, model: str) -> None:
+    arguments = ("classify", "photos", *COLOURS, "--model", model)
+
+    assert b"embeddings: 0 read, 3 kept; " in run(*arguments).stderr
+    assert b"embeddings: 3 read, 0 kept; " in run(*arguments).stderr
+    assert b"embeddings" not in run(*arguments, "--no-store").stderr
+    assert run("cache", "info").stdout.decode().splitlines()[-1] == f"  3 pictures by {model}"
+    assert run("cache", "verify").stdout == b"3 embeddings, 0 damaged\n"
+    path = cache_dir() / STORE_NAME
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE embeddings SET vector = zeroblob(128) WHERE id = 1")
+    damaged = run("cache", "verify")
+    assert (damaged.returncode, damaged.stdout) == (1, b"3 embeddings, 1 damaged and forgotten\n")
+    assert b"embeddings: 2 read, 1 kept; " in run(*arguments).stderr
+    assert b"freed" in run("cache", "gc", "--max-size", "0").stdout
+    assert run("cache", "verify").stdout == b"0 embeddings, 0 damaged\n"
+    assert run("cache", "gc", "--max-size", "much").returncode == 2
+    path.write_bytes(b"no database" * 1000)
+    broken = run("cache", "verify")
+    assert (broken.returncode, broken.stderr.count(b"\n")) == (1, 1)
+    assert b"`zsclip cache clear` begins afresh" in broken.stderr
+    assert run("cache", "clear").returncode == 0
+    assert not path.exists()
+
+
+def test_resume_needs_a_file(run: Run, photos: Path, model: str) -> None:
+    for flags in (["--resume"], ["--retry-errors", "-o", "/dev/null"], ["--resume", "--overwrite", "-o", "x.csv"]):
+        result = run("classify", "photos", *COLOURS, "--model", model, *flags)
+        assert (result.returncode, result.stdout) == (2, b"")
+        assert b"--resume: " in result.stderr
 
 
 def test_a_second_model_answers_label_by_label(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:

@@ -89,7 +89,10 @@ def test_a_part_file_of_an_earlier_run_is_kept_unless_overwritten(
     Path("rows.jsonl.part").write_text("half a night's work, much longer than the new rows" * 10)
 
     with (
-        pytest.raises(InputError, match=r"^rows.jsonl.part: left by an earlier run; add --overwrite to start again$"),
+        pytest.raises(
+            InputError,
+            match=r"^rows.jsonl.part: left by an earlier run; add --resume to go on, --overwrite to start again$",
+        ),
         open_output("rows.jsonl"),
     ):
         pass

@@ -47,12 +47,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # out
     "output": set(),
+    "journal": {"output", "results"},
     "sinks": {"results"},
     "terminal": {"checkpoint", "results", "train"},  # of training only the types
     "cli": {
         "batches", "bench", "cache", "catalogue", "classifier", "classify", "decode", "embed", "encoder", "hub",
-        "images", "labels", "model", "output", "prompts", "results", "score", "sinks", "store", "terminal", "train",
-        "weights",
+        "images", "journal", "labels", "model", "output", "prompts", "results", "score", "sinks", "store", "terminal",
+        "train", "weights",
     },
 }  # fmt: skip
 
@@ -63,6 +64,7 @@ LIGHT = (
     "decode",
     "batches",
     "output",
+    "journal",
     "sinks",
     "terminal",
     "weights",

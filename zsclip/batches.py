@@ -4,9 +4,10 @@ import contextlib
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -14,7 +15,17 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.decode import DEFAULT_DECODING, Decoding, Preprocess, decode_image, set_up_pillow
+from zsclip.decode import (
+    CPU_SECONDS,
+    DEFAULT_DECODING,
+    WALL_SECONDS,
+    Decoding,
+    Preprocess,
+    decode_image,
+    given_up,
+    set_up_pillow,
+)
+from zsclip.errors import InputError
 from zsclip.results import Skipped
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
@@ -22,6 +33,10 @@ FIRST_BATCH = 32  # so many, and LOOKAHEAD times more, while nobody has said how
 IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
 WAKE_SECONDS = 0.5  # a signal that comes just before the main thread begins to wait is seen when it wakes
 
+WATCH_SECONDS = 0.5  # how often what takes too long is looked for
+MOST_GIVEN_UP = 100  # threads that hang, each with a picture in memory
+
+_HAS_CPU_CLOCKS = hasattr(time, "pthread_getcpuclockid")  # not on macOS
 _END, _IDLE = object(), object()
 _NONE: dict[str, Any] = {}
 
@@ -41,6 +56,30 @@ class Batch:
     pixels: NDArray[np.uint8]
 
 
+class _Job(Generic[T]):
+    """A path to be worked on, and where what was made of it is put: by the thread that works, or by who gives it up."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.answer: SimpleQueue[tuple[str, T] | BaseException] = SimpleQueue()
+        self.given_up = False
+
+    def begin(self) -> None:
+        """Start the clocks, on the thread that works."""
+        self._begun = time.monotonic()
+        self._clock = time.pthread_getcpuclockid(threading.get_ident()) if _HAS_CPU_CLOCKS else None
+        self._cpu_begun = time.clock_gettime(self._clock) if self._clock is not None else 0.0
+
+    def takes_too_long(self) -> bool:
+        """Tell whether it was computed, or waited, for too long. Seen by computing, a busy machine makes none late."""
+        if time.monotonic() - self._begun > WALL_SECONDS:
+            return True
+        try:
+            return self._clock is not None and time.clock_gettime(self._clock) - self._cpu_begun > CPU_SECONDS
+        except OSError:  # the thread has just ended
+            return False
+
+
 class Ahead(Generic[T]):
     """Does something with every path on threads, from the moment it is made, while others still import torch.
 
@@ -52,6 +91,7 @@ class Ahead(Generic[T]):
         paths: iterated on a thread of its own, which may wait for as long as it likes.
         work: what is to be done with a path.
         find: gives for some of these paths what the work would give; asked for as many as are there, before the work.
+        give_up: gives for a path and the thread that works on it what stands for it when that takes too long.
         batch_size: how far to look ahead from the start; None where it depends on a model that is not loaded yet.
     """
 
@@ -61,62 +101,29 @@ class Ahead(Generic[T]):
         work: Callable[[str], T],
         *,
         find: Callable[[list[str]], Mapping[str, T]] = lambda paths: _NONE,
+        give_up: Callable[[str, int], T] | None = None,
         batch_size: int | None,
         threads: int,
     ) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-decode")
+        self._work = work
+        self._give_up = give_up
+        self._jobs: SimpleQueue[_Job[T] | None] = SimpleQueue()  # None: no more
+        self._busy: dict[int, _Job[T]] = {}  # by thread
+        self._threads = 0
         self._slots: SimpleQueue[None] = SimpleQueue()  # one for each path that may be asked for
         self._paths: SimpleQueue[object] = SimpleQueue()  # those not looked up yet, then _END or what went wrong
-        self._ahead: SimpleQueue[object] = SimpleQueue()  # rows or answers to come, in order, then _END or what ...
+        self._ahead: SimpleQueue[object] = SimpleQueue()  # rows or answers to come, in order, then _END or ...
         self._works: SimpleQueue[bool] = SimpleQueue()  # one: whether there is work for the first path
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
         self._allow(self._allowed)
         self._closed = False
 
-        def do(path: str, answer: "SimpleQueue[tuple[str, T] | BaseException]") -> None:
-            try:
-                answer.put((path, work(path)))
-            except BaseException as e:  # raised again by the consumer, who waits for an answer
-                answer.put(e)
-
-        def ask() -> None:
-            try:
-                iterator = iter(paths)
-                while True:
-                    self._slots.get()
-                    path = None if self._closed else next(iterator, None)
-                    if path is None:
-                        break
-                    self._paths.put(path)
-                self._paths.put(_END)
-            except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
-                self._paths.put(e)
-
-        def look_up() -> None:
-            first = True
-            end = None
-            try:
-                while end is None:
-                    some, end = _waiting(self._paths)
-                    found = find(some) if some else _NONE
-                    if first:
-                        self._works.put(bool(some) and some[0] not in found)
-                        first = False
-                    for path in some:
-                        if path in found:
-                            self._ahead.put((path, found[path]))
-                        else:
-                            answer: SimpleQueue[tuple[str, T] | BaseException] = SimpleQueue()
-                            self._pool.submit(do, path, answer)
-                            self._ahead.put(answer)
-                self._ahead.put(end)
-            except BaseException as e:
-                self._works.put(True)
-                self._ahead.put(e)
-
-        # Daemons, as one may be waiting in a read of stdin when the run ends.
-        threading.Thread(target=ask, name="zsclip-paths", daemon=True).start()
-        threading.Thread(target=look_up, name="zsclip-look-up", daemon=True).start()
+        _start(partial(self._ask, paths), "zsclip-paths")
+        _start(partial(self._look_up, find), "zsclip-look-up")
+        for _ in range(threads):
+            self._start_working()
+        if give_up is not None:
+            _start(self._watch, "zsclip-watch")
 
     def begins_with_work(self) -> bool:
         """Tell whether something has to be done for the first path; as far as can be told of a source that is slow."""
@@ -163,7 +170,76 @@ class Ahead(Generic[T]):
     def __exit__(self, *exception: object) -> None:
         self._closed = True
         self._allow(1)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    def _ask(self, paths: Iterable[str]) -> None:
+        try:
+            iterator = iter(paths)
+            while True:
+                self._slots.get()
+                path = None if self._closed else next(iterator, None)
+                if path is None:
+                    break
+                self._paths.put(path)
+            self._paths.put(_END)
+        except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
+            self._paths.put(e)
+
+    def _look_up(self, find: Callable[[list[str]], Mapping[str, T]]) -> None:
+        first, end = True, None
+        try:
+            while end is None:
+                some, end = _waiting(self._paths)
+                found = find(some) if some else _NONE
+                if first:
+                    self._works.put(bool(some) and some[0] not in found)
+                    first = False
+                for path in some:
+                    if path in found:
+                        self._ahead.put((path, found[path]))
+                    else:
+                        job: _Job[T] = _Job(path)
+                        self._jobs.put(job)
+                        self._ahead.put(job.answer)
+            self._ahead.put(end)
+        except BaseException as e:
+            self._works.put(True)
+            self._ahead.put(e)
+
+    def _start_working(self) -> None:
+        self._threads += 1
+        _start(self._work_on, f"zsclip-decode-{self._threads}")
+
+    def _work_on(self) -> None:
+        thread = threading.get_ident()
+        while (job := self._jobs.get()) is not None and not self._closed:
+            job.begin()
+            self._busy[thread] = job
+            try:
+                job.answer.put((job.path, self._work(job.path)))
+            except BaseException as e:  # raised again by the consumer, who waits for an answer
+                job.answer.put(e)
+            del self._busy[thread]
+            if job.given_up:  # another works in this one's place
+                return
+
+    def _watch(self) -> None:
+        """Give up what takes too long: a thread cannot be stopped, but another can take its place."""
+        assert self._give_up is not None
+        given_up = 0
+        while not self._closed:
+            time.sleep(WATCH_SECONDS)
+            for thread, job in list(self._busy.items()):
+                if job.given_up or not job.takes_too_long():
+                    continue
+                job.given_up = True
+                given_up += 1
+                if given_up > MOST_GIVEN_UP:
+                    job.answer.put(InputError(f"{job.path!r}: {MOST_GIVEN_UP} pictures were given up; leave such out"))
+                    return
+                job.answer.put((job.path, self._give_up(job.path, thread)))
+                self._start_working()
 
     def _allow(self, rows: int) -> None:
         for _ in range(rows):
@@ -184,11 +260,17 @@ def decode_batches(
     def decode(path: str) -> NDArray[np.uint8] | Skipped:
         return decode_image(path, preprocess, decoding)
 
-    with Ahead(paths, decode, batch_size=batch_size, threads=threads) as ahead:
+    give_up = partial(given_up, decoding=decoding)
+    with Ahead(paths, decode, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:
         for rows in ahead.batches(batch_size):
             good = [outcome for _, outcome in rows if not isinstance(outcome, Skipped)]
             pixels = np.stack(good) if good else np.empty((0, 3, *preprocess.size), np.uint8)
             yield Batch(tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in rows), pixels)
+
+
+def _start(target: Callable[[], None], name: str) -> None:
+    # A daemon: it may be waiting in a read of stdin, or hang in a decoder, when the run ends.
+    threading.Thread(target=target, name=name, daemon=True).start()
 
 
 def _waiting(paths: "SimpleQueue[object]") -> tuple[list[str], object]:

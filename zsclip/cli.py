@@ -9,7 +9,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -90,6 +90,10 @@ OutputOption = Annotated[
     str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; complete or not at all.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.part of an earlier run.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with FILE.part of an earlier run.")]
+RetryErrorsOption = Annotated[
+    bool, typer.Option("--retry-errors", help="Like --resume, and try its failed images again.")
+]
 ExcludeOption = Annotated[list[str], typer.Option("--exclude", metavar="GLOB", help="Leave these out; may repeat.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after N images.")]
 NullOption = Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL (find -print0).")]
@@ -141,6 +145,8 @@ def classify(
     format: FormatOption = None,
     output: OutputOption = None,
     overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+    retry_errors: RetryErrorsOption = False,
     exclude: ExcludeOption = _NONE,
     limit: LimitOption = None,
     null: NullOption = False,
@@ -157,10 +163,11 @@ def classify(
         zsclip classify photos/ --labels "cat,dog,bird"
     """
     from zsclip.images import find_images
+    from zsclip.journal import Journal
     from zsclip.labels import read_labels
-    from zsclip.output import check_output, format_of, open_output
+    from zsclip.output import check_output, format_of, is_replaceable, open_output
     from zsclip.prompts import read_prompts, read_templates
-    from zsclip.sinks import SINKS, write_paths
+    from zsclip.sinks import SINKS, write_csv, write_paths, write_tsv
 
     _set_environment(offline, quiet)
     output = None if output == "-" else output
@@ -172,7 +179,9 @@ def classify(
     size = _batch_size(batch_size)
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
-    check_output(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite or resume or retry_errors)
+    if (resume or retry_errors) and (overwrite or output is None or not is_replaceable(output)):
+        raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
     from zsclip.batches import available_cpus
     from zsclip.decode import Decoding
     from zsclip.embed import embed_images, look_ahead
@@ -181,7 +190,18 @@ def classify(
     from zsclip.weights import find_model
 
     encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
-    tally = Tally()
+    flags = {
+        "format": sink_name, "batch size": size, "top k": top_k, "threshold": threshold, "multi label": multi_label,
+        "only": only, "print0": print0, "fast jpeg": fast_jpeg, "max pixels": max_pixels,
+    }  # fmt: skip
+    journal = None
+    point = None
+    if output is not None and is_replaceable(output):
+        journal = Journal(output, _settings(words, sentences, encoder) | flags)
+        point = journal.go_on(paths, retry_errors=retry_errors) if resume or retry_errors else None
+    if point is not None and point.pictures and sink_name in ("csv", "tsv"):
+        sink = partial(write_csv if sink_name == "csv" else write_tsv, header=False)
+    tally = Tally(point.pictures, point.failed) if point else Tally()
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
     with (
         _store(encoder, decoding, no_store) as store,
@@ -193,11 +213,16 @@ def classify(
 
         classifier = _build(words, sentences, encoder, multi_label, quiet)
         with (
-            open_output(output, overwrite=overwrite) as out,
+            journal or nullcontext(),
+            open_output(output, overwrite=overwrite, go_on_at=point.size if point else None) as out,
             images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
         ):
             embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
-            sink(_only(tally.count(classify(embedded, classifier, Rule(top_k, threshold, multi_label))), only), out)
+            rows = tally.count(classify(embedded, classifier, Rule(top_k, threshold, multi_label)))
+            if journal is not None:
+                journal.begin()
+                rows = journal.noted(rows, out)
+            sink(_only(rows, only), out)
     for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
         say(line)
     return tally.exit_code
@@ -589,6 +614,25 @@ def _store(encoder: "Encoder", decoding: "Decoding", no_store: bool) -> "Iterato
         yield store
     finally:
         store.close()
+
+
+def _settings(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, object]:
+    """What rows depend on, as a person may be told that it is not what it was."""
+    from importlib.metadata import version
+
+    from zsclip.cache import fingerprint
+    from zsclip.prompts import expand
+
+    names = [word.name for word in words]
+    return {
+        "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
+        "prompts": fingerprint([list(prompts) for prompts in expand(words, sentences)])[:8],
+        "model": f"{encoder.spec.name}, {encoder.image_recipe(fast_jpeg=False)[:8]}",
+        "version of zsclip": version("zsclip"),
+        "version of torch": version("torch"),
+        "version of open_clip": version("open_clip_torch"),
+        "version of Pillow": version("pillow"),
+    }
 
 
 def _store_lines(store: "EmbeddingStore | None") -> list[str]:

@@ -29,6 +29,8 @@ MAX_RESIZED_PIXELS = 16_000_000  # a resized picture larger than this is compute
 # Never EPS (runs Ghostscript) nor TGA (no magic number: takes any bytes). JPEG opens MPO too.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "HEIF")
 PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K", "Ppm", "Ico")
+CPU_SECONDS = 60  # a picture that has kept a processor busy for longer is given up
+WALL_SECONDS = 600  # and one that has been waited for this long, busy or not
 RAW_ENDINGS = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
     | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
@@ -83,6 +85,7 @@ class PixelBudget:
 
     def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels
+        self._held: dict[int, int] = {}  # by thread
         self._changed = threading.Condition()
 
     @contextmanager
@@ -92,12 +95,17 @@ class PixelBudget:
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
             self._free -= pixels
+            self._held[threading.get_ident()] = pixels
         try:
             yield
         finally:
-            with self._changed:
-                self._free += pixels
-                self._changed.notify_all()
+            self.give_back(threading.get_ident())
+
+    def give_back(self, thread: int) -> None:
+        """Free what a thread holds, if anything: it is done, or was given up."""
+        with self._changed:
+            self._free += self._held.pop(thread, 0)
+            self._changed.notify_all()
 
 
 PIXEL_BUDGET = PixelBudget(200_000_000)  # 16 camera photos of 12 megapixels: 0.6 GB in RGB
@@ -137,6 +145,12 @@ def decode_image(
             return to_pixels(image, preprocess)
     except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
         return skipped(e, path, decoding)
+
+
+def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped:
+    """Make a row of a picture whose decoder hangs, and free what its thread holds."""
+    decoding.budget.give_back(thread)
+    return Skipped(path, "timeout", f"not decoded within {CPU_SECONDS} s of computing; convert it first")
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -5,13 +5,24 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.batches import Ahead, Batch
-from zsclip.decode import Decoding, Preprocess, check_file, decode_image, set_up_pillow, skipped, to_pixels, upright
+from zsclip.decode import (
+    Decoding,
+    Preprocess,
+    check_file,
+    decode_image,
+    given_up,
+    set_up_pillow,
+    skipped,
+    to_pixels,
+    upright,
+)
 from zsclip.encoder import Encoder
 from zsclip.results import Skipped
 from zsclip.score import Matrix
@@ -60,15 +71,16 @@ def look_ahead(
 ) -> Ahead[Outcome]:
     """Begin to read and decode the pictures that the store does not know; see `Ahead`."""
     set_up_pillow(decoding.max_pixels)
+    give_up = partial(given_up, decoding=decoding)
     if store is not None:
         work = _finder(preprocess, decoding, store)
-        return Ahead(paths, work, find=store.find, batch_size=batch_size, threads=threads)
+        return Ahead(paths, work, find=store.find, give_up=give_up, batch_size=batch_size, threads=threads)
 
     def decode(path: str) -> Outcome:
         outcome = decode_image(path, preprocess, decoding)
         return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
 
-    return Ahead(paths, decode, batch_size=batch_size, threads=threads)
+    return Ahead(paths, decode, give_up=give_up, batch_size=batch_size, threads=threads)
 
 
 def embed_images(

@@ -1,6 +1,7 @@
 """Where the rows go: standard output, or a file that appears only when it is complete."""
 
 import errno
+import fcntl
 import io
 import os
 import sys
@@ -28,18 +29,21 @@ def format_of(target: str | None, is_terminal: bool) -> str:
     ending = os.path.splitext(target)[1].lower()
     if ending in FORMAT_OF_ENDING:
         return FORMAT_OF_ENDING[ending]
-    if not _is_replaceable(target):
+    if not is_replaceable(target):
         return "jsonl"
     raise InputError(f"{target}: the ending names no format; use one of {', '.join(FORMAT_OF_ENDING)}, or --format")
 
 
 @contextmanager
-def open_output(target: str | None, *, overwrite: bool = False) -> Iterator[TextIO]:
+def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | None = None) -> Iterator[TextIO]:
     """Open the stream for the rows: standard output, or a file that appears only when it is complete.
 
     Rows for a file go to `FILE.part`, renamed over FILE when the block ends. If the block fails, the rows so far stay
     in `FILE.part`; it is removed only if there were none. A pipe or a device is written directly.
     `check_output` tells beforehand what would be refused.
+
+    Args:
+        go_on_at: keep so many bytes of the `FILE.part` of an earlier run, and write after them.
 
     Raises:
         InputError: an earlier run left a `FILE.part`, and `overwrite` is not set.
@@ -50,16 +54,21 @@ def open_output(target: str | None, *, overwrite: bool = False) -> Iterator[Text
     part = None
     if target is None:
         file = _stdout_descriptor()
-    elif _is_replaceable(target):
-        target = os.path.realpath(target) if os.path.islink(target) else target  # a link stays a link
-        file = part = target + ".part"
+    elif is_replaceable(target):
+        file = part = part_of(target)
+        target = part.removesuffix(".part")
     if file is None:
         yield sys.stdout
         return
     out: TextIO | None = None
     try:
         with _told_as_output_error(name, file):
-            out = _open_stream(file, "x" if part and not overwrite else "w")
+            out = _open_stream(file, "r+" if go_on_at is not None else "x" if part and not overwrite else "w")
+            if part:
+                _lock(out, name)
+            if go_on_at is not None:
+                out.seek(go_on_at)
+                out.truncate()
             yield out
             out.flush()
             if part and target:
@@ -91,19 +100,24 @@ def check_output(target: str | None, *, overwrite: bool = False) -> None:
     """
     if target is None:
         _stdout_descriptor()
-    elif _is_replaceable(target):
+    elif is_replaceable(target):
         folder = os.path.dirname(os.path.realpath(target))
         with _told_as_output_error(target, folder):
             os.stat(folder)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        part = os.path.realpath(target) + ".part"
+        part = part_of(target)
         if os.path.lexists(part) and not overwrite:
             raise _left_over(part)
 
 
+def part_of(target: str) -> str:
+    """Give the file that rows for a file go to until they are complete; a link stays a link."""
+    return (os.path.realpath(target) if os.path.islink(target) else target) + ".part"
+
+
 def _left_over(part: str) -> InputError:
-    return InputError(f"{part}: left by an earlier run; add --overwrite to start again")
+    return InputError(f"{part}: left by an earlier run; add --resume to go on, --overwrite to start again")
 
 
 def _open_stream(file: str | int, mode: str) -> TextIO:
@@ -111,6 +125,16 @@ def _open_stream(file: str | int, mode: str) -> TextIO:
     # gone out, would make the buffer write that part again.
     raw = io.FileIO(file, mode, closefd=isinstance(file, str))
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
+def _lock(out: TextIO, name: str) -> None:
+    """Make sure that no other run writes the same rows."""
+    try:
+        fcntl.flock(out.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        raise OutputError(f"{name}: another run is writing it; let it end, or choose another file") from e
+    except OSError:  # a file system without locks
+        pass
 
 
 @contextmanager
@@ -131,7 +155,7 @@ def _told_as_output_error(name: str, opened: str | int | None = None) -> Iterato
         raise OutputError(f"{name}: {(e.strerror or str(e)).lower()}; {cure}") from e
 
 
-def _is_replaceable(target: str) -> bool:
+def is_replaceable(target: str) -> bool:
     """Whether the target is or will be a regular file; /dev/stdout may lead to one, but is not ours to rename over."""
     if target.startswith(("/dev/std", "/dev/fd/", "/proc/")):
         return False

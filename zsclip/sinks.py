@@ -34,14 +34,14 @@ def write_jsonl(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
         out.flush()
 
 
-def write_csv(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
+def write_csv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = True) -> None:
     """Write comma-separated values, one line per image and rank, with a header."""
-    _write_lines(batches, out, ",", _csv_field)
+    _write_lines(batches, out, ",", _csv_field, header)
 
 
-def write_tsv(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
+def write_tsv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = True) -> None:
     r"""Write tab-separated values: the columns of the CSV, and `\t`, `\n`, `\r`, `\\` for what would break a line."""
-    _write_lines(batches, out, "\t", _tsv_field)
+    _write_lines(batches, out, "\t", _tsv_field, header)
 
 
 def write_paths(batches: Iterable[Sequence[Row]], out: TextIO, *, print0: bool = False) -> None:
@@ -120,14 +120,16 @@ def _record(row: Row) -> dict[str, Any]:
     }
 
 
-def _write_lines(batches: Iterable[Sequence[Row]], out: TextIO, separator: str, field: Callable[[object], str]) -> None:
-    header = separator.join(COLUMNS) + "\n"
+def _write_lines(
+    batches: Iterable[Sequence[Row]], out: TextIO, separator: str, field: Callable[[object], str], header: bool
+) -> None:
+    head = separator.join(COLUMNS) + "\n" if header else ""
     for rows in batches:
-        out.write(header)  # with the first rows: a run that fails before them has written nothing
-        header = ""
+        out.write(head)  # with the first rows: a run that fails before them has written nothing
+        head = ""
         out.writelines(separator.join(map(field, cells)) + "\n" for row in rows for cells in _cells(row))
         out.flush()
-    out.write(header)
+    out.write(head)
 
 
 def _cells(row: Row) -> Iterator[tuple[object, ...]]:

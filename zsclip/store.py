@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -120,10 +121,10 @@ class EmbeddingStore:
                 f" LEFT JOIN uses u ON u.embedding = e.id WHERE f.path IN ({marks})",
                 (self._model, self._max_pixels, *some),
             )
-            for key, size, mtime, ctime, inode, *rest in rows:
+            for key, size, mtime, ctime, inode, *row in rows:
                 path, look = looks[key]
                 if (size, mtime, ctime, inode) == (look.size, look.mtime, look.ctime, look.inode):
-                    stored = self._checked(*rest, sight=None)
+                    stored = self._checked(row, None)
                     if stored is not None:
                         found[path] = stored
         return found
@@ -136,7 +137,7 @@ class EmbeddingStore:
             " AND e.max_pixels <= ?",
             (self._model, sight.content, self._max_pixels),
         ):
-            return self._checked(*row, sight=sight)
+            return self._checked(row, sight)
         return None
 
     def keep(self, fresh: Iterable[tuple[Sight, Vector]], used: Iterable[Stored] = ()) -> None:
@@ -173,7 +174,8 @@ class EmbeddingStore:
                     _forget(connection, int(self._max_bytes * _KEPT_SHARE))
             self.kept += len(fresh)
         except sqlite3.Error as e:
-            self._writer = self._noted(e)
+            self._note(e)
+            self._writer = None
 
     def close(self) -> None:
         """Let go of the file; the one thread that keeps calls it."""
@@ -190,9 +192,10 @@ class EmbeddingStore:
         try:
             return _open_for_writing()
         except sqlite3.Error as e:
-            return self._noted(e)
+            self._note(e)
         except OSError:
-            return None
+            pass
+        return None
 
     def _model_id(self) -> int | None:
         try:
@@ -202,7 +205,8 @@ class EmbeddingStore:
                         "INSERT OR IGNORE INTO models (recipe, name) VALUES (?, ?)", (self._recipe, self._name)
                     )
         except sqlite3.Error as e:
-            self._writer = self._noted(e)
+            self._note(e)
+            self._writer = None
         for (number,) in self._query("SELECT id FROM models WHERE recipe = ?", (self._recipe,)):
             return int(number)
         return None
@@ -216,7 +220,7 @@ class EmbeddingStore:
         self._writer = self._opened()
         self._model = self._model_id()
 
-    def _query(self, sql: str, values: Sequence[object]) -> list[tuple]:  # type: ignore[type-arg]
+    def _query(self, sql: str, values: Sequence[object]) -> list[Any]:
         """Ask on a connection of this thread's own; there is nothing to find where there is none."""
         try:
             if not hasattr(self._local, "connection"):
@@ -224,22 +228,22 @@ class EmbeddingStore:
                 self._local.connection = _open_for_reading()
             return [] if self._local.connection is None else self._local.connection.execute(sql, values).fetchall()
         except sqlite3.Error as e:
-            self._local.connection = self._noted(e)
+            self._note(e)
+            self._local.connection = None
             return []
 
-    def _noted(self, e: sqlite3.Error) -> None:
+    def _note(self, e: sqlite3.Error) -> None:
         # Read-only, full or locked: it may be whole. Anything else is a file that is no database, or not ours.
         self._damaged = self._damaged or not isinstance(e, sqlite3.OperationalError) or "no such" in str(e)
 
-    def _checked(
-        self, content: object, vector: object, digest: object, row: int, day: int | None, sight: Sight | None
-    ) -> Stored | None:
+    def _checked(self, row: Sequence[Any], sight: Sight | None) -> Stored | None:
+        content, vector, digest, number, day = row
         # SQLite does not check its pages: a flipped bit would come back as a wrong answer.
         if not isinstance(content, bytes) or not isinstance(vector, bytes) or len(vector) != self._bytes:
             return None
         if digest != self._digest(content, vector):
             return None
-        return Stored(np.frombuffer(vector, "<f4"), None if day == self._today else row, sight)
+        return Stored(np.frombuffer(vector, "<f4"), None if day == self._today else number, sight)
 
     def _digest(self, content: bytes, vector: bytes) -> bytes:
         return _digest(self._recipe, content, vector)

@@ -33,9 +33,15 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 class Tally:
-    """Counts of a run: how many images got which label, how many failed and how."""
+    """Counts of a run: how many images got which label, how many failed and how.
 
-    def __init__(self) -> None:
+    Args:
+        done, failed: images that an earlier run, which this one goes on with, has rows of; and of them failed.
+    """
+
+    def __init__(self, done: int = 0, failed: int = 0) -> None:
+        self.done = done
+        self.failed = failed
         self.labels: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.unknown = 0
@@ -49,7 +55,7 @@ class Tally:
     @property
     def exit_code(self) -> int:
         """0 if every image was classified, 1 if some failed or there was none."""
-        return int(self.errors.total() > 0 or self.images == 0)
+        return int(self.errors.total() + self.failed > 0 or self.images + self.done == 0)
 
     def count(self, batches: Iterable[list[Prediction | Skipped]]) -> Iterator[list[Prediction | Skipped]]:
         """Pass batches on, counting."""
@@ -63,9 +69,11 @@ class Tally:
     def summary(self) -> list[str]:
         """Tell images, speed, labels and failures, in one to three lines."""
         seconds = time.monotonic() - self.started
+        earlier = f"; {_counted(self.done, 'image')} before" if self.done else ""
         if not self.images:
-            return ["no images"]
-        lines = [f"{_counted(self.images, 'image')} in {seconds:.1f} s ({self.images / seconds:.0f} a second)"]
+            return [f"no images{earlier}"]
+        speed = f"{self.images / seconds:.0f} a second"
+        lines = [f"{_counted(self.images, 'image')} in {seconds:.1f} s ({speed}){earlier}"]
         answers = [f"{label} {count}" for label, count in self.labels.most_common(_LABELS_IN_SUMMARY)]
         if len(self.labels) > _LABELS_IN_SUMMARY:
             answers.append(f"and {_counted(len(self.labels) - _LABELS_IN_SUMMARY, 'more label')}")
@@ -76,6 +84,8 @@ class Tally:
         if self.errors:
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.errors.most_common())
             lines.append(f"{self.errors.total()} failed: {kinds}")
+        if self.failed:
+            lines.append(f"{self.failed} failed before; --retry-errors tries them again")
         return lines
 
 

@@ -1,0 +1,155 @@
+"""Any file becomes a row, its own: thousands of damaged pictures of every format that is read."""
+
+import io
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SIZE = (24, 18)
+SECONDS = 10  # for one picture of a few kilobytes, on a busy machine
+
+
+def picture() -> Image.Image:
+    gradient = Image.linear_gradient("L").resize(SIZE)
+    return Image.merge("RGB", (gradient, gradient.rotate(90), Image.effect_noise(SIZE, 90)))
+
+
+def saved(mode: str, name: str, **options: object) -> bytes:
+    data = io.BytesIO()
+    picture().convert(mode).save(data, name, **options)
+    return data.getvalue()
+
+
+def valid_files() -> dict[str, bytes]:
+    """A small file of each format and of the codings that differ most."""
+    files = {
+        "jpg": saved("RGB", "JPEG"),
+        "progressive.jpg": saved("RGB", "JPEG", progressive=True),
+        "cmyk.jpg": saved("CMYK", "JPEG"),
+        "mpo": saved("RGB", "MPO", save_all=True, append_images=[picture()]),
+        "png": saved("RGBA", "PNG"),
+        "palette.png": saved("P", "PNG", transparency=3),
+        "grey.png": saved("I;16", "PNG"),
+        "apng": saved("RGB", "PNG", save_all=True, append_images=[picture().rotate(180)]),
+        "webp": saved("RGBA", "WEBP"),
+        "lossless.webp": saved("RGB", "WEBP", lossless=True),
+        "gif": saved("P", "GIF", save_all=True, append_images=[picture().convert("P").rotate(180)]),
+        "bmp": saved("RGB", "BMP"),
+        "dib": saved("RGB", "DIB"),
+        "tif": saved("RGB", "TIFF"),
+        "jp2": saved("RGB", "JPEG2000"),
+        "ppm": saved("RGB", "PPM"),
+        "pgm": saved("L", "PPM"),
+        "ico": saved("RGBA", "ICO", sizes=[(16, 16)]),
+        "avif": saved("RGB", "AVIF"),
+    }
+    for coding in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        files[f"{coding}.tif"] = saved("RGB", "TIFF", compression=coding)
+    files["fax.tif"] = saved("1", "TIFF", compression="group4")
+    try:
+        import pillow_heif
+    except ImportError:
+        return files
+    heif = io.BytesIO()
+    pillow_heif.from_pillow(picture()).save(heif)
+    return files | {"heic": heif.getvalue()}
+
+
+def mutant(files: list[bytes], chance: random.Random) -> bytes:
+    """Flip bits, cut, splice, or write sizes that lie."""
+    data = bytearray(chance.choice(files))
+    for _ in range(chance.choice((1, 1, 1, 2, 5))):
+        at = chance.randrange(len(data)) if chance.random() < 0.5 else chance.randrange(min(len(data), 200))
+        match chance.randrange(6):
+            case 0:
+                data[at] ^= 1 << chance.randrange(8)
+            case 1:
+                data[at] = chance.choice((0, 1, 0x7F, 0x80, 0xFF))
+            case 2:
+                number = chance.choice((0, 1, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF))
+                data[at : at + 4] = number.to_bytes(4, chance.choice(("big", "little")))
+            case 3:
+                del data[max(at, 1) :]
+            case 4:
+                other = chance.choice(files)
+                cut = chance.randrange(len(other))
+                data[at : at + chance.randrange(1, 200)] = other[cut : cut + chance.randrange(1, 200)]
+            case 5:
+                data[at:at] = data[at : at + chance.randrange(1, 50)]
+    return bytes(data)
+
+
+# In a process of its own: a decoder that crashes takes its process along.
+DECODE = textwrap.dedent("""
+    import resource, sys, time
+    from pathlib import Path
+
+    import numpy as np
+
+    from zsclip.batches import decode_batches
+    from zsclip.decode import Decoding, Preprocess
+    from zsclip.results import Skipped
+
+    paths = sorted(str(path) for path in Path(sys.argv[1]).iterdir())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rows, pixels, slowest, last = [], [], 0.0, time.monotonic()
+    preprocess = Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3)
+    for batch in decode_batches(paths, preprocess, batch_size=50, threads=2, decoding=Decoding(2_000_000)):
+        rows += batch.rows
+        pixels += [each for row, each in zip([r for r in batch.rows if isinstance(r, str)], batch.pixels, strict=True)
+                   if row.endswith(".good.png")]
+        slowest, last = max(slowest, time.monotonic() - last), time.monotonic()
+    assert [row.path if isinstance(row, Skipped) else row for row in rows] == paths
+    good = [path for path in paths if path.endswith(".good.png")]
+    assert len(pixels) == len(good) > 0
+    assert all(np.array_equal(each, pixels[0]) for each in pixels)
+    kinds = {row.error for row in rows if isinstance(row, Skipped)}
+    assert kinds <= {"unreadable", "too-large", "out-of-memory"}, kinds
+    failed = sum(isinstance(row, Skipped) for row in rows)
+    assert len(paths) // 20 < failed < len(paths) * 19 // 20, failed
+    megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(slowest, megabytes)
+""")
+
+
+def decode_mutants(folder: Path, count: int, seed: int) -> None:
+    files, chance = list(valid_files().values()), random.Random(seed)
+    good = saved("RGB", "PNG")
+    folder.mkdir()
+    for i in range(count):
+        name = f"{i:05d}.good.png" if i % 50 == 0 else f"{i:05d}.jpg"
+        (folder / name).write_bytes(good if i % 50 == 0 else mutant(files, chance))
+
+    done = subprocess.run([sys.executable, "-c", DECODE, str(folder)], capture_output=True, text=True)
+
+    assert done.returncode == 0, f"seed {seed}: {done.stderr[-2000:]}"
+    slowest, megabytes = map(float, done.stdout.split())
+    assert slowest < SECONDS * 50
+    assert megabytes < 500
+
+
+def test_every_format_is_read_before_it_is_damaged(tmp_path: Path) -> None:
+    from zsclip.decode import Preprocess, decode_image
+
+    for name, data in valid_files().items():
+        path = tmp_path / f"x.{name}"
+        path.write_bytes(data)
+        assert getattr(decode_image(str(path), Preprocess((8, 8), (0,) * 3, (1,) * 3)), "shape", None) == (3, 8, 8), (
+            name
+        )
+
+
+def test_damaged_pictures_become_rows(tmp_path: Path) -> None:
+    decode_mutants(tmp_path / "mutants", 600, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_many_damaged_pictures_become_rows(tmp_path: Path, seed: int) -> None:
+    decode_mutants(tmp_path / "mutants", 2_600, int(os.environ.get("FUZZ_SEED", "0")) + seed)
