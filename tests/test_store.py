@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -285,3 +287,43 @@ def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
 
 def test_the_folder_is_the_users_alone(kept: list[Sight]) -> None:
     assert stat.S_IMODE((cache_dir() / FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
+    """Root ignores permissions, so the reader gives up that power first."""
+    code = (
+        "import sys; from zsclip.store import EmbeddingStore, Sight, content_of\n"
+        f"store = EmbeddingStore('r', 'tiny', {D}, max_pixels=100)\n"
+        "found = store.find_content(Sight(sys.argv[1], content_of(b'one'), None))\n"
+        "store.keep([(Sight('', b'', None), found.embedding)])\n"
+        "print(sorted(store.find(sys.argv[1:])) == sorted(sys.argv[1:]), store.kept)\n"
+    )
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*drop, sys.executable, "-c", code, *(each.path for each in kept)]
+    for path in cache_dir().iterdir():
+        path.chmod(0o400)
+    cache_dir().chmod(0o500)
+
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    cache_dir().chmod(0o700)
+    assert (done.stdout, done.stderr) == ("True 0\n", "")
+
+
+def test_a_file_system_without_shared_memory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own stand-in for one: locks by files, and no WAL."""
+    connect = sqlite3.connect
+
+    def dotfile(database: object, **options: object) -> sqlite3.Connection:
+        uri = str(database) if str(database).startswith("file:") else f"file:{database}?mode=rwc"
+        return connect(f"{uri}&vfs=unix-dotfile", **options | {"uri": True})  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(store_module.sqlite3, "connect", dotfile)
+    first = sight(tmp_path / "a", b"one")
+    with closing(opened()) as store:
+        store.keep([(first, vector(1))])
+        assert store._writer is not None
+        assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert np.array_equal(store.find([first.path])[first.path].embedding, vector(1))
+    with closing(opened()) as store:
+        assert store.find([first.path])
