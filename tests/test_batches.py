@@ -337,6 +337,26 @@ def test_what_hangs_is_given_up_and_takes_nothing_else_along(monkeypatch):
     assert not any(thread.is_alive() for thread in ours)
 
 
+def test_whoever_comes_back_does_not_work_beside_its_replacement(monkeypatch):
+    monkeypatch.setattr(batches_module, "CPU_SECONDS", 0.1)
+    working, most = set(), 0
+
+    def work(path: str) -> str:
+        nonlocal most
+        if path == "hangs":
+            return spin(path)
+        working.add(path)
+        most = max(most, len(working))
+        time.sleep(0.05)
+        working.remove(path)
+        return path
+
+    paths = ["hangs", *map(str, range(80))]  # four seconds of them, and three that it hangs
+    with Ahead(paths, work, give_up=lambda path, thread: path, batch_size=4, threads=1) as ahead:
+        assert sum(map(len, ahead.batches(4))) == 81
+    assert most == 1
+
+
 def test_what_waits_is_not_taken_for_hanging(monkeypatch):
     monkeypatch.setattr(batches_module, "CPU_SECONDS", 0.2)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from zsclip.decode import MAX_RESIZED_PIXELS, Decoding, PixelBudget, Preprocess, decode_image
+from zsclip.decode import MAX_RESIZED_PIXELS, Decoding, PixelBudget, Preprocess, decode_image, given_up
 from zsclip.results import Skipped
 
 SIMPLE = Preprocess((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -552,6 +552,28 @@ def test_pixels_are_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
     for _ in range(3):
         assert decode_image(str(tmp_path / "bad.png"), SIMPLE, decoding).error == "unreadable"
     assert decode_image(str(tmp_path / "x.png"), SIMPLE, decoding).shape == (3, 8, 8)
+
+
+def test_what_a_hanging_decoder_holds_is_freed_once():
+    budget, stuck, over = PixelBudget(100), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with budget.held(100):
+            stuck.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    assert stuck.wait(60)
+    row = given_up("x.jpg", thread.ident, Decoding(budget=budget))
+    assert (row.path, row.error) == ("x.jpg", "timeout")
+    with budget.held(100):
+        assert thread.is_alive()  # it has not simply been waited for
+        over.set()
+        thread.join(60)
+    with budget.held(100):
+        pass
+    assert budget._free == 100
 
 
 def scenery(width: int, height: int) -> Image.Image:

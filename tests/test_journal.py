@@ -53,7 +53,9 @@ def run(target: Path, paths: list[str], *, resume: bool = False, settings: dict 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 @pytest.mark.parametrize("killed_after", [0, 2, 4, 8])
-@pytest.mark.parametrize("damage", [lambda data: data, lambda data: data + b'{"half a ro', lambda data: data[:-7]])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data, lambda data: data + b'{"half a ro' * 9999, lambda data: data[:-7]]
+)
 def test_a_cut_run_ends_as_one_that_was_not(tmp_path: Path, ending: str, killed_after: int, damage) -> None:
     expected = run(tmp_path / f"expected.{ending}", PATHS)
     target = tmp_path / f"rows.{ending}"

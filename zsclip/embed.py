@@ -121,14 +121,14 @@ def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -
         try:
             check_file(path)
             with open(path, "rb") as file:
-                before = os.fstat(file.fileno())
-                seen = time.time_ns()
-                if before.st_size > MOST_BYTES:
+                look, now = Look.of(os.fstat(file.fileno())), time.time_ns()
+                if look.size > MOST_BYTES:
                     with upright(file, decoding, preprocess) as image:
                         return Pixels(to_pixels(image, preprocess), None)
-                data = file.read(MOST_BYTES + 1)
-                after = os.fstat(file.fileno())
-            sight = Sight(path, content_of(data), _trusted_look(before, after, seen))
+                data = file.read()
+            # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
+            is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
+            sight = Sight(path, content_of(data), look if is_old else None)
             stored = store.find_content(sight)
             if stored is not None:
                 return stored
@@ -138,9 +138,3 @@ def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -
             return skipped(e, path, decoding)
 
     return find_or_decode
-
-
-def _trusted_look(before: os.stat_result, after: os.stat_result, seen: int) -> Look | None:
-    """Give how a file looked, unless it changed while it was read, or might yet within one tick of its clock."""
-    look = Look.of(before)
-    return look if look == Look.of(after) and max(look.mtime, look.ctime) + GRAIN_NS < seen else None
