@@ -287,15 +287,27 @@ def test_what_is_found_is_not_worked_on_and_keeps_its_place():
         return {path: "known" for path in paths if path in "bce"}
 
     with Ahead("abcdef", work, find=find, batch_size=4, threads=2) as ahead:
-        assert ahead.begins_with_work()
+        assert ahead.begins_with() == "A"
         rows = [row for rows in ahead.batches(4) for row in rows]
 
     assert rows == [("a", "A"), ("b", "known"), ("c", "known"), ("d", "D"), ("e", "known"), ("f", "F")]
     assert sorted(worked) == ["a", "d", "f"]
     with Ahead("bca", work, find=find, batch_size=4, threads=2) as ahead:
-        assert not ahead.begins_with_work()
+        assert ahead.begins_with() == "known"
     with Ahead("", work, find=find, batch_size=4, threads=2) as ahead:
-        assert not ahead.begins_with_work()
+        assert ahead.begins_with() is None
+
+
+def test_a_slow_start_is_not_waited_for():
+    def work(path: str) -> str:
+        time.sleep(1)
+        return path
+
+    with Ahead("a", work, batch_size=4, threads=1) as ahead:
+        begun = time.monotonic()
+        assert ahead.begins_with() is None
+        assert time.monotonic() - begun < 0.9
+        assert list(ahead.batches(4)) == [[("a", "a")]]
 
 
 def test_a_look_up_that_fails_is_told_and_not_waited_for():
@@ -303,7 +315,7 @@ def test_a_look_up_that_fails_is_told_and_not_waited_for():
         raise ZeroDivisionError
 
     with Ahead("ab", len, find=find, batch_size=4, threads=2) as ahead:
-        assert ahead.begins_with_work()
+        assert ahead.begins_with() is None
         with pytest.raises(ZeroDivisionError):
             list(ahead.batches(4))
 
@@ -372,6 +384,18 @@ def test_what_waits_is_not_taken_for_hanging(monkeypatch):
     monkeypatch.setattr(batches_module, "WALL_SECONDS", 0.2)
     with Ahead("ab", wait, give_up=give_up, batch_size=4, threads=2) as ahead:
         assert [row for rows in ahead.batches(4) for row in rows] == [("a", "late"), ("b", "late")]
+
+
+def test_all_that_hang_beyond_the_most_are_told(monkeypatch):
+    """Also one that comes earlier in order, and is found to hang later."""
+    monkeypatch.setattr(batches_module, "CPU_SECONDS", 0.05)
+    monkeypatch.setattr(batches_module, "MOST_GIVEN_UP", 0)
+
+    with (
+        Ahead(["hangs", "hangs"], spin, give_up=lambda path, thread: path, batch_size=2, threads=2) as ahead,
+        pytest.raises(InputError, match="0 pictures were given up"),
+    ):
+        list(ahead.batches(2))
 
 
 def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch):

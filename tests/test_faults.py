@@ -149,13 +149,14 @@ def test_a_file_is_written_by_one_run_at_a_time(tiny_model: Callable[[str], Path
     while not (part.exists() and part.read_bytes().count(b"\n") == 1):
         assert first.poll() is None
 
-    second = subprocess.run([*whole, "--resume"], cwd=tmp_path, input=b"a.png\n", capture_output=True)
-
-    assert second.returncode == 4
-    assert b"another run is writing it" in second.stderr
+    for flag in ("--resume", "--overwrite"):
+        second = subprocess.run([*whole, flag], cwd=tmp_path, input=b"a.png\n", capture_output=True)
+        assert second.returncode == 4
+        assert b"another run is writing it" in second.stderr
+    first.stdin.write(b"a.png\n")
     first.stdin.close()
     assert first.wait(30) == 0
-    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 1
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 2
     assert first.stderr is not None
     first.stderr.close()
 

@@ -94,7 +94,9 @@ DECODE = textwrap.dedent("""
 
     from zsclip.batches import decode_batches
     from zsclip.decode import Decoding, Preprocess
+    from zsclip.embed import look_ahead
     from zsclip.results import Skipped
+    from zsclip.store import EmbeddingStore
 
     paths = sorted(str(path) for path in Path(sys.argv[1]).iterdir())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -106,6 +108,11 @@ DECODE = textwrap.dedent("""
                    if row.endswith(".good.png")]
         slowest, last = max(slowest, time.monotonic() - last), time.monotonic()
     assert [row.path if isinstance(row, Skipped) else row for row in rows] == paths
+    store = EmbeddingStore("r", "none", 3, max_pixels=2_000_000)
+    with look_ahead(paths, preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
+        outcomes = [outcome for batch in ahead.batches(50) for _, outcome in batch]
+    for row, outcome in zip(rows, outcomes, strict=True):
+        assert isinstance(row, Skipped) == isinstance(outcome, Skipped), row
     good = [path for path in paths if path.endswith(".good.png")]
     assert len(pixels) == len(good) > 0
     assert all(np.array_equal(each, pixels[0]) for each in pixels)

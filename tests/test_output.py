@@ -39,6 +39,19 @@ def test_a_device_needs_no_ending() -> None:
 # The target
 
 
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"go_on_at": 0}])
+def test_rows_that_another_run_is_writing_are_not_touched(tmp_path: Path, options: dict[str, int]) -> None:
+    target = str(tmp_path / "rows.jsonl")
+    with open_output(target) as out:
+        for written in ("", "a row\n"):
+            out.write(written)
+            out.flush()
+            with pytest.raises(OutputError, match="another run is writing it"), open_output(target, **options):
+                pass
+            assert (tmp_path / "rows.jsonl.part").read_text() == written
+    assert (tmp_path / "rows.jsonl").read_text() == "a row\n"
+
+
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "rows.jsonl"
     target.write_text("of last week\n")

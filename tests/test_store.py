@@ -285,10 +285,6 @@ def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
         assert [each.id for each in store.find([each.path for each in kept]).values()] == [None] * 3
 
 
-def test_the_folder_is_the_users_alone(kept: list[Sight]) -> None:
-    assert stat.S_IMODE((cache_dir() / FILE_NAME).stat().st_mode) == 0o600
-
-
 def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
     """Root ignores permissions, so the reader gives up that power first."""
     code = (
@@ -308,6 +304,46 @@ def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
 
     cache_dir().chmod(0o700)
     assert (done.stdout, done.stderr) == ("True 0\n", "")
+
+
+def test_odd_inodes_and_names_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "a").write_bytes(b"one")
+    status = list(os.stat(tmp_path / "a"))
+    status[1] = 2**64 - 1  # st_ino, of a file system that hashes names
+    look = Look.of(os.stat_result(status))
+    with closing(EmbeddingStore("r", "local-dir:caf\udce9", D, max_pixels=100)) as store:
+        store.keep([(Sight(str(tmp_path / "a"), content_of(b"one"), look), vector(1))])
+        assert store.kept == 1
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        store.keep([(Sight("relative", content_of(b"two"), look), vector(2))])
+        assert (store.kept, store.find(["relative"])) == (2, {})
+    assert counts() == {"local-dir:caf\\udce9": 2}
+
+
+def test_what_others_were_answered_with_stays(kept: list[Sight]) -> None:
+    with closing(opened()) as store:
+        store.keep([(kept[0], vector(7))])  # encoded twice, by another run or within a batch
+        assert np.array_equal(store.find([kept[0].path])[kept[0].path].embedding, vector(0))
+
+
+def test_beginning_afresh_leaves_what_another_run_began(kept: list[Sight]) -> None:
+    with closing(opened()) as store:
+        store._damaged = True  # it saw the old file, which another has replaced since
+        clear()
+        with closing(opened()) as other:
+            other.keep([(kept[0], vector(3))])
+        store.keep([(kept[2], vector(2))])
+        assert set(store.find([each.path for each in kept])) == {kept[0].path, kept[2].path}
+
+
+def test_all_its_files_are_the_users_alone(kept: list[Sight]) -> None:
+    with closing(opened()) as store:
+        store.keep([(Sight("x", content_of(b"x"), None), vector(1))])
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in cache_dir().iterdir()}
+    assert len(modes) == 3  # with -wal and -shm
+    assert set(modes.values()) == {0o600}
 
 
 def test_a_file_system_without_shared_memory_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

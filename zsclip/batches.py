@@ -33,6 +33,7 @@ FIRST_BATCH = 32  # so many, and LOOKAHEAD times more, while nobody has said how
 IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
 WAKE_SECONDS = 0.5  # a signal that comes just before the main thread begins to wait is seen when it wakes
 
+FIRST_SECONDS = 0.1  # so long may it take to tell what a run begins with
 WATCH_SECONDS = 0.5  # how often what takes too long is looked for
 MOST_GIVEN_UP = 100  # threads that hang, each with a picture in memory
 
@@ -62,17 +63,19 @@ class _Job(Generic[T]):
     def __init__(self, path: str) -> None:
         self.path = path
         self.answer: SimpleQueue[tuple[str, T] | BaseException] = SimpleQueue()
+        self.is_first = False
         self.given_up = False
 
     def begin(self) -> None:
         """Start the clocks, on the thread that works."""
-        self._begun = time.monotonic()
+        self.rounds = 0  # of the watch; a clock would run on while the process is stopped
         self._clock = time.pthread_getcpuclockid(threading.get_ident()) if _HAS_CPU_CLOCKS else None
         self._cpu_begun = time.clock_gettime(self._clock) if self._clock is not None else 0.0
 
     def takes_too_long(self) -> bool:
         """Tell whether it was computed, or waited, for too long. Seen by computing, a busy machine makes none late."""
-        if time.monotonic() - self._begun > WALL_SECONDS:
+        self.rounds += 1
+        if self.rounds * WATCH_SECONDS > WALL_SECONDS:
             return True
         try:
             return self._clock is not None and time.clock_gettime(self._clock) - self._cpu_begun > CPU_SECONDS
@@ -113,7 +116,7 @@ class Ahead(Generic[T]):
         self._slots: SimpleQueue[None] = SimpleQueue()  # one for each path that may be asked for
         self._paths: SimpleQueue[object] = SimpleQueue()  # those not looked up yet, then _END or what went wrong
         self._ahead: SimpleQueue[object] = SimpleQueue()  # rows or answers to come, in order, then _END or ...
-        self._works: SimpleQueue[bool] = SimpleQueue()  # one: whether there is work for the first path
+        self._begins_with: SimpleQueue[T] = SimpleQueue()  # what was made of the first path
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
         self._allow(self._allowed)
         self._closed = False
@@ -125,12 +128,12 @@ class Ahead(Generic[T]):
         if give_up is not None:
             _start(self._watch, "zsclip-watch")
 
-    def begins_with_work(self) -> bool:
-        """Tell whether something has to be done for the first path; as far as can be told of a source that is slow."""
+    def begins_with(self) -> T | None:
+        """Tell what was made of the first path, if that is known at once."""
         try:
-            return self._works.get(timeout=WAKE_SECONDS)
+            return self._begins_with.get(timeout=FIRST_SECONDS)
         except Empty:
-            return True
+            return None
 
     def batches(self, batch_size: int) -> Iterator[list[tuple[str, T]]]:
         """Yield paths with what was made of them, in order, with LOOKAHEAD batches asked for beyond the one yielded.
@@ -192,19 +195,19 @@ class Ahead(Generic[T]):
             while end is None:
                 some, end = _waiting(self._paths)
                 found = find(some) if some else _NONE
-                if first:
-                    self._works.put(bool(some) and some[0] not in found)
-                    first = False
                 for path in some:
                     if path in found:
                         self._ahead.put((path, found[path]))
+                        if first:
+                            self._begins_with.put(found[path])
                     else:
                         job: _Job[T] = _Job(path)
+                        job.is_first = first
                         self._jobs.put(job)
                         self._ahead.put(job.answer)
+                    first = False
             self._ahead.put(end)
         except BaseException as e:
-            self._works.put(True)
             self._ahead.put(e)
 
     def _start_working(self) -> None:
@@ -217,7 +220,10 @@ class Ahead(Generic[T]):
             job.begin()
             self._busy[thread] = job
             try:
-                job.answer.put((job.path, self._work(job.path)))
+                outcome = self._work(job.path)
+                if job.is_first:
+                    self._begins_with.put(outcome)
+                job.answer.put((job.path, outcome))
             except BaseException as e:  # raised again by the consumer, who waits for an answer
                 job.answer.put(e)
             del self._busy[thread]
@@ -237,7 +243,7 @@ class Ahead(Generic[T]):
                 given_up += 1
                 if given_up > MOST_GIVEN_UP:
                     job.answer.put(InputError(f"{job.path!r}: {MOST_GIVEN_UP} pictures were given up; leave such out"))
-                    return
+                    continue
                 job.answer.put((job.path, self._give_up(job.path, thread)))
                 self._start_working()
 

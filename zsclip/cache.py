@@ -96,8 +96,13 @@ def remember(kind: str, parts: Sequence[Any], build: Callable[[], Any]) -> Any:
     if kept is not None:
         return json.loads(kept)
     value = build()
-    write_rows(kind, {key: json.dumps(value).encode()})
+    keep(kind, parts, value)
     return value
+
+
+def keep(kind: str, parts: Sequence[Any], value: Any) -> None:
+    """Keep a JSON value under these parts, in place of any other, for `remember`."""
+    write_rows(kind, {fingerprint(*parts): json.dumps(value).encode()})
 
 
 def count_rows() -> dict[str, tuple[int, int]]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -184,7 +185,7 @@ def classify(
         raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
     from zsclip.batches import available_cpus
     from zsclip.decode import Decoding
-    from zsclip.embed import embed_images, look_ahead
+    from zsclip.embed import Pixels, embed_images, look_ahead
     from zsclip.encoder import Encoder
     from zsclip.score import Rule
     from zsclip.weights import find_model
@@ -194,6 +195,8 @@ def classify(
         "format": sink_name, "batch size": size, "top k": top_k, "threshold": threshold, "multi label": multi_label,
         "only": only, "print0": print0, "fast jpeg": fast_jpeg, "max pixels": max_pixels,
     }  # fmt: skip
+    if sink_name == "table":
+        flags["width"] = get_terminal_size((100, 24)).columns
     journal = None
     point = None
     if output is not None and is_replaceable(output):
@@ -207,7 +210,7 @@ def classify(
         _store(encoder, decoding, no_store) as store,
         look_ahead(paths, encoder.spec.preprocess, decoding, store, batch_size=size, threads=cpus) as ahead,
     ):
-        if store is None or ahead.begins_with_work():
+        if store is None or isinstance(ahead.begins_with(), Pixels | None):
             encoder.load()  # takes a second or two, while pictures are decoded
         from zsclip.classify import classify
 
@@ -621,13 +624,15 @@ def _settings(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") 
     from importlib.metadata import version
 
     from zsclip.cache import fingerprint
+    from zsclip.labels import Label
     from zsclip.prompts import expand
 
     names = [word.name for word in words]
+    neutral = Label("something")  # that --multi-label may compare with
     return {
         "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
-        "prompts": fingerprint([list(prompts) for prompts in expand(words, sentences)])[:8],
-        "model": f"{encoder.spec.name}, {encoder.image_recipe(fast_jpeg=False)[:8]}",
+        "prompts": fingerprint([list(prompts) for prompts in expand([*words, neutral], sentences)])[:8],
+        "model": f"{encoder.spec.name}, {fingerprint(encoder.image_recipe(fast_jpeg=False), encoder.text_recipe)[:8]}",
         "version of zsclip": version("zsclip"),
         "version of torch": version("torch"),
         "version of open_clip": version("open_clip_torch"),
@@ -638,12 +643,12 @@ def _settings(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") 
 def _store_lines(store: "EmbeddingStore | None") -> list[str]:
     """Tell what was kept, where, and how not to."""
     from zsclip.cache import cache_dir
-    from zsclip.store import size_on_disk
+    from zsclip.store import MAX_BYTES, size_on_disk
 
     if store is None or not (store.read or store.kept):
         return []
-    size = f"{size_on_disk() / 1e6:.1f} MB in {cache_dir()}"
-    return [f"embeddings: {store.read:,} read, {store.kept:,} kept; {size} (see zsclip cache --help; --no-store)"]
+    size = f"{size_on_disk() / 1e6:.1f} MB of at most {MAX_BYTES / 1e6:,.0f} in {cache_dir()}"
+    return [f"embeddings: {store.read:,} read, {store.kept:,} kept; {size}; --no-store keeps none"]
 
 
 def _build(

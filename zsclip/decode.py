@@ -150,7 +150,8 @@ def decode_image(
 def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped:
     """Make a row of a picture whose decoder hangs, and free what its thread holds."""
     decoding.budget.give_back(thread)
-    return Skipped(path, "timeout", f"not decoded within {CPU_SECONDS} s of computing; convert it first")
+    limits = f"{CPU_SECONDS} s of computing or {WALL_SECONDS} s of waiting"
+    return Skipped(path, "timeout", f"not decoded within {limits}; convert it first")
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ from zsclip.store import GRAIN_NS, EmbeddingStore, Look, Sight, Stored, content_
 if TYPE_CHECKING:
     from zsclip.model import ClipModel
 
-MOST_BYTES = 256_000_000  # a larger file is not held in memory, so not known by its content: it is encoded every time
+MOST_BYTES = 64_000_000  # a larger file is not held in memory, so not known by its content: it is encoded every time
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +122,11 @@ def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -
             check_file(path)
             with open(path, "rb") as file:
                 look, now = Look.of(os.fstat(file.fileno())), time.time_ns()
-                if look.size > MOST_BYTES:
+                data = file.read(MOST_BYTES + 1)
+                if len(data) > MOST_BYTES:
+                    file.seek(0)
                     with upright(file, decoding, preprocess) as image:
                         return Pixels(to_pixels(image, preprocess), None)
-                data = file.read()
             # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
             is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
             sight = Sight(path, content_of(data), look if is_old else None)

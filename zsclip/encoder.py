@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsclip.cache import remember
+from zsclip.cache import keep, remember
 from zsclip.score import Matrix
 from zsclip.weights import ModelSpec
 
@@ -44,7 +44,11 @@ class Encoder:
         from zsclip.model import load_model
 
         device, precision, compiled = self._wanted
-        return load_model(self.spec, device, precision, compiled=compiled)
+        model = load_model(self.spec, device, precision, compiled=compiled)
+        known = vars(self).get("_settings")
+        if known is not None and known != _settings_of(model):  # a device has come or gone; right for the next run
+            keep("settings", self._parts, _settings_of(model))
+        return model
 
     def load(self) -> None:
         """Load the model, where that is better done now than at the first batch."""
@@ -54,19 +58,13 @@ class Encoder:
     def _settings(self) -> dict[str, Any]:
         """What can be known without loading, once the model was loaded on this machine."""
 
-        def look() -> dict[str, Any]:
-            model = self.model
-            return {
-                "device": model.device,
-                "precision": model.precision,
-                "batch_size": model.batch_size,
-                "logit_scale": model.logit_scale,
-                "logit_bias": model.logit_bias,
-            }
-
-        parts = [self.spec.recipe, asdict(self.spec.preprocess), self._wanted, version("torch"), _machine()]
-        settings: dict[str, Any] = remember("settings", ["settings-v1", *parts], look)
+        settings: dict[str, Any] = remember("settings", self._parts, lambda: _settings_of(self.model))
         return settings
+
+    @property
+    def _parts(self) -> list[Any]:
+        about = [self.spec.recipe, asdict(self.spec.preprocess), self._wanted]
+        return ["settings-v1", *about, version("torch"), _machine()]
 
     @property
     def logit_scale(self) -> float:
@@ -101,8 +99,7 @@ class Encoder:
     @property
     def is_as_remembered(self) -> bool:
         """Tell whether the model that was loaded computes as was remembered; a device may have come or gone."""
-        known = self._settings
-        return (self.model.device, self.model.precision) == (known["device"], known["precision"])
+        return _settings_of(self.model) == self._settings
 
     def encode_images(self, pixels: "np.ndarray") -> Matrix:
         """Encode (B, 3, H, W) uint8 pixels into (B, D) float32, rows of length 1."""
@@ -116,6 +113,16 @@ class Encoder:
     def token_counts(self, prompts: Sequence[str]) -> list[int]:
         """Count each prompt's tokens, start and end marks included."""
         return self.model.token_counts(prompts)
+
+
+def _settings_of(model: "ClipModel") -> dict[str, Any]:
+    return {
+        "device": model.device,
+        "precision": model.precision,
+        "batch_size": model.batch_size,
+        "logit_scale": model.logit_scale,
+        "logit_bias": model.logit_bias,
+    }
 
 
 def _machine() -> list[Any]:

@@ -61,7 +61,7 @@ class Journal:
         Raises:
             InputError: there is nothing to tell how it was begun, or something is not as it was.
         """
-        if not os.path.lexists(self._part):
+        if not os.path.exists(self._part):
             return None
         size = os.path.getsize(self._part)
         if size == 0:  # killed before its first row
@@ -91,6 +91,8 @@ class Journal:
                 file.writelines(json.dumps(line) + "\n" for line in (self._settings, *map(_line, self._points)))
             os.replace(self._file + ".new", self._file)
         except OSError as e:
+            with suppress(OSError):
+                os.unlink(self._file + ".new")
             raise OutputError(f"{self._file}: {(e.strerror or str(e)).lower()}; choose a place to write to") from e
 
     def noted(self, batches: Iterable[list[Prediction | Skipped]], out: TextIO) -> Iterator[list[Prediction | Skipped]]:

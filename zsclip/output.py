@@ -63,12 +63,12 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
     out: TextIO | None = None
     try:
         with _told_as_output_error(name, file):
-            out = _open_stream(file, "r+" if go_on_at is not None else "x" if part and not overwrite else "w")
             if part:
-                _lock(out, name)
-            if go_on_at is not None:
-                out.seek(go_on_at)
+                out = _stream(_open_part(part, name, is_new=not overwrite and go_on_at is None))
+                out.seek(go_on_at or 0)
                 out.truncate()
+            else:
+                out = _stream(io.FileIO(file, "w", closefd=isinstance(file, str)))
             yield out
             out.flush()
             if part and target:
@@ -87,7 +87,7 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
             if out is not None:
                 out.close()
         with suppress(OSError):
-            if part and os.path.getsize(part) == 0:
+            if part and out is not None and os.path.getsize(part) == 0:  # else it is another's
                 os.unlink(part)
         raise
 
@@ -120,21 +120,28 @@ def _left_over(part: str) -> InputError:
     return InputError(f"{part}: left by an earlier run; add --resume to go on, --overwrite to start again")
 
 
-def _open_stream(file: str | int, mode: str) -> TextIO:
+def _stream(raw: io.FileIO) -> TextIO:
     # Nothing of ours between the buffer and the system call: a signal that came there, after a part of the buffer had
     # gone out, would make the buffer write that part again.
-    raw = io.FileIO(file, mode, closefd=isinstance(file, str))
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
-def _lock(out: TextIO, name: str) -> None:
-    """Make sure that no other run writes the same rows."""
+def _open_part(part: str, name: str, *, is_new: bool) -> io.FileIO:
+    """Open the file that grows and make sure, before anything in it is touched, that no other run writes it."""
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0), 0o666)
     try:
-        fcntl.flock(out.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        raise OutputError(f"{name}: another run is writing it; let it end, or choose another file") from e
-    except OSError:  # a file system without locks
-        pass
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_ours = os.path.samestat(os.fstat(descriptor), os.stat(part))  # not renamed since: it is complete
+            except (BlockingIOError, FileNotFoundError):
+                is_ours = False
+            if not is_ours:
+                raise OutputError(f"{name}: another run is writing it; let it end, or choose another file")
+        return io.FileIO(descriptor, "r+")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ FILE_NAME = "embeddings-v1.sqlite"
 MAX_BYTES = 5_000_000_000
 GRAIN_NS = 2_000_000_000  # of the coarsest clock, FAT's: what was written a moment before may be written again unseen
 _PATHS_A_QUERY = 500
+_LOCK_SECONDS = 2
+_MOST_REFUSALS = 5  # of a store that others keep locked; each may take that long
 _KEPT_SHARE = 0.9  # of what is allowed, after the least recently used went
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, recipe TEXT UNIQUE, name TEXT);
@@ -51,7 +53,8 @@ class Look:
     @classmethod
     def of(cls, status: os.stat_result) -> "Look":
         """Take from a status what changes with the content."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        inode = status.st_ino & (2**63 - 1)  # SQLite's integers have a sign; some file systems' inodes have 64 bits
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,13 @@ class EmbeddingStore:
 
     def __init__(self, recipe: str, name: str, embed_dim: int, *, max_pixels: int, max_bytes: int = MAX_BYTES) -> None:
         self._recipe = recipe
-        self._name = name
+        self._name = name.encode("utf-8", "backslashreplace").decode()
         self._bytes = 4 * embed_dim
         self._max_pixels = max_pixels
         self._max_bytes = max_bytes
         self._damaged = False
+        self._refusals = 0
+        self._inode: int | None = None
         self._today = int(time.time() // 86400)
         self._local = threading.local()
         self.read = self.kept = 0  # pictures of this run
@@ -153,29 +158,23 @@ class EmbeddingStore:
         try:
             with self._writer as connection:
                 for sight, vector in fresh:
-                    value = vector.astype("<f4").tobytes()
-                    (row,) = connection.execute(
-                        "INSERT INTO embeddings (model, content, vector, digest, max_pixels) VALUES (?, ?, ?, ?, ?)"
-                        " ON CONFLICT DO UPDATE SET vector = excluded.vector, digest = excluded.digest,"
-                        " max_pixels = excluded.max_pixels RETURNING id",
-                        (self._model, sight.content, value, self._digest(sight.content, value), self._max_pixels),
-                    ).fetchall()
-                    old.append((row[0], self._today))
+                    old.append((self._put(connection, sight.content, vector), self._today))
                 connection.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", old)
-                connection.executemany(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
-                    [
-                        (_key(sight.path), look.size, look.mtime, look.ctime, look.inode, sight.content)
-                        for sight in seen
-                        if (look := sight.look) is not None
-                    ],
-                )
+                for sight in seen:
+                    if (look := sight.look) is not None:
+                        with suppress(OSError):  # the working directory is gone, and the path is relative
+                            connection.execute(
+                                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
+                                (_key(sight.path), look.size, look.mtime, look.ctime, look.inode, sight.content),
+                            )
                 if fresh and _used_bytes(connection) > self._max_bytes:
                     _forget(connection, int(self._max_bytes * _KEPT_SHARE))
             self.kept += len(fresh)
         except sqlite3.Error as e:
             self._note(e)
-            self._writer = None
+            self._refusals += 1
+            if self._refusals > _MOST_REFUSALS or not isinstance(e, sqlite3.OperationalError) or "lock" not in str(e):
+                self._writer = None
 
     def close(self) -> None:
         """Let go of the file; the one thread that keeps calls it."""
@@ -190,11 +189,14 @@ class EmbeddingStore:
 
     def _opened(self) -> sqlite3.Connection | None:
         try:
-            return _open_for_writing()
+            return _retried(_open_for_writing)
         except sqlite3.Error as e:
             self._note(e)
         except OSError:
             pass
+        finally:
+            with suppress(OSError):
+                self._inode = os.stat(_path()).st_ino
         return None
 
     def _model_id(self) -> int | None:
@@ -216,20 +218,22 @@ class EmbeddingStore:
         self._damaged = False
         self.close()
         with suppress(OSError):
-            clear()
+            if os.stat(_path()).st_ino == self._inode:  # else another run has begun afresh already
+                clear()
         self._writer = self._opened()
         self._model = self._model_id()
 
     def _query(self, sql: str, values: Sequence[object]) -> list[Any]:
         """Ask on a connection of this thread's own; there is nothing to find where there is none."""
+        local = self._local  # whoever begins afresh replaces it
         try:
-            if not hasattr(self._local, "connection"):
-                self._local.connection = None
-                self._local.connection = _open_for_reading()
-            return [] if self._local.connection is None else self._local.connection.execute(sql, values).fetchall()
+            if not hasattr(local, "connection"):
+                local.connection = None
+                local.connection = _open_for_reading()
+            return [] if local.connection is None else local.connection.execute(sql, values).fetchall()
         except sqlite3.Error as e:
             self._note(e)
-            self._local.connection = None
+            local.connection = None
             return []
 
     def _note(self, e: sqlite3.Error) -> None:
@@ -244,6 +248,23 @@ class EmbeddingStore:
         if digest != self._digest(content, vector):
             return None
         return Stored(np.frombuffer(vector, "<f4"), None if day == self._today else number, sight)
+
+    def _put(self, connection: sqlite3.Connection, content: bytes, vector: Vector) -> int:
+        """Keep an embedding under its content, unless a whole one is there: others have answered with that already."""
+        value = vector.astype("<f4").tobytes()
+        digest = self._digest(content, value)
+        connection.execute(
+            "INSERT INTO embeddings (model, content, vector, digest, max_pixels) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET max_pixels = MIN(max_pixels, excluded.max_pixels)",
+            (self._model, content, value, digest, self._max_pixels),
+        )
+        row = connection.execute(
+            "SELECT e.content, e.vector, e.digest, e.id, NULL FROM embeddings e WHERE e.model = ? AND e.content = ?",
+            (self._model, content),
+        ).fetchone()
+        if self._checked(row, None) is None:
+            connection.execute("UPDATE embeddings SET vector = ?, digest = ? WHERE id = ?", (value, digest, row[3]))
+        return int(row[3])
 
     def _digest(self, content: bytes, vector: bytes) -> bytes:
         return _digest(self._recipe, content, vector)
@@ -331,17 +352,27 @@ def _own_files() -> list[Path]:
     return sorted(cache_dir().glob("embeddings-v*.sqlite*"))
 
 
+def _retried(work: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
+    """Open a store that another process may just be making."""
+    for _attempt in range(3):
+        with suppress(sqlite3.OperationalError):
+            return work()
+        time.sleep(0.1)
+    return work()
+
+
 def _open_for_writing() -> sqlite3.Connection:
     path = _path()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it remembers the paths of pictures
-    connection = sqlite3.connect(path, timeout=10)
+    with suppress(FileExistsError):  # SQLite gives its further files the mode of the first
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    connection = sqlite3.connect(path, timeout=_LOCK_SECONDS)
     try:
         connection.execute("PRAGMA page_size = 16384")  # of 4096, rows of 2 kB would leave a half empty
         # Where the file system has no shared memory SQLite answers with the mode it can do, and works on.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_SCHEMA)
-        path.chmod(0o600)
     except BaseException:
         connection.close()
         raise
@@ -349,8 +380,10 @@ def _open_for_writing() -> sqlite3.Connection:
 
 
 def _open_for_reading() -> sqlite3.Connection:
-    for mode in ("mode=ro", "mode=ro&immutable=1"):  # the second: a WAL file in a folder that cannot be written
-        connection = sqlite3.connect(f"file:{quote(str(_path()))}?{mode}", uri=True, timeout=10)
+    # The second: a WAL file in a folder that cannot be written.
+    modes = ("mode=ro",) if os.access(_path().parent, os.W_OK) else ("mode=ro", "mode=ro&immutable=1")
+    for mode in modes:
+        connection = sqlite3.connect(f"file:{quote(str(_path()))}?{mode}", uri=True, timeout=_LOCK_SECONDS)
         try:
             connection.execute("SELECT COUNT(*) FROM models")
             return connection
@@ -382,8 +415,8 @@ def _forget(connection: sqlite3.Connection, wanted_bytes: int) -> None:
             " ORDER BY u.day, e.id LIMIT ?)",
             (some,),
         )
-        connection.execute("DELETE FROM uses WHERE embedding NOT IN (SELECT id FROM embeddings)")
-        connection.execute("DELETE FROM files WHERE content NOT IN (SELECT content FROM embeddings)")
+    connection.execute("DELETE FROM uses WHERE embedding NOT IN (SELECT id FROM embeddings)")
+    connection.execute("DELETE FROM files WHERE content NOT IN (SELECT content FROM embeddings)")
 
 
 def _key(path: str) -> bytes:

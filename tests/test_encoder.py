@@ -1,0 +1,55 @@
+"""What is known of a model without loading it, and what becomes of it when it is not so any more."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zsclip import model as model_module
+from zsclip.cache import keep
+from zsclip.encoder import Encoder
+from zsclip.model import load_model
+from zsclip.weights import find_model
+
+
+@pytest.fixture
+def encoder(tiny_model: Callable[[str], Path]) -> Callable[[], Encoder]:
+    return lambda: Encoder(find_model(str(tiny_model("siglip"))), "cpu", "fp32")
+
+
+def test_it_is_loaded_once_on_a_machine_for_what_it_is(
+    encoder: Callable[[], Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = encoder()
+    model = load_model(first.spec, "cpu", "fp32")
+    expected = (model.logit_scale, model.logit_bias, model.embed_dim, model.text_recipe, model.batch_size)
+    assert (first.logit_scale, first.logit_bias, first.embed_dim, first.text_recipe, first.batch_size) == expected
+
+    monkeypatch.setattr(model_module, "load_model", None)
+    second = encoder()
+
+    assert (second.logit_scale, second.logit_bias, second.embed_dim, second.text_recipe, second.batch_size) == expected
+    assert second.image_recipe(False) == first.image_recipe(False) != second.image_recipe(True)
+
+
+def test_it_encodes_as_the_model_does(encoder: Callable[[], Encoder]) -> None:
+    model = load_model(encoder().spec, "cpu", "fp32")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, *model.spec.preprocess.size), dtype=np.uint8)
+
+    assert np.array_equal(encoder().encode_images(pixels), model.encode_images(pixels).numpy())
+    assert encoder().encode_text(["a cat"]).equal(model.encode_text(["a cat"]))
+    assert encoder().token_counts(["a cat"]) == model.token_counts(["a cat"])
+
+
+def test_what_was_remembered_wrongly_is_right_for_the_next_run(encoder: Callable[[], Encoder]) -> None:
+    right = encoder()
+    recipe, settings = right.image_recipe(False), right._settings
+    keep("settings", right._parts, settings | {"device": "cuda", "precision": "fp16", "batch_size": 256})
+
+    wrong = encoder()
+
+    assert wrong.image_recipe(False) != recipe
+    assert not wrong.is_as_remembered
+    assert encoder().image_recipe(False) == recipe
+    assert encoder().is_as_remembered
