@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, save_tokenizer
 from torchvision.transforms import Normalize
 
+from zsclip import model as model_module
 from zsclip.cache import count_rows
 from zsclip.decode import decode_image
 from zsclip.errors import ModelError
@@ -23,7 +24,6 @@ from zsclip.model import (
     ClipModel,
     _bf16_agrees,
     count_tokens,
-    has_bf16,
     load_model,
     load_tokenizer,
 )
@@ -344,7 +344,7 @@ def with_weights(folder: Path, copy: Path, **changes: Callable[[torch.Tensor], t
 
 
 def test_bf16_is_the_default_only_where_it_is_tried_and_agrees(
-    tiny_model: Callable[[str], Path], tmp_path: Path
+    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = find_model(str(tiny_model("plain")))
     assert _bf16_agrees(spec)
@@ -357,8 +357,13 @@ def test_bf16_is_the_default_only_where_it_is_tried_and_agrees(
     assert not _bf16_agrees(coarse)
     assert count_rows()["bf16"][0] == 2
 
-    assert load_model(spec, "cpu", "auto").precision == ("bf16" if has_bf16("cpu") else "fp32")
+    monkeypatch.setattr(model_module, "has_bf16", lambda device: True)
+    assert load_model(spec, "cpu", "auto").precision == "fp32"  # of 32 pixels: small pictures stay as they are
+    monkeypatch.setattr(model_module, "_BF16_SIDE", 32)
+    assert load_model(spec, "cpu", "auto").precision == "bf16"
     assert load_model(coarse, "cpu", "auto").precision == "fp32"
+    monkeypatch.setattr(model_module, "has_bf16", lambda device: False)
+    assert load_model(spec, "cpu", "auto").precision == "fp32"
 
 
 def test_pictures_that_overflow_in_fp16_are_encoded_in_bf16(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

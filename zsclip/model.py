@@ -24,6 +24,8 @@ from zsclip.weights import ModelSpec, tokenizer_folder
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _BF16_COSINE = 0.999  # to fp32, at the least
+# Smaller pictures gain little, and `tiny` answers 1 to 2 % of the pictures of four test sets otherwise in bf16.
+_BF16_SIDE = 128
 
 
 class ClipModel:
@@ -165,7 +167,7 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *
     Args:
         device: "auto" takes CUDA, then MPS, then the CPU.
         precision: of the image tower; "auto" is fp16 on CUDA, bf16 on a CPU that multiplies it itself and gives what
-            fp32 gives, else fp32.
+            fp32 gives for pictures that are not tiny, else fp32.
         compiled: see `ClipModel`.
 
     Raises:
@@ -174,7 +176,7 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     check_device(device)
-    if precision == "auto" and device == "cpu" and has_bf16(device):
+    if precision == "auto" and device == "cpu" and has_bf16(device) and min(spec.preprocess.size) >= _BF16_SIDE:
         precision = "bf16" if _bf16_agrees(spec) else "fp32"
     elif precision == "auto":
         precision = "fp16" if device.startswith("cuda") else "fp32"
