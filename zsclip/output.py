@@ -61,10 +61,12 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
         yield sys.stdout
         return
     out: TextIO | None = None
+    is_ours = not overwrite and go_on_at is None  # a new file; another only once nobody else writes it
     try:
         with _told_as_output_error(name, file):
             if part:
-                out = _stream(_open_part(part, name, is_new=not overwrite and go_on_at is None))
+                out = _stream(_open_part(part, name, is_new=is_ours))
+                is_ours = True
                 out.seek(go_on_at or 0)
                 out.truncate()
             else:
@@ -87,7 +89,7 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
             if out is not None:
                 out.close()
         with suppress(OSError):
-            if part and out is not None and os.path.getsize(part) == 0:  # else it is another's
+            if part and is_ours and os.path.getsize(part) == 0:
                 os.unlink(part)
         raise
 
@@ -128,19 +130,20 @@ def _stream(raw: io.FileIO) -> TextIO:
 
 def _open_part(part: str, name: str, *, is_new: bool) -> io.FileIO:
     """Open the file that grows and make sure, before anything in it is touched, that no other run writes it."""
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0), 0o666)
+    flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0)
+    raw = io.FileIO(part, "r+", opener=lambda path, _: os.open(path, flags, 0o666))
     try:
         with suppress(OSError):  # a file system without locks
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_ours = os.path.samestat(os.fstat(descriptor), os.stat(part))  # not renamed since: it is complete
+                fcntl.flock(raw.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_ours = os.path.samestat(os.fstat(raw.fileno()), os.stat(part))  # not renamed since: it is complete
             except (BlockingIOError, FileNotFoundError):
                 is_ours = False
             if not is_ours:
                 raise OutputError(f"{name}: another run is writing it; let it end, or choose another file")
-        return io.FileIO(descriptor, "r+")
+        return raw
     except BaseException:
-        os.close(descriptor)
+        raw.close()
         raise
 
 
