@@ -190,6 +190,7 @@ def relabelling(model: Path, labels: Path, photos: Sequence[str], folder: Path) 
     for words in (twenty, labels):  # both are in the text cache from here on
         whole([*command, photos[0], "--labels-file", str(words), *fixed])
     first = [*command, *photos, "--labels-file", str(twenty), *fixed]
+    whole(first)  # fills the store
     row("1,000 photographs, stored", "our first run", whole, [*first, "--no-store"], first, runs=2)
 
     many, count = folder / "many", 100_000
