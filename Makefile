@@ -49,7 +49,8 @@ $(STAMPS)/peers:
 # before. Crops, captions and --chroma were drawn otherwise when the first three were run: the third's --chroma is that
 # of commit 0dc4955, all three drew broader words evenly (before commit 78451fd). In the first four --kinds-are-true made
 # a broader word a positive, and --across went by a caption's picture instead of its word (until commit 9fab3c2). The
-# last step but one is the mean of the fourth and the fifth. open_clip_model.safetensors of .tiny is what zsclip/data/tiny holds.
+# last step but one is the mean of the fourth and the fifth.
+# open_clip_model.safetensors of .tiny is what zsclip/data/tiny holds.
 ALL_STAGES = --average 0.998 --prompts captions --holdout 100
 TRUE_KINDS = --kinds-are-true --crop-scale 0.6
 train-tiny: install  ## Train the model in the box: make train-tiny DATA=folder of Parquet shards.

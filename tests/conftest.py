@@ -69,6 +69,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
 
 
+def wait_for_lines(part: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a run has written so many lines of its rows."""
+    while not (part.exists() and part.read_bytes().count(b"\n") == count):
+        assert process.poll() is None
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Give a function: kind -> the folder of a small real model, saved once a session."""

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import wait_for_lines
 from PIL import Image
 
 from zsclip.cache import FILE_NAME, cache_dir
@@ -315,8 +316,7 @@ def test_an_interrupted_run_leaves_its_finished_rows(
     process.stdin.write(b"photos/red.png\nphotos/gone.png\n")
     process.stdin.flush()
     part = tmp_path / "rows.jsonl.part"
-    while not (part.exists() and part.read_bytes().count(b"\n") == 2):
-        assert process.poll() is None
+    wait_for_lines(part, 2, process)
 
     process.send_signal(number)
 

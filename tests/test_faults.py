@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import wait_for_lines
 from PIL import Image
 
 COLOURS = ("--labels", "red,green,blue", "-q", "--threads", "2")
@@ -145,9 +146,7 @@ def test_a_file_is_written_by_one_run_at_a_time(tiny_model: Callable[[str], Path
     assert first.stdin is not None
     first.stdin.write(b"a.png\n")
     first.stdin.flush()
-    part = tmp_path / "rows.jsonl.part"
-    while not (part.exists() and part.read_bytes().count(b"\n") == 1):
-        assert first.poll() is None
+    wait_for_lines(tmp_path / "rows.jsonl.part", 1, first)
 
     for flag in ("--resume", "--overwrite"):
         second = subprocess.run([*whole, flag], cwd=tmp_path, input=b"a.png\n", capture_output=True)
@@ -169,9 +168,7 @@ def test_ctrl_c_and_resume_is_one_file(tiny_model: Callable[[str], Path], tmp_pa
     assert process.stdin is not None
     process.stdin.write("".join(f"{name}\n" for name in names[:12]).encode())
     process.stdin.flush()
-    part = tmp_path / "rows.csv.part"
-    while not (part.exists() and part.read_bytes().count(b"\n") >= 24):
-        assert process.poll() is None
+    wait_for_lines(tmp_path / "rows.csv.part", 24, process)  # a header, two lines a picture, one for the bad one
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 FILE_NAME = "cache-v1.sqlite"
+OWN_FILES = "cache-v*.sqlite*"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS rows (kind TEXT, key TEXT, digest BLOB, value BLOB, PRIMARY KEY (kind, key))"
     " WITHOUT ROWID"
@@ -115,19 +116,19 @@ def count_rows() -> dict[str, tuple[int, int]]:
         return {}
 
 
-def size_on_disk() -> int:
-    """Give the bytes our files take in the cache folder."""
-    return sum(map(_size, _own_files()))
+def size_on_disk(pattern: str = OWN_FILES) -> int:
+    """Give the bytes that files of ours take in the cache folder."""
+    return sum(map(_size, _files(pattern)))
 
 
-def clear() -> int:
-    """Delete our files, and no others, from the cache folder; give the bytes that were freed.
+def clear(pattern: str = OWN_FILES) -> int:
+    """Delete files of ours, and no others, from the cache folder; give the bytes that were freed.
 
     Raises:
         OSError: a file could not be deleted.
     """
     freed = 0
-    for path in _own_files():
+    for path in _files(pattern):
         freed += _size(path)
         path.unlink(missing_ok=True)
     return freed
@@ -137,9 +138,9 @@ def _path() -> Path:
     return cache_dir() / FILE_NAME
 
 
-def _own_files() -> list[Path]:
+def _files(pattern: str) -> list[Path]:
     # The folder may be one the user shares with other things: only names that we make are ours.
-    return sorted(cache_dir().glob("cache-v*.sqlite*"))
+    return sorted(cache_dir().glob(pattern))
 
 
 def _size(path: Path) -> int:

@@ -20,8 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.cache import cache_dir
+from zsclip.cache import clear as clear_files
+from zsclip.cache import size_on_disk as size_of_files
 
 FILE_NAME = "embeddings-v1.sqlite"
+OWN_FILES = "embeddings-v*.sqlite*"
 MAX_BYTES = 5_000_000_000
 GRAIN_NS = 2_000_000_000  # of the coarsest clock, FAT's: what was written a moment before may be written again unseen
 _PATHS_A_QUERY = 500
@@ -287,11 +290,7 @@ def counts() -> dict[str, int]:
 
 def size_on_disk() -> int:
     """Give the bytes the store takes."""
-    total = 0
-    for path in _own_files():
-        with suppress(OSError):
-            total += path.stat().st_size
-    return total
+    return size_of_files(OWN_FILES)
 
 
 def clear() -> int:
@@ -300,10 +299,7 @@ def clear() -> int:
     Raises:
         OSError: a file could not be deleted.
     """
-    freed = size_on_disk()
-    for path in _own_files():
-        path.unlink(missing_ok=True)
-    return freed
+    return clear_files(OWN_FILES)
 
 
 def collect(max_bytes: int) -> int:
@@ -346,10 +342,6 @@ def verify() -> tuple[int, int]:
 
 def _path() -> Path:
     return cache_dir() / FILE_NAME
-
-
-def _own_files() -> list[Path]:
-    return sorted(cache_dir().glob("embeddings-v*.sqlite*"))
 
 
 def _retried(work: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
