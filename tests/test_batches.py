@@ -6,7 +6,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from test_decode import SIMPLE
 
 from zsclip import batches as batches_module
-from zsclip.batches import Ahead, Batch, _cgroup_cpus, available_cpus, decode_batches
+from zsclip.batches import PATHS_AHEAD, Ahead, Batch, _cgroup_cpus, available_cpus, decode_batches
 from zsclip.decode import decode_image
 from zsclip.errors import InputError
 from zsclip.results import Skipped
@@ -66,23 +66,52 @@ def test_a_batch_of_bad_files_has_no_pixels_but_their_shape(files):
     assert batch.pixels.dtype == np.uint8
 
 
+def counting(limit: int) -> tuple[Callable[[str], int], threading.Event, threading.Event]:
+    """Work that tells when it was done so often, and when once more."""
+    enough, too_many, begun = threading.Event(), threading.Event(), itertools.count(1)
+
+    def work(path: str) -> int:
+        done = next(begun)
+        if done == limit:
+            enough.set()
+        if done > limit:
+            too_many.set()
+        return done
+
+    return work, enough, too_many
+
+
+@pytest.mark.parametrize("asked", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 10])
-def test_no_more_than_two_batches_ahead_are_asked_for(files, batch_size):
-    enough, too_many = threading.Event(), threading.Event()
+def test_no_more_than_two_batches_ahead_are_worked_on(batch_size, asked):
+    work, enough, too_many = counting((asked + 2) * batch_size)
 
-    def counted() -> Iterator[str]:
-        for asked in range(1, 1001):
-            if asked == 3 * batch_size:
-                enough.set()
-            if asked > 3 * batch_size:
-                too_many.set()
-            yield files[0]
+    with Ahead(itertools.repeat("a", 1000), work, batch_size=batch_size, threads=4) as ahead:
+        for _ in itertools.islice(ahead.batches(batch_size), asked):
+            pass
 
-    batches = decode_batches(counted(), SIMPLE, batch_size=batch_size, threads=4)
-    next(batches)
+        assert enough.wait(30)
+        assert not too_many.wait(0.3)
 
-    assert enough.wait(30)
-    assert not too_many.wait(0.3)
+
+def test_a_list_without_end_is_read_only_so_far_ahead():
+    far_enough, too_far = threading.Event(), threading.Event()
+
+    def paths() -> Iterator[str]:
+        for asked in itertools.count(1):
+            if asked == PATHS_AHEAD + 4:  # the four of the first batch are yielded when the second is asked for
+                far_enough.set()
+            if asked > PATHS_AHEAD + 4:
+                too_far.set()
+            yield "a"
+
+    with Ahead(paths(), len, find=lambda paths: dict.fromkeys(paths, 1), batch_size=4, threads=1) as ahead:
+        batches = ahead.batches(4)
+        assert next(batches) == [("a", 1)] * 4
+        assert next(batches) == [("a", 1)] * 4
+
+        assert far_enough.wait(30)
+        assert not too_far.wait(0.3)
 
 
 def test_a_slow_source_never_waits_for_a_full_batch(files):
@@ -138,7 +167,7 @@ def test_closing_early_stops_the_threads_and_asks_for_no_more(files):
         thread.join(30)
 
     assert not any(thread.is_alive() for thread in ours)
-    assert asked <= 6
+    assert asked <= PATHS_AHEAD + 2
 
 
 def test_a_signal_at_any_point_ends_the_run_and_leaves_no_lock_held(files):
@@ -243,18 +272,10 @@ def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
         assert run.stderr.read() == b""
 
 
-def test_pictures_are_decoded_before_anyone_asks_for_a_batch(files):
-    enough, too_many = threading.Event(), threading.Event()
+def test_pictures_are_decoded_before_anyone_asks_for_a_batch():
+    work, enough, too_many = counting(6)
 
-    def counted() -> Iterator[str]:
-        for asked in range(1, 1001):
-            if asked == 6:
-                enough.set()
-            if asked > 6:
-                too_many.set()
-            yield files[0]
-
-    with Ahead(counted(), len, batch_size=2, threads=2) as decoder:
+    with Ahead(itertools.repeat("a", 1000), work, batch_size=2, threads=2) as decoder:
         assert enough.wait(30)
         assert not too_many.wait(0.3)
 
@@ -295,7 +316,18 @@ def test_what_is_found_is_not_worked_on_and_keeps_its_place():
     with Ahead("bca", work, find=find, batch_size=4, threads=2) as ahead:
         assert ahead.begins_with() == "known"
     with Ahead("", work, find=find, batch_size=4, threads=2) as ahead:
+        begun = time.monotonic()
         assert ahead.begins_with() is None
+        assert time.monotonic() - begun < 0.9
+
+
+def test_a_slow_list_is_waited_for_to_tell_what_it_begins_with():
+    def paths() -> Iterator[str]:
+        time.sleep(0.5)  # longer than a moment
+        yield "a"
+
+    with Ahead(paths(), len, find=lambda paths: dict.fromkeys(paths, 1), batch_size=4, threads=1) as ahead:
+        assert ahead.begins_with() == 1
 
 
 def test_a_slow_start_is_not_waited_for():

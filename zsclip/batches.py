@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,14 @@ FIRST_BATCH = 32  # so many, and LOOKAHEAD times more, while nobody has said how
 IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
 WAKE_SECONDS = 0.5  # a signal that comes just before the main thread begins to wait is seen when it wakes
 
-FIRST_SECONDS = 0.1  # so long may it take to tell what a run begins with
+PATHS_AHEAD = 2048  # asked for beyond what was yielded: what is looked up needs no pixels, and is looked up together
+FIRST_SECONDS = 3  # to the first path; a folder of half a million files is listed in that time
+MOMENT_SECONDS = 0.1  # from there to what is known of it
 WATCH_SECONDS = 0.5  # how often what takes too long is looked for
 MOST_GIVEN_UP = 100  # threads that hang, each with a picture in memory
 
 _HAS_CPU_CLOCKS = hasattr(time, "pthread_getcpuclockid")  # not on macOS
-_END, _IDLE = object(), object()
+_END, _IDLE, _UNKNOWN = object(), object(), object()
 _NONE: dict[str, Any] = {}
 
 T = TypeVar("T")
@@ -113,10 +115,12 @@ class Ahead(Generic[T]):
         self._jobs: SimpleQueue[_Job[T] | None] = SimpleQueue()  # None: no more
         self._busy: dict[int, _Job[T]] = {}  # by thread
         self._threads = 0
-        self._slots: SimpleQueue[None] = SimpleQueue()  # one for each path that may be asked for
+        self._slots: SimpleQueue[int] = SimpleQueue()  # how many paths more may be asked for
+        self._places: SimpleQueue[None] = SimpleQueue()  # one for each path that may be worked on
         self._paths: SimpleQueue[object] = SimpleQueue()  # those not looked up yet, then _END or what went wrong
-        self._ahead: SimpleQueue[object] = SimpleQueue()  # rows or answers to come, in order, then _END or ...
-        self._begins_with: SimpleQueue[T] = SimpleQueue()  # what was made of the first path
+        self._ahead: SimpleQueue[object] = SimpleQueue()  # rows found or answers to come, in order, then _END or ...
+        self._begins_with: SimpleQueue[T | object] = SimpleQueue()  # _UNKNOWN, what was made of the first path, or both
+        self._slots.put(PATHS_AHEAD)
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
         self._allow(self._allowed)
         self._closed = False
@@ -129,11 +133,13 @@ class Ahead(Generic[T]):
             _start(self._watch, "zsclip-watch")
 
     def begins_with(self) -> T | None:
-        """Tell what was made of the first path, if that is known at once."""
-        try:
-            return self._begins_with.get(timeout=FIRST_SECONDS)
-        except Empty:
-            return None
+        """Tell what was made of the first path, if that is known at once when there is one."""
+        with contextlib.suppress(Empty):
+            first: Any = self._begins_with.get(timeout=FIRST_SECONDS)
+            if first is _UNKNOWN:
+                first = self._begins_with.get(timeout=MOMENT_SECONDS)
+            return cast("T", first)
+        return None
 
     def batches(self, batch_size: int) -> Iterator[list[tuple[str, T]]]:
         """Yield paths with what was made of them, in order, with LOOKAHEAD batches asked for beyond the one yielded.
@@ -144,6 +150,7 @@ class Ahead(Generic[T]):
             BaseException: what iterating the paths raised, after the rows before it.
         """
         rows: list[tuple[str, T]] = []
+        worked_on = 0  # of the rows; they are among the first batch_size
         if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
             self._allow(more)
             self._allowed += more
@@ -156,12 +163,16 @@ class Ahead(Generic[T]):
                 item = _wait(item)
                 if isinstance(item, BaseException):
                     raise item
-            if isinstance(item, tuple):
-                rows.append(item)
-            if rows and (len(rows) == batch_size or not isinstance(item, tuple)):
-                yield rows
-                self._allow(len(rows))
-                rows = []
+                item, worked_on = [item], worked_on + 1
+            has_more = isinstance(item, list)
+            if has_more:
+                rows += item
+            while rows and (len(rows) >= batch_size or not has_more):
+                some, rows = rows[:batch_size], rows[batch_size:]
+                yield some
+                self._slots.put(len(some))
+                self._allow(worked_on)
+                worked_on = 0
             if isinstance(item, BaseException):
                 raise item
             if item is _END:
@@ -172,43 +183,59 @@ class Ahead(Generic[T]):
 
     def __exit__(self, *exception: object) -> None:
         self._closed = True
+        self._slots.put(1)
         self._allow(1)
         for _ in range(self._threads):
             self._jobs.put(None)
 
     def _ask(self, paths: Iterable[str]) -> None:
         try:
-            iterator = iter(paths)
-            while True:
-                self._slots.get()
-                path = None if self._closed else next(iterator, None)
-                if path is None:
+            allowed = self._slots.get()
+            for path in paths:
+                if self._closed:
                     break
                 self._paths.put(path)
+                allowed -= 1
+                while not allowed:
+                    allowed = self._slots.get()
             self._paths.put(_END)
         except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
             self._paths.put(e)
 
     def _look_up(self, find: Callable[[list[str]], Mapping[str, T]]) -> None:
-        first, end = True, None
+        rows: list[tuple[str, T]] = []
+        is_first, end = True, None
         try:
-            while end is None:
+            while end is None and not self._closed:
                 some, end = _waiting(self._paths)
                 found = find(some) if some else _NONE
                 for path in some:
                     if path in found:
-                        self._ahead.put((path, found[path]))
-                        if first:
+                        rows.append((path, found[path]))
+                        if is_first:
                             self._begins_with.put(found[path])
                     else:
+                        if rows:
+                            self._ahead.put(rows)
+                            rows = []
+                        self._places.get()
+                        if self._closed:
+                            break
                         job: _Job[T] = _Job(path)
-                        job.is_first = first
+                        job.is_first = is_first
+                        if is_first:
+                            self._begins_with.put(_UNKNOWN)
                         self._jobs.put(job)
                         self._ahead.put(job.answer)
-                    first = False
+                    is_first = False
+                if rows:
+                    self._ahead.put(rows)
+                    rows = []
             self._ahead.put(end)
         except BaseException as e:
             self._ahead.put(e)
+        if is_first:
+            self._begins_with.put(None)
 
     def _start_working(self) -> None:
         self._threads += 1
@@ -249,7 +276,7 @@ class Ahead(Generic[T]):
 
     def _allow(self, rows: int) -> None:
         for _ in range(rows):
-            self._slots.put(None)
+            self._places.put(None)
 
 
 def decode_batches(

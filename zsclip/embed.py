@@ -113,7 +113,7 @@ def _in_order(batch: list[tuple[str, Outcome]], encoded: Iterator[Matrix], embed
         for _, outcome in batch
         if not isinstance(outcome, Skipped)
     ]
-    return np.stack(rows) if rows else np.empty((0, embed_dim), np.float32)
+    return np.concatenate(rows).reshape(len(rows), -1) if rows else np.empty((0, embed_dim), np.float32)
 
 
 def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -> Callable[[str], Outcome]:

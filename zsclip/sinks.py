@@ -90,7 +90,7 @@ SINKS: dict[str, Callable[[Iterable[Sequence[Row]], TextIO], None]] = {
 
 def _record(row: Row) -> dict[str, Any]:
     record: dict[str, Any] = {"file_name": _decoded(row.path)}
-    if record["file_name"].encode() != os.fsencode(row.path):
+    if record["file_name"] != row.path and record["file_name"].encode() != os.fsencode(row.path):
         record["file_name_base64"] = b64encode(os.fsencode(row.path)).decode()
     if isinstance(row, Skipped):
         return record | {
@@ -196,11 +196,11 @@ def _escaped(text: str) -> str:
 
 def _decoded(path: str) -> str:
     """The path for reading: U+FFFD for the bytes that are not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "replace")
 
 
 def _without_surrogates(text: str) -> str:
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _six_digits(number: float) -> float:
