@@ -485,10 +485,10 @@ def test_inputs_that_are_no_data_are_refused_at_once(tmp_path: Path) -> None:
     write_shard(tmp_path / "wordless.parquet", [row(0, "")])
     for name, message in (
         ("gone", "no such file or folder: "),
-        ("a.txt", "not training data; give .parquet files, a folder of class folders or a .csv file"),
+        ("a.txt", "no pictures with words; give .parquet, .csv or .jsonl, or a folder of class folders"),
         ("empty", "no class folders and no .parquet files in it"),
-        ("a.csv", r"a\.csv:1: needs the header path,caption; not \['file', 'text'\]"),
-        ("latin.csv", "not a CSV file in UTF-8"),
+        ("a.csv", r"a\.csv:1: needs the header path,caption or file_name,label; not \['file', 'text'\]"),
+        ("latin.csv", "latin.csv: not UTF-8"),
         ("wordless.parquet", "no usable pair; give pictures with labels or captions"),
     ):
         with pytest.raises(InputError, match=message):

@@ -39,21 +39,29 @@ MAY_IMPORT: dict[str, set[str]] = {
     "classify": {"classifier", "embed", "results", "score"},
     "bench": {"batches", "classifier", "classify", "decode", "embed", "model", "score"},
     "drawing": {"decode", "prompts"},
-    "pairs": {"decode", "drawing", "images"},
+    "sources": {"drawing", "images"},
+    "pairs": {"decode", "drawing", "sources"},
     "checkpoint": set(),
     "train": {
         "batches", "cache", "checkpoint", "classifier", "drawing", "hub", "labels", "model", "pairs", "prompts",
-        "score", "text", "towers", "weights",
+        "score", "sources", "text", "towers", "weights",
+    },
+    "labelled": {"sources"},
+    "metrics": set(),
+    "evaluate": {"labels", "metrics", "results"},
+    "compare": {
+        "classifier", "classify", "embed", "encoder", "evaluate", "labels", "metrics", "prompts", "score",
     },
     # out
     "output": set(),
     "journal": {"output", "results"},
     "sinks": {"results"},
-    "terminal": {"checkpoint", "results", "train"},  # of training only the types
+    "confusion": set(),
+    "terminal": {"checkpoint", "embed", "results", "train"},  # of all but results only the types
     "cli": {
-        "batches", "bench", "cache", "catalogue", "classifier", "classify", "decode", "embed", "encoder", "hub",
-        "images", "journal", "labels", "model", "output", "prompts", "results", "score", "sinks", "store", "terminal",
-        "train", "weights",
+        "batches", "bench", "cache", "catalogue", "classifier", "classify", "compare", "confusion", "decode", "embed",
+        "encoder", "evaluate", "hub", "images", "journal", "labelled", "labels", "metrics", "model", "output",
+        "prompts", "results", "score", "sinks", "store", "terminal", "train", "weights",
     },
 }  # fmt: skip
 
@@ -76,6 +84,12 @@ LIGHT = (
     "store",
     "embed",
     "classify",
+    "sources",
+    "labelled",
+    "metrics",
+    "evaluate",
+    "compare",
+    "confusion",
 )
 HEAVY = ("torch", "open_clip", "torchvision", "transformers", "timm")
 

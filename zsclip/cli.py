@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,10 @@ from zsclip.errors import InputError, ZsclipError
 from zsclip.terminal import Tally, images_bar, is_terminal, listed, prompts_bar, say, training_report
 
 if TYPE_CHECKING:
+    from zsclip.batches import Ahead
     from zsclip.classifier import Classifier
     from zsclip.decode import Decoding
+    from zsclip.embed import Outcome
     from zsclip.encoder import Encoder
     from zsclip.labels import Label
     from zsclip.prompts import PromptSet
@@ -48,6 +50,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 InputsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUT", help="Images, folders, quoted globs, or - for paths on stdin.")
+]
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="Class folders, a .csv or .jsonl of file_name,label, or Parquet.")
 ]
 LabelsOption = Annotated[str | None, typer.Option("--labels", metavar="A,B,C", help="Labels, split on commas.")]
 LabelOption = Annotated[list[str], typer.Option("--label", metavar="LABEL", help="One label as it is; may repeat.")]
@@ -106,6 +111,7 @@ FastJpegOption = Annotated[
     bool, typer.Option("--fast-jpeg", help="Decode large JPEGs smaller, at three times what the model needs.")
 ]
 NoStoreOption = Annotated[bool, typer.Option("--no-store", help="Neither use nor keep embeddings of pictures.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 
 # Defaults of list options: typer makes a fresh copy of each for every run.
@@ -172,7 +178,7 @@ def classify(
 
     _set_environment(offline, quiet)
     output = None if output == "-" else output
-    note = (lambda message: None) if quiet else (lambda message: say(f"zsclip: {message}"))
+    note = _note(quiet)
     words = read_labels(labels, label, labels_file, alone=multi_label)
     sentences = read_templates(template) if template else read_prompts(prompts)
     sink_name = format or format_of(output, is_terminal(sys.stdout))
@@ -185,7 +191,7 @@ def classify(
         raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
     from zsclip.batches import available_cpus
     from zsclip.decode import Decoding
-    from zsclip.embed import Pixels, embed_images, look_ahead
+    from zsclip.embed import embed_images
     from zsclip.encoder import Encoder
     from zsclip.score import Rule
     from zsclip.weights import find_model
@@ -206,12 +212,7 @@ def classify(
         sink = partial(write_csv if sink_name == "csv" else write_tsv, header=False)
     tally = Tally(point.pictures, point.failed) if point else Tally()
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
-    with (
-        _store(encoder, decoding, no_store) as store,
-        look_ahead(paths, encoder.spec.preprocess, decoding, store, batch_size=size, threads=cpus) as ahead,
-    ):
-        if store is None or isinstance(ahead.begins_with(), Pixels | None):
-            encoder.load()  # takes a second or two, while pictures are decoded
+    with _looking_ahead(paths, encoder, decoding, no_store, size, cpus) as (ahead, store):
         from zsclip.classify import classify
 
         classifier = _build(words, sentences, encoder, multi_label, quiet)
@@ -226,6 +227,217 @@ def classify(
                 journal.begin()
                 rows = journal.noted(rows, out)
             sink(_only(rows, only), out)
+    for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
+        say(line)
+    return tally.exit_code
+
+
+@app.command("eval")
+def evaluate(
+    data: DataArgument,
+    labels: LabelsOption = None,
+    label: LabelOption = _NONE,
+    labels_file: LabelsFileOption = _NONE,
+    prompts: PromptsOption = "photo",
+    template: TemplateOption = _NONE,
+    model: ModelOption = "base",
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    compile: CompileOption = False,
+    batch_size: BatchSizeOption = "auto",
+    threads: ThreadsOption = None,
+    rows: Annotated[
+        str | None,
+        typer.Option("--rows", metavar="FILE", help="Write every answer with its truth: .jsonl, .csv, .tsv."),
+    ] = None,
+    confusion: Annotated[
+        str | None, typer.Option("--confusion", metavar="FILE", help="Write what was taken for what: .png or .csv.")
+    ] = None,
+    as_json: JsonOption = False,
+    max_pixels: MaxPixelsOption = _MAX_PIXELS,
+    fast_jpeg: FastJpegOption = False,
+    no_store: NoStoreOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Measure how good the answers are on pictures whose labels are known.
+
+    Without labels, those of the data are taken.
+
+    Example:
+
+        zsclip eval pictures/ --confusion mistakes.png
+    """
+    import json
+    from collections import deque
+    from dataclasses import asdict
+
+    from zsclip.labelled import read_labelled
+    from zsclip.labels import read_labels
+    from zsclip.output import check_output, format_of, open_output
+    from zsclip.prompts import read_prompts, read_templates
+
+    _set_environment(offline, quiet)
+    _check_device(device)
+    size = _batch_size(batch_size)
+    sentences = read_templates(template) if template else read_prompts(prompts)
+    given = read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
+    if confusion is not None and not confusion.lower().endswith((".png", ".csv")):
+        raise InputError(f"--confusion: {confusion!r} ends neither in .png nor in .csv; let it")
+    for file in filter(None, (rows, confusion)):
+        check_output(file)
+    if rows is not None:
+        format_of(rows, False)
+    pictures = read_labelled(data, note=_note(quiet))
+    from zsclip.batches import available_cpus
+    from zsclip.decode import Decoding
+    from zsclip.embed import embed_images
+    from zsclip.encoder import Encoder
+    from zsclip.evaluate import BEST, found_labels, judge, report_lines, truths_of
+    from zsclip.evaluate import evaluate as sum_up
+    from zsclip.metrics import Judged
+    from zsclip.score import Rule
+    from zsclip.sinks import SINKS, write_csv, write_tsv
+    from zsclip.weights import find_model
+
+    words = given or found_labels(pictures.words)
+    names = [word.name for word in words]
+    truths = truths_of(pictures.words, words)
+    encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
+    decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
+    tally, judged = Tally(), list[Judged]()
+    with _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store):
+        from zsclip.classify import classify
+
+        classifier = _build(words, sentences, encoder, False, quiet)
+        with images_bar(tally, _shows_progress(quiet)):
+            embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
+            answers = judge(tally.count(classify(embedded, classifier, Rule(BEST))), truths, names, judged)
+            if rows is None:
+                deque(answers, maxlen=0)
+            else:
+                sinks = SINKS | {"csv": partial(write_csv, truth=True), "tsv": partial(write_tsv, truth=True)}
+                with open_output(rows) as out:
+                    sinks[format_of(rows, False)](answers, out)
+    evaluation = sum_up(judged, names)
+    if confusion is not None:
+        from zsclip.confusion import write_csv as write_table
+        from zsclip.confusion import write_png
+
+        with open_output(confusion) as out:
+            if confusion.lower().endswith(".png"):
+                write_png(evaluation.confusion, names, out.buffer)
+            else:
+                write_table(evaluation.confusion, names, out)
+    if as_json:
+        typer.echo(json.dumps({
+            "pictures": evaluation.pictures, "failed": tally.errors.total(), "model": encoder.spec.name,
+            "prompts": sentences.name, "metrics": {name: asdict(each) for name, each in evaluation.figures.items()},
+            "labels": [asdict(each) for each in evaluation.labels],
+        }, ensure_ascii=False))  # fmt: skip
+    else:
+        typer.echo("\n".join(report_lines(evaluation)))
+    for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
+        say(line)
+    return tally.exit_code
+
+
+@app.command("compare")
+def compare_variants(
+    data: DataArgument,
+    prompts: Annotated[
+        list[str], typer.Option("--prompts", metavar="NAME|FILE", help="Prompt set; may repeat. [default: photo]")
+    ] = _NONE,
+    template: Annotated[
+        list[str], typer.Option("--template", metavar="TEXT", help="Template with a {}, by itself; may repeat.")
+    ] = _NONE,
+    labels_file: Annotated[
+        list[str], typer.Option("--labels-file", metavar="FILE|NAME", help="Labels; may repeat.")
+    ] = _NONE,
+    model: Annotated[
+        list[str],
+        typer.Option("--model", metavar="MODEL", help="See `zsclip models list`; may repeat. [default: base]"),
+    ] = _NONE,
+    templates: Annotated[
+        bool, typer.Option("--templates", help="Tell which templates of one prompt set help, and which hurt.")
+    ] = False,
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchSizeOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    max_pixels: MaxPixelsOption = _MAX_PIXELS,
+    fast_jpeg: FastJpegOption = False,
+    no_store: NoStoreOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Measure prompts, models or label files side by side on pictures whose labels are known.
+
+    All that is given is combined; the first combination is what the others are held against.
+
+    Example:
+
+        zsclip compare pictures/ --prompts photo --prompts general
+    """
+    import json
+    from dataclasses import asdict
+    from itertools import product
+
+    from zsclip.labelled import read_labelled
+    from zsclip.labels import read_labels
+    from zsclip.prompts import read_prompts, read_templates
+
+    _set_environment(offline, quiet)
+    _check_device(device)
+    size = _batch_size(batch_size)
+    models = list(dict.fromkeys(model)) or [os.environ.get("ZSCLIP_MODEL") or "base"]
+    sets = {name: read_prompts(name) for name in prompts} | {text: read_templates([text]) for text in template}
+    sets = sets or {"photo": read_prompts("photo")}
+    files: dict[str, list[Label] | None] = {file: read_labels(files=[file]) for file in labels_file}
+    files = files or {"": None}
+    count = len(models) * len(files) * len(sets)
+    if templates and count > 1:
+        raise InputError("--templates: tells of one prompt set, model and label file; give no more")
+    if not templates and count == 1:
+        raise InputError("compare: nothing to compare; give --prompts, --template, --model or --labels-file twice")
+    pictures = read_labelled(data, note=_note(quiet))
+    from zsclip.batches import available_cpus
+    from zsclip.compare import compare, comparison_lines, judged_by, template_gains, template_lines
+    from zsclip.decode import Decoding
+    from zsclip.embed import embed_images
+    from zsclip.encoder import Encoder
+    from zsclip.evaluate import found_labels, truths_of
+    from zsclip.weights import find_model
+
+    labels = {file: words or found_labels(pictures.words) for file, words in files.items()}
+    truths = {file: truths_of(pictures.words, words) for file, words in labels.items()}
+    encoders = [Encoder(find_model(one, offline=offline), device, precision) for one in models]
+    decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
+    variants, gains = [], []
+    for encoder in encoders:
+        tally = Tally()
+        with (
+            _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store),
+            images_bar(tally, _shows_progress(quiet)),
+        ):
+            embedded = list(
+                tally.count_encoded(embed_images(ahead.batches(size or encoder.batch_size), encoder, store))
+            )
+        for (file, words), (name, sentences) in product(labels.items(), sets.items()):
+            judged = partial(judged_by, embedded, truths[file])
+            if templates:
+                gains = template_gains(words, sentences, encoder, judged)
+                continue
+            several = ((name, sets), (file, files), (encoder.spec.name, models))
+            parts = [part for part, all_of_them in several if len(all_of_them) > 1]
+            variants.append((", ".join(parts), judged(_build(words, sentences, encoder, False, quiet))))
+    compared = compare(variants) if variants else []
+    if as_json:
+        found = [asdict(each) for each in compared] + [asdict(each) for each in gains]
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(comparison_lines(compared) if compared else template_lines(gains)))
     for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
         say(line)
     return tally.exit_code
@@ -313,7 +525,7 @@ def train(
     with training_report(quiet, _shows_progress(quiet)) as report:
         run_training(
             recipe, out, device=device, threads=threads, log_dir=log_dir, progress=report,
-            note=lambda message: None if quiet else say(f"zsclip: {message}"),
+            note=_note(quiet),
         )  # fmt: skip
     typer.echo(out)
 
@@ -331,7 +543,7 @@ def bench(
     max_pixels: MaxPixelsOption = _MAX_PIXELS,
     fast_jpeg: FastJpegOption = False,
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.01, help="To spend on each stage.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Time each stage with this model and these pictures, and tell which one holds a run back.
 
@@ -619,6 +831,29 @@ def _store(encoder: "Encoder", decoding: "Decoding", no_store: bool) -> "Iterato
         store.close()
 
 
+@contextmanager
+def _looking_ahead(
+    paths: Iterable[str],
+    encoder: "Encoder",
+    decoding: "Decoding",
+    no_store: bool,
+    batch_size: int | None,
+    threads: int,
+    read: Callable[[str], bytes] | None = None,
+) -> "Iterator[tuple[Ahead[Outcome], EmbeddingStore | None]]":
+    """Begin to look up and decode, and load the model beside that if the first picture is not known."""
+    from zsclip.embed import Pixels, look_ahead
+
+    preprocess = encoder.spec.preprocess
+    with (
+        _store(encoder, decoding, no_store) as store,
+        look_ahead(paths, preprocess, decoding, store, batch_size=batch_size, threads=threads, read=read) as ahead,
+    ):
+        if store is None or isinstance(ahead.begins_with(), Pixels | None):
+            encoder.load()  # takes a second or two, while pictures are decoded
+        yield ahead, store
+
+
 def _settings(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, object]:
     """What rows depend on, as a person may be told that it is not what it was."""
     from importlib.metadata import version
@@ -678,6 +913,10 @@ def _build(
     if unread:
         say(f"zsclip: {clip.spec.name} was trained on English: {listed(unread)}; --model multilingual reads more")
     return classifier
+
+
+def _note(quiet: bool) -> Callable[[str], None]:
+    return (lambda message: None) if quiet else (lambda message: say(f"zsclip: {message}"))
 
 
 def _shows_progress(quiet: bool) -> bool:

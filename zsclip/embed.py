@@ -68,10 +68,18 @@ def look_ahead(
     *,
     batch_size: int | None,
     threads: int,
+    read: Callable[[str], bytes] | None = None,
 ) -> Ahead[Outcome]:
-    """Begin to read and decode the pictures that the store does not know; see `Ahead`."""
+    """Begin to read and decode the pictures that the store does not know; see `Ahead`.
+
+    Args:
+        read: gives the encoded picture where the paths are names of pictures that are in no file of their own.
+    """
     set_up_pillow(decoding.max_pixels)
     give_up = partial(given_up, decoding=decoding)
+    if read is not None:
+        work = _reader(read, preprocess, decoding, store)
+        return Ahead(paths, work, give_up=give_up, batch_size=batch_size, threads=threads)
     if store is not None:
         work = _finder(preprocess, decoding, store)
         return Ahead(paths, work, find=store.find, give_up=give_up, batch_size=batch_size, threads=threads)
@@ -130,12 +138,29 @@ def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -
             # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
             is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
             sight = Sight(path, content_of(data), look if is_old else None)
-            stored = store.find_content(sight)
-            if stored is not None:
-                return stored
-            with upright(io.BytesIO(data), decoding, preprocess) as image:
-                return Pixels(to_pixels(image, preprocess), sight)
+            return store.find_content(sight) or _decoded(data, sight, preprocess, decoding)
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
             return skipped(e, path, decoding)
 
     return find_or_decode
+
+
+def _reader(
+    read: Callable[[str], bytes], preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
+) -> Callable[[str], Outcome]:
+    def find_or_decode(name: str) -> Outcome:
+        try:
+            data = read(name)
+            if store is None:
+                return _decoded(data, None, preprocess, decoding)
+            sight = Sight(name, content_of(data), None)
+            return store.find_content(sight) or _decoded(data, sight, preprocess, decoding)
+        except Exception as e:  # as above
+            return skipped(e, name, decoding)
+
+    return find_or_decode
+
+
+def _decoded(data: bytes, sight: Sight | None, preprocess: Preprocess, decoding: Decoding) -> Pixels:
+    with upright(io.BytesIO(data), decoding, preprocess) as image:
+        return Pixels(to_pixels(image, preprocess), sight)

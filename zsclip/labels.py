@@ -21,12 +21,14 @@ IMAGENET_REPEATS = {(744, "missile"): "projectile missile", (836, "sunglasses"):
 class Label:
     """A word the user gave and gets back.
 
-    synonyms: further names of the same thing; prompts: sentences of its own, which replace a set's templates.
+    synonyms: further names of the same thing; prompts: sentences of its own, which replace a set's templates; found_as:
+    how labelled data call it where that is no word, such as a folder's name; empty if they call it by a name.
     """
 
     name: str
     synonyms: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
+    found_as: str = ""
 
 
 def read_labels(
@@ -120,9 +122,12 @@ def _label(name: str, node: Node) -> Label:
     if not isinstance(node.value, tuple):
         return Label(name, prompts=own_prompts(node))
     absent = Node(node.place, None)
-    found = fields(node, ("synonyms", "prompts"))
+    found = fields(node, ("name", "synonyms", "prompts"))
     synonyms = tuple(text for _, text in texts(found.get("synonyms", absent)))
-    return Label(name, synonyms, own_prompts(found.get("prompts", absent)))
+    prompts = own_prompts(found.get("prompts", absent))
+    if "name" in found:
+        return Label(text_of(found["name"]).text, synonyms, prompts, found_as=name)
+    return Label(name, synonyms, prompts)
 
 
 def _imagenet_names() -> list[str]:

@@ -3,14 +3,12 @@
 The stream keeps no random state: seed, epoch and step alone say which pairs a batch holds and how each is drawn.
 """
 
-import csv
 import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -30,7 +28,7 @@ from zsclip.drawing import (
     positives,
 )
 from zsclip.errors import InputError
-from zsclip.images import find_images
+from zsclip.sources import check_inputs, find_sources, first_line
 
 MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures kept: all of a small data set, else a window of it
 LOOKAHEAD = 2  # batches being decoded while one is trained on
@@ -243,7 +241,7 @@ class Pairs:
             try:
                 self._kept[place] = block.read()
             except Exception as e:  # pyarrow raises anything on damaged pages
-                self.note(f"{block.where}: cannot be read, its pairs are passed over: {_first_line(e)}")
+                self.note(f"{block.where}: cannot be read, its pairs are passed over: {first_line(e)}")
                 self._kept[place] = ()
         elif next(reversed(self._kept)) != place:
             self._kept[place] = self._kept.pop(place)
@@ -281,9 +279,9 @@ def read_pairs(
     blocks: list[_Block] = []
     known: dict[Names, Names] = {}  # 230,000 pictures share 600 labels: each is kept once
     for text in inputs:
-        for where, size, some, read in _find_blocks(text, note):
-            blocks.append(_Block(where, len(names), size, read))
-            for identity, one in some:
+        for source in find_sources(text, note):
+            blocks.append(_Block(source.where, len(names), source.size, source.read))
+            for identity, one in source.pictures:
                 ids.append(identity)
                 names.append(None if one is None else known.setdefault(one, one))
     known = _with_synonyms_of_kinds(known)
@@ -321,140 +319,6 @@ def _with_synonyms_of_kinds(distinct: Iterable[Names]) -> dict[Names, Names]:
     return longer
 
 
-_Found = tuple[str, int, list[tuple[str, Names | None]], Callable[[], Any]]  # where, bytes, ids and words, pictures
-
-
-def check_inputs(inputs: Sequence[str]) -> None:
-    """Look whether all inputs are there, before anything slow.
-
-    Raises:
-        InputError: one is not.
-    """
-    for text in inputs:
-        if not os.path.exists(text):
-            raise InputError(f"no such file or folder: {text!r}")
-
-
-def _find_blocks(text: str, note: Callable[[str], None]) -> Iterator[_Found]:
-    if os.path.isdir(text):
-        shards = [
-            os.path.join(folder, name)
-            for folder, _, files in os.walk(text)
-            for name in files
-            if name.endswith(".parquet") and not name.startswith(".")
-        ]
-        if shards:
-            for shard in sorted(shards):
-                yield from _parquet_blocks(shard, note)
-        else:
-            yield from _class_folders(text, note)
-    elif text.lower().endswith(".parquet"):
-        yield from _parquet_blocks(text, note)
-    elif text.lower().endswith(".csv"):
-        yield from _csv_block(text, note)
-    else:
-        raise InputError(f"{text!r}: not training data; give .parquet files, a folder of class folders or a .csv file")
-
-
-def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[_Found]:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as e:
-        raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
-
-    def pictures(group: int) -> Any:
-        with pq.ParquetFile(path) as file:
-            return file.read_row_group(group, columns=["image.bytes"]).column("image").combine_chunks().field("bytes")
-
-    wordless: list[int] = []
-    row = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = set(file.schema_arrow.names)
-            leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
-            wanted = [name for name in ("label", "synonyms", "kinds", "captions", "source") if name in columns]
-            if "image.bytes" not in leaves or not {"label", "captions"} & columns:
-                note(f"{path}: passed over: needs the columns image.bytes and label or captions, has {sorted(columns)}")
-                return
-            for group in range(file.metadata.num_row_groups):
-                try:
-                    ids = ["image.path"] if "image.path" in leaves else []
-                    table = file.read_row_group(group, columns=[*ids, *wanted])
-                    some = []
-                    for i, record in enumerate(table.to_pylist(), start=row):
-                        identity = (record.get("image") or {}).get("path") or f"{os.path.basename(path)}:{i}"
-                        some.append((identity, _names(record)))
-                        if some[-1][1] is None:
-                            wordless.append(i)
-                except Exception as e:  # pyarrow raises anything on damaged pages
-                    note(f"{path}, row group {group}: passed over: {_first_line(e)}")
-                else:
-                    about = file.metadata.row_group(group)
-                    size = about.column(leaves.index("image.bytes")).total_uncompressed_size
-                    yield f"{path}, row group {group}", size, some, partial(pictures, group)
-                row += file.metadata.row_group(group).num_rows
-    except Exception as e:
-        note(f"{path}: passed over: not a whole Parquet file: {_first_line(e)}")
-    _note_wordless(path, wordless, "row", note)
-
-
-def _names(record: dict[str, Any]) -> Names | None:
-    """Make the words of a row, None if there are none; what is not a text counts as absent."""
-
-    def texts(value: Any) -> tuple[str, ...]:
-        return tuple(one.strip() for one in value or () if isinstance(one, str) and one.strip())
-
-    label = texts([record.get("label")])
-    captions = texts(record.get("captions"))
-    if not label and not captions:
-        return None
-    source = "".join(texts([record.get("source")]))
-    return Names("".join(label), texts(record.get("synonyms")), texts(record.get("kinds")), captions, source)
-
-
-def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[_Found]:
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
-        raise InputError(f"{root!r}: no class folders and no .parquet files in it; make one folder a label")
-    for label in folders:
-        paths = list(find_images([os.path.join(root, label)], note=note))
-        if not paths or not label.isprintable():
-            why = "no picture in it" if not paths else "its name is not a text"
-            note(f"{os.path.join(root, label)!r} passed over: {why}")
-            continue
-        some: list[tuple[str, Names | None]] = [(os.path.relpath(path, root), Names(label)) for path in paths]
-        yield f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths)
-
-
-def _csv_block(path: str, note: Callable[[str], None]) -> Iterator[_Found]:
-    folder = os.path.dirname(path)
-    paths: list[str] = []
-    some: list[tuple[str, Names | None]] = []
-    wordless: list[int] = []
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)  # else an open quote swallows all rows after it
-            if not {"path", "caption"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{path}:1: needs the header path,caption; not {reader.fieldnames or []}")
-            for record in reader:
-                name, caption = record["path"] or "", (record["caption"] or "").strip()
-                paths.append(os.path.join(folder, name))
-                some.append((name, Names("", captions=(caption,)) if name and caption else None))
-                if some[-1][1] is None:
-                    wordless.append(reader.line_num)
-    except OSError as e:
-        raise InputError(f"{path}: cannot be read: {e.strerror}") from e
-    except (csv.Error, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: not a CSV file in UTF-8: {e}; save it as one") from e
-    _note_wordless(path, wordless, "line", note)
-    yield path, sum(map(len, paths)), some, partial(list, paths)
-
-
-def _note_wordless(path: str, places: list[int], unit: str, note: Callable[[str], None]) -> None:
-    if places:
-        note(f"{path}: {len(places)} without a label or caption passed over, {unit} {places[0]} first")
-
-
 def _decode_some(
     pictures: Sequence[tuple[str, bytes | str | None]],
     draws: NDArray[np.float64],
@@ -478,14 +342,9 @@ def _decode_some(
         except UnidentifiedImageError:
             outcomes.append(f"{where}: picture passed over: damaged, or not a picture of a kind that is read")
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
-            outcomes.append(f"{where}: picture passed over: {_first_line(e)}")
+            outcomes.append(f"{where}: picture passed over: {first_line(e)}")
     return outcomes
 
 
 def _hash(identity: str) -> int:
     return int.from_bytes(blake2b(identity.encode(errors="surrogateescape"), digest_size=8).digest(), "big")
-
-
-def _first_line(e: BaseException) -> str:
-    lines = str(e).strip().splitlines()
-    return lines[0][:200] if lines else type(e).__name__

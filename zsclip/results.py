@@ -27,6 +27,7 @@ class Prediction:
     label: the answer, or None when the best score is under the threshold.
     best: the best candidate, whether or not it is the answer.
     candidates: best first; the k best, or for independent scores those over the threshold (may be empty).
+    truth: the label that is known to be right, where pictures are labelled.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Prediction:
     best: Candidate
     candidates: tuple[Candidate, ...]
     score_kind: ScoreKind
+    truth: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,4 @@ class Skipped:
     path: str
     error: ErrorKind
     message: str
+    truth: str | None = None

@@ -34,14 +34,14 @@ def write_jsonl(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
         out.flush()
 
 
-def write_csv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = True) -> None:
-    """Write comma-separated values, one line per image and rank, with a header."""
-    _write_lines(batches, out, ",", _csv_field, header)
+def write_csv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
+    """Write comma-separated values, one line per image and rank, with a header; with `truth`, a column more."""
+    _write_lines(batches, out, ",", _csv_field, header, truth)
 
 
-def write_tsv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = True) -> None:
+def write_tsv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
     r"""Write tab-separated values: the columns of the CSV, and `\t`, `\n`, `\r`, `\\` for what would break a line."""
-    _write_lines(batches, out, "\t", _tsv_field, header)
+    _write_lines(batches, out, "\t", _tsv_field, header, truth)
 
 
 def write_paths(batches: Iterable[Sequence[Row]], out: TextIO, *, print0: bool = False) -> None:
@@ -92,6 +92,8 @@ def _record(row: Row) -> dict[str, Any]:
     record: dict[str, Any] = {"file_name": _decoded(row.path)}
     if record["file_name"] != row.path and record["file_name"].encode() != os.fsencode(row.path):
         record["file_name_base64"] = b64encode(os.fsencode(row.path)).decode()
+    if row.truth is not None:
+        record["truth"] = _without_surrogates(row.truth)
     if isinstance(row, Skipped):
         return record | {
             "label": None,
@@ -121,13 +123,22 @@ def _record(row: Row) -> dict[str, Any]:
 
 
 def _write_lines(
-    batches: Iterable[Sequence[Row]], out: TextIO, separator: str, field: Callable[[object], str], header: bool
+    batches: Iterable[Sequence[Row]],
+    out: TextIO,
+    separator: str,
+    field: Callable[[object], str],
+    header: bool,
+    truth: bool,
 ) -> None:
-    head = separator.join(COLUMNS) + "\n" if header else ""
+    head = separator.join((*COLUMNS, "truth") if truth else COLUMNS) + "\n" if header else ""
     for rows in batches:
         out.write(head)  # with the first rows: a run that fails before them has written nothing
         head = ""
-        out.writelines(separator.join(map(field, cells)) + "\n" for row in rows for cells in _cells(row))
+        out.writelines(
+            separator.join(map(field, (*cells, _without_surrogates(row.truth or "")) if truth else cells)) + "\n"
+            for row in rows
+            for cells in _cells(row)
+        )
         out.flush()
     out.write(head)
 

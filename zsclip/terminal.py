@@ -12,6 +12,7 @@ from zsclip.results import Prediction, Skipped
 
 if TYPE_CHECKING:
     from zsclip.checkpoint import Evaluation
+    from zsclip.embed import Embedded
     from zsclip.train import Progress
 
 _LABELS_IN_SUMMARY = 20
@@ -45,12 +46,13 @@ class Tally:
         self.labels: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.unknown = 0
+        self.encoded = 0  # and not answered
         self.started = time.monotonic()  # again with the first picture: loading the model is no part of the speed
 
     @property
     def images(self) -> int:
         """All that had a row, failed ones too."""
-        return self.labels.total() + self.unknown + self.errors.total()
+        return self.labels.total() + self.unknown + self.encoded + self.errors.total()
 
     @property
     def exit_code(self) -> int:
@@ -64,6 +66,14 @@ class Tally:
             self.errors.update(row.error for row in batch if isinstance(row, Skipped))
             self.labels.update(row.label for row in batch if isinstance(row, Prediction) and row.label is not None)
             self.unknown += sum(isinstance(row, Prediction) and row.label is None for row in batch)
+            yield batch
+
+    def count_encoded(self, batches: "Iterable[Embedded]") -> "Iterator[Embedded]":
+        """Pass batches on that are to be answered more than once, counting."""
+        self.started = time.monotonic()
+        for batch in batches:
+            self.errors.update(row.error for row in batch.rows if isinstance(row, Skipped))
+            self.encoded += len(batch.embeddings)
             yield batch
 
     def summary(self) -> list[str]:

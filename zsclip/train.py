@@ -29,9 +29,10 @@ from zsclip.errors import InputError, ModelError, OutputError
 from zsclip.hub import short
 from zsclip.labels import Label
 from zsclip.model import check_device, has_bf16, load_tokenizer
-from zsclip.pairs import Batch, Pairs, check_inputs, read_pairs
+from zsclip.pairs import Batch, Pairs, read_pairs
 from zsclip.prompts import expand, read_prompts
 from zsclip.score import cosines
+from zsclip.sources import check_inputs
 from zsclip.text import encode_ids, first_output, used_lengths
 from zsclip.towers import new_model
 from zsclip.weights import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder

@@ -1,0 +1,208 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zsclip.classifier import Classifier, build_classifier
+from zsclip.cli import main
+from zsclip.compare import Compared, TemplateGain, compare, comparison_lines, judged_by, template_gains, template_lines
+from zsclip.embed import Embedded
+from zsclip.errors import InputError
+from zsclip.labels import Label
+from zsclip.metrics import Figure, Judged, gain, top1
+from zsclip.prompts import expand, read_templates
+from zsclip.results import Skipped
+
+Run = Callable[..., CompletedProcess[bytes]]
+
+
+def judged_as(right: "np.ndarray") -> Judged:
+    """Pictures of two labels, answered right or wrong as told."""
+    truth = np.arange(len(right)) % 2
+    return Judged(truth, np.where(right, truth, 1 - truth), np.ones(len(right), bool), np.full(len(right), 0.5))
+
+
+def test_a_gain_is_the_difference_and_its_interval_that_of_a_plain_paired_bootstrap():
+    random = np.random.default_rng(0)
+    first = random.random(300) < 0.6
+    better = first | (random.random(300) < 0.1)
+
+    found = gain(judged_as(better), judged_as(first), resamples=2000)
+
+    assert found.value == pytest.approx(better.mean() - first.mean())
+    again = np.random.default_rng(1)
+    drawn = []
+    for _ in range(2000):
+        places = [again.integers(300) for _ in range(300)]
+        drawn.append(sum(int(better[i]) - int(first[i]) for i in places) / 300)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    assert found.low == pytest.approx(2 * found.value - high, abs=0.005)
+    assert found.high == pytest.approx(2 * found.value - low, abs=0.005)
+
+
+def test_a_small_gain_on_the_same_pictures_is_told_where_the_two_intervals_overlap():
+    random = np.random.default_rng(0)
+    first = random.random(1000) < 0.5
+    better = first.copy()
+    better[np.flatnonzero(~first)[:20]] = True
+
+    one, other = compare([("one", judged_as(first)), ("other", judged_as(better))], resamples=300)
+
+    assert one.gain is None
+    assert other.gain is not None
+    assert 0 < other.gain.low < 0.02 < other.gain.high
+    assert one.figures["top-1"].high > other.figures["top-1"].low
+
+
+def test_chance_is_not_called_a_gain_more_often_than_it_should():
+    random = np.random.default_rng(0)
+    wrongly = 0
+    for seed in range(100):
+        one, other = (judged_as(random.random(400) < 0.6) for _ in range(2))
+        found = gain(one, other, resamples=300, seed=seed)
+        wrongly += not found.low <= 0 <= found.high
+
+    assert 1 <= wrongly <= 12
+
+
+def test_what_is_not_of_the_same_pictures_is_not_compared():
+    with pytest.raises(InputError, match="no picture could be read, or not by all models"):
+        compare([("a", judged_as(np.ones(4, bool))), ("b", judged_as(np.ones(3, bool)))])
+    with pytest.raises(InputError, match="no picture could be read"):
+        compare([("a", judged_as(np.ones(0, bool))), ("b", judged_as(np.ones(0, bool)))])
+
+
+def test_tables_tell_better_worse_and_that_there_is_no_telling():
+    figures = {"top-1": Figure(0.5, 0.4, 0.6)}
+    table = comparison_lines(
+        [
+            Compared("photo", figures, None),
+            Compared("plain", figures, Figure(0.031, 0.01, 0.05)),
+            Compared("long", figures, Figure(-0.03, -0.05, -0.01)),
+            Compared("same", figures, Figure(0.0, -0.01, 0.01)),
+        ]
+    )
+
+    assert [line.split() for line in table[1:]] == [
+        ["photo", "50.0%"],
+        ["plain", "50.0%", "+3.1", "(+1.0", "to", "+5.0)", "better"],
+        ["long", "50.0%", "-3.0", "(-5.0", "to", "-1.0)", "worse"],
+        ["same", "50.0%", "+0.0", "(-1.0", "to", "+1.0)", "no", "telling"],
+    ]
+    lines = template_lines(
+        [TemplateGain("a {}", 0.4, Figure(-0.02, -0.03, -0.01)), TemplateGain("the {}", 0.5, Figure(0.02, 0.01, 0.03))]
+    )
+    assert [line.split() for line in lines[1:]] == [
+        ["50.0%", "+2.0", "(+1.0", "to", "+3.0)", "helps", "the", "{}"],
+        ["40.0%", "-2.0", "(-3.0", "to", "-1.0)", "hurts", "a", "{}"],
+    ]
+
+
+def test_templates_are_tried_with_the_matrices_that_classify_would_use(colour_model):
+    """Each against a classifier that was built for it alone; nothing is encoded twice."""
+    labels = [Label("red", ("blue",)), Label("green", prompts=("blue and {}",)), Label("blue")]
+    prompts = read_templates(["a {}", "red {}", "{} and green"])
+    used: list[Classifier] = []
+
+    def judged(classifier: Classifier) -> Judged:
+        used.append(classifier)
+        return judged_as(classifier.class_embeddings[0] > 0.5)
+
+    gains = template_gains(labels, prompts, colour_model, judged, resamples=10)
+    assert len(colour_model.encoded) == len(set(colour_model.encoded))
+
+    templates = prompts.templates
+    kept = [templates]
+    for one in templates:
+        kept += [(one,), tuple(other for other in templates if other != one)]
+    for classifier, some in zip(used, kept, strict=True):
+        twin = build_classifier(
+            [label.name for label in labels], expand(labels, replace(prompts, templates=some)), colour_model
+        )
+        assert classifier.labels == twin.labels
+        np.testing.assert_allclose(classifier.class_embeddings, twin.class_embeddings, atol=1e-6)
+    assert [each.template for each in gains] == list(templates)
+    assert gains[1].alone == top1(judged(used[3]))
+    with pytest.raises(InputError, match="'template' has one template"):
+        template_gains(labels, read_templates(["a {}"]), colour_model, judged)
+
+
+def test_failed_pictures_keep_the_others_with_their_truth(colour_model):
+    classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
+    embedded = [
+        Embedded(("a", Skipped("b", "missing", "")), np.array([[1, 0, 0]], np.float32)),
+        Embedded(("c",), np.array([[1, 0, 0]], np.float32)),
+    ]
+
+    judged = judged_by(embedded, ["red", "blue", "blue"], classifier)
+
+    assert judged.truth.tolist() == [0, 1]
+    assert judged.predicted.tolist() == [0, 0]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for label in ("red", "green"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(6):
+            pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
+    (tmp_path / "names.yaml").write_text("crimson: {synonyms: [red]}\ngreen:\n")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("store", [(), ("--no-store",)])
+def test_each_variant_is_measured_as_eval_measures_it(run: Run, data: Path, tiny_model, store) -> None:
+    model, other = (f"local-dir:{tiny_model(kind)}" for kind in ("plain", "siglip"))
+    names = ("--labels-file", "names.yaml")
+
+    done = run(
+        "compare", "data", "--json", "--model", model, "--prompts", "photo", "--template", "no {}", *names, *store
+    )
+    of_models = run("compare", "data", "--json", "--model", model, "--model", other, *store)
+
+    assert done.returncode == of_models.returncode == 0, done.stderr + of_models.stderr
+    found = json.loads(done.stdout) + json.loads(of_models.stdout)
+    assert [each["name"] for each in found] == ["photo", "no {}", model, other]
+    alone = [
+        run("eval", "data", "--json", *arguments)
+        for arguments in (
+            ("--model", model, *names),
+            ("--model", model, "--template", "no {}", *names),
+            ("--model", model),
+            ("--model", other),
+        )
+    ]
+    assert [each["figures"] for each in found] == [json.loads(one.stdout)["metrics"] for one in alone]
+
+
+def test_templates_are_told_for_people(run: Run, data: Path, tiny_model) -> None:
+    done = run("compare", "data", "--model", f"local-dir:{tiny_model('plain')}", "--prompts", "product", "--templates")
+
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert len(lines) == 1 + 7
+    assert all("{}" in line for line in lines[1:])
+    assert done.stderr.decode().startswith("12 images in ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "compare: nothing to compare"),
+        (["--prompts", "photo", "--prompts", "photo"], "compare: nothing to compare"),
+        (["--prompts", "photo", "--prompts", "plain", "--templates"], "--templates: tells of one prompt set"),
+        (["--prompts", "photo", "--prompts", "nope"], "no prompt set or file 'nope'"),
+    ],
+)
+def test_a_mistake_is_found_before_a_model_is_looked_for(
+    arguments: list[str], told: str, data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(data), "--model", "nowhere", *arguments]) == 2
+    assert told in capfd.readouterr().err

@@ -1,0 +1,119 @@
+import io
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from zsclip.errors import InputError
+from zsclip.labelled import read_labelled
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def png(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (value, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_class_folders_give_their_names(tmp_path):
+    for name in ("dog/b.png", "dog/deep/a.png", "cat/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(0))
+    (tmp_path / "empty").mkdir()
+    notes: list[str] = []
+
+    found = read_labelled(str(tmp_path), note=notes.append)
+
+    assert found.paths == tuple(str(tmp_path / name) for name in ("cat/c.png", "dog/b.png", "dog/deep/a.png"))
+    assert found.words == ("cat", "dog", "dog")
+    assert found.read is None
+    assert [note.split("'")[-1] for note in notes] == [" passed over: no picture in it"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_lists_give_paths_relative_to_themselves(tmp_path, form):
+    rows = [("a.png", "dog"), ("deep/b.png", "grey, wolf"), ("", "cat"), ("c.png", " ")]
+    data = tmp_path / f"list.{form}"
+    if form == "csv":
+        data.write_text("label,file_name,note\n" + "".join(f'"{label}",{name},x\n' for name, label in rows))
+    else:
+        data.write_text("\n\n".join(json.dumps({"file_name": name, "label": label, "n": 1}) for name, label in rows))
+    notes: list[str] = []
+
+    found = read_labelled(str(data), note=notes.append)
+
+    assert found.paths == (str(tmp_path / "a.png"), str(tmp_path / "deep/b.png"))
+    assert found.words == ("dog", "grey, wolf")
+    assert notes == [f"{data}: 2 without a label or caption passed over, line {4 if form == 'csv' else 5} first"]
+
+
+def write_shard(path: Path, labels: "list[str | None] | pa.Array", names: list[str | None], metadata=None) -> None:
+    images = [{"bytes": png(i), "path": name} for i, name in enumerate(names)]
+    table = pa.table({"image": images, "label": labels})
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=2)
+
+
+def test_shards_give_names_and_the_bytes_behind_them(tmp_path):
+    write_shard(tmp_path / "0.parquet", ["dog", "cat", None, "dog", "cat"], ["a", "b", "c", None, "a"])
+    notes: list[str] = []
+
+    found = read_labelled(str(tmp_path), note=notes.append)
+
+    again = f"{tmp_path / '0.parquet'}, row group 2, row 0"
+    assert found.paths == ("a", "b", "0.parquet:3", again)
+    assert found.words == ("dog", "cat", "dog", "cat")
+    assert found.read is not None
+    assert [found.read(name) for name in reversed(found.paths)] == [png(i) for i in (4, 3, 1, 0)]
+    assert notes == [f"{tmp_path / '0.parquet'}: 1 without a label or caption passed over, row 2 first"]
+
+
+def test_shards_may_be_read_by_many_threads(tmp_path):
+    write_shard(tmp_path / "0.parquet", ["dog", "cat"] * 10, [f"{i}" for i in range(20)])
+    found = read_labelled(str(tmp_path))
+    wrong: list[str] = []
+
+    def read_all(order: int) -> None:
+        assert found.read is not None
+        for name in found.paths[::order]:
+            if found.read(name) != png(int(name)):
+                wrong.append(name)
+
+    threads = [threading.Thread(target=read_all, args=(order,)) for order in (1, -1, 3, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_numbers_are_the_names_that_the_datasets_library_wrote_beside_them(tmp_path):
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    write_shard(tmp_path / "0.parquet", pa.array([1, 0, 2]), ["a", "b", "c"], metadata)
+
+    found = read_labelled(str(tmp_path))
+
+    assert found.words == ("dog", "cat")
+
+
+def test_what_is_no_labelled_data_is_refused(tmp_path):
+    (tmp_path / "bare.jsonl").write_text('{"file_name": "a"}\n')
+    (tmp_path / "list.jsonl").write_text('{"file_name": "a", "label": "b"}\n["a"]\n')
+    (tmp_path / "torn.jsonl").write_text('{"file_name": "a", "label": "b"}\n\n{"file')
+    (tmp_path / "captions.csv").write_text("path,caption\na.png,a dog\n")
+    notes: list[str] = []
+    for name, message in (
+        ("gone", "no such file or folder: "),
+        ("bare.jsonl", "no labelled picture; give class folders, a list with file_name,label, or Parquet"),
+        ("list.jsonl", r"list\.jsonl:2: not an object; write one a line, with file_name and label"),
+        ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object a line"),
+        ("captions.csv", "no labelled picture"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_labelled(str(tmp_path / name), note=notes.append)
+    assert notes[-1] == f"{tmp_path / 'captions.csv'}: 1 with a caption but no label passed over"

@@ -1,0 +1,61 @@
+"""A confusion matrix -> a table, or a picture of it."""
+
+import csv
+from collections.abc import Sequence
+from typing import BinaryIO, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WIDEST = 3000  # pixels that all cells together take
+_LARGEST, _SMALLEST = 30, 4  # pixels of a cell
+_LEGIBLE = 9  # pixels of a font
+_DARK = (8, 48, 107)
+
+
+def write_csv(confusion: NDArray[np.int64], labels: Sequence[str], out: TextIO) -> None:
+    """Write a table: a row for each true label, a column for each answer, with a header."""
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(["truth", *labels])
+    rows.writerows([label, *row] for label, row in zip(labels, confusion.tolist(), strict=True))
+
+
+def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO) -> None:
+    """Draw the table: a row for each true label, as dark as the share of its pictures that got the column's answer.
+
+    Counts are written where they fit; with more than some 330 labels no names fit either.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    cell = max(_SMALLEST, min(_LARGEST, _WIDEST // len(labels)))
+    font = ImageFont.load_default(min(14, max(_LEGIBLE, cell * 0.6)))
+    small = ImageFont.load_default(_LEGIBLE)
+    names = [_shortened(label) for label in labels] if cell >= _LEGIBLE else ["" for _ in labels]
+    margin = 12 + max(18, *(int(font.getlength(name)) + 10 for name in names))
+    side = margin + cell * len(labels) + 12
+    image = Image.new("RGB", (side, side + 16), "white")
+    draw = ImageDraw.Draw(image)
+    shares = confusion / confusion.sum(axis=1, keepdims=True).clip(1)  # (C, C)
+    for place, name in enumerate(names):
+        middle = margin + cell * place + cell // 2
+        draw.text((margin - 6, middle), name, "black", font, anchor="rm")
+        upright = Image.new("L", (max(1, int(font.getlength(name)) + 4), cell))
+        ImageDraw.Draw(upright).text((2, cell // 2), name, 255, font, anchor="lm")
+        turned = upright.transpose(Image.Transpose.ROTATE_90)
+        image.paste("black", (middle - cell // 2, margin - 6 - turned.height), turned)
+    for row, column in zip(*confusion.nonzero(), strict=True):
+        share, count = shares[row, column], str(confusion[row, column])
+        left, top = margin + cell * int(column), margin + cell * int(row)
+        shade = tuple(round(255 - (255 - dark) * share**0.7) for dark in _DARK)
+        draw.rectangle((left, top, left + cell - 1, top + cell - 1), shade)
+        if small.getlength(count) < cell - 2 and cell >= _LEGIBLE + 4:
+            ink = "white" if share > 0.4 else "black"
+            draw.text((left + cell // 2, top + cell // 2), count, ink, small, anchor="mm")
+    end = margin + cell * len(labels)
+    draw.rectangle((margin - 1, margin - 1, end, end), outline=(120, 120, 120))
+    draw.text((6, side), "rows: the truth; columns: the answers", "black", small)
+    image.save(out, "PNG")
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= 24 else label[:23] + "\N{HORIZONTAL ELLIPSIS}"

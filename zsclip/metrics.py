@@ -1,0 +1,131 @@
+"""How good answers are, and how sure that figure is. Pure arithmetic: no files, no models, no printing."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 1000
+BINS = 15  # of the calibration error, as in Guo et al. 2017
+_TAIL = 2.5  # percent on either side of an interval
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What was answered for N pictures, and what was true.
+
+    truth, predicted: (N,) int64, places in the list of labels. among_five: (N,) bool, whether the truth is one of the
+    five best. score: (N,) float64 in [0, 1], of the answer.
+    """
+
+    truth: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    among_five: NDArray[np.bool_]
+    score: NDArray[np.float64]
+
+    def taken(self, places: NDArray[np.int64]) -> "Judged":
+        """Take some of the pictures, maybe the same one several times."""
+        return Judged(self.truth[places], self.predicted[places], self.among_five[places], self.score[places])
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    """Put what was judged in parts together, in order."""
+    return Judged(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Judged)))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and the interval that holds the true one in 95 of 100 samples like this."""
+
+    value: float
+    low: float
+    high: float
+
+
+def top1(judged: Judged) -> float:
+    """Give the share of right answers."""
+    return float((judged.truth == judged.predicted).mean())
+
+
+def top5(judged: Judged) -> float:
+    """Give the share of pictures whose truth is among the five best labels."""
+    return float(judged.among_five.mean())
+
+
+def balanced_accuracy(judged: Judged) -> float:
+    """Give the mean recall of the labels that have pictures: each counts the same, however many it has."""
+    pictures = np.bincount(judged.truth)
+    right = np.bincount(judged.truth[judged.truth == judged.predicted], minlength=len(pictures))
+    return float((right / pictures.clip(1))[pictures > 0].mean())
+
+
+def macro_f1(judged: Judged) -> float:
+    """Give the mean, over labels that have pictures or were answered, of 2 * right / (pictures + answers)."""
+    size = int(max(judged.truth.max(), judged.predicted.max())) + 1
+    both = np.bincount(judged.truth, minlength=size) + np.bincount(judged.predicted, minlength=size)
+    right = np.bincount(judged.truth[judged.truth == judged.predicted], minlength=size)
+    return float((2 * right / both.clip(1))[both > 0].mean())
+
+
+def calibration_error(judged: Judged) -> float:
+    """Give the mean distance between scores and the share of right answers at those scores.
+
+    Source: Guo et al. 2017, section 2 (expected calibration error, bins of equal width).
+    """
+    bins = np.ceil(judged.score * BINS).astype(np.int64).clip(1) - 1  # each holds its upper edge
+    right = (judged.truth == judged.predicted).astype(np.float64)
+    gaps = np.bincount(bins, weights=judged.score - right, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(judged.truth))
+
+
+METRICS: dict[str, Callable[[Judged], float]] = {
+    "top-1": top1,
+    "top-5": top5,
+    "balanced accuracy": balanced_accuracy,
+    "macro-F1": macro_f1,
+    "calibration error": calibration_error,
+}
+
+
+def figures(judged: Judged, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Figure]:
+    """Give every metric of METRICS with its interval.
+
+    Where a metric is biased, as the calibration error and means over rare labels are, resamples are once more so, and
+    their percentiles miss the truth; mirrored at the value they hold it as often as they should, in simulations: those
+    of the calibration error in 9 of 10 samples.
+
+    Source: Davison and Hinkley 1997, section 5.2 (the basic bootstrap).
+    """
+    random = np.random.default_rng(seed)
+    count = len(judged.truth)
+    samples = (judged.taken(random.integers(0, count, count)) for _ in range(resamples))
+    drawn = np.array([[metric(sample) for metric in METRICS.values()] for sample in samples])  # (resamples, metrics)
+    low, high = np.percentile(drawn, [_TAIL, 100 - _TAIL], axis=0)
+    values = np.array([metric(judged) for metric in METRICS.values()])
+    lows, highs = (2 * values - high).clip(0, 1), (2 * values - low).clip(0, 1)
+    return {
+        name: Figure(*map(float, three))
+        for name, three in zip(METRICS, zip(values, lows, highs, strict=True), strict=True)
+    }
+
+
+def confusion_matrix(judged: Judged, labels: int) -> NDArray[np.int64]:
+    """Count the pictures by truth and answer. (C, C) int64: row is the truth, column the answer."""
+    cells = judged.truth * labels + judged.predicted
+    return np.bincount(cells, minlength=labels * labels).reshape(labels, labels)
+
+
+def gain(judged: Judged, first: Judged, *, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
+    """Give by how much top-1 is higher than that of others on the same pictures, with its interval.
+
+    Resamples draw pictures, with what both answered: what is hard for both does not widen the interval.
+    """
+    random = np.random.default_rng(seed)
+    right, before = (each.predicted == each.truth for each in (judged, first))
+    differences = right.astype(np.float64) - before  # (N,)
+    count = len(differences)
+    drawn = [differences[random.integers(0, count, count)].mean() for _ in range(resamples)]
+    low, high = np.percentile(drawn, [_TAIL, 100 - _TAIL])
+    value = float(differences.mean())
+    return Figure(value, float(2 * value - high), float(2 * value - low))
