@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labelled": {"sources"},
     "metrics": set(),
     "evaluate": {"labels", "metrics", "results"},
+    "calibrate": {"classifier", "embed", "metrics", "score"},
     "compare": {
         "classifier", "classify", "embed", "encoder", "evaluate", "labels", "metrics", "prompts", "score",
     },
@@ -59,9 +60,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "confusion": set(),
     "terminal": {"checkpoint", "embed", "results", "train"},  # of all but results only the types
     "cli": {
-        "batches", "bench", "cache", "catalogue", "classifier", "classify", "compare", "confusion", "decode", "embed",
-        "encoder", "evaluate", "hub", "images", "journal", "labelled", "labels", "metrics", "model", "output",
-        "prompts", "results", "score", "sinks", "store", "terminal", "train", "weights",
+        "batches", "bench", "cache", "calibrate", "catalogue", "classifier", "classify", "compare", "confusion",
+        "decode", "embed", "encoder", "evaluate", "hub", "images", "journal", "labelled", "labels", "metrics", "model",
+        "output", "prompts", "results", "score", "sinks", "store", "terminal", "train", "weights",
     },
 }  # fmt: skip
 
@@ -88,6 +89,7 @@ LIGHT = (
     "labelled",
     "metrics",
     "evaluate",
+    "calibrate",
     "compare",
     "confusion",
 )

@@ -20,7 +20,8 @@ _PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build goes on from the l
 class Classifier:
     """Labels and their directions in the embedding space.
 
-    class_embeddings: (C, D) float32, rows of length 1; row i is labels[i].
+    class_embeddings: (C + K, D) float32, rows of length 1; row i is labels[i]. The last K are of distractors, words
+    that only compete: where one of them is best, no label is the answer.
     neutral_embedding: (1, D) likewise, what labels are held against one by one; None where that is not asked for.
     cut: prompts that were longer than the model's context.
     """
@@ -39,6 +40,7 @@ def build_classifier(
     model: "ClipModel | Encoder",
     *,
     neutral_prompts: Sequence[str] = (),
+    distractor_prompts: Sequence[Sequence[str]] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Classifier:
     """Embed every label, reading from the cache what was ever embedded before.
@@ -47,14 +49,16 @@ def build_classifier(
         labels: C names.
         prompts: C lists of sentences; their lengths may differ.
         neutral_prompts: sentences about nothing in particular, for independent scores.
+        distractor_prompts: K lists of sentences, of words that only compete.
         progress: told how many prompts of how many are encoded.
     """
-    wanted = [*prompts, neutral_prompts] if neutral_prompts else list(prompts)
-    embeddings, cut = _embed(wanted, model, progress)  # (C, D), or (C + 1, D) with the neutral word
+    classes = [*prompts, *distractor_prompts]
+    wanted = [*classes, neutral_prompts] if neutral_prompts else classes
+    embeddings, cut = _embed(wanted, model, progress)  # (C + K, D), or one row more with the neutral word
     return Classifier(
         labels=tuple(labels),
-        class_embeddings=embeddings[: len(labels)],
-        neutral_embedding=embeddings[len(labels) :] if neutral_prompts else None,
+        class_embeddings=embeddings[: len(classes)],
+        neutral_embedding=embeddings[len(classes) :] if neutral_prompts else None,
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
         cut=tuple(cut),

@@ -28,21 +28,24 @@ def answers(paths: Sequence[str], image_embeddings: Matrix, classifier: Classifi
     Args:
         image_embeddings: (B, D) float32, rows of length 1.
     """
-    similar = cosines(image_embeddings, classifier.class_embeddings)  # (B, C)
+    similar = cosines(image_embeddings, classifier.class_embeddings)  # (B, C + K)
     scores, score_kind = _scores(similar, image_embeddings, classifier, rule)
-    best = top_k(similar, _candidates_wanted(classifier, rule))  # (B, k)
+    labels = len(classifier.labels)
+    best = top_k(similar[:, :labels], _candidates_wanted(classifier, rule))  # (B, k)
+    is_none = similar.argmax(axis=1) >= labels  # (B,), a distractor is better
     best_scores, best_cosines = (np.take_along_axis(each, best, axis=1).tolist() for each in (scores, similar))
     return [
-        _prediction(path, [classifier.labels[i] for i in indices], some_scores, some_cosines, score_kind, rule)
-        for path, indices, some_scores, some_cosines in zip(
-            paths, best.tolist(), best_scores, best_cosines, strict=True
+        _prediction(path, [classifier.labels[i] for i in indices], some_scores, some_cosines, none, score_kind, rule)
+        for path, indices, some_scores, some_cosines, none in zip(
+            paths, best.tolist(), best_scores, best_cosines, is_none.tolist(), strict=True
         )
     ]
 
 
 def _scores(similar: Matrix, image_embeddings: Matrix, classifier: Classifier, rule: Rule) -> tuple[Matrix, ScoreKind]:
     if not rule.independent:
-        return softmax_scores(similar, classifier.logit_scale), "softmax"
+        scores = softmax_scores(similar, classifier.logit_scale / (rule.temperature or 1.0))
+        return scores, "softmax" if rule.temperature is None else "calibrated"
     if classifier.logit_bias is not None:
         return sigmoid_scores(similar, classifier.logit_scale, classifier.logit_bias), "sigmoid"
     assert classifier.neutral_embedding is not None
@@ -57,12 +60,20 @@ def _candidates_wanted(classifier: Classifier, rule: Rule) -> int:
 
 
 def _prediction(
-    path: str, labels: list[str], scores: list[float], cosines: list[float], score_kind: ScoreKind, rule: Rule
+    path: str,
+    labels: list[str],
+    scores: list[float],
+    cosines: list[float],
+    is_none: bool,
+    score_kind: ScoreKind,
+    rule: Rule,
 ) -> Prediction:
     candidates = [Candidate(*values) for values in zip(labels, scores, cosines, strict=True)]
     best = candidates[0]
-    threshold = rule.threshold if rule.threshold is not None else 0.5 if rule.independent else 0.0
+    threshold = rule.thresholds.get(best.label, rule.threshold)
+    if threshold is None:
+        threshold = 0.5 if rule.independent else 0.0
     if rule.independent:
         candidates = [candidate for candidate in candidates if candidate.score >= threshold]
-    label = best.label if best.score >= threshold else None
+    label = best.label if best.score >= threshold and not is_none else None
     return Prediction(path, label, best, tuple(candidates), score_kind)

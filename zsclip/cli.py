@@ -111,6 +111,10 @@ FastJpegOption = Annotated[
     bool, typer.Option("--fast-jpeg", help="Decode large JPEGs smaller, at three times what the model needs.")
 ]
 NoStoreOption = Annotated[bool, typer.Option("--no-store", help="Neither use nor keep embeddings of pictures.")]
+DistractorsOption = Annotated[
+    str | None,
+    typer.Option("--distractors", metavar="FILE|common", help="Words that compete; a picture of one is unknown."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 
@@ -148,6 +152,11 @@ def classify(
     top_k: TopKOption = None,
     threshold: ThresholdOption = None,
     multi_label: MultiLabelOption = False,
+    none_of_these: Annotated[bool, typer.Option("--none-of-these", help="As --distractors common.")] = False,
+    distractors: DistractorsOption = None,
+    calibration: Annotated[
+        str | None, typer.Option("--calibration", metavar="FILE", help="What `zsclip calibrate` has learnt.")
+    ] = None,
     only: OnlyOption = _NONE,
     format: FormatOption = None,
     output: OutputOption = None,
@@ -169,9 +178,11 @@ def classify(
 
         zsclip classify photos/ --labels "cat,dog,bird"
     """
+    from dataclasses import asdict, replace
+
     from zsclip.images import find_images
     from zsclip.journal import Journal
-    from zsclip.labels import read_labels
+    from zsclip.labels import COMMON, Label, read_distractors, read_labels
     from zsclip.output import check_output, format_of, is_replaceable, open_output
     from zsclip.prompts import read_prompts, read_templates
     from zsclip.sinks import SINKS, write_csv, write_paths, write_tsv
@@ -183,6 +194,12 @@ def classify(
     sentences = read_templates(template) if template else read_prompts(prompts)
     sink_name = format or format_of(output, is_terminal(sys.stdout))
     _check_options(device, only, words, print0 and sink_name != "paths")
+    if multi_label and (none_of_these or distractors is not None or calibration is not None):
+        raise InputError("--multi-label: judges each label for itself, so nothing competes; leave out one of the two")
+    if calibration is not None and (none_of_these or distractors is not None):
+        raise InputError("--calibration: was made with distractors or without; give them to `zsclip calibrate`")
+    distractors = distractors or (COMMON if none_of_these else None)
+    competing = read_distractors(words, distractors) if distractors is not None else []
     size = _batch_size(batch_size)
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
@@ -190,6 +207,8 @@ def classify(
     if (resume or retry_errors) and (overwrite or output is None or not is_replaceable(output)):
         raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
     from zsclip.batches import available_cpus
+    from zsclip.cache import fingerprint
+    from zsclip.calibrate import read_calibration
     from zsclip.decode import Decoding
     from zsclip.embed import embed_images
     from zsclip.encoder import Encoder
@@ -197,9 +216,18 @@ def classify(
     from zsclip.weights import find_model
 
     encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
+    rule = Rule(top_k, threshold, multi_label)
+    if calibration is not None:
+        learnt = read_calibration(calibration, _made_with(words, sentences, encoder))
+        competing = [Label(name) for name in learnt.distractors]
+        rule = replace(rule, temperature=learnt.temperature)
+        if threshold is None:
+            rule = replace(rule, threshold=learnt.threshold, thresholds=learnt.thresholds)
     flags = {
         "format": sink_name, "batch size": size, "top k": top_k, "threshold": threshold, "multi label": multi_label,
         "only": only, "print0": print0, "fast jpeg": fast_jpeg, "max pixels": max_pixels,
+        "calibration": None if calibration is None else fingerprint(asdict(learnt))[:8],
+        "distractors": fingerprint([word.name for word in competing])[:8] if competing else None,
     }  # fmt: skip
     if sink_name == "table":
         flags["width"] = get_terminal_size((100, 24)).columns
@@ -215,14 +243,14 @@ def classify(
     with _looking_ahead(paths, encoder, decoding, no_store, size, cpus) as (ahead, store):
         from zsclip.classify import classify
 
-        classifier = _build(words, sentences, encoder, multi_label, quiet)
+        classifier = _build(words, sentences, encoder, multi_label, quiet, competing)
         with (
             journal or nullcontext(),
             open_output(output, overwrite=overwrite, go_on_at=point.size if point else None) as out,
             images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
         ):
             embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
-            rows = tally.count(classify(embedded, classifier, Rule(top_k, threshold, multi_label)))
+            rows = tally.count(classify(embedded, classifier, rule))
             if journal is not None:
                 journal.begin()
                 rows = journal.noted(rows, out)
@@ -438,6 +466,98 @@ def compare_variants(
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:
         typer.echo("\n".join(comparison_lines(compared) if compared else template_lines(gains)))
+    for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
+        say(line)
+    return tally.exit_code
+
+
+@app.command()
+def calibrate(
+    data: DataArgument,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="Write here what `classify --calibration` reads.")
+    ] = "labels.calib.json",
+    labels: LabelsOption = None,
+    label: LabelOption = _NONE,
+    labels_file: LabelsFileOption = _NONE,
+    prompts: PromptsOption = "photo",
+    template: TemplateOption = _NONE,
+    target_precision: Annotated[
+        float | None,
+        typer.Option("--target-precision", metavar="P", min=0, max=1, help="Share of answers to be right."),
+    ] = None,
+    target_share: Annotated[
+        float | None,
+        typer.Option("--target-share", metavar="P", min=0, max=1, help="Share of pictures to be answered."),
+    ] = None,
+    per_label: Annotated[bool, typer.Option("--per-label", help="A threshold for each label by itself.")] = False,
+    distractors: DistractorsOption = None,
+    model: ModelOption = "base",
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchSizeOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    max_pixels: MaxPixelsOption = _MAX_PIXELS,
+    fast_jpeg: FastJpegOption = False,
+    no_store: NoStoreOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Learn from labelled pictures what scores mean, and a threshold that keeps its word.
+
+    Example:
+
+        zsclip calibrate pictures/ --target-precision 0.95 -o labels.calib.json
+    """
+    import json
+    from dataclasses import asdict, replace
+
+    from zsclip.labelled import read_labelled
+    from zsclip.labels import read_distractors, read_labels
+    from zsclip.output import check_output, open_output
+    from zsclip.prompts import read_prompts, read_templates
+
+    _set_environment(offline, quiet)
+    _check_device(device)
+    size = _batch_size(batch_size)
+    sentences = read_templates(template) if template else read_prompts(prompts)
+    given = read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
+    if target_precision is not None and target_share is not None:
+        raise InputError("--target-share: there is a --target-precision already; one threshold serves one of them")
+    check_output(output)
+    pictures = read_labelled(data, note=_note(quiet))
+    from zsclip.batches import available_cpus
+    from zsclip.calibrate import Wish, cosines_of, promise, promise_lines, to_json
+    from zsclip.calibrate import calibrate as learn
+    from zsclip.decode import Decoding
+    from zsclip.embed import embed_images
+    from zsclip.encoder import Encoder
+    from zsclip.evaluate import found_labels, truths_of
+    from zsclip.weights import find_model
+
+    words = given or found_labels(pictures.words)
+    truths = truths_of(pictures.words, words)
+    competing = read_distractors(words, distractors) if distractors is not None else []
+    encoder = Encoder(find_model(model, offline=offline), device, precision)
+    decoding, cpus, tally = Decoding(max_pixels, fast_jpeg), threads or available_cpus(), Tally()
+    with _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store):
+        classifier = _build(words, sentences, encoder, False, quiet, competing)
+        with images_bar(tally, _shows_progress(quiet)):
+            embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
+            similar, truth = cosines_of(tally.count_encoded(embedded), truths, classifier)
+    wish = Wish(target_precision, target_share, per_label)
+    learning = (similar, truth, classifier.labels, encoder.logit_scale, wish)
+    calibration = replace(
+        learn(*learning, _made_with(words, sentences, encoder)), distractors=tuple(word.name for word in competing)
+    )
+    promised = promise(*learning)
+    with open_output(output) as out:
+        out.write(to_json(calibration) + "\n")
+    if as_json:
+        typer.echo(json.dumps({"calibration": json.loads(to_json(calibration)), "promise": asdict(promised)}))
+    else:
+        typer.echo("\n".join(promise_lines(calibration, promised)))
     for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
         say(line)
     return tally.exit_code
@@ -854,6 +974,18 @@ def _looking_ahead(
         yield ahead, store
 
 
+def _made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, str]:
+    """What a calibration holds for, on whatever device."""
+    from dataclasses import asdict
+
+    from zsclip.cache import fingerprint
+
+    spec = encoder.spec
+    settings = _settings(words, sentences, encoder)
+    model = f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}"
+    return {"model": model, **{key: str(settings[key]) for key in ("label list", "prompts")}}
+
+
 def _settings(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, object]:
     """What rows depend on, as a person may be told that it is not what it was."""
     from importlib.metadata import version
@@ -887,7 +1019,12 @@ def _store_lines(store: "EmbeddingStore | None") -> list[str]:
 
 
 def _build(
-    words: "list[Label]", sentences: "PromptSet", clip: "Encoder", multi_label: bool, quiet: bool
+    words: "list[Label]",
+    sentences: "PromptSet",
+    clip: "Encoder",
+    multi_label: bool,
+    quiet: bool,
+    distractors: "Sequence[Label]" = (),
 ) -> "Classifier":
     """Make the text matrix, and tell what was cut or may not be understood."""
     from zsclip.classifier import build_classifier
@@ -902,6 +1039,7 @@ def _build(
             expand(words, sentences),
             clip,
             neutral_prompts=neutral,
+            distractor_prompts=expand(distractors, sentences),
             progress=progress,
         )
     if quiet:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from zsclip.cache import remember
 from zsclip.errors import InputError
@@ -13,6 +14,8 @@ from zsclip.textfiles import Node, Place, before, checked, fields, is_tree, read
 PLACEHOLDERS = ("{}", "{c}", "{label}")
 
 BUILT_IN = "imagenet"
+COMMON = "common"
+_DISTRACTORS = Path(__file__).parent / "data" / "distractors.txt"
 # open_clip has 'missile' and 'sunglasses' twice; these two are the WordNet synsets n04008634 and n04355933.
 IMAGENET_REPEATS = {(744, "missile"): "projectile missile", (836, "sunglasses"): "sunglass"}
 
@@ -65,6 +68,21 @@ def read_labels(
             f"{place}: label {label.name!r} has no other to be compared with; give another, or use --multi-label"
         )
     return [label for _, label in given]
+
+
+def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]:
+    """Read words that are to compete with labels, without those that a label has in its names, or is a part of.
+
+    Args:
+        file: like a labels file; `common` is the list that comes with zsclip.
+    """
+    given = _read_file(str(_DISTRACTORS) if file == COMMON and not os.path.isfile(file) else file)
+    names = [f" {name.lower()} " for label in labels for name in (label.name, *label.synonyms)]
+    return [
+        word
+        for _, word in given
+        if not any(f" {word.name.lower()} " in name or name in f" {word.name.lower()} " for name in names)
+    ]
 
 
 def own_prompts(node: Node) -> tuple[str, ...]:

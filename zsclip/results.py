@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-ScoreKind = Literal["softmax", "sigmoid", "versus-neutral"]
+ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated"]
 ErrorKind = Literal["missing", "not-a-file", "permission", "unreadable", "too-large", "timeout", "out-of-memory"]
 
 

@@ -1,6 +1,7 @@
 """Embeddings -> probabilities -> the k best. Pure arithmetic: no files, no models, no torch, no printing."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,15 @@ class Rule:
     k: how many candidates to give; None means one, or with independent scores all over the threshold.
     threshold: a best score under it is no answer; None means never, or with independent scores 0.5.
     independent: score each label for itself ("does this apply") instead of against the others ("which of these").
+    temperature: what cosines are divided by besides the model's own scale, learnt by calibration; None without one.
+    thresholds: of single labels, instead of the threshold of all.
     """
 
     k: int | None = None
     threshold: float | None = None
     independent: bool = False
+    temperature: float | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 def cosines(image_embeddings: Matrix, class_embeddings: Matrix) -> Matrix:
