@@ -1,11 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ColourModel, preprocess_for
 
 from zsclip.batches import decode_batches
 from zsclip.classifier import Classifier, build_classifier
+from zsclip.classify import answers as answer_for
 from zsclip.classify import classify
 from zsclip.embed import embed_batches
 from zsclip.results import Prediction, Skipped
@@ -119,3 +122,56 @@ def test_a_batch_of_nothing_but_bad_pictures_does_not_reach_the_model(
     rows = answers([tmp_path / "gone.png"] * 3, colour_model)
 
     assert [getattr(row, "error", None) for row in rows] == ["missing"] * 3
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_a_group_has_the_summed_probability_or_for_itself_the_highest(
+    photos: Path, colour_model: ColourModel, independent: bool
+) -> None:
+    """Against the rows of single labels, added up by hand; blue and red are one group, green stands for itself."""
+    paths = [photos / name for name in ("red.png", "green.png", "blue.png")]
+    single = build_classifier(
+        LABELS, [[label] for label in LABELS], colour_model, neutral_prompts=["red green blue"] if independent else []
+    )
+    rule = Rule(k=3, threshold=0.0, independent=independent)
+    groups = ("warm or cold", "green", "warm or cold")
+
+    rows = answers(paths, colour_model, rule, classifier=replace(single, groups=groups))
+
+    for row, twin in zip(rows, answers(paths, colour_model, rule, classifier=single), strict=True):
+        assert isinstance(row, Prediction)
+        assert isinstance(twin, Prediction)
+        found = {candidate.label: candidate for candidate in row.candidates}
+        assert set(found) == set(groups)
+        for group in set(groups):
+            members = [each for each in twin.candidates if groups[LABELS.index(each.label)] == group]
+            scores = [each.score for each in members]
+            assert found[group].score == pytest.approx(max(scores) if independent else sum(scores), abs=1e-6)
+            assert found[group].cosine == pytest.approx(max(each.cosine for each in members), abs=1e-6)
+        assert row.candidates[0].score == max(each.score for each in row.candidates)
+        assert row.label == row.candidates[0].label
+
+
+def test_a_group_of_many_may_win_where_the_best_label_is_another(colour_model: ColourModel) -> None:
+    classifier = Classifier(
+        ("a", "b", "c"), np.array([[1, 0, 0], [0.95, 0.3, 0], [0.95, 0, 0.3]], np.float32), None, 5.0, None, ()
+    )
+    picture = np.array([[1, 0, 0]], np.float32)
+
+    (plain,) = answer_for(["x"], picture, classifier, PLAIN)
+    (by_group,) = answer_for(["x"], picture, replace(classifier, groups=("a", "both", "both")), PLAIN)
+
+    assert plain.label == "a"
+    assert by_group.label == "both"
+
+
+def test_a_distractor_is_held_against_the_sum_of_a_group(colour_model: ColourModel) -> None:
+    rows = np.array([[0.9, 0], [0.9, 0.1], [1, 0]], np.float32)  # two labels of one group, and a better distractor
+    classifier = Classifier(("a", "b"), rows, None, 1.0, None, ())
+    picture = np.array([[1, 0]], np.float32)
+
+    (plain,) = answer_for(["x"], picture, classifier, PLAIN)
+    (by_group,) = answer_for(["x"], picture, replace(classifier, groups=("both", "both")), PLAIN)
+
+    assert plain.label is None
+    assert by_group.label == "both"

@@ -178,7 +178,7 @@ def test_words_that_are_not_unicode_are_refused() -> None:
         ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found one text; "),
         ("cat:\ndog: puppy\n", "pets.yaml:2: 'puppy' after label 'dog' could be a synonym or a prompt; "),
         ("cat:\n? [dog]\n: x\n", "pets.yaml:2: expected a text, found a list; "),
-        ("cat:\ndog:\n  synonym: puppy\n", "pets.yaml:3: unknown key 'synonym'; use name, synonyms, prompts"),
+        ("cat:\ndog:\n  synonym: puppy\n", "pets.yaml:3: unknown key 'synonym'; use name, group, synonyms, prompts"),
         ("cat:\n  prompts: [a]\n  prompts: [b]\n", "pets.yaml:3: key 'prompts' was already given on line 2; "),
         ("cat:\n  prompts:\n    - a\n    - [b]\n", "pets.yaml:4: expected a text, found a list; "),
         ("cat:\n- a {} or a {c}.\n", "pets.yaml:2: prompt 'a {} or a {c}.' has 2 placeholders; keep one"),
@@ -209,7 +209,7 @@ def test_a_control_character_in_yaml_is_told() -> None:
         ('["cat",\n"dog"', "pets.json:2: not valid JSON: "),
         ('["cat", true]', "pets.json: true is not a text; put it in quotes"),
         ('["cat", null]', "pets.json: expected a text, found nothing; "),
-        ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use name, synonyms, prompts"),
+        ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use name, group, synonyms, prompts"),
         ('{"cat": {"prompts": [], "prompts": []}}', "pets.json: key 'prompts' was already given; "),
         ("[" * 100_000, "pets.json: nested too deeply; "),
     ],
@@ -268,10 +268,12 @@ def test_reading_labels_loads_nothing_heavy() -> None:
 
 def test_a_key_may_be_what_data_call_a_label_that_has_another_name(tmp_path):
     file = tmp_path / "wordnet.yaml"
-    file.write_text("n02123045: {name: tabby cat, synonyms: [tabby]}\nn02099601: {name: golden retriever}\nowl:\n")
+    file.write_text(
+        "n02123045: {name: tabby cat, synonyms: [tabby], group: cat}\nn02099601: {name: golden retriever}\nowl:\n"
+    )
 
     assert read_labels(files=[str(file)]) == [
-        Label("tabby cat", ("tabby",), found_as="n02123045"),
+        Label("tabby cat", ("tabby",), found_as="n02123045", group="cat"),
         Label("golden retriever", found_as="n02099601"),
         Label("owl"),
     ]

@@ -24,6 +24,7 @@ class Classifier:
     that only compete: where one of them is best, no label is the answer.
     neutral_embedding: (1, D) likewise, what labels are held against one by one; None where that is not asked for.
     cut: prompts that were longer than the model's context.
+    groups: C names, of the group that each label is to be reported as; None reports labels.
     """
 
     labels: tuple[str, ...]
@@ -32,6 +33,7 @@ class Classifier:
     logit_scale: float
     logit_bias: float | None
     cut: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
 
 
 def build_classifier(

@@ -7,7 +7,17 @@ import numpy as np
 from zsclip.classifier import Classifier
 from zsclip.embed import Embedded
 from zsclip.results import Candidate, Prediction, ScoreKind, Skipped
-from zsclip.score import Matrix, Rule, cosines, sigmoid_scores, softmax_scores, top_k, versus_neutral_scores
+from zsclip.score import (
+    Matrix,
+    Rule,
+    cosines,
+    grouped,
+    over_groups,
+    sigmoid_scores,
+    softmax_scores,
+    top_k,
+    versus_neutral_scores,
+)
 
 
 def classify(batches: Iterable[Embedded], classifier: Classifier, rule: Rule) -> Iterator[list[Prediction | Skipped]]:
@@ -30,12 +40,19 @@ def answers(paths: Sequence[str], image_embeddings: Matrix, classifier: Classifi
     """
     similar = cosines(image_embeddings, classifier.class_embeddings)  # (B, C + K)
     scores, score_kind = _scores(similar, image_embeddings, classifier, rule)
-    labels = len(classifier.labels)
-    best = top_k(similar[:, :labels], _candidates_wanted(classifier, rule))  # (B, k)
-    is_none = similar.argmax(axis=1) >= labels  # (B,), a distractor is better
+    labels, names = len(classifier.labels), classifier.labels
+    rivals = similar[:, labels:]  # (B, K)
+    similar, ranked = similar[:, :labels], similar[:, :labels]
+    if classifier.groups is not None:
+        names, members = grouped(classifier.groups)
+        rivals = scores[:, labels:]
+        scores = ranked = over_groups(scores[:, :labels], members, best_only=rule.independent)  # (B, G)
+        similar = over_groups(similar, members, best_only=True)
+    best = top_k(ranked, _candidates_wanted(len(names), rule))  # (B, k)
+    is_none = (rivals > ranked.max(axis=1, keepdims=True)).any(axis=1)  # (B,), a distractor is better
     best_scores, best_cosines = (np.take_along_axis(each, best, axis=1).tolist() for each in (scores, similar))
     return [
-        _prediction(path, [classifier.labels[i] for i in indices], some_scores, some_cosines, none, score_kind, rule)
+        _prediction(path, [names[i] for i in indices], some_scores, some_cosines, none, score_kind, rule)
         for path, indices, some_scores, some_cosines, none in zip(
             paths, best.tolist(), best_scores, best_cosines, is_none.tolist(), strict=True
         )
@@ -53,10 +70,10 @@ def _scores(similar: Matrix, image_embeddings: Matrix, classifier: Classifier, r
     return versus_neutral_scores(similar, neutral, classifier.logit_scale), "versus-neutral"
 
 
-def _candidates_wanted(classifier: Classifier, rule: Rule) -> int:
+def _candidates_wanted(names: int, rule: Rule) -> int:
     if rule.k is not None:
         return rule.k
-    return len(classifier.labels) if rule.independent else 1
+    return names if rule.independent else 1
 
 
 def _prediction(

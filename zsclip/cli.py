@@ -152,6 +152,10 @@ def classify(
     top_k: TopKOption = None,
     threshold: ThresholdOption = None,
     multi_label: MultiLabelOption = False,
+    by: Annotated[
+        Literal["label", "group"],
+        typer.Option("--by", help="Answer with labels, or with their groups of a labels file."),
+    ] = "label",
     none_of_these: Annotated[bool, typer.Option("--none-of-these", help="As --distractors common.")] = False,
     distractors: DistractorsOption = None,
     calibration: Annotated[
@@ -193,11 +197,14 @@ def classify(
     words = read_labels(labels, label, labels_file, alone=multi_label)
     sentences = read_templates(template) if template else read_prompts(prompts)
     sink_name = format or format_of(output, is_terminal(sys.stdout))
-    _check_options(device, only, words, print0 and sink_name != "paths")
+    names = [word.group or word.name if by == "group" else word.name for word in words]
+    _check_options(device, only, names, print0 and sink_name != "paths")
     if multi_label and (none_of_these or distractors is not None or calibration is not None):
         raise InputError("--multi-label: judges each label for itself, so nothing competes; leave out one of the two")
     if calibration is not None and (none_of_these or distractors is not None):
         raise InputError("--calibration: was made with distractors or without; give them to `zsclip calibrate`")
+    if by == "group" and not any(word.group for word in words):
+        raise InputError("--by group: no label has a group; write `group: NAME` for some in a --labels-file")
     distractors = distractors or (COMMON if none_of_these else None)
     competing = read_distractors(words, distractors) if distractors is not None else []
     size = _batch_size(batch_size)
@@ -219,6 +226,8 @@ def classify(
     rule = Rule(top_k, threshold, multi_label)
     if calibration is not None:
         learnt = read_calibration(calibration, _made_with(words, sentences, encoder))
+        if by == "group" and learnt.thresholds and threshold is None:
+            raise InputError(f"{calibration}: has thresholds of labels, not of groups; calibrate without --per-label")
         competing = [Label(name) for name in learnt.distractors]
         rule = replace(rule, temperature=learnt.temperature)
         if threshold is None:
@@ -226,6 +235,7 @@ def classify(
     flags = {
         "format": sink_name, "batch size": size, "top k": top_k, "threshold": threshold, "multi label": multi_label,
         "only": only, "print0": print0, "fast jpeg": fast_jpeg, "max pixels": max_pixels,
+        "groups": fingerprint(names)[:8] if by == "group" else None,
         "calibration": None if calibration is None else fingerprint(asdict(learnt))[:8],
         "distractors": fingerprint([word.name for word in competing])[:8] if competing else None,
     }  # fmt: skip
@@ -244,6 +254,8 @@ def classify(
         from zsclip.classify import classify
 
         classifier = _build(words, sentences, encoder, multi_label, quiet, competing)
+        if by == "group":
+            classifier = replace(classifier, groups=tuple(names))
         with (
             journal or nullcontext(),
             open_output(output, overwrite=overwrite, go_on_at=point.size if point else None) as out,
@@ -1070,15 +1082,16 @@ def _only(
         yield [row for row in batch if getattr(row, "label", None) in wanted] if labels else batch
 
 
-def _check_options(device: str, only: Sequence[str], words: "list[Label]", stray_print0: bool) -> None:
+def _check_options(device: str, only: Sequence[str], names: Sequence[str], stray_print0: bool) -> None:
     """Check what Typer cannot, before anything slow."""
     if stray_print0:
         raise InputError("--print0: only paths can end in NUL; add --format paths")
     _check_device(device)
-    names = [word.name for word in words]
     for label in only:
         if label.strip() not in names:
-            raise InputError(f"--only: {label!r} is not one of the labels; use one of {listed(names, 8)}")
+            raise InputError(
+                f"--only: {label!r} is not one of the labels; use one of {listed(list(dict.fromkeys(names)), 8)}"
+            )
 
 
 def _set_environment(offline: bool, quiet: bool = False) -> None:

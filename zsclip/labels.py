@@ -25,13 +25,15 @@ class Label:
     """A word the user gave and gets back.
 
     synonyms: further names of the same thing; prompts: sentences of its own, which replace a set's templates; found_as:
-    how labelled data call it where that is no word, such as a folder's name; empty if they call it by a name.
+    how labelled data call it where that is no word, such as a folder's name; empty if they call it by a name. group:
+    what it is a kind of, as the user sees it; empty if it stands for itself.
     """
 
     name: str
     synonyms: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     found_as: str = ""
+    group: str = ""
 
 
 def read_labels(
@@ -140,12 +142,13 @@ def _label(name: str, node: Node) -> Label:
     if not isinstance(node.value, tuple):
         return Label(name, prompts=own_prompts(node))
     absent = Node(node.place, None)
-    found = fields(node, ("name", "synonyms", "prompts"))
+    found = fields(node, ("name", "group", "synonyms", "prompts"))
     synonyms = tuple(text for _, text in texts(found.get("synonyms", absent)))
     prompts = own_prompts(found.get("prompts", absent))
+    group = text_of(found["group"]).text if "group" in found else ""
     if "name" in found:
-        return Label(text_of(found["name"]).text, synonyms, prompts, found_as=name)
-    return Label(name, synonyms, prompts)
+        return Label(text_of(found["name"]).text, synonyms, prompts, name, group)
+    return Label(name, synonyms, prompts, group=group)
 
 
 def _imagenet_names() -> list[str]:

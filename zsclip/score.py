@@ -1,6 +1,6 @@
 """Embeddings -> probabilities -> the k best. Pure arithmetic: no files, no models, no torch, no printing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,13 +83,34 @@ def _sigmoid(logits: Matrix) -> Matrix:
     return np.exp(-np.logaddexp(np.float32(0), -logits))  # 1 / (1 + exp(-x)) would overflow
 
 
+def grouped(groups: Sequence[str]) -> tuple[tuple[str, ...], list[list[int]]]:
+    """Give the groups in the order they are met, and the places of their labels."""
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    return tuple(members), list(members.values())
+
+
+def over_groups(values: Matrix, members: Sequence[Sequence[int]], *, best_only: bool) -> Matrix:
+    """Sum over the labels of each group, or take the highest.
+
+    Args:
+        values: (B, C) float32. members: places of the labels of each of G groups.
+
+    Returns:
+        (B, G) float32.
+    """
+    reduce = np.max if best_only else np.sum
+    return np.stack([reduce(values[:, places], axis=1) for places in members], axis=1)
+
+
 def top_k(cosines: Matrix, k: int) -> NDArray[np.int64]:
     """Find the k best classes of every image; ties go to the earlier class.
 
     Every score grows with its cosine, and cosines still differ where float32 scores are all 0 or 1.
 
     Args:
-        cosines: (B, C) float32.
+        cosines: (B, C) float32; of groups, whose order only their scores tell, the scores.
         k: at least 1; capped at C.
 
     Returns:
