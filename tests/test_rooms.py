@@ -58,11 +58,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "journal": {"output", "results"},
     "sinks": {"results"},
     "confusion": set(),
+    "thumbnails": {"batches", "decode"},
+    "report": {"decode", "results", "sinks", "thumbnails"},
+    "contactsheet": {"results", "thumbnails"},
     "terminal": {"checkpoint", "embed", "results", "train"},  # of all but results only the types
     "cli": {
         "batches", "bench", "cache", "calibrate", "catalogue", "classifier", "classify", "compare", "confusion",
-        "decode", "embed", "encoder", "evaluate", "hub", "images", "journal", "labelled", "labels", "metrics", "model",
-        "output", "prompts", "results", "score", "sinks", "store", "terminal", "train", "weights",
+        "contactsheet", "decode", "embed", "encoder", "evaluate", "hub", "images", "journal", "labelled", "labels",
+        "metrics", "model", "output", "prompts", "report", "results", "score", "sinks", "store", "terminal", "train",
+        "weights",
     },
 }  # fmt: skip
 
@@ -92,6 +96,9 @@ LIGHT = (
     "calibrate",
     "compare",
     "confusion",
+    "thumbnails",
+    "report",
+    "contactsheet",
 )
 HEAVY = ("torch", "open_clip", "torchvision", "transformers", "timm")
 

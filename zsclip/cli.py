@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -45,7 +46,7 @@ app.add_typer(prompts_app, name="prompts")
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
 
-Format = Literal["table", "jsonl", "csv", "tsv", "paths"]
+Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 InputsArgument = Annotated[
@@ -94,6 +95,12 @@ FormatOption = Annotated[
 ]
 OutputOption = Annotated[
     str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; complete or not at all.")
+]
+ReportOption = Annotated[
+    str | None, typer.Option("--report", metavar="FILE", help="Also write a page to look at, with thumbnails: .html.")
+]
+ContactSheetOption = Annotated[
+    str | None, typer.Option("--contact-sheet", metavar="FILE", help="Also draw the first pictures in a grid: .png.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.part of an earlier run.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with FILE.part of an earlier run.")]
@@ -164,6 +171,8 @@ def classify(
     only: OnlyOption = _NONE,
     format: FormatOption = None,
     output: OutputOption = None,
+    report: ReportOption = None,
+    contact_sheet: ContactSheetOption = None,
     overwrite: OverwriteOption = False,
     resume: ResumeOption = False,
     retry_errors: RetryErrorsOption = False,
@@ -209,8 +218,12 @@ def classify(
     competing = read_distractors(words, distractors) if distractors is not None else []
     size = _batch_size(batch_size)
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
-    sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS[sink_name]
+    sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS.get(sink_name, _drain)
     check_output(output, overwrite=overwrite or resume or retry_errors)
+    for file in filter(None, (report, contact_sheet)):
+        check_output(file, overwrite=overwrite)
+    if (resume or retry_errors) and (report or contact_sheet or sink_name == "html"):
+        raise InputError("--resume: a page or a sheet shows a whole run; leave it out, what was encoded is kept anyway")
     if (resume or retry_errors) and (overwrite or output is None or not is_replaceable(output)):
         raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
     from zsclip.batches import available_cpus
@@ -252,6 +265,8 @@ def classify(
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
     with _looking_ahead(paths, encoder, decoding, no_store, size, cpus) as (ahead, store):
         from zsclip.classify import classify
+        from zsclip.contactsheet import with_contact_sheet
+        from zsclip.report import with_report
 
         classifier = _build(words, sentences, encoder, multi_label, quiet, competing)
         if by == "group":
@@ -259,6 +274,8 @@ def classify(
         with (
             journal or nullcontext(),
             open_output(output, overwrite=overwrite, go_on_at=point.size if point else None) as out,
+            nullcontext() if report is None else open_output(report, overwrite=overwrite) as page,
+            nullcontext() if contact_sheet is None else open_output(contact_sheet, overwrite=overwrite) as sheet,
             images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
         ):
             embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
@@ -266,8 +283,15 @@ def classify(
             if journal is not None:
                 journal.begin()
                 rows = journal.noted(rows, out)
-            sink(_only(rows, only), out)
-    for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
+            rows = _only(rows, only)
+            for target, stream in ((output, out if sink_name == "html" else None), (report, page)):
+                if stream is not None:
+                    rows = with_report(rows, stream, target or "", threads=cpus, max_pixels=max_pixels)
+            if sheet is not None:
+                rows = with_contact_sheet(rows, sheet.buffer, threads=cpus, max_pixels=max_pixels)
+            sink(rows, out)
+    pages = [report, output if sink_name == "html" else None]
+    for line in () if quiet else [*tally.summary(), *_store_lines(store), *_page_lines(pages)]:
         say(line)
     return tally.exit_code
 
@@ -291,6 +315,7 @@ def evaluate(
         str | None,
         typer.Option("--rows", metavar="FILE", help="Write every answer with its truth: .jsonl, .csv, .tsv."),
     ] = None,
+    report: ReportOption = None,
     confusion: Annotated[
         str | None, typer.Option("--confusion", metavar="FILE", help="Write what was taken for what: .png or .csv.")
     ] = None,
@@ -309,7 +334,6 @@ def evaluate(
         zsclip eval pictures/ --confusion mistakes.png
     """
     import json
-    from collections import deque
     from dataclasses import asdict
 
     from zsclip.labelled import read_labelled
@@ -324,10 +348,10 @@ def evaluate(
     given = read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
     if confusion is not None and not confusion.lower().endswith((".png", ".csv")):
         raise InputError(f"--confusion: {confusion!r} ends neither in .png nor in .csv; let it")
-    for file in filter(None, (rows, confusion)):
+    for file in filter(None, (rows, confusion, report)):
         check_output(file)
-    if rows is not None:
-        format_of(rows, False)
+    if rows is not None and format_of(rows, False) == "html":
+        raise InputError(f"--rows: {rows!r} is a page; use --report for that")
     pictures = read_labelled(data, note=_note(quiet))
     from zsclip.batches import available_cpus
     from zsclip.decode import Decoding
@@ -348,16 +372,24 @@ def evaluate(
     tally, judged = Tally(), list[Judged]()
     with _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store):
         from zsclip.classify import classify
+        from zsclip.report import with_report
 
         classifier = _build(words, sentences, encoder, False, quiet)
         with images_bar(tally, _shows_progress(quiet)):
             embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
             answers = judge(tally.count(classify(embedded, classifier, Rule(BEST))), truths, names, judged)
-            if rows is None:
-                deque(answers, maxlen=0)
-            else:
-                sinks = SINKS | {"csv": partial(write_csv, truth=True), "tsv": partial(write_tsv, truth=True)}
-                with open_output(rows) as out:
+            sinks = SINKS | {"csv": partial(write_csv, truth=True), "tsv": partial(write_tsv, truth=True)}
+            with (
+                nullcontext() if rows is None else open_output(rows) as out,
+                nullcontext() if report is None else open_output(report) as page,
+            ):
+                if report is not None and page is not None:
+                    answers = with_report(
+                        answers, page, report, threads=cpus, max_pixels=max_pixels, read=pictures.read
+                    )
+                if rows is None or out is None:
+                    _drain(answers)
+                else:
                     sinks[format_of(rows, False)](answers, out)
     evaluation = sum_up(judged, names)
     if confusion is not None:
@@ -377,7 +409,7 @@ def evaluate(
         }, ensure_ascii=False))  # fmt: skip
     else:
         typer.echo("\n".join(report_lines(evaluation)))
-    for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
+    for line in () if quiet else [*tally.summary(), *_store_lines(store), *_page_lines([report])]:
         say(line)
     return tally.exit_code
 
@@ -1030,6 +1062,10 @@ def _store_lines(store: "EmbeddingStore | None") -> list[str]:
     return [f"embeddings: {store.read:,} read, {store.kept:,} kept; {size}; --no-store keeps none"]
 
 
+def _page_lines(pages: "Sequence[str | None]") -> list[str]:
+    return [f"{page}: {os.path.getsize(page) / 1e6:.1f} MB" for page in pages if page is not None]
+
+
 def _build(
     words: "list[Label]",
     sentences: "PromptSet",
@@ -1067,6 +1103,10 @@ def _build(
 
 def _note(quiet: bool) -> Callable[[str], None]:
     return (lambda message: None) if quiet else (lambda message: say(f"zsclip: {message}"))
+
+
+def _drain(batches: Iterable[object], out: object = None) -> None:
+    deque(batches, maxlen=0)
 
 
 def _shows_progress(quiet: bool) -> bool:

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from zsclip.errors import InputError, OutputError
 
-FORMAT_OF_ENDING = {".csv": "csv", ".jsonl": "jsonl", ".tsv": "tsv"}
+FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".tsv": "tsv"}
 
 
 def format_of(target: str | None, is_terminal: bool) -> str:

@@ -68,7 +68,7 @@ def write_table(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
     for rows in batches:
         page = Text(end="")
         for row in rows:
-            name = _shortened(_escaped(_decoded(row.path)), path_width)
+            name = _shortened(_escaped(decoded(row.path)), path_width)
             for answer in _answer_texts(row):
                 for line in answer.wrap(console, width - path_width - 2):
                     page.append(set_cell_size(name, path_width) + "  ").append_text(line).append("\n")
@@ -89,11 +89,11 @@ SINKS: dict[str, Callable[[Iterable[Sequence[Row]], TextIO], None]] = {
 
 
 def _record(row: Row) -> dict[str, Any]:
-    record: dict[str, Any] = {"file_name": _decoded(row.path)}
+    record: dict[str, Any] = {"file_name": decoded(row.path)}
     if record["file_name"] != row.path and record["file_name"].encode() != os.fsencode(row.path):
         record["file_name_base64"] = b64encode(os.fsencode(row.path)).decode()
     if row.truth is not None:
-        record["truth"] = _without_surrogates(row.truth)
+        record["truth"] = without_surrogates(row.truth)
     if isinstance(row, Skipped):
         return record | {
             "label": None,
@@ -102,18 +102,18 @@ def _record(row: Row) -> dict[str, Any]:
             "score_kind": None,
             "predictions": [],
             "error": row.error,
-            "message": _without_surrogates(row.message),
+            "message": without_surrogates(row.message),
         }
     return record | {
-        "label": None if row.label is None else _without_surrogates(row.label),
-        "score": _six_digits(row.best.score),
-        "cosine": _six_digits(row.best.cosine),
+        "label": None if row.label is None else without_surrogates(row.label),
+        "score": six_digits(row.best.score),
+        "cosine": six_digits(row.best.cosine),
         "score_kind": row.score_kind,
         "predictions": [
             {
-                "label": _without_surrogates(candidate.label),
-                "score": _six_digits(candidate.score),
-                "cosine": _six_digits(candidate.cosine),
+                "label": without_surrogates(candidate.label),
+                "score": six_digits(candidate.score),
+                "cosine": six_digits(candidate.cosine),
             }
             for candidate in row.candidates
         ],
@@ -135,7 +135,7 @@ def _write_lines(
         out.write(head)  # with the first rows: a run that fails before them has written nothing
         head = ""
         out.writelines(
-            separator.join(map(field, (*cells, _without_surrogates(row.truth or "")) if truth else cells)) + "\n"
+            separator.join(map(field, (*cells, without_surrogates(row.truth or "")) if truth else cells)) + "\n"
             for row in rows
             for cells in _cells(row)
         )
@@ -145,11 +145,11 @@ def _write_lines(
 
 def _cells(row: Row) -> Iterator[tuple[object, ...]]:
     if isinstance(row, Skipped):
-        yield row.path, "", "", "", "", row.error, _without_surrogates(row.message)
+        yield row.path, "", "", "", "", row.error, without_surrogates(row.message)
         return
     for rank, answer in enumerate(_answers(row), 1):
-        label = _without_surrogates(answer.label)
-        yield row.path, rank, label, _six_digits(answer.score), _six_digits(answer.cosine), "", ""
+        label = without_surrogates(answer.label)
+        yield row.path, rank, label, six_digits(answer.score), six_digits(answer.cosine), "", ""
 
 
 def _answers(row: Prediction) -> tuple[Candidate, ...]:
@@ -173,11 +173,11 @@ def _answer_texts(row: Row) -> "Iterator[Text]":
     from rich.text import Text
 
     if isinstance(row, Skipped):
-        yield Text.assemble((row.error, "red"), ": ", (_escaped(_without_surrogates(row.message)), "dim"))
+        yield Text.assemble((row.error, "red"), ": ", (_escaped(without_surrogates(row.message)), "dim"))
         return
     for rank, answer in enumerate(_answers(row)):
         is_answer = rank == 0 and row.label is not None
-        label = _escaped(_without_surrogates(answer.label)) or "unknown"
+        label = _escaped(without_surrogates(answer.label)) or "unknown"
         bar = (_bar(answer.score), "green" if is_answer else "dim")
         yield Text.assemble(f"{answer.score:.3f} ", bar, " ", (label, "bold" if is_answer else "dim"))
 
@@ -205,14 +205,16 @@ def _escaped(text: str) -> str:
     return re.sub(controls, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def _decoded(path: str) -> str:
+def decoded(path: str) -> str:
     """The path for reading: U+FFFD for the bytes that are not UTF-8."""
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "replace")
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
+    """The text for reading: U+FFFD for what is no Unicode."""
     return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
-def _six_digits(number: float) -> float:
+def six_digits(number: float) -> float:
+    """Round to six significant digits."""
     return float(f"{number:.6g}")
