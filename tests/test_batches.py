@@ -114,6 +114,13 @@ def test_a_list_without_end_is_read_only_so_far_ahead():
         assert not too_far.wait(0.3)
 
 
+def test_a_batch_larger_than_what_is_looked_up_ahead_is_filled():
+    paths = [str(i) for i in range(3 * PATHS_AHEAD)]
+
+    with Ahead(paths, len, find=lambda paths: dict.fromkeys(paths, 1), batch_size=None, threads=1) as ahead:
+        assert [len(batch) for batch in ahead.batches(PATHS_AHEAD + 100)] == [2148, 2148, 1848]
+
+
 def test_a_slow_source_never_waits_for_a_full_batch(files):
     more = [threading.Event() for _ in range(3)]
 

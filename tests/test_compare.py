@@ -70,11 +70,17 @@ def test_chance_is_not_called_a_gain_more_often_than_it_should():
     assert 1 <= wrongly <= 12
 
 
-def test_what_is_not_of_the_same_pictures_is_not_compared():
-    with pytest.raises(InputError, match="no picture could be read, or not by all models"):
-        compare([("a", judged_as(np.ones(4, bool))), ("b", judged_as(np.ones(3, bool)))])
-    with pytest.raises(InputError, match="no picture could be read"):
-        compare([("a", judged_as(np.ones(0, bool))), ("b", judged_as(np.ones(0, bool)))])
+def test_a_gain_is_no_more_than_everything():
+    found = gain(judged_as(np.array([True] * 4 + [False])), judged_as(np.zeros(5, bool)), resamples=100)
+
+    assert found.high == 1
+
+
+def test_pictures_of_which_none_could_be_read_are_not_compared(colour_model):
+    classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
+
+    with pytest.raises(InputError, match="not one picture could be read"):
+        judged_by([Embedded((Skipped("a", "missing", ""),), np.empty((0, 3), np.float32))], ["red"], classifier)
 
 
 def test_tables_tell_better_worse_and_that_there_is_no_telling():
@@ -84,7 +90,7 @@ def test_tables_tell_better_worse_and_that_there_is_no_telling():
             Compared("photo", figures, None),
             Compared("plain", figures, Figure(0.031, 0.01, 0.05)),
             Compared("long", figures, Figure(-0.03, -0.05, -0.01)),
-            Compared("same", figures, Figure(0.0, -0.01, 0.01)),
+            Compared("same", figures, Figure(0.005, -0.01, 0.02)),
         ]
     )
 
@@ -92,7 +98,7 @@ def test_tables_tell_better_worse_and_that_there_is_no_telling():
         ["photo", "50.0%"],
         ["plain", "50.0%", "+3.1", "(+1.0", "to", "+5.0)", "better"],
         ["long", "50.0%", "-3.0", "(-5.0", "to", "-1.0)", "worse"],
-        ["same", "50.0%", "+0.0", "(-1.0", "to", "+1.0)", "no", "telling"],
+        ["same", "50.0%", "+0.5", "(-1.0", "to", "+2.0)", "no", "telling"],
     ]
     lines = template_lines(
         [TemplateGain("a {}", 0.4, Figure(-0.02, -0.03, -0.01)), TemplateGain("the {}", 0.5, Figure(0.02, 0.01, 0.03))]
@@ -198,6 +204,7 @@ def test_templates_are_told_for_people(run: Run, data: Path, tiny_model) -> None
         ([], "compare: nothing to compare"),
         (["--prompts", "photo", "--prompts", "photo"], "compare: nothing to compare"),
         (["--prompts", "photo", "--prompts", "plain", "--templates"], "--templates: tells of one prompt set"),
+        (["--templates"], "--templates: 'photo' has one template; give --prompts with more"),
         (["--prompts", "photo", "--prompts", "nope"], "no prompt set or file 'nope'"),
     ],
 )

@@ -68,6 +68,17 @@ def test_labels_are_counted_each_for_itself():
     ]
 
 
+def test_labels_from_data_send_nothing_to_a_terminal():
+    rows: list[list[Prediction | Skipped]] = [[answer("a", "cat\x1b[2J"), answer("b", "cat\x1b[2J")]]
+    judged: list[Judged] = []
+    list(judge(rows, ["cat\x1b[2J", "dog\x9b"], ["cat\x1b[2J", "dog\x9b"], judged))
+
+    lines = report_lines(evaluate(judged, ["cat\x1b[2J", "dog\x9b"]))
+
+    assert all(line.isprintable() for line in lines)
+    assert lines[-2].split()[0] == r"dog\x9b"
+
+
 def test_pictures_of_which_none_could_be_read_are_no_evaluation():
     judged, _ = judged_of([[Skipped("a", "missing", "gone")]], ["cat"])
 
@@ -218,7 +229,7 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     ("arguments", "told"),
     [
         (["--confusion", "x.jpg"], "--confusion: 'x.jpg' ends neither in .png nor in .csv"),
-        (["--rows", "x.html"], "x.html: the ending names no format"),
+        (["--rows", "x.txt"], "x.txt: the ending names no format"),
         (["--labels", "red,blue"], "'green_blue', 'n01' of the data is none of them"),
     ],
 )

@@ -37,6 +37,8 @@ def test_class_folders_give_their_names(tmp_path):
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_lists_give_paths_relative_to_themselves(tmp_path, form):
     rows = [("a.png", "dog"), ("deep/b.png", "grey, wolf"), ("", "cat"), ("c.png", " ")]
+    if form == "jsonl":
+        rows.append(("\ud83d.png", "half of a pair"))
     data = tmp_path / f"list.{form}"
     if form == "csv":
         data.write_text("label,file_name,note\n" + "".join(f'"{label}",{name},x\n' for name, label in rows))
@@ -48,7 +50,8 @@ def test_lists_give_paths_relative_to_themselves(tmp_path, form):
 
     assert found.paths == (str(tmp_path / "a.png"), str(tmp_path / "deep/b.png"))
     assert found.words == ("dog", "grey, wolf")
-    assert notes == [f"{data}: 2 without a label or caption passed over, line {4 if form == 'csv' else 5} first"]
+    count, line = (2, 4) if form == "csv" else (3, 5)
+    assert notes == [f"{data}: {count} without a label or caption passed over, line {line} first"]
 
 
 def write_shard(path: Path, labels: "list[str | None] | pa.Array", names: list[str | None], metadata=None) -> None:
@@ -69,6 +72,19 @@ def test_shards_give_names_and_the_bytes_behind_them(tmp_path):
     assert found.read is not None
     assert [found.read(name) for name in reversed(found.paths)] == [png(i) for i in (4, 3, 1, 0)]
     assert notes == [f"{tmp_path / '0.parquet'}: 1 without a label or caption passed over, row 2 first"]
+
+
+def test_no_more_than_two_row_groups_are_kept_in_memory(tmp_path):
+    write_shard(tmp_path / "0.parquet", ["dog", "cat"] * 3, [f"{i}" for i in range(6)])
+    found = read_labelled(str(tmp_path))
+    assert found.read is not None
+    for name in found.paths:
+        found.read(name)
+    (tmp_path / "0.parquet").unlink()
+
+    assert [found.read(name) for name in ("5", "2")] == [png(5), png(2)]
+    with pytest.raises(OSError, match=r"0\.parquet"):
+        found.read("0")
 
 
 def test_shards_may_be_read_by_many_threads(tmp_path):

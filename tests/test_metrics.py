@@ -20,10 +20,10 @@ from zsclip.metrics import (
 def random_case(seed: int, pictures: int = 200, labels: int = 12) -> tuple[Judged, np.ndarray]:
     """Random scores whose best is the answer; some labels have no picture, some are never answered."""
     random = np.random.default_rng(seed)
-    truth = random.integers(0, labels - 2, pictures)
+    truth = random.choice(np.delete(np.arange(labels), [2, 3]), pictures)
     scores = random.dirichlet(np.full(labels, 0.3), pictures)  # (N, C)
     scores[np.arange(pictures), truth] += 0.1 * random.random(pictures)
-    scores[:, 1] *= 0.01
+    scores[:, [1, 2]] *= 1e-9
     scores /= scores.sum(axis=1, keepdims=True)
     best = np.argsort(-scores, axis=1)[:, :5]
     five = (best == truth[:, None]).any(axis=1)
@@ -103,10 +103,14 @@ def test_figures_hold_their_value_and_are_the_same_every_time():
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    """A hundred samples of a population whose figures are known; 95 of 100, give or take what chance allows."""
+    """A hundred samples of a population whose figures are known; 95 of 100, give or take what chance allows.
+
+    Many labels are rare: plain percentiles of the resamples hold the true macro-F1 in 39 of 100.
+    """
     random = np.random.default_rng(0)
-    count, labels = 100_000, 30
-    truth = random.choice(labels, count, p=np.arange(1, labels + 1) / np.arange(1, labels + 1).sum())
+    count, labels = 100_000, 100
+    share = np.arange(1, labels + 1) ** -0.7
+    truth = random.choice(labels, count, p=share / share.sum())
     score = random.beta(3, 2, count)
     right = random.random(count) < score**1.3 * random.uniform(0.7, 1.0, labels)[truth]
     predicted = np.where(right, truth, (truth + random.integers(1, labels, count)) % labels)
@@ -117,6 +121,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         for name, each in figures(population.taken(random.integers(0, count, 800)), resamples=300, seed=sample).items():
             held[name] += each.low <= true[name] <= each.high
 
+    least = {"calibration error": 80, "macro-F1": 80}
     for name, times in held.items():
-        assert times >= (80 if name == "calibration error" else 88), (name, held)
+        assert times >= least.get(name, 88), (name, held)
     assert held["top-1"] < 100

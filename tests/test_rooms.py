@@ -48,10 +48,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "labelled": {"sources"},
     "metrics": set(),
-    "evaluate": {"labels", "metrics", "results"},
+    "evaluate": {"labels", "metrics", "results", "sinks"},
     "calibrate": {"classifier", "embed", "metrics", "score"},
     "compare": {
-        "classifier", "classify", "embed", "encoder", "evaluate", "labels", "metrics", "prompts", "score",
+        "classifier", "classify", "embed", "encoder", "evaluate", "labels", "metrics", "prompts", "score", "sinks",
     },
     # out
     "output": set(),

@@ -154,6 +154,8 @@ class Ahead(Generic[T]):
         if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
             self._allow(more)
             self._allowed += more
+        if (more := (LOOKAHEAD + 1) * batch_size - PATHS_AHEAD) > 0:
+            self._slots.put(more)
         while True:
             try:
                 item: Any = self._ahead.get(timeout=IDLE_SECONDS) if rows else _wait(self._ahead)

@@ -15,6 +15,7 @@ from zsclip.metrics import Judged, calibration_error, joined
 from zsclip.score import Matrix, cosines, softmax_scores
 
 VERSION = 1
+FEWEST = 10  # pictures to learn from
 _FOLDS = 5
 _SHARPEST = 1000.0  # temperatures are looked for within this factor; answers that are all right would have none
 _HALVINGS = 40
@@ -26,14 +27,15 @@ class Calibration:
 
     made_with: what it holds for, as a person may be told: model, labels, prompts. temperature: cosines are divided by
     it, besides the model's own scale. threshold: a best score under it is no answer. thresholds: of single labels
-    instead; infinite where no score is sure enough. distractors: words that compete with the labels.
+    instead; infinite where no score is sure enough. distractors: the prompts of words that compete with
+    the labels.
     """
 
     made_with: Mapping[str, str]
     temperature: float
     threshold: float
     thresholds: Mapping[str, float]
-    distractors: tuple[str, ...] = ()
+    distractors: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class Promise:
     """What to expect on pictures that were not learnt from, by cross-validation.
 
     precision: share of right answers among those given, None where none was; answered: share of the pictures that get
-    one; error_before, error: calibration error of plain and of calibrated scores.
+    one; error_before, error: calibration error of plain and of calibrated scores, None where distractors take all.
     """
 
     precision: float | None
     answered: float
-    error_before: float
-    error: float
+    error_before: float | None
+    error: float | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def cosines_of(
         (N, C + K) float32 cosines, and (N,) places of the true labels.
 
     Raises:
-        InputError: not one picture could be read.
+        InputError: too few pictures could be read.
     """
     places = {label: place for place, label in enumerate(classifier.labels)}
     truth = iter(truths)
@@ -124,8 +126,8 @@ def cosines_of(
     for batch in embedded:
         true += [places[label] for row, label in zip(batch.rows, truth, strict=False) if isinstance(row, str)]
         similar.append(cosines(batch.embeddings, classifier.class_embeddings))
-    if not true:
-        raise InputError("data: not one picture could be read; `zsclip eval --rows FILE` tells why")
+    if len(true) < FEWEST:
+        raise InputError(f"data: {len(true)} readable pictures are too few to learn from; give {FEWEST} or more")
     return np.concatenate([block for block in similar if len(block)]), np.array(true, np.int64)
 
 
@@ -164,8 +166,6 @@ def promise(
     for fold in range(_FOLDS):
         kept = np.zeros(len(truth), bool)
         kept[order[fold::_FOLDS]] = True
-        if kept.all() or not kept.any():
-            continue
         learnt = calibrate(similar[~kept], truth[~kept], labels, logit_scale, wish, {})
         part = _judged(similar[kept], truth[kept], len(labels), logit_scale / learnt.temperature)
         limits = np.array([learnt.thresholds.get(label, learnt.threshold) for label in labels])
@@ -177,9 +177,14 @@ def promise(
     return Promise(
         precision=float(right[answered].mean()) if answered.any() else None,
         answered=float(answered.mean()),
-        error_before=calibration_error(before.taken(np.flatnonzero(before.score >= 0))),
-        error=calibration_error(judged.taken(np.flatnonzero(judged.score >= 0))),
+        error_before=_error(before),
+        error=_error(judged),
     )
+
+
+def _error(judged: Judged) -> float | None:
+    answered = np.flatnonzero(judged.score >= 0)
+    return calibration_error(judged.taken(answered)) if len(answered) else None
 
 
 def _judged(similar: Matrix, truth: NDArray[np.int64], labels: int, logit_scale: float) -> Judged:
@@ -199,11 +204,11 @@ def to_json(calibration: Calibration) -> str:
     return json.dumps(values, ensure_ascii=False, indent=1)
 
 
-def read_calibration(file: str, made_with: Mapping[str, str]) -> Calibration:
-    """Read a calibration, and refuse it where it was made for something else.
+def read_calibration(file: str) -> Calibration:
+    """Read a calibration; `check_made_with` tells what it is for.
 
     Raises:
-        InputError: it cannot be read, is none, or was made with another model, other labels or other prompts.
+        InputError: it cannot be read, or is none.
     """
     try:
         with open(file, encoding="utf-8") as stream:
@@ -215,7 +220,7 @@ def read_calibration(file: str, made_with: Mapping[str, str]) -> Calibration:
             temperature=float(values["temperature"]),
             threshold=_infinite(values["threshold"]),
             thresholds={str(label): _infinite(value) for label, value in values["thresholds"].items()},
-            distractors=tuple(map(str, values["distractors"])),
+            distractors=tuple(tuple(map(str, prompts)) for prompts in values["distractors"]),
         )
     except OSError as e:
         raise InputError(f"{file}: cannot be read: {(e.strerror or str(e)).lower()}; check the path") from e
@@ -223,11 +228,19 @@ def read_calibration(file: str, made_with: Mapping[str, str]) -> Calibration:
         raise InputError(f"{file}: not a calibration; `zsclip calibrate -o {file}` makes one") from e
     if not 0 < found.temperature < math.inf:
         raise InputError(f"{file}: not a calibration: its temperature is {found.temperature}")
-    others = [key for key in made_with if found.made_with.get(key) != made_with[key]]
-    if others:
-        what = ", ".join(f"{key} ({found.made_with.get(key)}, now {made_with[key]})" for key in others)
-        raise InputError(f"{file}: made with another {what}; calibrate again")
     return found
+
+
+def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str, str]) -> None:
+    """Refuse a calibration where it would give wrong numbers.
+
+    Raises:
+        InputError: it was made with another model, other labels or other prompts.
+    """
+    others = [key for key in made_with if calibration.made_with.get(key) != made_with[key]]
+    if others:
+        what = ", ".join(f"{key} ({calibration.made_with.get(key)}, now {made_with[key]})" for key in others)
+        raise InputError(f"{file}: made with another {what}; calibrate again")
 
 
 def promise_lines(calibration: Calibration, promised: Promise) -> list[str]:
@@ -235,14 +248,17 @@ def promise_lines(calibration: Calibration, promised: Promise) -> list[str]:
     limits = calibration.thresholds
     low, high = min(limits.values(), default=0.0), max(limits.values(), default=0.0)
     threshold = f"{_or_never(low)} to {_or_never(high)}" if limits else _or_never(calibration.threshold)
-    precision = "none" if promised.precision is None else f"{promised.precision:.1%}"
+    precision, error, before = (
+        "none" if share is None else f"{share:.1%}"
+        for share in (promised.precision, promised.error, promised.error_before)
+    )
     return [
-        f"temperature        {calibration.temperature:.3f}",
-        f"threshold          {threshold}",
+        f"temperature          {calibration.temperature:.3f}",
+        f"threshold            {threshold}",
         "on pictures that were not learnt from (five parts, each by the other four):",
-        f"  answered         {promised.answered:.1%}",
-        f"  precision        {precision}",
-        f"  calibration error  {promised.error:.1%}, plain scores {promised.error_before:.1%}",
+        f"  answered           {promised.answered:.1%}",
+        f"  precision          {precision}",
+        f"  calibration error  {error}, plain scores {before}",
     ]
 
 

@@ -193,11 +193,12 @@ def classify(
     """
     from dataclasses import asdict, replace
 
+    from zsclip.calibrate import check_made_with, read_calibration
     from zsclip.images import find_images
     from zsclip.journal import Journal
-    from zsclip.labels import COMMON, Label, read_distractors, read_labels
+    from zsclip.labels import COMMON, read_distractors, read_labels
     from zsclip.output import check_output, format_of, is_replaceable, open_output
-    from zsclip.prompts import read_prompts, read_templates
+    from zsclip.prompts import expand, read_prompts, read_templates
     from zsclip.sinks import SINKS, write_csv, write_paths, write_tsv
 
     _set_environment(offline, quiet)
@@ -214,21 +215,24 @@ def classify(
         raise InputError("--calibration: was made with distractors or without; give them to `zsclip calibrate`")
     if by == "group" and not any(word.group for word in words):
         raise InputError("--by group: no label has a group; write `group: NAME` for some in a --labels-file")
+    if by == "group" and len(set(names)) == 1 and not multi_label:
+        raise InputError(f"--by group: all labels are in group {names[0]!r}, which has no other to be compared with")
+    if none_of_these and distractors is not None:
+        raise InputError("--none-of-these: is --distractors common; leave out one of the two")
     distractors = distractors or (COMMON if none_of_these else None)
-    competing = read_distractors(words, distractors) if distractors is not None else []
+    competing = expand(read_distractors(words, distractors), sentences) if distractors is not None else []
+    learnt = None if calibration is None else read_calibration(calibration)
     size = _batch_size(batch_size)
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS.get(sink_name, _drain)
     check_output(output, overwrite=overwrite or resume or retry_errors)
-    for file in filter(None, (report, contact_sheet)):
-        check_output(file, overwrite=overwrite)
+    _check_picture_files(report, contact_sheet, overwrite=overwrite)
     if (resume or retry_errors) and (report or contact_sheet or sink_name == "html"):
         raise InputError("--resume: a page or a sheet shows a whole run; leave it out, what was encoded is kept anyway")
     if (resume or retry_errors) and (overwrite or output is None or not is_replaceable(output)):
         raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
     from zsclip.batches import available_cpus
     from zsclip.cache import fingerprint
-    from zsclip.calibrate import read_calibration
     from zsclip.decode import Decoding
     from zsclip.embed import embed_images
     from zsclip.encoder import Encoder
@@ -237,11 +241,11 @@ def classify(
 
     encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
     rule = Rule(top_k, threshold, multi_label)
-    if calibration is not None:
-        learnt = read_calibration(calibration, _made_with(words, sentences, encoder))
+    if learnt is not None and calibration is not None:
+        check_made_with(learnt, calibration, _made_with(words, sentences, encoder))
         if by == "group" and learnt.thresholds and threshold is None:
             raise InputError(f"{calibration}: has thresholds of labels, not of groups; calibrate without --per-label")
-        competing = [Label(name) for name in learnt.distractors]
+        competing = [list(prompts) for prompts in learnt.distractors]
         rule = replace(rule, temperature=learnt.temperature)
         if threshold is None:
             rule = replace(rule, threshold=learnt.threshold, thresholds=learnt.thresholds)
@@ -249,8 +253,8 @@ def classify(
         "format": sink_name, "batch size": size, "top k": top_k, "threshold": threshold, "multi label": multi_label,
         "only": only, "print0": print0, "fast jpeg": fast_jpeg, "max pixels": max_pixels,
         "groups": fingerprint(names)[:8] if by == "group" else None,
-        "calibration": None if calibration is None else fingerprint(asdict(learnt))[:8],
-        "distractors": fingerprint([word.name for word in competing])[:8] if competing else None,
+        "calibration": None if learnt is None else fingerprint(asdict(learnt))[:8],
+        "distractors": fingerprint(competing)[:8] if competing else None,
     }  # fmt: skip
     if sink_name == "table":
         flags["width"] = get_terminal_size((100, 24)).columns
@@ -265,8 +269,6 @@ def classify(
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
     with _looking_ahead(paths, encoder, decoding, no_store, size, cpus) as (ahead, store):
         from zsclip.classify import classify
-        from zsclip.contactsheet import with_contact_sheet
-        from zsclip.report import with_report
 
         classifier = _build(words, sentences, encoder, multi_label, quiet, competing)
         if by == "group":
@@ -284,13 +286,21 @@ def classify(
                 journal.begin()
                 rows = journal.noted(rows, out)
             rows = _only(rows, only)
-            for target, stream in ((output, out if sink_name == "html" else None), (report, page)):
+            folder = os.path.dirname(output) if output is not None and is_replaceable(output) else ""
+            for where, stream in (
+                (folder, out if sink_name == "html" else None),
+                (os.path.dirname(report or ""), page),
+            ):
                 if stream is not None:
-                    rows = with_report(rows, stream, target or "", threads=cpus, max_pixels=max_pixels)
+                    from zsclip.report import with_report
+
+                    rows = with_report(rows, stream, where, threads=cpus, max_pixels=max_pixels)
             if sheet is not None:
+                from zsclip.contactsheet import with_contact_sheet
+
                 rows = with_contact_sheet(rows, sheet.buffer, threads=cpus, max_pixels=max_pixels)
             sink(rows, out)
-    pages = [report, output if sink_name == "html" else None]
+    pages = [report, output if sink_name == "html" and output is not None and is_replaceable(output) else None]
     for line in () if quiet else [*tally.summary(), *_store_lines(store), *_page_lines(pages)]:
         say(line)
     return tally.exit_code
@@ -319,6 +329,7 @@ def evaluate(
     confusion: Annotated[
         str | None, typer.Option("--confusion", metavar="FILE", help="Write what was taken for what: .png or .csv.")
     ] = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     max_pixels: MaxPixelsOption = _MAX_PIXELS,
     fast_jpeg: FastJpegOption = False,
@@ -348,8 +359,9 @@ def evaluate(
     given = read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
     if confusion is not None and not confusion.lower().endswith((".png", ".csv")):
         raise InputError(f"--confusion: {confusion!r} ends neither in .png nor in .csv; let it")
-    for file in filter(None, (rows, confusion, report)):
-        check_output(file)
+    for file in filter(None, (rows, confusion)):
+        check_output(file, overwrite=overwrite)
+    _check_picture_files(report, None, overwrite=overwrite)
     if rows is not None and format_of(rows, False) == "html":
         raise InputError(f"--rows: {rows!r} is a page; use --report for that")
     pictures = read_labelled(data, note=_note(quiet))
@@ -372,7 +384,6 @@ def evaluate(
     tally, judged = Tally(), list[Judged]()
     with _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store):
         from zsclip.classify import classify
-        from zsclip.report import with_report
 
         classifier = _build(words, sentences, encoder, False, quiet)
         with images_bar(tally, _shows_progress(quiet)):
@@ -380,27 +391,20 @@ def evaluate(
             answers = judge(tally.count(classify(embedded, classifier, Rule(BEST))), truths, names, judged)
             sinks = SINKS | {"csv": partial(write_csv, truth=True), "tsv": partial(write_tsv, truth=True)}
             with (
-                nullcontext() if rows is None else open_output(rows) as out,
-                nullcontext() if report is None else open_output(report) as page,
+                nullcontext() if rows is None else open_output(rows, overwrite=overwrite) as out,
+                nullcontext() if report is None else open_output(report, overwrite=overwrite) as page,
             ):
                 if report is not None and page is not None:
+                    from zsclip.report import with_report
+
                     answers = with_report(
-                        answers, page, report, threads=cpus, max_pixels=max_pixels, read=pictures.read
+                        answers, page, os.path.dirname(report), threads=cpus, max_pixels=max_pixels, read=pictures.read
                     )
                 if rows is None or out is None:
                     _drain(answers)
                 else:
                     sinks[format_of(rows, False)](answers, out)
     evaluation = sum_up(judged, names)
-    if confusion is not None:
-        from zsclip.confusion import write_csv as write_table
-        from zsclip.confusion import write_png
-
-        with open_output(confusion) as out:
-            if confusion.lower().endswith(".png"):
-                write_png(evaluation.confusion, names, out.buffer)
-            else:
-                write_table(evaluation.confusion, names, out)
     if as_json:
         typer.echo(json.dumps({
             "pictures": evaluation.pictures, "failed": tally.errors.total(), "model": encoder.spec.name,
@@ -409,6 +413,16 @@ def evaluate(
         }, ensure_ascii=False))  # fmt: skip
     else:
         typer.echo("\n".join(report_lines(evaluation)))
+    if confusion is not None:
+        from zsclip.confusion import write_csv as write_table
+        from zsclip.confusion import write_png
+
+        with open_output(confusion, overwrite=overwrite) as out:
+            if confusion.lower().endswith(".png"):
+                write_png(evaluation.confusion, names, out.buffer)
+            else:
+                write_table(evaluation.confusion, names, out)
+    _note_if_few(evaluation.pictures, quiet)
     for line in () if quiet else [*tally.summary(), *_store_lines(store), *_page_lines([report])]:
         say(line)
     return tally.exit_code
@@ -471,6 +485,9 @@ def compare_variants(
     count = len(models) * len(files) * len(sets)
     if templates and count > 1:
         raise InputError("--templates: tells of one prompt set, model and label file; give no more")
+    for sentences in sets.values() if templates else ():
+        if len(sentences.templates) < 2:
+            raise InputError(f"--templates: {sentences.name!r} has one template; give --prompts with more")
     if not templates and count == 1:
         raise InputError("compare: nothing to compare; give --prompts, --template, --model or --labels-file twice")
     pictures = read_labelled(data, note=_note(quiet))
@@ -486,7 +503,7 @@ def compare_variants(
     truths = {file: truths_of(pictures.words, words) for file, words in labels.items()}
     encoders = [Encoder(find_model(one, offline=offline), device, precision) for one in models]
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
-    variants, gains = [], []
+    variants, gains, unread = [], [], set()
     for encoder in encoders:
         tally = Tally()
         with (
@@ -495,6 +512,11 @@ def compare_variants(
         ):
             embedded = list(
                 tally.count_encoded(embed_images(ahead.batches(size or encoder.batch_size), encoder, store))
+            )
+        unread.add(tuple(row.path for batch in embedded for row in batch.rows if not isinstance(row, str)))
+        if len(unread) > 1:
+            raise InputError(
+                "data: not the same pictures could be read for all models; run again, with fewer --threads"
             )
         for (file, words), (name, sentences) in product(labels.items(), sets.items()):
             judged = partial(judged_by, embedded, truths[file])
@@ -542,6 +564,7 @@ def calibrate(
     precision: PrecisionOption = "auto",
     batch_size: BatchSizeOption = "auto",
     threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     max_pixels: MaxPixelsOption = _MAX_PIXELS,
     fast_jpeg: FastJpegOption = False,
@@ -560,16 +583,20 @@ def calibrate(
     from zsclip.labelled import read_labelled
     from zsclip.labels import read_distractors, read_labels
     from zsclip.output import check_output, open_output
-    from zsclip.prompts import read_prompts, read_templates
+    from zsclip.prompts import expand, read_prompts, read_templates
 
     _set_environment(offline, quiet)
     _check_device(device)
     size = _batch_size(batch_size)
     sentences = read_templates(template) if template else read_prompts(prompts)
     given = read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
+    if per_label and target_precision is None and target_share is None:
+        raise InputError("--per-label: says of which labels a threshold is; add --target-precision or --target-share")
     if target_precision is not None and target_share is not None:
         raise InputError("--target-share: there is a --target-precision already; one threshold serves one of them")
-    check_output(output)
+    if output == "-":
+        raise InputError("-o: a calibration is read from a file; name one, as labels.calib.json")
+    check_output(output, overwrite=overwrite)
     pictures = read_labelled(data, note=_note(quiet))
     from zsclip.batches import available_cpus
     from zsclip.calibrate import Wish, cosines_of, promise, promise_lines, to_json
@@ -582,7 +609,7 @@ def calibrate(
 
     words = given or found_labels(pictures.words)
     truths = truths_of(pictures.words, words)
-    competing = read_distractors(words, distractors) if distractors is not None else []
+    competing = expand(read_distractors(words, distractors), sentences) if distractors is not None else []
     encoder = Encoder(find_model(model, offline=offline), device, precision)
     decoding, cpus, tally = Decoding(max_pixels, fast_jpeg), threads or available_cpus(), Tally()
     with _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store):
@@ -590,13 +617,14 @@ def calibrate(
         with images_bar(tally, _shows_progress(quiet)):
             embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
             similar, truth = cosines_of(tally.count_encoded(embedded), truths, classifier)
+    _note_if_few(len(truth), quiet)
     wish = Wish(target_precision, target_share, per_label)
     learning = (similar, truth, classifier.labels, encoder.logit_scale, wish)
     calibration = replace(
-        learn(*learning, _made_with(words, sentences, encoder)), distractors=tuple(word.name for word in competing)
+        learn(*learning, _made_with(words, sentences, encoder)), distractors=tuple(map(tuple, competing))
     )
     promised = promise(*learning)
-    with open_output(output) as out:
+    with open_output(output, overwrite=overwrite) as out:
         out.write(to_json(calibration) + "\n")
     if as_json:
         typer.echo(json.dumps({"calibration": json.loads(to_json(calibration)), "promise": asdict(promised)}))
@@ -1025,7 +1053,7 @@ def _made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder")
     from zsclip.cache import fingerprint
 
     spec = encoder.spec
-    settings = _settings(words, sentences, encoder)
+    settings = _settings(sorted(words, key=lambda word: word.name), sentences, encoder)
     model = f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}"
     return {"model": model, **{key: str(settings[key]) for key in ("label list", "prompts")}}
 
@@ -1062,6 +1090,23 @@ def _store_lines(store: "EmbeddingStore | None") -> list[str]:
     return [f"embeddings: {store.read:,} read, {store.kept:,} kept; {size}; --no-store keeps none"]
 
 
+def _check_picture_files(report: str | None, contact_sheet: str | None, *, overwrite: bool) -> None:
+    from zsclip.output import check_output
+
+    for flag, file, ending in (("--report", report, ".html"), ("--contact-sheet", contact_sheet, ".png")):
+        if file is not None and not file.lower().endswith(ending):
+            raise InputError(f"{flag}: {file!r} does not end in {ending}; let it")
+        if file is not None:
+            check_output(file, overwrite=overwrite)
+
+
+def _note_if_few(pictures: int, quiet: bool) -> None:
+    from zsclip.metrics import FEW
+
+    if pictures < FEW and not quiet:
+        say(f"zsclip: {pictures} pictures are few: what is measured on them may be far off; give {FEW} or more")
+
+
 def _page_lines(pages: "Sequence[str | None]") -> list[str]:
     return [f"{page}: {os.path.getsize(page) / 1e6:.1f} MB" for page in pages if page is not None]
 
@@ -1072,7 +1117,7 @@ def _build(
     clip: "Encoder",
     multi_label: bool,
     quiet: bool,
-    distractors: "Sequence[Label]" = (),
+    distractors: Sequence[Sequence[str]] = (),
 ) -> "Classifier":
     """Make the text matrix, and tell what was cut or may not be understood."""
     from zsclip.classifier import build_classifier
@@ -1087,7 +1132,7 @@ def _build(
             expand(words, sentences),
             clip,
             neutral_prompts=neutral,
-            distractor_prompts=expand(distractors, sentences),
+            distractor_prompts=distractors,
             progress=progress,
         )
     if quiet:

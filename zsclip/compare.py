@@ -16,6 +16,7 @@ from zsclip.labels import Label
 from zsclip.metrics import RESAMPLES, Figure, Judged, figures, gain, joined, top1
 from zsclip.prompts import PromptSet, expand
 from zsclip.score import Rule
+from zsclip.sinks import escaped
 
 if TYPE_CHECKING:
     from zsclip.encoder import Encoder
@@ -52,10 +53,15 @@ def judged_by(embedded: Iterable[Embedded], truths: Iterable[str], classifier: C
 
     Args:
         truths: the label of each picture, failed ones too.
+
+    Raises:
+        InputError: not one picture could be read.
     """
     judged: list[Judged] = []
     answers = classify(embedded, classifier, Rule(BEST))
     deque(judge(answers, truths, classifier.labels, judged), maxlen=0)
+    if not any(len(part.truth) for part in judged):
+        raise InputError("data: not one picture could be read; `zsclip eval --rows FILE` tells why")
     return joined(judged)
 
 
@@ -64,13 +70,8 @@ def compare(variants: Sequence[tuple[str, Judged]], *, resamples: int = RESAMPLE
 
     Args:
         variants: names, and what was judged of the same pictures in the same order.
-
-    Raises:
-        InputError: no picture could be read, or not the same ones each time.
     """
     (_, first), *_ = variants
-    if {len(judged.truth) for _, judged in variants} != {len(first.truth)} or not len(first.truth):
-        raise InputError("data: no picture could be read, or not by all models; `zsclip eval --rows FILE` tells why")
     return [
         Compared(
             name,
@@ -128,13 +129,13 @@ def template_gains(
 
 def comparison_lines(compared: Sequence[Compared]) -> list[str]:
     """Give a table: a line for each, with its gain over the first."""
-    width = max(len(each.name) for each in compared)
+    width = max(len(escaped(each.name)) for each in compared)
     metrics = list(compared[0].figures)
     heads = [f"{name:>{max(9, len(name))}}" for name in metrics]
     lines = [f"{'':<{width}}  {'  '.join(heads)}   top-1 against the first"]
     for each in compared:
         cells = [f"{figure.value:>{len(head)}.1%}" for head, figure in zip(heads, each.figures.values(), strict=True)]
-        lines.append(f"{each.name:<{width}}  {'  '.join(cells)}   {_gained(each.gain)}".rstrip())
+        lines.append(f"{escaped(each.name):<{width}}  {'  '.join(cells)}   {_gained(each.gain)}".rstrip())
     return lines
 
 
@@ -142,7 +143,7 @@ def template_lines(gains: Sequence[TemplateGain]) -> list[str]:
     """Give a line for each template, what helps most first."""
     lines = ["top-1 alone  the set gains by it"]
     for each in sorted(gains, key=lambda each: -each.gain.value):
-        lines.append(f"{each.alone:>11.1%}  {_gained(each.gain, 'helps', 'hurts'):<32}  {each.template}")
+        lines.append(f"{each.alone:>11.1%}  {_gained(each.gain, 'helps', 'hurts'):<32}  {escaped(each.template)}")
     return lines
 
 

@@ -7,8 +7,8 @@ from typing import BinaryIO, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-_WIDEST = 3000  # pixels that all cells together take
-_LARGEST, _SMALLEST = 30, 4  # pixels of a cell
+_WIDEST = 3000  # pixels that all cells together take, up to so many labels
+_LARGEST, _SMALLEST = 30, 1  # pixels of a cell
 _LEGIBLE = 9  # pixels of a font
 _DARK = (8, 48, 107)
 

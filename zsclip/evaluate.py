@@ -10,6 +10,7 @@ from zsclip.errors import InputError
 from zsclip.labels import Label
 from zsclip.metrics import Figure, Judged, confusion_matrix, figures, joined
 from zsclip.results import Prediction, Skipped
+from zsclip.sinks import escaped
 
 BEST = 5  # candidates that are looked at
 
@@ -142,13 +143,14 @@ def report_lines(evaluation: Evaluation) -> list[str]:
         f"{name:<18}{_percent(figure.value)}   {_percent(figure.low)} to {_percent(figure.high)}"
         for name, figure in evaluation.figures.items()
     ]
-    width = max(map(len, [*(each.label for each in evaluation.labels), "label"]))
+    names = {each.label: escaped(each.label) for each in evaluation.labels}
+    width = max(map(len, [*names.values(), "label"]))
     lines += ["", f"{'label':<{width}}  pictures   recall  precision  most often taken for"]
     with_pictures = [each for each in evaluation.labels if each.pictures]
     for each in sorted(with_pictures, key=lambda each: each.recall or 0.0):
-        taken_for = f"{each.taken_for} ({each.so_often:,})" if each.taken_for else ""
+        taken_for = f"{names[each.taken_for]} ({each.so_often:,})" if each.taken_for else ""
         numbers = f"{each.pictures:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"
-        lines.append(f"{each.label:<{width}}  {numbers}  {taken_for}".rstrip())
+        lines.append(f"{names[each.label]:<{width}}  {numbers}  {taken_for}".rstrip())
     return lines
 
 

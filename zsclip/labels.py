@@ -73,18 +73,15 @@ def read_labels(
 
 
 def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]:
-    """Read words that are to compete with labels, without those that a label has in its names, or is a part of.
+    """Read words that are to compete with labels, without those that are in a label's names or group, or hold one.
 
     Args:
         file: like a labels file; `common` is the list that comes with zsclip.
     """
     given = _read_file(str(_DISTRACTORS) if file == COMMON and not os.path.isfile(file) else file)
-    names = [f" {name.lower()} " for label in labels for name in (label.name, *label.synonyms)]
-    return [
-        word
-        for _, word in given
-        if not any(f" {word.name.lower()} " in name or name in f" {word.name.lower()} " for name in names)
-    ]
+    names = [_singular(name) for label in labels for name in (label.name, *label.synonyms, label.group) if name]
+    words = [(word, _singular(word.name)) for _, word in given]
+    return [word for word, spelt in words if not any(spelt in name or name in spelt for name in names)]
 
 
 def own_prompts(node: Node) -> tuple[str, ...]:
@@ -99,6 +96,11 @@ def own_prompts(node: Node) -> tuple[str, ...]:
 def count_placeholders(template: str) -> int:
     """Count the places where a label can be put in."""
     return sum(template.count(placeholder) for placeholder in PLACEHOLDERS)
+
+
+def _singular(name: str) -> str:
+    """Spell words so that whole ones are found in others: "Cats" as " cat "."""
+    return " " + " ".join(word.removesuffix("s") for word in name.lower().split()) + " "
 
 
 def _split(words: str) -> list[tuple[Place, Label]]:

@@ -119,7 +119,7 @@ def part_of(target: str) -> str:
 
 
 def _left_over(part: str) -> InputError:
-    return InputError(f"{part}: left by an earlier run; add --resume to go on, --overwrite to start again")
+    return InputError(f"{part}: left by an earlier run; add --overwrite to start again, or --resume to go on with rows")
 
 
 def _stream(raw: io.FileIO) -> TextIO:

@@ -23,7 +23,7 @@ _HOLE = "ROWS_OF_THE_REPORT"
 def with_report(
     batches: Iterable[list[Row]],
     out: TextIO,
-    target: str,
+    folder: str,
     *,
     threads: int,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -32,11 +32,11 @@ def with_report(
     """Pass batches on, and write the page as they come.
 
     Args:
-        out: where the page goes. target: its path, which links to the pictures are relative to.
+        out: where the page goes. folder: that it will be in, which links to the pictures are relative to.
         read: gives the encoded picture where paths are names of pictures that are in no file of their own.
     """
     before, after = _PAGE.read_text(encoding="utf-8").split(_HOLE)
-    folder = os.path.dirname(os.path.abspath(target))
+    folder = os.path.abspath(folder)
     out.write(before + "[")
     separator, written = "\n", 0
     for batch in batches:
@@ -44,7 +44,7 @@ def with_report(
         small = iter(thumbnails(paths, threads=threads, max_pixels=max_pixels, read=read))
         for row in batch:
             picture = next(small, None) if isinstance(row, Prediction) else None
-            written += len(picture or b"")
+            written += len(picture or b"") * 4 // 3  # in base64
             out.write(separator + _line(row, folder, picture, read is None))
             separator = ",\n"
         out.flush()

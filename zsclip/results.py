@@ -24,7 +24,7 @@ class Prediction:
     """The answer for one image.
 
     path: as it was given, undecodable bytes as surrogate escapes (`os.fsdecode`).
-    label: the answer, or None when the best score is under the threshold.
+    label: the answer, or None when the best score is under the threshold, or a distractor is better.
     best: the best candidate, whether or not it is the answer.
     candidates: best first; the k best, or for independent scores those over the threshold (may be empty).
     truth: the label that is known to be right, where pictures are labelled.

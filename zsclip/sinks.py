@@ -68,7 +68,7 @@ def write_table(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
     for rows in batches:
         page = Text(end="")
         for row in rows:
-            name = _shortened(_escaped(decoded(row.path)), path_width)
+            name = _shortened(escaped(decoded(row.path)), path_width)
             for answer in _answer_texts(row):
                 for line in answer.wrap(console, width - path_width - 2):
                     page.append(set_cell_size(name, path_width) + "  ").append_text(line).append("\n")
@@ -173,11 +173,11 @@ def _answer_texts(row: Row) -> "Iterator[Text]":
     from rich.text import Text
 
     if isinstance(row, Skipped):
-        yield Text.assemble((row.error, "red"), ": ", (_escaped(without_surrogates(row.message)), "dim"))
+        yield Text.assemble((row.error, "red"), ": ", (escaped(without_surrogates(row.message)), "dim"))
         return
     for rank, answer in enumerate(_answers(row)):
         is_answer = rank == 0 and row.label is not None
-        label = _escaped(without_surrogates(answer.label)) or "unknown"
+        label = escaped(without_surrogates(answer.label)) or "unknown"
         bar = (_bar(answer.score), "green" if is_answer else "dim")
         yield Text.assemble(f"{answer.score:.3f} ", bar, " ", (label, "bold" if is_answer else "dim"))
 
@@ -199,7 +199,7 @@ def _shortened(name: str, width: int) -> str:
     return "…" + tail
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Control characters, line breaks and changes of writing direction spelt out: a name must not move the cursor."""
     controls = r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
     return re.sub(controls, lambda found: found[0].encode("unicode_escape").decode(), text)

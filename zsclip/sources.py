@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -131,7 +132,11 @@ def _names(record: dict[str, Any]) -> Names | None:
 
 
 def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[Source]:
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        entries = list(os.scandir(root))
+    except OSError as e:
+        raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
+    folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise InputError(f"{root!r}: no class folders and no .parquet files in it; make one folder a label")
     for label in folders:
@@ -153,10 +158,7 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     records = _csv_records(path) if path.lower().endswith(".csv") else _json_records(path)
     try:
         for line, record in records:
-            name, label, caption = (
-                value.strip() if isinstance(value := record.get(key), str) else ""
-                for key in ("file_name", "label", "caption")
-            )
+            name, label, caption = (_text(record.get(key)) for key in ("file_name", "label", "caption"))
             paths.append(os.path.join(folder, name))
             captions = (caption,) if caption else ()
             some.append((name, Names(label, captions=captions) if name and (label or caption) else None))
@@ -168,6 +170,13 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
         raise InputError(f"{path}: not UTF-8: {e}; save it as that") from e
     _note_wordless(path, wordless, "line", note)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), are_files=True)
+
+
+def _text(value: Any) -> str:
+    """Give a text without white space around it; empty what is none, or no Unicode, as half of a surrogate pair."""
+    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
+        return ""
+    return value.strip()
 
 
 def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
