@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsclip.cache import keep, remember
+from zsclip.imports import lean_open_clip
 from zsclip.score import Matrix
 from zsclip.weights import ModelSpec
 
@@ -41,7 +42,8 @@ class Encoder:
     @cached_property
     def model(self) -> "ClipModel":
         """The model itself; importing torch and open_clip takes seconds."""
-        from zsclip.model import load_model
+        with lean_open_clip():
+            from zsclip.model import load_model
 
         device, precision, compiled = self._wanted
         model = load_model(self.spec, device, precision, compiled=compiled)

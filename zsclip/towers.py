@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -15,13 +15,15 @@ from open_clip.model import (
     resize_pos_embed,
     resize_text_pos_embed,
 )
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, TextTransformer
 from safetensors import safe_open
-from timm.utils import reparameterize_model
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from zsclip.errors import ModelError
 from zsclip.hub import short
+from zsclip.imports import complete
 from zsclip.weights import ModelSpec, text_config_folder
 
 _SCALES = ("logit_scale", "logit_bias")
@@ -53,7 +55,10 @@ def fast_form(tower: nn.Module) -> nn.Module:
     for module in tower.modules():
         if isinstance(module, nn.Sequential):
             _fold_quick_gelu(module)
-    reparameterize_model(tower, inplace=True)
+    if isinstance(tower, TimmModel):
+        from timm.utils import reparameterize_model
+
+        reparameterize_model(tower, inplace=True)
     return tower.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
@@ -131,7 +136,7 @@ def _read_tower(spec: ModelSpec, which: str) -> nn.Module:
 
 def _fill(spec: ModelSpec, which: str, state: dict[str, Tensor], device: torch.device) -> nn.Module | None:
     try:
-        with device:
+        with device, _Unfilled() if device.type == "meta" else nullcontext():
             tower = _build_tower(spec, which)
     except Exception:
         if device.type == "meta":  # some timm models read a number out of a tensor while they are built
@@ -148,6 +153,20 @@ def _fill(spec: ModelSpec, which: str, state: dict[str, Tensor], device: torch.d
     return None if any(tensor.is_meta for tensor in chain(tower.parameters(), tower.buffers())) else tower
 
 
+class _Unfilled(TorchFunctionMode):
+    """Gives memory as it is where random numbers are asked for: weights replace it, strictly all of it.
+
+    On the meta device `torch.randn`, and what is multiplied by it, import torch._dynamo, which takes a second.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.randn:
+            return torch.empty(*args, **{**(kwargs or {}), "device": "cpu"})
+        return func(*args, **(kwargs or {}))
+
+
 def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
     architecture = spec.architecture
     quick_gelu = bool(architecture.get("quick_gelu"))
@@ -155,11 +174,14 @@ def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
         vision_cfg = architecture["vision_cfg"] | {"timm_model_pretrained": False}
         if ":" in (vision_cfg.get("timm_model_name") or ""):  # timm would fetch from there
             raise ModelError(f"{spec.name}: its image tower is defined elsewhere, {vision_cfg['timm_model_name']!r}")
+        if vision_cfg.get("timm_model_name"):
+            complete("timm_model", "timm")
         tower: nn.Module = _build_vision_tower(architecture["embed_dim"], vision_cfg, quick_gelu)
     else:
         text_cfg = architecture["text_cfg"]
         if text_cfg.get("hf_model_name"):
             forbid_remote_code(spec.name)
+            complete("hf_model", "transformers")
             # Given a folder, and not the repository's name, transformers asks nobody for anything.
             text_cfg = text_cfg | {"hf_model_pretrained": False, "hf_model_name": text_config_folder(spec)}
         tower = _build_text_tower(architecture["embed_dim"], text_cfg, quick_gelu)

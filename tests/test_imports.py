@@ -1,0 +1,68 @@
+"""Models that were loaded by a lean import against those of a plain one, each in a process of its own."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+KINDS = ("plain", "siglip", "coca", "timm", "mobileclip")
+
+_SCRIPT = """
+import contextlib, sys
+import numpy as np
+from zsclip.imports import lean_open_clip
+from zsclip.weights import find_model
+out, lean, *models = sys.argv[1:]
+with lean_open_clip() if lean == "lean" else contextlib.nullcontext():
+    from zsclip.model import load_model
+print(*sorted({"transformers", "timm", "torch._dynamo"} & set(sys.modules)))
+found = {}
+for model in models:
+    clip = load_model(find_model(model), "cpu", "fp32")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, *clip.spec.preprocess.size), dtype=np.uint8)
+    found[model + " images"] = clip.encode_images(pixels).numpy()
+    found[model + " text"] = clip.encode_text(["a photo of a cat.", "a dog"]).numpy()
+np.savez(out, **found)
+"""
+
+
+def run(out: Path, how: str, models: list[str]) -> str:
+    command = [sys.executable, "-c", _SCRIPT, str(out), how, *models]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_lean_import_leaves_out_what_it_says_and_changes_no_embedding(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    models = [f"local-dir:{tiny_model(kind)}" for kind in KINDS]
+
+    lean = run(tmp_path / "lean.npz", "lean", models)
+    plain = run(tmp_path / "plain.npz", "plain", models)
+
+    assert lean.split() == []
+    assert plain.split() == ["timm", "torch._dynamo", "transformers"]
+    ours, theirs = (np.load(tmp_path / f"{how}.npz") for how in ("lean", "plain"))
+    assert set(ours) == set(theirs)
+    assert len(set(ours)) == 2 * len(KINDS)
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_a_run_that_has_to_load_a_model_loads_it_lean(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    script = (
+        "import sys; from zsclip.cli import main; code = main(sys.argv[1:]);"
+        "print(code, {'transformers', 'timm', 'torch._dynamo'} & set(sys.modules), 'torch' in sys.modules)"
+    )
+    from PIL import Image
+
+    Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
+    model = f"local-dir:{tiny_model('plain')}"
+    arguments = ["classify", str(tmp_path / "a.png"), "--labels", "a,b", "--model", model]
+
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "0 set() True"
