@@ -156,7 +156,7 @@ def _fill(spec: ModelSpec, which: str, state: dict[str, Tensor], device: torch.d
 class _Unfilled(TorchFunctionMode):
     """Gives memory as it is where random numbers are asked for: weights replace it, strictly all of it.
 
-    On the meta device `torch.randn`, and what is multiplied by it, import torch._dynamo, which takes a second.
+    On the meta device random normal numbers, and what is multiplied by them, import torch._dynamo: a second.
     """
 
     def __torch_function__(
@@ -164,6 +164,8 @@ class _Unfilled(TorchFunctionMode):
     ) -> Any:
         if func is torch.randn:
             return torch.empty(*args, **{**(kwargs or {}), "device": "cpu"})
+        if func in (nn.init.normal_, Tensor.normal_, Tensor.triu_):  # in place, and there are no numbers
+            return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 
