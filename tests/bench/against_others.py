@@ -119,7 +119,7 @@ def main() -> None:
         hundreds.write_text("\n".join(islice(dict.fromkeys(names), 300)))
         given = os.environ.get("PHOTOS")
         photos = found_photos(Path(given)) if given else make_photos(folder / "photos", 200)
-        thousand = list(islice(cycle(photos), 1000))
+        thousand, few = list(islice(cycle(photos), 1000)), min(RUNS, 2)  # minutes each
         peers = subprocess.run([PEERS, "-c", _VERSIONS], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         print(f"{ARCHITECTURE}, seeded weights; {platform.machine()}, {os.cpu_count()} CPUs, {cpu_words()}")
         print(f"torch {torch.__version__}, open_clip {open_clip.__version__}; peers: {peers}\n")
@@ -136,9 +136,9 @@ def main() -> None:
         one = "one image, 3 labels, text matrix cached"
         row(one, "open_clip script", whole, [*plain, *photos[:1]], zsclip(photos[:1]))
         row(one, "bioclip predict", whole, [*bioclip, *photos[:1]], zsclip(photos[:1]))
-        row("1,000 photographs, fp32", "open_clip script", whole, [*plain, *thousand], zsclip(thousand))
+        row("1,000 photographs, fp32", "open_clip script", whole, [*plain, *thousand], zsclip(thousand), runs=few)
         if has_bf16("cpu"):
-            row("1,000 photographs", "open_clip script", whole, [*plain, *thousand], zsclip(thousand, "auto"))
+            row("1,000 photographs", "open_clip script", whole, [*plain, *thousand], zsclip(thousand, "auto"), runs=few)
         text_matrix(model, hundreds, folder)
         per_photo(model, words, photos[:5], folder)
         relabelling(model, words, thousand, folder)
