@@ -213,7 +213,12 @@ def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp
     other, of_other = rows("--labels", "red,blue,yellow")
 
     assert first.count(b"\n") == 44
-    assert again == first
+    # On a busy machine batches may fall otherwise, and with the neighbours the last digits, within 1e-5.
+    for one, other in zip(again.splitlines(), first.splitlines(), strict=True):
+        row, twin = json.loads(one), json.loads(other)
+        assert (row["file_name"], row["label"]) == (twin["file_name"], twin["label"])
+        assert row["cosine"] == pytest.approx(twin["cosine"], abs=1e-5)
+        assert row["score"] == pytest.approx(twin["score"], abs=1e-5)
     assert [json.loads(a)["label"] for a in without.splitlines()] == [
         json.loads(b)["label"] for b in first.splitlines()
     ]
