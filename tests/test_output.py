@@ -27,7 +27,7 @@ def test_the_format_follows_the_ending_or_the_reader() -> None:
 
 @pytest.mark.parametrize("target", ["rows.txt", "rows", "rows.csv.gz"])
 def test_an_ending_that_names_no_format_lists_those_that_do(target: str) -> None:
-    with pytest.raises(InputError, match=rf"^{target}: .*\.csv, \.jsonl, \.tsv, or --format$"):
+    with pytest.raises(InputError, match=rf"^{target}: .*\.csv, \.html, \.jsonl, \.tsv, or --format$"):
         format_of(target, is_terminal=True)
 
 
@@ -104,7 +104,7 @@ def test_a_part_file_of_an_earlier_run_is_kept_unless_overwritten(
     with (
         pytest.raises(
             InputError,
-            match=r"^rows.jsonl.part: left by an earlier run; add --resume to go on, --overwrite to start again$",
+            match=r"^rows.jsonl.part: left by an earlier run; add --overwrite to start again, or --resume to go on",
         ),
         open_output("rows.jsonl"),
     ):

@@ -34,6 +34,7 @@ IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full
 WAKE_SECONDS = 0.5  # a signal that comes just before the main thread begins to wait is seen when it wakes
 
 PATHS_AHEAD = 2048  # asked for beyond what was yielded: what is looked up needs no pixels, and is looked up together
+LOOK_UP = 256  # paths at once: soon enough that nobody takes the source for a slow one
 FIRST_SECONDS = 3  # to the first path; a folder of half a million files is listed in that time
 MOMENT_SECONDS = 0.1  # from there to what is known of it
 WATCH_SECONDS = 0.5  # how often what takes too long is looked for
@@ -309,9 +310,9 @@ def _start(target: Callable[[], None], name: str) -> None:
 
 
 def _waiting(paths: "SimpleQueue[object]") -> tuple[list[str], object]:
-    """Wait for a path and take all that are there, and what ends them if it is there."""
+    """Wait for a path and take those that are there, and what ends them if it is there."""
     some: list[str] = []
-    while True:
+    while len(some) < LOOK_UP:
         try:
             item = paths.get(block=not some)
         except Empty:
@@ -319,6 +320,7 @@ def _waiting(paths: "SimpleQueue[object]") -> tuple[list[str], object]:
         if not isinstance(item, str):
             return some, item
         some.append(item)
+    return some, None
 
 
 def _wait(queue: "SimpleQueue[_Q]") -> _Q:
