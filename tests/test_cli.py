@@ -214,8 +214,8 @@ def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp
 
     assert first.count(b"\n") == 44
     # On a busy machine batches may fall otherwise, and with the neighbours the last digits, within 1e-5.
-    for one, other in zip(again.splitlines(), first.splitlines(), strict=True):
-        row, twin = json.loads(one), json.loads(other)
+    for one, before in zip(again.splitlines(), first.splitlines(), strict=True):
+        row, twin = json.loads(one), json.loads(before)
         assert (row["file_name"], row["label"]) == (twin["file_name"], twin["label"])
         assert row["cosine"] == pytest.approx(twin["cosine"], abs=1e-5)
         assert row["score"] == pytest.approx(twin["score"], abs=1e-5)
