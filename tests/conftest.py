@@ -69,6 +69,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
 
 
+def make_class_folders(root: Path, labels: Sequence[str], count: int) -> Path:
+    """Make a folder of so many noisy pictures for each label."""
+    random = np.random.default_rng(0)
+    for label in labels:
+        (root / label).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(random.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(root / label / f"{i}.png")
+    return root
+
+
 def wait_for_lines(part: Path, count: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until a run has written so many lines of its rows."""
     while not (part.exists() and part.read_bytes().count(b"\n") == count):

@@ -6,7 +6,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
-from PIL import Image
+from conftest import make_class_folders
 
 from zsclip.calibrate import (
     Calibration,
@@ -243,13 +243,7 @@ Run = Callable[..., CompletedProcess[bytes]]
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    for label in ("red", "green", "blue"):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for i in range(8):
-            pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
-    return tmp_path / "data"
+    return make_class_folders(tmp_path / "data", ("red", "green", "blue"), 8)
 
 
 def test_what_was_learnt_is_what_classify_uses(run: Run, data: Path, tiny_model) -> None:

@@ -6,7 +6,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
-from PIL import Image
+from conftest import make_class_folders
 
 from zsclip.classifier import Classifier, build_classifier
 from zsclip.cli import main
@@ -153,12 +153,7 @@ def test_failed_pictures_keep_the_others_with_their_truth(colour_model):
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    random = np.random.default_rng(0)
-    for label in ("red", "green"):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for i in range(6):
-            pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
+    make_class_folders(tmp_path / "data", ("red", "green"), 6)
     (tmp_path / "names.yaml").write_text("crimson: {synonyms: [red]}\ngreen:\n")
     return tmp_path / "data"
 

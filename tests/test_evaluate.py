@@ -7,6 +7,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from conftest import make_class_folders
 from PIL import Image
 
 from zsclip.cli import main
@@ -139,12 +140,7 @@ Run = Callable[..., CompletedProcess[bytes]]
 @pytest.fixture
 def classes(tmp_path: Path) -> Path:
     """Three class folders of four pictures, one of them broken."""
-    random = np.random.default_rng(0)
-    for label in ("red", "green_blue", "n01"):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for i in range(4):
-            pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
+    make_class_folders(tmp_path / "data", ("red", "green_blue", "n01"), 4)
     (tmp_path / "data" / "red" / "1.png").write_bytes(b"no")
     (tmp_path / "labels.yaml").write_text("red:\nblue: {synonyms: [green blue]}\nn01: {name: yellow}\n")
     return tmp_path / "data"

@@ -22,10 +22,9 @@ from zsclip.errors import InputError, ZsclipError
 from zsclip.terminal import Tally, images_bar, is_terminal, listed, prompts_bar, say, training_report
 
 if TYPE_CHECKING:
-    from zsclip.batches import Ahead
     from zsclip.classifier import Classifier
     from zsclip.decode import Decoding
-    from zsclip.embed import Outcome
+    from zsclip.embed import Embedded
     from zsclip.encoder import Encoder
     from zsclip.labels import Label
     from zsclip.prompts import PromptSet
@@ -193,19 +192,18 @@ def classify(
     """
     from dataclasses import asdict, replace
 
-    from zsclip.calibrate import check_made_with, read_calibration
     from zsclip.images import find_images
     from zsclip.journal import Journal
     from zsclip.labels import COMMON, read_distractors, read_labels
     from zsclip.output import check_output, format_of, is_replaceable, open_output
-    from zsclip.prompts import expand, read_prompts, read_templates
+    from zsclip.prompts import expand
     from zsclip.sinks import SINKS, write_csv, write_paths, write_tsv
 
     _set_environment(offline, quiet)
     output = None if output == "-" else output
     note = _note(quiet)
     words = read_labels(labels, label, labels_file, alone=multi_label)
-    sentences = read_templates(template) if template else read_prompts(prompts)
+    sentences = _sentences(template, prompts)
     sink_name = format or format_of(output, is_terminal(sys.stdout))
     names = [word.group or word.name if by == "group" else word.name for word in words]
     _check_options(device, only, names, print0 and sink_name != "paths")
@@ -221,7 +219,11 @@ def classify(
         raise InputError("--none-of-these: is --distractors common; leave out one of the two")
     distractors = distractors or (COMMON if none_of_these else None)
     competing = expand(read_distractors(words, distractors), sentences) if distractors is not None else []
-    learnt = None if calibration is None else read_calibration(calibration)
+    learnt = None
+    if calibration is not None:
+        from zsclip.calibrate import check_made_with, read_calibration
+
+        learnt = read_calibration(calibration)
     size = _batch_size(batch_size)
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS.get(sink_name, _drain)
@@ -234,7 +236,6 @@ def classify(
     from zsclip.batches import available_cpus
     from zsclip.cache import fingerprint
     from zsclip.decode import Decoding
-    from zsclip.embed import embed_images
     from zsclip.encoder import Encoder
     from zsclip.score import Rule
     from zsclip.weights import find_model
@@ -258,6 +259,7 @@ def classify(
     }  # fmt: skip
     if sink_name == "table":
         flags["width"] = get_terminal_size((100, 24)).columns
+    own_page = output if sink_name == "html" and output is not None and is_replaceable(output) else None
     journal = None
     point = None
     if output is not None and is_replaceable(output):
@@ -267,7 +269,7 @@ def classify(
         sink = partial(write_csv if sink_name == "csv" else write_tsv, header=False)
     tally = Tally(point.pictures, point.failed) if point else Tally()
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
-    with _looking_ahead(paths, encoder, decoding, no_store, size, cpus) as (ahead, store):
+    with _embedding(paths, encoder, decoding, no_store, size, cpus) as (embedded, store):
         from zsclip.classify import classify
 
         classifier = _build(words, sentences, encoder, multi_label, quiet, competing)
@@ -280,30 +282,23 @@ def classify(
             nullcontext() if contact_sheet is None else open_output(contact_sheet, overwrite=overwrite) as sheet,
             images_bar(tally, _shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
         ):
-            embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
             rows = tally.count(classify(embedded, classifier, rule))
             if journal is not None:
                 journal.begin()
                 rows = journal.noted(rows, out)
             rows = _only(rows, only)
-            folder = os.path.dirname(output) if output is not None and is_replaceable(output) else ""
-            for where, stream in (
-                (folder, out if sink_name == "html" else None),
-                (os.path.dirname(report or ""), page),
-            ):
+            for target, stream in ((own_page, out if sink_name == "html" else None), (report, page)):
                 if stream is not None:
                     from zsclip.report import with_report
 
-                    rows = with_report(rows, stream, where, threads=cpus, max_pixels=max_pixels)
+                    folder = os.path.dirname(target or "")
+                    rows = with_report(rows, stream, folder, threads=cpus, max_pixels=max_pixels)
             if sheet is not None:
                 from zsclip.contactsheet import with_contact_sheet
 
                 rows = with_contact_sheet(rows, sheet.buffer, threads=cpus, max_pixels=max_pixels)
             sink(rows, out)
-    pages = [report, output if sink_name == "html" and output is not None and is_replaceable(output) else None]
-    for line in () if quiet else [*tally.summary(), *_store_lines(store), *_page_lines(pages)]:
-        say(line)
-    return tally.exit_code
+    return _told(tally, store, quiet, [report, own_page])
 
 
 @app.command("eval")
@@ -348,15 +343,13 @@ def evaluate(
     from dataclasses import asdict
 
     from zsclip.labelled import read_labelled
-    from zsclip.labels import read_labels
     from zsclip.output import check_output, format_of, open_output
-    from zsclip.prompts import read_prompts, read_templates
 
     _set_environment(offline, quiet)
     _check_device(device)
     size = _batch_size(batch_size)
-    sentences = read_templates(template) if template else read_prompts(prompts)
-    given = read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
+    sentences = _sentences(template, prompts)
+    given = _given_labels(labels, label, labels_file)
     if confusion is not None and not confusion.lower().endswith((".png", ".csv")):
         raise InputError(f"--confusion: {confusion!r} ends neither in .png nor in .csv; let it")
     for file in filter(None, (rows, confusion)):
@@ -367,7 +360,6 @@ def evaluate(
     pictures = read_labelled(data, note=_note(quiet))
     from zsclip.batches import available_cpus
     from zsclip.decode import Decoding
-    from zsclip.embed import embed_images
     from zsclip.encoder import Encoder
     from zsclip.evaluate import BEST, found_labels, judge, report_lines, truths_of
     from zsclip.evaluate import evaluate as sum_up
@@ -382,12 +374,11 @@ def evaluate(
     encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
     tally, judged = Tally(), list[Judged]()
-    with _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store):
+    with _embedding(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (embedded, store):
         from zsclip.classify import classify
 
         classifier = _build(words, sentences, encoder, False, quiet)
         with images_bar(tally, _shows_progress(quiet)):
-            embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
             answers = judge(tally.count(classify(embedded, classifier, Rule(BEST))), truths, names, judged)
             sinks = SINKS | {"csv": partial(write_csv, truth=True), "tsv": partial(write_tsv, truth=True)}
             with (
@@ -423,9 +414,7 @@ def evaluate(
             else:
                 write_table(evaluation.confusion, names, out)
     _note_if_few(evaluation.pictures, quiet)
-    for line in () if quiet else [*tally.summary(), *_store_lines(store), *_page_lines([report])]:
-        say(line)
-    return tally.exit_code
+    return _told(tally, store, quiet, [report])
 
 
 @app.command("compare")
@@ -494,7 +483,6 @@ def compare_variants(
     from zsclip.batches import available_cpus
     from zsclip.compare import compare, comparison_lines, judged_by, template_gains, template_lines
     from zsclip.decode import Decoding
-    from zsclip.embed import embed_images
     from zsclip.encoder import Encoder
     from zsclip.evaluate import found_labels, truths_of
     from zsclip.weights import find_model
@@ -507,19 +495,17 @@ def compare_variants(
     for encoder in encoders:
         tally = Tally()
         with (
-            _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store),
+            _embedding(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (embedded, store),
             images_bar(tally, _shows_progress(quiet)),
         ):
-            embedded = list(
-                tally.count_encoded(embed_images(ahead.batches(size or encoder.batch_size), encoder, store))
-            )
-        unread.add(tuple(row.path for batch in embedded for row in batch.rows if not isinstance(row, str)))
+            batches = list(tally.count_encoded(embedded))
+        unread.add(tuple(row.path for batch in batches for row in batch.rows if not isinstance(row, str)))
         if len(unread) > 1:
             raise InputError(
                 "data: not the same pictures could be read for all models; run again, with fewer --threads"
             )
         for (file, words), (name, sentences) in product(labels.items(), sets.items()):
-            judged = partial(judged_by, embedded, truths[file])
+            judged = partial(judged_by, batches, truths[file])
             if templates:
                 gains = template_gains(words, sentences, encoder, judged)
                 continue
@@ -532,9 +518,7 @@ def compare_variants(
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:
         typer.echo("\n".join(comparison_lines(compared) if compared else template_lines(gains)))
-    for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
-        say(line)
-    return tally.exit_code
+    return _told(tally, store, quiet)
 
 
 @app.command()
@@ -581,15 +565,15 @@ def calibrate(
     from dataclasses import asdict, replace
 
     from zsclip.labelled import read_labelled
-    from zsclip.labels import read_distractors, read_labels
+    from zsclip.labels import read_distractors
     from zsclip.output import check_output, open_output
-    from zsclip.prompts import expand, read_prompts, read_templates
+    from zsclip.prompts import expand
 
     _set_environment(offline, quiet)
     _check_device(device)
     size = _batch_size(batch_size)
-    sentences = read_templates(template) if template else read_prompts(prompts)
-    given = read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
+    sentences = _sentences(template, prompts)
+    given = _given_labels(labels, label, labels_file)
     if per_label and target_precision is None and target_share is None:
         raise InputError("--per-label: says of which labels a threshold is; add --target-precision or --target-share")
     if target_precision is not None and target_share is not None:
@@ -602,7 +586,6 @@ def calibrate(
     from zsclip.calibrate import Wish, cosines_of, promise, promise_lines, to_json
     from zsclip.calibrate import calibrate as learn
     from zsclip.decode import Decoding
-    from zsclip.embed import embed_images
     from zsclip.encoder import Encoder
     from zsclip.evaluate import found_labels, truths_of
     from zsclip.weights import find_model
@@ -612,10 +595,9 @@ def calibrate(
     competing = expand(read_distractors(words, distractors), sentences) if distractors is not None else []
     encoder = Encoder(find_model(model, offline=offline), device, precision)
     decoding, cpus, tally = Decoding(max_pixels, fast_jpeg), threads or available_cpus(), Tally()
-    with _looking_ahead(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (ahead, store):
+    with _embedding(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (embedded, store):
         classifier = _build(words, sentences, encoder, False, quiet, competing)
         with images_bar(tally, _shows_progress(quiet)):
-            embedded = embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
             similar, truth = cosines_of(tally.count_encoded(embedded), truths, classifier)
     _note_if_few(len(truth), quiet)
     wish = Wish(target_precision, target_share, per_label)
@@ -624,15 +606,14 @@ def calibrate(
         learn(*learning, _made_with(words, sentences, encoder)), distractors=tuple(map(tuple, competing))
     )
     promised = promise(*learning)
+    text = to_json(calibration)
     with open_output(output, overwrite=overwrite) as out:
-        out.write(to_json(calibration) + "\n")
+        out.write(text + "\n")
     if as_json:
-        typer.echo(json.dumps({"calibration": json.loads(to_json(calibration)), "promise": asdict(promised)}))
+        typer.echo(json.dumps({"calibration": json.loads(text), "promise": asdict(promised)}))
     else:
         typer.echo("\n".join(promise_lines(calibration, promised)))
-    for line in () if quiet else [*tally.summary(), *_store_lines(store)]:
-        say(line)
-    return tally.exit_code
+    return _told(tally, store, quiet)
 
 
 @app.command()
@@ -802,10 +783,10 @@ def prompts_show(
         zsclip prompts show photo --labels "cat,dog"
     """
     from zsclip.labels import read_labels
-    from zsclip.prompts import expand, read_prompts, read_templates
+    from zsclip.prompts import expand
 
     _set_environment(offline)
-    prompts = read_templates(template) if template else read_prompts(name)
+    prompts = _sentences(template, name)
     if labels is None and not label and not labels_file:
         for line in prompts.templates:
             typer.echo(line)
@@ -1024,7 +1005,7 @@ def _store(encoder: "Encoder", decoding: "Decoding", no_store: bool) -> "Iterato
 
 
 @contextmanager
-def _looking_ahead(
+def _embedding(
     paths: Iterable[str],
     encoder: "Encoder",
     decoding: "Decoding",
@@ -1032,9 +1013,9 @@ def _looking_ahead(
     batch_size: int | None,
     threads: int,
     read: Callable[[str], bytes] | None = None,
-) -> "Iterator[tuple[Ahead[Outcome], EmbeddingStore | None]]":
-    """Begin to look up and decode, and load the model beside that if the first picture is not known."""
-    from zsclip.embed import Pixels, look_ahead
+) -> "Iterator[tuple[Iterator[Embedded], EmbeddingStore | None]]":
+    """Begin to look up and decode, load the model beside that if the first picture is not known, and give batches."""
+    from zsclip.embed import Pixels, embed_images, look_ahead
 
     preprocess = encoder.spec.preprocess
     with (
@@ -1043,7 +1024,7 @@ def _looking_ahead(
     ):
         if store is None or isinstance(ahead.begins_with(), Pixels | None):
             encoder.load()  # takes a second or two, while pictures are decoded
-        yield ahead, store
+        yield embed_images(ahead.batches(batch_size or encoder.batch_size), encoder, store), store
 
 
 def _made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, str]:
@@ -1107,8 +1088,27 @@ def _note_if_few(pictures: int, quiet: bool) -> None:
         say(f"zsclip: {pictures} pictures are few: what is measured on them may be far off; give {FEW} or more")
 
 
-def _page_lines(pages: "Sequence[str | None]") -> list[str]:
-    return [f"{page}: {os.path.getsize(page) / 1e6:.1f} MB" for page in pages if page is not None]
+def _told(tally: Tally, store: "EmbeddingStore | None", quiet: bool, pages: Sequence[str | None] = ()) -> int:
+    """Tell how a run went, and give its exit code."""
+    if not quiet:
+        sizes = [f"{page}: {os.path.getsize(page) / 1e6:.1f} MB" for page in pages if page is not None]
+        for line in (*tally.summary(), *_store_lines(store), *sizes):
+            say(line)
+    return tally.exit_code
+
+
+def _sentences(template: Sequence[str], prompts: str) -> "PromptSet":
+    """Read --template, which replaces the set, or --prompts."""
+    from zsclip.prompts import read_prompts, read_templates
+
+    return read_templates(template) if template else read_prompts(prompts)
+
+
+def _given_labels(labels: str | None, label: Sequence[str], labels_file: Sequence[str]) -> "list[Label] | None":
+    """Read the labels, if any were given; else those of the data are taken."""
+    from zsclip.labels import read_labels
+
+    return read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
 
 
 def _build(

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from zsclip.classifier import Classifier, class_embeddings
 from zsclip.classify import classify
 from zsclip.embed import Embedded
@@ -20,8 +18,6 @@ from zsclip.sinks import escaped
 
 if TYPE_CHECKING:
     from zsclip.encoder import Encoder
-
-_PROMPTS_A_ROUND = 2048
 
 
 @dataclass(frozen=True)
@@ -101,12 +97,7 @@ def template_gains(
     if len(prompts.templates) < 2:
         raise InputError(f"--templates: {prompts.name!r} has one template; give a set with more")
     sentences = list(dict.fromkeys(sentence for some in expand(labels, prompts) for sentence in some))
-    encoded = np.concatenate(
-        [
-            model.encode_text(sentences[start : start + _PROMPTS_A_ROUND]).numpy()
-            for start in range(0, len(sentences), _PROMPTS_A_ROUND)
-        ]
-    )  # (N, D)
+    encoded = model.encode_text(sentences).numpy()  # (N, D)
     places = {sentence: place for place, sentence in enumerate(sentences)}
 
     def judged_with(templates: Iterable[str]) -> Judged:

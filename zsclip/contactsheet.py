@@ -7,10 +7,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageDraw, ImageFont
 
-from zsclip.results import Prediction, Skipped
+from zsclip.results import Prediction, Row, Skipped
 from zsclip.thumbnails import HEIGHT, WIDTH, thumbnails
-
-Row = Prediction | Skipped
 
 MOST = 400  # pictures; the rest of a run is left out
 _GAP, _LINE = 8, 16  # pixels

@@ -46,10 +46,10 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
             if not names.label:
                 captioned += 1
                 continue
-            path = files[row] if files is not None else identity
-            if files is None and path in places:
-                path = f"{source.where}, row {row}"
-            if files is None:
+            if files is not None:
+                path = files[row]
+            else:
+                path = f"{source.where}, row {row}" if identity in places else identity
                 places[path] = (source, row)
             paths.append(path)
             words.append(names.label)

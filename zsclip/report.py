@@ -9,11 +9,9 @@ from typing import TextIO
 from urllib.parse import quote
 
 from zsclip.decode import DEFAULT_MAX_PIXELS
-from zsclip.results import Prediction, Skipped
+from zsclip.results import Prediction, Row, Skipped
 from zsclip.sinks import decoded, six_digits, without_surrogates
 from zsclip.thumbnails import thumbnails
-
-Row = Prediction | Skipped
 
 MOST_BYTES = 150_000_000  # of thumbnails; the pictures after them have none, so that a browser can still open the page
 _PAGE = Path(__file__).parent / "data" / "report.html"

@@ -46,3 +46,6 @@ class Skipped:
     error: ErrorKind
     message: str
     truth: str | None = None
+
+
+Row = Prediction | Skipped

@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from zsclip.results import Candidate, Prediction, Skipped
+from zsclip.results import Candidate, Prediction, Row, Skipped
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-Row = Prediction | Skipped
 
 COLUMNS = ("file_name", "rank", "label", "score", "cosine", "error", "message")
 BAR_WIDTH = 10
