@@ -492,7 +492,7 @@ def test_every_flag_of_train_reaches_the_recipe(
         "epochs": "2", "batch-size": "20", "accumulate": "2", "learning-rate": "1e-4", "weight-decay": "0.2",
         "warmup": "0.5", "precision": "bf16", "average": "0.5", "start-size": "16", "prompts": "plain",
         "synonyms": "0.5", "kinds": "0.5", "across": "0.5", "crop-scale": "0.5", "blur": "0.5", "chroma": "0.5",
-        "holdout": "9", "weights": "fp32", "seed": "1",
+        "saturation": "0.5", "sharpen": "0.5", "colour": "0.5", "holdout": "9", "weights": "fp32", "seed": "1",
     }  # fmt: skip
     attempts = [(name, [*arch, f"--{name}", value]) for name, value in changes.items()]
     attempts += [(name, [*arch, f"--{name}"]) for name in ("kinds-are-true", "all-labels")]

@@ -368,6 +368,21 @@ def test_a_share_of_the_pictures_is_scaled_down_first_so_that_sharpness_tells_no
     assert len(np.unique(blurred.round(3))) > 2  # not all by the same factor
 
 
+def test_a_share_of_the_pictures_is_made_crisper(tmp_path: Path) -> None:
+    edge = np.where(np.arange(8)[:, None, None] < 4, 100, 140)
+    pairs = pairs_of(tmp_path / "a.parquet", np.broadcast_to(edge, (8, 8, 3)))
+
+    def step(share: float) -> np.ndarray:  # between the two pixels at the edge, (40,)
+        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, sharpen=share))
+        pixels = np.concatenate([batch.pixels.astype(int) for batch in batches])
+        return np.abs(np.diff(pixels[:, 0], axis=1))[:, 3].mean(axis=1)
+
+    whole, mixed, changed = step(0.0), step(0.5), step(1.0)
+    assert 8 < (mixed > 1.1 * whole).sum() < 32
+    assert 20 < (changed > 1.3 * whole).sum() < 40
+    assert changed.max() > 2 * whole.max()
+
+
 def test_colours_are_made_softer_or_crisper_and_brightness_stays(tmp_path: Path) -> None:
     red_and_green = np.where(np.arange(8)[:, None] < 4, (150, 60, 60), (60, 107, 60))  # of the same brightness
     pairs = pairs_of(tmp_path / "a.parquet", np.broadcast_to(red_and_green, (8, 8, 3)))
@@ -385,6 +400,23 @@ def test_colours_are_made_softer_or_crisper_and_brightness_stays(tmp_path: Path)
     assert 8 < (step(changed) > 1.2 * step(whole)).sum() < 30
     light = [0.299, 0.587, 0.114]
     assert np.abs(np.einsum("bchw,c->bhw", changed - whole, light)).mean() < 3
+
+
+def test_colours_are_made_paler_or_stronger_and_brightness_stays(tmp_path: Path) -> None:
+    pairs = pairs_of(tmp_path / "a.parquet", np.broadcast_to((150, 80, 60), (8, 8, 3)))
+
+    def spread(share: float) -> np.ndarray:  # of red and blue, (40,)
+        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, saturation=share))
+        pixels = np.concatenate([batch.pixels.astype(int) for batch in batches])
+        light = np.einsum("bchw,c->bhw", pixels, [0.299, 0.587, 0.114])
+        assert np.abs(light - light.mean()).max() < 4
+        return np.abs(pixels[:, 0] - pixels[:, 2]).mean(axis=(1, 2))
+
+    whole, mixed, changed = spread(0.0), spread(0.5), spread(1.0)
+    assert 8 < (np.abs(mixed - whole) > 3).sum() < 32
+    assert (changed < 0.3 * whole).any()  # almost grey
+    assert 5 < (changed > 1.05 * whole).sum() < 25  # in a third of the range
+    assert changed.max() < 1.6 * whole.max()
 
 
 def test_a_whole_picture_is_not_cropped_whatever_its_shape(tmp_path: Path) -> None:

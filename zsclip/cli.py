@@ -659,11 +659,20 @@ def train(
     crop_scale: Annotated[
         float, typer.Option("--crop-scale", metavar="SHARE", help="Least part of a picture that is kept.")
     ] = 0.35,
+    colour: Annotated[
+        float, typer.Option("--colour", metavar="SHARE", help="How far brightness, contrast and tint stray.")
+    ] = 0.2,
     blur: Annotated[
         float, typer.Option("--blur", metavar="SHARE", help="Pictures scaled down first: sharpness tells nothing.")
     ] = 0.0,
+    sharpen: Annotated[
+        float, typer.Option("--sharpen", metavar="SHARE", help="Pictures made crisper, for the same reason.")
+    ] = 0.0,
     chroma: Annotated[
         float, typer.Option("--chroma", metavar="SHARE", help="Pictures with softer or crisper colours.")
+    ] = 0.0,
+    saturation: Annotated[
+        float, typer.Option("--saturation", metavar="SHARE", help="Pictures with paler or stronger colours.")
     ] = 0.0,
     holdout: Annotated[
         int, typer.Option("--holdout", metavar="N", min=0, help="Keep every Nth pair aside to measure on; 0: none.")
@@ -692,8 +701,8 @@ def train(
         batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay,
         warmup=warmup, precision=precision, average=average,
         start_size=start_size, prompts=prompts, synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true,
-        across=across, all_labels=all_labels, crop_scale=crop_scale, blur=blur, chroma=chroma, holdout=holdout,
-        seed=seed, weights=weights,
+        across=across, all_labels=all_labels, crop_scale=crop_scale, colour=colour, blur=blur,
+        sharpen=sharpen, chroma=chroma, saturation=saturation, holdout=holdout, seed=seed, weights=weights,
     )  # fmt: skip
     with training_report(quiet, _shows_progress(quiet)) as report:
         run_training(

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 
 from zsclip.decode import Preprocess
 from zsclip.prompts import PromptSet, fill_template
 
-CAPTION_DRAWS, PICTURE_DRAWS = 3, 13  # random numbers a pair
+CAPTION_DRAWS, PICTURE_DRAWS = 3, 15  # random numbers a pair
 _WIDEST = 4 / 3  # of a crop's sides, in proportion to the picture's
 
 
@@ -49,8 +49,11 @@ class Drawing:
     colour: how far brightness, contrast and tint stray; 0 leaves them.
     blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
     sharpness does not give away the source, and with it the label.
+    sharpen: share of the pictures that are made crisper at last, up to four times, for the same reason.
     chroma: share of the pictures whose colours are made softer or crisper than they are; brightness stays. JPEG stores
     colours at half the size: a small picture has softer ones than a photograph that was scaled down.
+    saturation: share of the pictures whose colours are made paler, down to grey, or up to half as strong again, so that
+    shapes count beside colours.
     """
 
     prompts: PromptSet
@@ -66,7 +69,9 @@ class Drawing:
     flip: bool = True
     colour: float = 0.2
     blur: float = 0.0
+    sharpen: float = 0.0
     chroma: float = 0.0
+    saturation: float = 0.0
 
 
 def draw_caption(names: Names, drawing: Drawing, what: float, which: float, how: float) -> tuple[str, str]:
@@ -144,8 +149,10 @@ def _equal(texts: Sequence[str], count: int) -> NDArray[np.bool_]:
 
 
 def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) -> NDArray[np.uint8]:
-    """Cut out a random part, resize, mirror and tint it, from thirteen numbers in [0, 1). (H, W, 3) uint8."""
-    area, ratio, x, y, mirror, brightness, contrast, *tints, detail, colours, crispness = draws.tolist()
+    """Cut out a random part, resize, mirror and tint it, from fifteen numbers in [0, 1). (H, W, 3) uint8."""
+    area, ratio, x, y, mirror, brightness, contrast, *tints, detail, colours, crispness, strength, edges = (
+        draws.tolist()
+    )
     height, width = drawing.preprocess.size
     area = image.width * image.height * (drawing.crop_scale + (1 - drawing.crop_scale) * area)
     ratio = _WIDEST ** ((2 * ratio - 1) * (drawing.crop_scale < 1)) * image.width / image.height
@@ -161,6 +168,10 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) 
     if colours < drawing.chroma:
         change = _sharpen_colours if colours < drawing.chroma / 2 else _soften_colours
         image = change(image, crispness)
+    if strength < drawing.saturation:
+        image = ImageEnhance.Color(image).enhance(1.5 * strength / drawing.saturation)
+    if edges < drawing.sharpen:
+        image = image.filter(_crisper(edges / drawing.sharpen))
     if drawing.flip and mirror < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)  # (H, W, 3)
@@ -172,6 +183,11 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], drawing: Drawing) 
     # As rows of 3 W numbers: 11 us for 64 px, where Pillow's own `point` takes 87.
     tinted = pixels.reshape(height, -1) * np.tile(gain * tint, width) + np.tile(shift * tint, width)  # (H, 3 W)
     return tinted.clip(0, 255).astype(np.uint8).reshape(height, width, 3)
+
+
+def _crisper(share: float) -> ImageFilter.UnsharpMask:
+    """Make what a blur takes away up to five times as strong."""
+    return ImageFilter.UnsharpMask(radius=1.5, percent=round(400 * share), threshold=0)
 
 
 def _soften_colours(image: Image.Image, share: float) -> Image.Image:
@@ -187,8 +203,5 @@ def _soften_colours(image: Image.Image, share: float) -> Image.Image:
 def _sharpen_colours(image: Image.Image, share: float) -> Image.Image:
     """Make what a blur takes from the colours up to five times as strong; brightness stays as it is."""
     light, *colours = image.convert("YCbCr").split()
-    crisp = [
-        colour.filter(ImageFilter.UnsharpMask(radius=1.5, percent=round(400 * share), threshold=0))
-        for colour in colours
-    ]
+    crisp = [colour.filter(_crisper(share)) for colour in colours]
     return Image.merge("YCbCr", [light, *crisp]).convert("RGB")

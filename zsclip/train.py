@@ -57,8 +57,8 @@ class Recipe:
     average: how much of the running average of the weights a step keeps, such as 0.999, 0 for none; what is saved and
     measured is the average.
     start_size: side in pixels of the first epochs' pictures, which then grow to the model's own; 0 for no growing.
-    prompts, synonyms, kinds, kinds_are_true, across, all_labels, crop_scale, flip, colour, blur, chroma: see
-    `drawing.Drawing`.
+    prompts, synonyms, kinds, kinds_are_true, across, all_labels, crop_scale, flip, colour, blur, sharpen, chroma,
+    saturation: see `drawing.Drawing`.
     weights: fp16 or fp32, of the saved model.
     """
 
@@ -88,7 +88,9 @@ class Recipe:
     flip: bool = True
     colour: float = 0.2
     blur: float = 0.0
+    sharpen: float = 0.0
     chroma: float = 0.0
+    saturation: float = 0.0
     holdout: int = 50
     seed: int = 0
     weights: str = "fp16"
@@ -203,7 +205,8 @@ def train(
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     drawing = Drawing(
         prompts, spec.preprocess, recipe.batch_size, recipe.seed, recipe.kinds, recipe.synonyms, recipe.kinds_are_true,
-        recipe.across, recipe.all_labels, recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur, recipe.chroma,
+        recipe.across, recipe.all_labels, recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur, recipe.sharpen,
+        recipe.chroma, recipe.saturation,
     )  # fmt: skip
     identity = asdict(recipe) | {
         "data": pairs.digest,
@@ -271,7 +274,8 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"--weight-decay: {recipe.weight_decay!r} is below 0")
     if recipe.start_size and recipe.start_size < 8:
         raise InputError(f"--start-size: {recipe.start_size!r} is below 8 pixels; give more, or 0 to leave it out")
-    for name in ("warmup", "average", "synonyms", "kinds", "across", "crop_scale", "colour", "blur", "chroma", "beta2"):
+    shares = ["warmup", "average", "synonyms", "kinds", "across", "crop_scale", "beta2"]
+    for name in (*shares, "colour", "blur", "sharpen", "chroma", "saturation"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not between 0 and 1")
     if recipe.seed < 0:
