@@ -15,7 +15,7 @@ from zsclip.score import Rule
 from zsclip.weights import find_model
 
 folder, labels, *paths = sys.argv[1:]
-model = load_model(find_model(folder), "cpu", "fp32")
+model = load_model(find_model(folder), "cpu")  # precision auto, as our users get it
 words = Path(labels).read_text().splitlines()
 begun = time.perf_counter()
 classifier = build_classifier(words, expand([Label(word) for word in words], read_prompts("photo")), model)
