@@ -4,22 +4,28 @@ import sys
 import time
 from pathlib import Path
 
-from zsclip.batches import available_cpus, decode_batches
+from zsclip.batches import available_cpus
 from zsclip.classifier import build_classifier
 from zsclip.classify import classify
-from zsclip.embed import embed_batches
+from zsclip.decode import DEFAULT_DECODING, set_up_pillow
+from zsclip.embed import embed_images, look_ahead
+from zsclip.encoder import Encoder
 from zsclip.labels import Label
-from zsclip.model import load_model
 from zsclip.prompts import expand, read_prompts
 from zsclip.score import Rule
 from zsclip.weights import find_model
 
 folder, labels, *paths = sys.argv[1:]
-model = load_model(find_model(folder), "cpu")  # precision auto, as our users get it
+encoder = Encoder(find_model(folder), "cpu")  # in the precision that users get
+encoder.load()
+set_up_pillow(DEFAULT_DECODING.max_pixels)  # imports its decoders
 words = Path(labels).read_text().splitlines()
 begun = time.perf_counter()
-classifier = build_classifier(words, expand([Label(word) for word in words], read_prompts("photo")), model)
-batches = decode_batches(paths, model.spec.preprocess, batch_size=32, threads=available_cpus())
-rows = [row for rows in classify(embed_batches(batches, model), classifier, Rule()) for row in rows]
+with look_ahead(
+    paths, encoder.spec.preprocess, DEFAULT_DECODING, None, batch_size=encoder.batch_size, threads=available_cpus()
+) as ahead:
+    classifier = build_classifier(words, expand([Label(word) for word in words], read_prompts("photo")), encoder)
+    embedded = embed_images(ahead.batches(encoder.batch_size), encoder, None)
+    rows = [row for batch in classify(embedded, classifier, Rule()) for row in batch]
 print((time.perf_counter() - begun) / len(paths))
 print([row.label for row in rows])
