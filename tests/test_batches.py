@@ -425,6 +425,23 @@ def test_what_waits_is_not_taken_for_hanging(monkeypatch):
         assert [row for rows in ahead.batches(4) for row in rows] == [("a", "late"), ("b", "late")]
 
 
+def test_what_has_not_begun_is_given_as_much_time_again(monkeypatch):
+    monkeypatch.setattr(batches_module, "WALL_SECONDS", 0.2)
+    asked = []
+
+    def give_up(path: str, thread: int) -> str | None:
+        asked.append(path)
+        return None
+
+    def wait(path: str) -> str:
+        time.sleep(1.7)
+        return path
+
+    with Ahead("a", wait, give_up=give_up, batch_size=4, threads=1) as ahead:
+        assert list(ahead.batches(4)) == [[("a", "a")]]
+    assert len(asked) > 1
+
+
 def test_all_that_hang_beyond_the_most_are_told(monkeypatch):
     """Also one that comes earlier in order, and is found to hang later."""
     monkeypatch.setattr(batches_module, "CPU_SECONDS", 0.05)

@@ -46,7 +46,6 @@ def valid_files() -> dict[str, bytes]:
         "jp2": saved("RGB", "JPEG2000"),
         "ppm": saved("RGB", "PPM"),
         "pgm": saved("L", "PPM"),
-        "ico": saved("RGBA", "ICO", sizes=[(16, 16)]),
         "avif": saved("RGB", "AVIF"),
     }
     for coding in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):

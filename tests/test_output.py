@@ -52,6 +52,34 @@ def test_rows_that_another_run_is_writing_are_not_touched(tmp_path: Path, option
     assert (tmp_path / "rows.jsonl").read_text() == "a row\n"
 
 
+@pytest.mark.parametrize("left", [None, "a row\n"])
+def test_rows_that_another_run_finished_or_began_again_meanwhile_are_left_alone(
+    tmp_path: Path, left: str | None
+) -> None:
+    target, part = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.part"
+    target.write_text("all rows\n" * 9)
+    if left is not None:
+        part.write_text(left)
+
+    with pytest.raises(OutputError, match="another run has gone on"), open_output(str(target), go_on_at=50):
+        pass
+
+    assert target.read_text() == "all rows\n" * 9
+    assert (part.read_text() if part.exists() else None) == left
+
+
+@pytest.mark.parametrize("target", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_what_is_open_is_written_where_it_stands(tmp_path: Path, target: str) -> None:
+    code = "import sys; from zsclip.output import open_output\nwith open_output(sys.argv[1]) as out: out.write('b\\n')"
+    with open(tmp_path / "rows", "w") as file:
+        file.write("a\n")
+        file.flush()
+        subprocess.run([sys.executable, "-c", code, target], stdout=file, check=True)
+        subprocess.run(["echo", "c"], stdout=file, check=True)
+
+    assert (tmp_path / "rows").read_text() == "a\nb\nc\n"
+
+
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "rows.jsonl"
     target.write_text("of last week\n")

@@ -102,6 +102,14 @@ def test_a_name_that_is_not_utf8_is_shown_and_kept_as_the_first_two_keys() -> No
     assert list(row.items())[:2] == [("file_name", "\ufffd.jpg"), ("file_name_base64", "/y5qcGc=")]
 
 
+def test_a_control_character_that_json_allows_is_escaped() -> None:
+    line = written(SINKS["jsonl"], [answer("x\x9b2J\x7f.jpg", "caf\xe9")])
+
+    assert "x\\u009b2J\\u007f.jpg" in line
+    assert "caf\xe9" in line
+    assert json.loads(line)["file_name"] == "x\x9b2J\x7f.jpg"
+
+
 def test_jsonl_spells_other_scripts_as_themselves() -> None:
     assert '"label": "猫"' in written(SINKS["jsonl"], [answer("a.jpg", "猫")])
 
@@ -173,6 +181,13 @@ def test_an_answer_without_candidates_over_the_threshold_still_has_its_line() ->
 
 def test_paths_are_only_those_whose_answer_is_a_label() -> None:
     assert written(SINKS["paths"], ALL, [answer("b.jpg")]) == "a/cat.jpg\nb.jpg\n"
+
+
+@pytest.mark.parametrize("name", ["paths", "csv", "tsv"])
+def test_names_keep_their_bytes_in_a_locale_without_utf8(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))
+
+    assert "\u00e9.jpg" in written(SINKS[name], [answer("\u00c3\u00a9.jpg")])  # two bytes, read as two characters
 
 
 def test_print0_paths_come_back_byte_for_byte(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from zsclip.store import (
     EmbeddingStore,
     Look,
     Sight,
+    Stored,
     clear,
     collect,
     content_of,
@@ -280,6 +281,23 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert counts() == {}
 
 
+def test_pictures_that_come_under_another_name_each_time_push_no_other_out(tmp_path: Path) -> None:
+    sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(100)]
+    with closing(opened()) as store:
+        store.keep([(each, vector(0)) for each in sights])
+    largest = size_on_disk() + 200_000
+    with closing(opened(max_bytes=largest)) as store:
+        for night in range(40):
+            again = [Sight(f"{tmp_path}/{night}/{each.path}", each.content, each.look) for each in sights]
+            store.keep([], [Stored(vector(0), sight=each) for each in again])
+            store.keep([], [found for each in sights if (found := store.find_content(each))])
+
+    with closing(opened()) as store:
+        assert len([each for each in sights if store.find_content(each)]) == 100
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM files").fetchone()[0] < 4000
+
+
 def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
     with closing(opened()) as store:
         assert [each.id for each in store.find([each.path for each in kept]).values()] == [None] * 3
@@ -306,13 +324,14 @@ def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
     assert (done.stdout, done.stderr) == ("True 0\n", "")
 
 
-def test_odd_inodes_and_names_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_inodes_times_limits_and_names_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     (tmp_path / "a").write_bytes(b"one")
     status = list(os.stat(tmp_path / "a"))
     status[1] = 2**64 - 1  # st_ino, of a file system that hashes names
-    look = Look.of(os.stat_result(status))
-    with closing(EmbeddingStore("r", "local-dir:caf\udce9", D, max_pixels=100)) as store:
+    times = {"st_mtime_ns": -11_644_473_600 * 10**9, "st_ctime_ns": 2**64}  # of NTFS's year 1601, and of a broken clock
+    look = Look.of(os.stat_result(status, times))
+    with closing(EmbeddingStore("r", "local-dir:caf\udce9", D, max_pixels=10**30)) as store:
         store.keep([(Sight(str(tmp_path / "a"), content_of(b"one"), look), vector(1))])
         assert store.kept == 1
         monkeypatch.chdir(tmp_path / "gone")

@@ -97,7 +97,8 @@ class Ahead(Generic[T]):
         paths: iterated on a thread of its own, which may wait for as long as it likes.
         work: what is to be done with a path.
         find: gives for some of these paths what the work would give; asked for as many as are there, before the work.
-        give_up: gives for a path and the thread that works on it what stands for it when that takes too long.
+        give_up: gives for a path and the thread that works on it what stands for it when that takes too long; None
+            lets it have as much time again.
         batch_size: how far to look ahead from the start; None where it depends on a model that is not loaded yet.
     """
 
@@ -107,7 +108,7 @@ class Ahead(Generic[T]):
         work: Callable[[str], T],
         *,
         find: Callable[[list[str]], Mapping[str, T]] = lambda paths: _NONE,
-        give_up: Callable[[str, int], T] | None = None,
+        give_up: Callable[[str, int], T | None] | None = None,
         batch_size: int | None,
         threads: int,
     ) -> None:
@@ -269,12 +270,16 @@ class Ahead(Generic[T]):
             for thread, job in list(self._busy.items()):
                 if job.given_up or not job.takes_too_long():
                     continue
+                outcome = self._give_up(job.path, thread)
+                if outcome is None:
+                    job.rounds = 0
+                    continue
                 job.given_up = True
                 given_up += 1
                 if given_up > MOST_GIVEN_UP:
                     job.answer.put(InputError(f"{job.path!r}: {MOST_GIVEN_UP} pictures were given up; leave such out"))
                     continue
-                job.answer.put((job.path, self._give_up(job.path, thread)))
+                job.answer.put((job.path, outcome))
                 self._start_working()
 
     def _allow(self, rows: int) -> None:

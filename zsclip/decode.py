@@ -26,9 +26,10 @@ DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
 FAST_JPEG_MARGIN = 3  # at twice the size 5 of 41 photographs differed by a cosine below 0.999 (`tiny`), at 3 none
 MAX_RESIZED_PIXELS = 16_000_000  # a resized picture larger than this is computed only where the crop is
 
-# Never EPS (runs Ghostscript) nor TGA (no magic number: takes any bytes). JPEG opens MPO too.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "HEIF")
-PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K", "Ppm", "Ico")
+# Never EPS (runs Ghostscript), TGA (no magic number: takes any bytes) nor ICO (Pillow decodes what is in it before its
+# size is known). JPEG opens MPO too.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
+PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K", "Ppm")
 CPU_SECONDS = 60  # a picture that has kept a processor busy for longer is given up
 WALL_SECONDS = 600  # and one that has been waited for this long, busy or not
 RAW_ENDINGS = frozenset(
@@ -86,20 +87,29 @@ class PixelBudget:
     def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels
         self._held: dict[int, int] = {}  # by thread
+        self._waiting: set[int] = set()  # threads
         self._changed = threading.Condition()
 
     @contextmanager
     def held(self, pixels: int) -> Iterator[None]:
         """Wait until so many pixels are free, and hold them."""
-        pixels = min(pixels, self._all)
+        pixels, thread = min(pixels, self._all), threading.get_ident()
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= pixels)
+            self._waiting.add(thread)
+            try:
+                self._changed.wait_for(lambda: self._free >= pixels)
+            finally:
+                self._waiting.discard(thread)
             self._free -= pixels
-            self._held[threading.get_ident()] = pixels
+            self._held[thread] = pixels
         try:
             yield
         finally:
-            self.give_back(threading.get_ident())
+            self.give_back(thread)
+
+    def is_waited_for(self, thread: int) -> bool:
+        """Tell whether a thread does nothing yet but wait for pixels."""
+        return thread in self._waiting
 
     def give_back(self, thread: int) -> None:
         """Free what a thread holds, if anything: it is done, or was given up."""
@@ -147,8 +157,10 @@ def decode_image(
         return skipped(e, path, decoding)
 
 
-def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped:
-    """Make a row of a picture whose decoder hangs, and free what its thread holds."""
+def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped | None:
+    """Make a row of a picture whose decoder hangs, and free what its thread holds; None if it has not begun."""
+    if decoding.budget.is_waited_for(thread):
+        return None
     decoding.budget.give_back(thread)
     limits = f"{CPU_SECONDS} s of computing or {WALL_SECONDS} s of waiting"
     return Skipped(path, "timeout", f"not decoded within {limits}; convert it first")

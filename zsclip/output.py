@@ -4,6 +4,7 @@ import errno
 import fcntl
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,11 +50,14 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
         InputError: an earlier run left a `FILE.part`, and `overwrite` is not set.
         OutputError: the target cannot be opened or written. A closed pipe stays a BrokenPipeError.
     """
+    number = _descriptor_named(target)
     name = target or "standard output"
     file: str | int | None = target
     part = None
     if target is None:
         file = _stdout_descriptor()
+    elif number is not None:
+        file = number
     elif is_replaceable(target):
         file = part = part_of(target)
         target = part.removesuffix(".part")
@@ -65,7 +69,7 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
     try:
         with _told_as_output_error(name, file):
             if part:
-                out = _stream(_open_part(part, name, is_new=is_ours))
+                out = _stream(_open_part(part, name, is_new=is_ours, go_on_at=go_on_at or 0))
                 is_ours = True
                 out.seek(go_on_at or 0)
                 out.truncate()
@@ -128,10 +132,16 @@ def _stream(raw: io.FileIO) -> TextIO:
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
-def _open_part(part: str, name: str, *, is_new: bool) -> io.FileIO:
-    """Open the file that grows and make sure, before anything in it is touched, that no other run writes it."""
-    flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if is_new else 0)
-    raw = io.FileIO(part, "r+", opener=lambda path, _: os.open(path, flags, 0o666))
+def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileIO:
+    """Open the file that grows and make sure, before anything in it is touched, that no other run has it."""
+    flags = os.O_RDWR | (0 if go_on_at else os.O_CREAT) | (os.O_EXCL if is_new else 0)
+    changed = OutputError(f"{name}: another run has gone on with it meanwhile; look at it, and run again")
+    try:
+        raw = io.FileIO(part, "r+", opener=lambda path, _: os.open(path, flags, 0o666))
+    except FileNotFoundError as e:
+        if go_on_at:
+            raise changed from e
+        raise
     try:
         with suppress(OSError):  # a file system without locks
             try:
@@ -141,6 +151,8 @@ def _open_part(part: str, name: str, *, is_new: bool) -> io.FileIO:
                 is_ours = False
             if not is_ours:
                 raise OutputError(f"{name}: another run is writing it; let it end, or choose another file")
+        if os.fstat(raw.fileno()).st_size < go_on_at:
+            raise changed
         return raw
     except BaseException:
         raw.close()
@@ -170,6 +182,14 @@ def is_replaceable(target: str) -> bool:
     if target.startswith(("/dev/std", "/dev/fd/", "/proc/")):
         return False
     return os.path.isfile(target) or not os.path.exists(target)
+
+
+def _descriptor_named(target: str | None) -> int | None:
+    """Give the descriptor that a name stands for: what is open is written where it stands, and not emptied first."""
+    found = re.fullmatch(r"/dev/(?:(stdout)|(stderr)|fd/(\d{1,9}))|/proc/self/fd/(\d{1,9})", target or "")
+    if found is None:
+        return None
+    return 1 if found[1] else 2 if found[2] else int(found[3] or found[4])
 
 
 def _stdout_descriptor() -> int | None:

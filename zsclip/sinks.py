@@ -28,7 +28,7 @@ def write_jsonl(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
     """Write one JSON object a row, the same keys in every row."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     for rows in batches:
-        out.writelines(encode(_record(row)) + "\n" for row in rows)
+        out.writelines(_without_controls(encode(_record(row))) + "\n" for row in rows)
         out.flush()
 
 
@@ -46,7 +46,8 @@ def write_paths(batches: Iterable[Sequence[Row]], out: TextIO, *, print0: bool =
     """Write only the paths whose answer is a label, one a line or, with `print0`, each ended by a NUL."""
     end = "\0" if print0 else "\n"
     for rows in batches:
-        out.writelines(row.path + end for row in rows if isinstance(row, Prediction) and row.label is not None)
+        answered = (row.path for row in rows if isinstance(row, Prediction) and row.label is not None)
+        out.writelines(_in_utf8(path) + end for path in answered)
         out.flush()
 
 
@@ -143,11 +144,11 @@ def _write_lines(
 
 def _cells(row: Row) -> Iterator[tuple[object, ...]]:
     if isinstance(row, Skipped):
-        yield row.path, "", "", "", "", row.error, without_surrogates(row.message)
+        yield _in_utf8(row.path), "", "", "", "", row.error, without_surrogates(row.message)
         return
     for rank, answer in enumerate(_answers(row), 1):
         label = without_surrogates(answer.label)
-        yield row.path, rank, label, six_digits(answer.score), six_digits(answer.cosine), "", ""
+        yield _in_utf8(row.path), rank, label, six_digits(answer.score), six_digits(answer.cosine), "", ""
 
 
 def _answers(row: Prediction) -> tuple[Candidate, ...]:
@@ -201,6 +202,18 @@ def escaped(text: str) -> str:
     """Control characters, line breaks and changes of writing direction spelt out: a name must not move the cursor."""
     controls = r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
     return re.sub(controls, lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _in_utf8(path: str) -> str:
+    """The text that UTF-8 writes as the bytes of the path, whatever the locale they were read in."""
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def _without_controls(line: str) -> str:
+    """Escape the control characters that JSON leaves as they are, and some terminals obey."""
+    if line.isprintable():
+        return line
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def decoded(path: str) -> str:

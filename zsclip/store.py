@@ -27,9 +27,11 @@ FILE_NAME = "embeddings-v1.sqlite"
 OWN_FILES = "embeddings-v*.sqlite*"
 MAX_BYTES = 5_000_000_000
 GRAIN_NS = 2_000_000_000  # of the coarsest clock, FAT's: what was written a moment before may be written again unseen
+_LARGEST = 2**63 - 1
 _PATHS_A_QUERY = 500
 _LOCK_SECONDS = 2
 _MOST_REFUSALS = 5  # of a store that others keep locked; each may take that long
+_PATHS_A_PICTURE = 4
 _KEPT_SHARE = 0.9  # of what is allowed, after the least recently used went
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, recipe TEXT UNIQUE, name TEXT);
@@ -56,8 +58,9 @@ class Look:
     @classmethod
     def of(cls, status: os.stat_result) -> "Look":
         """Take from a status what changes with the content."""
-        inode = status.st_ino & (2**63 - 1)  # SQLite's integers have a sign; some file systems' inodes have 64 bits
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)
+        # SQLite's integers have 63 bits and a sign; some inodes have 64, and NTFS has times from the year 1601.
+        mtime, ctime = (max(-_LARGEST, min(at, _LARGEST)) for at in (status.st_mtime_ns, status.st_ctime_ns))
+        return cls(status.st_size, mtime, ctime, status.st_ino & _LARGEST)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class EmbeddingStore:
         self._recipe = recipe
         self._name = name.encode("utf-8", "backslashreplace").decode()
         self._bytes = 4 * embed_dim
-        self._max_pixels = max_pixels
+        self._max_pixels = min(max_pixels, _LARGEST)
         self._max_bytes = max_bytes
         self._damaged = False
         self._refusals = 0
@@ -170,7 +173,7 @@ class EmbeddingStore:
                                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
                                 (_key(sight.path), look.size, look.mtime, look.ctime, look.inode, sight.content),
                             )
-                if fresh and _used_bytes(connection) > self._max_bytes:
+                if (fresh or seen) and _used_bytes(connection) > self._max_bytes:
                     _forget(connection, int(self._max_bytes * _KEPT_SHARE))
             self.kept += len(fresh)
         except sqlite3.Error as e:
@@ -397,6 +400,10 @@ def _used_bytes(connection: sqlite3.Connection) -> int:
 
 def _forget(connection: sqlite3.Connection, wanted_bytes: int) -> None:
     """Delete the least recently used embeddings, and the files nothing is known of, until no more bytes are used."""
+    counts = "SELECT (SELECT COUNT(*) FROM files), (SELECT COUNT(*) FROM embeddings)"
+    paths, pictures = connection.execute(counts).fetchone()
+    if paths > _PATHS_A_PICTURE * pictures:  # they came under another name each time; the others are read again
+        connection.execute("DELETE FROM files")
     while (used := _used_bytes(connection)) > wanted_bytes:
         (count,) = connection.execute("SELECT COUNT(*) FROM embeddings").fetchone()
         if not count:
@@ -407,8 +414,8 @@ def _forget(connection: sqlite3.Connection, wanted_bytes: int) -> None:
             " ORDER BY u.day, e.id LIMIT ?)",
             (some,),
         )
-    connection.execute("DELETE FROM uses WHERE embedding NOT IN (SELECT id FROM embeddings)")
-    connection.execute("DELETE FROM files WHERE content NOT IN (SELECT content FROM embeddings)")
+        connection.execute("DELETE FROM uses WHERE embedding NOT IN (SELECT id FROM embeddings)")
+        connection.execute("DELETE FROM files WHERE content NOT IN (SELECT content FROM embeddings)")
 
 
 def _key(path: str) -> bytes:
