@@ -180,11 +180,7 @@ def test_each_variant_is_measured_as_eval_measures_it(run: Run, data: Path, tiny
             ("--model", other),
         )
     ]
-    for each, one in zip(found, alone, strict=True):
-        metrics = json.loads(one.stdout)["metrics"]
-        assert list(each["figures"]) == list(metrics)
-        for name, figure in each["figures"].items():
-            assert figure == pytest.approx(metrics[name], abs=1e-5)  # batches may fall otherwise
+    assert [each["figures"] for each in found] == [json.loads(one.stdout)["metrics"] for one in alone]
 
 
 def test_templates_are_told_for_people(run: Run, data: Path, tiny_model) -> None:

@@ -33,6 +33,18 @@ def test_scores_are_torchs(images: int, classes: int) -> None:
         np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 20, 105])
+def test_a_picture_has_the_same_bits_whatever_its_neighbours(classes: int) -> None:
+    a, b = (np.random.default_rng(0).normal(size=(count, 64)).astype(np.float32) / 8 for count in (100, classes))
+    expected = softmax_scores(cosines(a, b), 100.0)
+
+    for start in (0, 1, 3, 50):
+        for count in (1, 2, 5, 8, 17, 31, 32, 33, 50):
+            found = softmax_scores(cosines(a[start : start + count], b), 100.0)
+            assert np.array_equal(found, expected[start : start + count])
+    assert cosines(a[:0], b).shape == (0, classes)
+
+
 def test_scores_at_the_ends_are_0_and_1_without_a_warning() -> None:
     similar = np.array([[1, -1]], np.float32)
 
