@@ -49,7 +49,7 @@ class Drawing:
     colour: how far brightness, contrast and tint stray; 0 leaves them.
     blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
     sharpness does not give away the source, and with it the label.
-    sharpen: share of the pictures that are made crisper at last, up to four times, for the same reason.
+    sharpen: share of the pictures that are made crisper at last, edges up to five times as strong, for the same reason.
     chroma: share of the pictures whose colours are made softer or crisper than they are; brightness stays. JPEG stores
     colours at half the size: a small picture has softer ones than a photograph that was scaled down.
     saturation: share of the pictures whose colours are made paler, down to grey, or up to half as strong again, so that

@@ -50,13 +50,12 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
         InputError: an earlier run left a `FILE.part`, and `overwrite` is not set.
         OutputError: the target cannot be opened or written. A closed pipe stays a BrokenPipeError.
     """
-    number = _descriptor_named(target)
     name = target or "standard output"
     file: str | int | None = target
     part = None
     if target is None:
         file = _stdout_descriptor()
-    elif number is not None:
+    elif (number := _descriptor_named(target)) is not None:
         file = number
     elif is_replaceable(target):
         file = part = part_of(target)
@@ -184,9 +183,9 @@ def is_replaceable(target: str) -> bool:
     return os.path.isfile(target) or not os.path.exists(target)
 
 
-def _descriptor_named(target: str | None) -> int | None:
+def _descriptor_named(target: str) -> int | None:
     """Give the descriptor that a name stands for: what is open is written where it stands, and not emptied first."""
-    found = re.fullmatch(r"/dev/(?:(stdout)|(stderr)|fd/(\d{1,9}))|/proc/self/fd/(\d{1,9})", target or "")
+    found = re.fullmatch(r"/dev/(?:(stdout)|(stderr)|fd/(\d{1,9}))|/proc/self/fd/(\d{1,9})", target)
     if found is None:
         return None
     return 1 if found[1] else 2 if found[2] else int(found[3] or found[4])

@@ -173,7 +173,7 @@ class EmbeddingStore:
                                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
                                 (_key(sight.path), look.size, look.mtime, look.ctime, look.inode, sight.content),
                             )
-                if (fresh or seen) and _used_bytes(connection) > self._max_bytes:
+                if seen and _used_bytes(connection) > self._max_bytes:
                     _forget(connection, int(self._max_bytes * _KEPT_SHARE))
             self.kept += len(fresh)
         except sqlite3.Error as e:

@@ -204,9 +204,10 @@ def train(
     spec = find_architecture(recipe.arch) if recipe.arch is not None else find_model(recipe.init or "")
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     drawing = Drawing(
-        prompts, spec.preprocess, recipe.batch_size, recipe.seed, recipe.kinds, recipe.synonyms, recipe.kinds_are_true,
-        recipe.across, recipe.all_labels, recipe.crop_scale, recipe.flip, recipe.colour, recipe.blur, recipe.sharpen,
-        recipe.chroma, recipe.saturation,
+        prompts, spec.preprocess, batch_size=recipe.batch_size, seed=recipe.seed, kinds=recipe.kinds,
+        synonyms=recipe.synonyms, kinds_are_true=recipe.kinds_are_true, across=recipe.across,
+        all_labels=recipe.all_labels, crop_scale=recipe.crop_scale, flip=recipe.flip, colour=recipe.colour,
+        blur=recipe.blur, sharpen=recipe.sharpen, chroma=recipe.chroma, saturation=recipe.saturation,
     )  # fmt: skip
     identity = asdict(recipe) | {
         "data": pairs.digest,
@@ -274,8 +275,10 @@ def _check(recipe: Recipe) -> None:
         raise InputError(f"--weight-decay: {recipe.weight_decay!r} is below 0")
     if recipe.start_size and recipe.start_size < 8:
         raise InputError(f"--start-size: {recipe.start_size!r} is below 8 pixels; give more, or 0 to leave it out")
-    shares = ["warmup", "average", "synonyms", "kinds", "across", "crop_scale", "beta2"]
-    for name in (*shares, "colour", "blur", "sharpen", "chroma", "saturation"):
+    for name in (
+        "warmup", "average", "synonyms", "kinds", "across", "crop_scale", "colour", "blur", "sharpen", "chroma",
+        "saturation", "beta2",
+    ):  # fmt: skip
         if not 0 <= getattr(recipe, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not between 0 and 1")
     if recipe.seed < 0:
