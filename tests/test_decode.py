@@ -441,6 +441,16 @@ def test_ghostscript_and_formats_that_match_anything_are_never_tried(tmp_path):
     assert skipped(tmp_path / "y.png").error == "unreadable"
 
 
+def test_an_icon_that_may_hold_more_pixels_than_it_says_is_never_tried(tmp_path):
+    picture = png(100, 100, 8, 2, b"")
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(picture), 22)  # 16 x 16, it says
+    (tmp_path / "x.png").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + picture)
+    Image.new("RGB", (16, 16)).save(tmp_path / "y.png", format="ICO")
+
+    assert skipped(tmp_path / "x.png").error == "unreadable"
+    assert skipped(tmp_path / "y.png").error == "unreadable"
+
+
 def test_too_many_pixels_are_refused_by_the_header(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png(100_000, 100_000, 8, 2, b""))
     Image.new("1", (100, 101)).save(tmp_path / "x.png")
