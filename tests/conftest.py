@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ class ColourModel:
     """Embeds a picture as its mean colour and a sentence as the sum of the colours it names."""
 
     device = "cpu"
+    in_flight = 0
     embed_dim = 3
     logit_scale = 10.0
     logit_bias: float | None = None
@@ -34,8 +36,11 @@ class ColourModel:
     def __init__(self) -> None:
         self.encoded: list[str] = []
 
-    def encode_images(self, pixels: np.ndarray) -> Tensor:
-        return torch.nn.functional.normalize(torch.from_numpy(pixels).float().mean(dim=(2, 3)), dim=-1)
+    def encode_images(self, pixels: Sequence[np.ndarray]) -> Tensor:
+        return torch.nn.functional.normalize(torch.from_numpy(np.stack(pixels)).float().mean(dim=(2, 3)), dim=-1)
+
+    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
+        return partial(self.encode_images, pixels)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         self.encoded.extend(prompts)

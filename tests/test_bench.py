@@ -3,17 +3,19 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from zsclip.batches import available_cpus
 from zsclip.bench import bench
 from zsclip.decode import Decoding
+from zsclip.encoder import Encoder
 from zsclip.errors import InputError
 from zsclip.model import ClipModel
 from zsclip.weights import find_model
@@ -23,8 +25,8 @@ STAGES = ["read", "decode", "preprocess", "copy", "image tower", "score"]
 
 
 @pytest.fixture
-def model(tiny_model: Callable[[str], Path]) -> ClipModel:
-    return ClipModel(find_model(str(tiny_model("plain"))))
+def model(tiny_model: Callable[[str], Path]) -> Encoder:
+    return Encoder(find_model(str(tiny_model("plain"))), "cpu", "fp32")
 
 
 def pictures(folder: Path, size: tuple[int, int], name: str = "{}.png") -> list[str]:
@@ -35,7 +37,7 @@ def pictures(folder: Path, size: tuple[int, int], name: str = "{}.png") -> list[
     return list(map(str, paths))
 
 
-def test_a_slow_reader_is_named(model: ClipModel, tmp_path: Path) -> None:
+def test_a_slow_reader_is_named(model: Encoder, tmp_path: Path) -> None:
     def slow(path: str) -> bytes:
         time.sleep(0.2)
         return Path(path).read_bytes()
@@ -50,7 +52,7 @@ def test_a_slow_reader_is_named(model: ClipModel, tmp_path: Path) -> None:
     assert "--threads 4" in report.hint
 
 
-def test_one_decode_thread_is_named(model: ClipModel, tmp_path: Path) -> None:
+def test_one_decode_thread_is_named(model: Encoder, tmp_path: Path) -> None:
     paths = pictures(tmp_path, (1500, 2000), "{}.jpg")
 
     report = bench(paths, model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
@@ -62,13 +64,14 @@ def test_one_decode_thread_is_named(model: ClipModel, tmp_path: Path) -> None:
     assert small.hint.startswith(f"--threads {available_cpus()}" if available_cpus() > 1 else "smaller pictures")
 
 
-def test_a_slow_model_is_named(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
-    class Slow(ClipModel):
-        def encode_images(self, pixels: np.ndarray):
-            time.sleep(0.02 * len(pixels))
-            return super().encode_images(pixels)
+def test_a_slow_model_is_named(model: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_its_speed = ClipModel.begin_images
 
-    model = Slow(find_model(str(tiny_model("plain"))))
+    def slow(self: ClipModel, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
+        time.sleep(0.02 * len(pixels))
+        return at_its_speed(self, pixels)
+
+    monkeypatch.setattr(ClipModel, "begin_images", slow)
 
     report = bench(pictures(tmp_path, (8, 8)), model, threads=2, batch_size=4, decoding=Decoding(), seconds=0.1)
 
@@ -78,7 +81,7 @@ def test_a_slow_model_is_named(tiny_model: Callable[[str], Path], tmp_path: Path
     assert "--model" in report.hint or "--precision" in report.hint
 
 
-def test_a_bad_picture_is_passed_over_and_no_good_one_is_an_error(model: ClipModel, tmp_path: Path) -> None:
+def test_a_bad_picture_is_passed_over_and_no_good_one_is_an_error(model: Encoder, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no")
     os.mkfifo(tmp_path / "pipe.png")  # which nobody ever writes to
     bad = str(tmp_path / "bad.png")

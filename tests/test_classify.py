@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import ColourModel, preprocess_for
+from decoded import embedded
 
-from zsclip.batches import decode_batches
 from zsclip.classifier import Classifier, build_classifier
 from zsclip.classify import answers as answer_for
 from zsclip.classify import classify
-from zsclip.embed import embed_batches
 from zsclip.results import Prediction, Skipped
 from zsclip.score import Rule
 
@@ -28,8 +27,8 @@ def answers(
     classifier = classifier or build_classifier(
         LABELS, [[label] for label in LABELS], model, neutral_prompts=["red green blue"]
     )
-    batches = decode_batches(map(str, paths), preprocess_for(8), batch_size=batch_size, threads=2)
-    return [row for rows in classify(embed_batches(batches, model), classifier, rule) for row in rows]
+    batches = embedded(map(str, paths), preprocess_for(8), model, batch_size)
+    return [row for rows in classify(batches, classifier, rule) for row in rows]
 
 
 def test_a_red_picture_is_red(photos: Path, colour_model: ColourModel) -> None:

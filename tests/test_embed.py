@@ -1,7 +1,8 @@
 """Pictures are encoded once: by what the model was asked, and by rows that equal those without a store."""
 
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import ColourModel, preprocess_for
 from PIL import Image
+from torch import Tensor
 
 from zsclip import embed
-from zsclip.batches import decode_batches
 from zsclip.decode import Decoding
-from zsclip.embed import Embedded, embed_batches, embed_images, look_ahead
+from zsclip.embed import Embedded, embed_images, look_ahead
 from zsclip.results import Skipped
 from zsclip.store import EmbeddingStore
 
@@ -22,15 +23,16 @@ class Encoder:
     """Counts what it is asked to encode."""
 
     embed_dim = 3
+    in_flight = 0
     is_as_remembered = True
 
     def __init__(self) -> None:
         self.model = ColourModel()
         self.asked = 0
 
-    def encode_images(self, pixels: np.ndarray) -> np.ndarray:
+    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
         self.asked += len(pixels)
-        return self.model.encode_images(pixels).numpy()
+        return self.model.begin_images(pixels)
 
 
 @contextmanager
@@ -75,11 +77,6 @@ def no_grain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
 def test_rows_are_the_same_with_and_without_a_store(pictures: list[Path], batch_size: int, no_grain: None) -> None:
     expected = run(pictures, Encoder(), None, batch_size)
-    plain = embed_batches(
-        decode_batches(map(str, pictures), preprocess_for(8), batch_size=4, threads=2),
-        ColourModel(),  # type: ignore[arg-type]
-    )
-    assert [row for batch in plain for row in batch.rows] == [row for row, _ in expected]
     with opened() as store:
         first, second = Encoder(), Encoder()
         assert run(pictures, first, store, batch_size) == expected
@@ -87,6 +84,56 @@ def test_rows_are_the_same_with_and_without_a_store(pictures: list[Path], batch_
 
     assert (first.asked, second.asked) == (9, 0)
     assert (store.kept, store.read) == (9, 9)
+
+
+class Gpu(Encoder):
+    """Works while the next batch is got ready, and remembers what it began and what was waited for."""
+
+    in_flight = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+
+    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
+        finish, name = super().begin_images(pixels), f"{len(self.events)}"
+        self.events.append(f"begin {name}")
+
+        def finish_and_tell() -> Tensor:
+            self.events.append(f"finish {name}")
+            return finish()
+
+        return finish_and_tell
+
+
+def test_a_gpu_has_the_next_batch_before_the_last_is_waited_for(pictures: list[Path], no_grain: None) -> None:
+    good = [path for path in pictures if path.name not in ("03.png", "10.png")]
+    gpu = Gpu()
+
+    assert run(good, gpu, None, 3) == run(good, Encoder(), None, 3)
+    assert gpu.events == ["begin 0", "begin 1", "finish 0", "begin 3", "finish 1", "finish 3"]
+    with opened() as store:  # rows that are known, bad, new
+        run(pictures[1::2], Gpu(), store, 2)
+        assert run(pictures, Gpu(), store, 2) == run(pictures, Encoder(), None, 2)
+        assert (store.kept, store.read) == (9, 4)
+
+
+def test_a_gpu_holds_nothing_back_in_a_pause(pictures: list[Path]) -> None:
+    waited = threading.Event()
+
+    def slow() -> Iterator[str]:
+        yield str(pictures[0])
+        assert waited.wait(30)
+        yield str(pictures[1])
+        raise OSError("the disk is gone")
+
+    with look_ahead(slow(), preprocess_for(8), Decoding(), None, batch_size=1, threads=1) as ahead:
+        embedded = embed_images(ahead.batches(1), Gpu(), None)  # type: ignore[arg-type]
+        assert next(embedded).rows == (str(pictures[0]),)
+        waited.set()
+        assert next(embedded).rows == (str(pictures[1]),)
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(embedded)
 
 
 def test_known_and_new_pictures_keep_their_places(pictures: list[Path], no_grain: None) -> None:

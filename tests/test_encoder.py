@@ -37,7 +37,7 @@ def test_it_encodes_as_the_model_does(encoder: Callable[[], Encoder]) -> None:
     model = load_model(encoder().spec, "cpu", "fp32")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, *model.spec.preprocess.size), dtype=np.uint8)
 
-    assert np.array_equal(encoder().encode_images(pixels), model.encode_images(pixels).numpy())
+    assert encoder().begin_images(list(pixels))().equal(model.encode_images(pixels))
     assert encoder().encode_text(["a cat"]).equal(model.encode_text(["a cat"]))
     assert encoder().token_counts(["a cat"]) == model.token_counts(["a cat"])
 

@@ -8,12 +8,11 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from decoded import embedded
 from PIL import Image
 
-from zsclip.batches import decode_batches
 from zsclip.classifier import build_classifier
 from zsclip.classify import classify
-from zsclip.embed import embed_batches
 from zsclip.labels import Label
 from zsclip.model import load_model
 from zsclip.prompts import expand, read_prompts
@@ -60,8 +59,8 @@ def test_probabilities_and_answers_are_open_clips(
     prompts = expand([Label(label) for label in LABELS], read_prompts("photo"))
     classifier = replace(build_classifier(LABELS, prompts, model), logit_scale=SCALE)
 
-    batches = decode_batches(map(str, pictures), model.spec.preprocess, batch_size=16, threads=2)
-    rows = [row for rows in classify(embed_batches(batches, model), classifier, Rule(k=len(LABELS))) for row in rows]
+    batches = embedded(map(str, pictures), model.spec.preprocess, model, 16)
+    rows = [row for rows in classify(batches, classifier, Rule(k=len(LABELS))) for row in rows]
 
     assert len(rows) == 100
     for row, probabilities in zip(rows, expected, strict=True):

@@ -91,7 +91,7 @@ DECODE = textwrap.dedent("""
 
     import numpy as np
 
-    from zsclip.batches import decode_batches
+    from decoded import decode_batches
     from zsclip.decode import Decoding, Preprocess
     from zsclip.embed import look_ahead
     from zsclip.results import Skipped

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # image side
     "images": set(),
     "decode": {"results"},
-    "batches": {"decode", "results"},
+    "batches": {"decode"},
     # what a model's name means, no torch
     "hub": set(),
     "weights": {"cache", "decode", "hub"},
@@ -32,13 +32,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "towers": {"hub", "imports", "weights"},
     "model": {"cache", "hub", "text", "towers", "weights"},
     "score": set(),
-    "encoder": {"cache", "imports", "model", "score", "weights"},
+    "encoder": {"cache", "imports", "model", "weights"},
     "classifier": {"cache", "encoder", "model", "score"},
     "store": {"cache"},
-    "embed": {"batches", "decode", "encoder", "model", "results", "score", "store"},
+    "embed": {"batches", "decode", "encoder", "results", "score", "store"},
     # runs
     "classify": {"classifier", "embed", "results", "score"},
-    "bench": {"batches", "classifier", "classify", "decode", "embed", "model", "score"},
+    "bench": {"batches", "classifier", "classify", "decode", "embed", "encoder", "model", "score"},
     "drawing": {"decode", "prompts"},
     "sources": {"drawing", "images"},
     "pairs": {"decode", "drawing", "sources"},

@@ -1,35 +1,25 @@
-"""Paths -> batches of pixels, decoded on threads a little ahead of the model."""
+"""Paths -> batches of what is made of them, on threads a little ahead of the model."""
 
 import contextlib
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from zsclip.decode import (
     CPU_SECONDS,
-    DEFAULT_DECODING,
     WALL_SECONDS,
-    Decoding,
-    Preprocess,
-    decode_image,
-    given_up,
-    set_up_pillow,
 )
 from zsclip.errors import InputError
-from zsclip.results import Skipped
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
 FIRST_BATCH = 32  # so many, and LOOKAHEAD times more, while nobody has said how large batches will be
+FOUND_BATCH = 1024  # rows that nothing was done for: answered a thousand at a time they cost less
 IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
 WAKE_SECONDS = 0.5  # a signal that comes just before the main thread begins to wait is seen when it wakes
 
@@ -46,18 +36,6 @@ _NONE: dict[str, Any] = {}
 
 T = TypeVar("T")
 _Q = TypeVar("_Q")
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Consecutive paths of a run, decoded.
-
-    rows: in input order; a path, whose pixels are the next row of `pixels`, or why there are none.
-    pixels: (B, 3, H, W) uint8, B being the number of rows that are paths.
-    """
-
-    rows: tuple[str | Skipped, ...]
-    pixels: NDArray[np.uint8]
 
 
 class _Job(Generic[T]):
@@ -146,13 +124,15 @@ class Ahead(Generic[T]):
     def batches(self, batch_size: int) -> Iterator[list[tuple[str, T]]]:
         """Yield paths with what was made of them, in order, with LOOKAHEAD batches asked for beyond the one yielded.
 
-        After a moment without news of a slow source the finished rows are yielded as a smaller batch.
+        No more than batch_size of a batch's rows were worked on; of those that were found it may hold more. After a
+        moment without news of a slow source the finished rows are yielded as a smaller batch, then an empty one.
 
         Raises:
             BaseException: what iterating the paths raised, after the rows before it.
         """
         rows: list[tuple[str, T]] = []
-        worked_on = 0  # of the rows; they are among the first batch_size
+        worked_on = 0  # of the rows
+        is_pause = True  # the consumer knows that there is nothing more for the moment
         if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
             self._allow(more)
             self._allowed += more
@@ -160,7 +140,7 @@ class Ahead(Generic[T]):
             self._slots.put(more)
         while True:
             try:
-                item: Any = self._ahead.get(timeout=IDLE_SECONDS) if rows else _wait(self._ahead)
+                item: Any = _wait(self._ahead) if is_pause and not rows else self._ahead.get(timeout=IDLE_SECONDS)
             except Empty:
                 item = _IDLE
             if isinstance(item, SimpleQueue):
@@ -171,16 +151,18 @@ class Ahead(Generic[T]):
             has_more = isinstance(item, list)
             if has_more:
                 rows += item
-            while rows and (len(rows) >= batch_size or not has_more):
-                some, rows = rows[:batch_size], rows[batch_size:]
-                yield some
-                self._slots.put(len(some))
+            if rows and (worked_on == batch_size or len(rows) >= max(batch_size, FOUND_BATCH) or not has_more):
+                yield rows
+                self._slots.put(len(rows))
                 self._allow(worked_on)
-                worked_on = 0
-            if isinstance(item, BaseException):
-                raise item
+                rows, worked_on, is_pause = [], 0, False
             if item is _END:
                 return
+            if not has_more:
+                yield []
+                is_pause = True
+            if isinstance(item, BaseException):
+                raise item
 
     def __enter__(self) -> "Ahead[T]":
         return self
@@ -285,28 +267,6 @@ class Ahead(Generic[T]):
     def _allow(self, rows: int) -> None:
         for _ in range(rows):
             self._places.put(None)
-
-
-def decode_batches(
-    paths: Iterable[str],
-    preprocess: Preprocess,
-    *,
-    batch_size: int,
-    threads: int,
-    decoding: Decoding = DEFAULT_DECODING,
-) -> Generator[Batch, None, None]:
-    """Decode paths on threads and yield them in order, in batches; begins when it is first asked."""
-    set_up_pillow(decoding.max_pixels)
-
-    def decode(path: str) -> NDArray[np.uint8] | Skipped:
-        return decode_image(path, preprocess, decoding)
-
-    give_up = partial(given_up, decoding=decoding)
-    with Ahead(paths, decode, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:
-        for rows in ahead.batches(batch_size):
-            good = [outcome for _, outcome in rows if not isinstance(outcome, Skipped)]
-            pixels = np.stack(good) if good else np.empty((0, 3, *preprocess.size), np.uint8)
-            yield Batch(tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in rows), pixels)
 
 
 def _start(target: Callable[[], None], name: str) -> None:

@@ -4,7 +4,6 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zsclip.batches import available_cpus, decode_batches
+from zsclip.batches import available_cpus
 from zsclip.classifier import Classifier
 from zsclip.classify import answers, classify
 from zsclip.decode import Decoding, Preprocess, check_file, jpeg_scale, set_up_pillow, to_pixels, upright
-from zsclip.embed import embed_batches
+from zsclip.embed import embed_images, look_ahead
+from zsclip.encoder import Encoder
 from zsclip.errors import InputError
 from zsclip.model import ClipModel
 from zsclip.score import Rule
@@ -50,7 +50,7 @@ class Report:
 
 def bench(
     paths: Sequence[str],
-    model: ClipModel,
+    encoder: Encoder,
     *,
     threads: int,
     batch_size: int,
@@ -64,6 +64,7 @@ def bench(
         InputError: not one picture can be read.
     """
     set_up_pillow(decoding.max_pixels)
+    model = encoder.model
     decoded = _time_decoding(paths, model.spec.preprocess, threads, decoding, seconds, read)
     batch = np.stack(list(islice(cycle(decoded.pictures), batch_size)))  # (B, 3, H, W) uint8
     per_picture = decoded.seconds | _time_model(batch, model, seconds)
@@ -75,7 +76,7 @@ def bench(
         seconds=per_picture,
         decoding=decoded.rate,
         model=model_rate,
-        stream=_time_stream(paths, model, threads, batch_size, decoding, seconds),
+        stream=_time_stream(paths, encoder, threads, batch_size, decoding, seconds),
         text=_rate(lambda: model.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
         threads=threads,
         batch_size=batch_size,
@@ -136,7 +137,7 @@ def _time_decoding(
 def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> dict[str, float]:
     """Give the seconds of one picture in the stages that work on whole batches."""
     classifier = _random_classifier(model, LABELS)
-    embeddings = model.encode_images(batch).cpu().numpy()  # (B, D)
+    embeddings = model.encode_images(batch).numpy()  # (B, D)
 
     def copy() -> None:
         torch.from_numpy(batch).to(model.device)
@@ -144,7 +145,6 @@ def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> d
 
     def encode() -> None:
         model.encode_images(batch)
-        _wait(model.device)
 
     copied = 1 / _rate(copy, seconds / 10) / len(batch)
     encoded = 1 / _rate(encode, seconds) / len(batch)
@@ -154,15 +154,13 @@ def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> d
 
 
 def _time_stream(
-    paths: Sequence[str], model: ClipModel, threads: int, batch_size: int, decoding: Decoding, seconds: float
+    paths: Sequence[str], encoder: Encoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
 ) -> float:
     """Give pictures a second of a whole run, without its start."""
-    classifier = _random_classifier(model, 2)
-    preprocess = model.spec.preprocess
-    batches = decode_batches(cycle(paths), preprocess, batch_size=batch_size, threads=threads, decoding=decoding)
-    with closing(batches):
-        embedded = embed_batches(batches, model)
-        rows = classify(embedded, classifier, Rule())
+    classifier = _random_classifier(encoder.model, 2)
+    preprocess = encoder.spec.preprocess
+    with look_ahead(cycle(paths), preprocess, decoding, None, batch_size=batch_size, threads=threads) as ahead:
+        rows = classify(embed_images(ahead.batches(batch_size), encoder, None), classifier, Rule())
         next(rows)
         begun, images = time.perf_counter(), 0
         while images == 0 or time.perf_counter() - begun < seconds:

@@ -750,12 +750,13 @@ def bench(
     from zsclip.batches import available_cpus
     from zsclip.bench import bench, report_lines
     from zsclip.decode import Decoding
-    from zsclip.model import load_model
+    from zsclip.encoder import Encoder
 
-    clip = load_model(spec, device, precision, compiled=compile)
+    encoder = Encoder(spec, device, precision, compiled=compile)
+    encoder.load()
     report = bench(
-        paths, clip, threads=threads or available_cpus(), seconds=seconds, decoding=Decoding(max_pixels, fast_jpeg),
-        batch_size=size or clip.batch_size,
+        paths, encoder, threads=threads or available_cpus(), seconds=seconds, decoding=Decoding(max_pixels, fast_jpeg),
+        batch_size=size or encoder.batch_size,
     )  # fmt: skip
     typer.echo(json.dumps(asdict(report)) if as_json else "\n".join(report_lines(report)))
 

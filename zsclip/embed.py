@@ -3,15 +3,17 @@
 import io
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.batches import Ahead, Batch
+from zsclip.batches import Ahead
 from zsclip.decode import (
     Decoding,
     Preprocess,
@@ -29,7 +31,7 @@ from zsclip.score import Matrix
 from zsclip.store import GRAIN_NS, EmbeddingStore, Look, Sight, Stored, content_of
 
 if TYPE_CHECKING:
-    from zsclip.model import ClipModel
+    from torch import Tensor
 
 MOST_BYTES = 64_000_000  # a larger file is not held in memory, so not known by its content: it is encoded every time
 
@@ -94,25 +96,32 @@ def look_ahead(
 def embed_images(
     batches: Iterable[list[tuple[str, Outcome]]], encoder: Encoder, store: EmbeddingStore | None
 ) -> Iterator[Embedded]:
-    """Encode what is not known, keep it, and yield every batch whole, in input order."""
-    for batch in batches:
+    """Encode what is not known, keep it, and yield every batch whole, in input order.
+
+    A GPU is given the next batch before the last is waited for. An empty batch is a pause: nothing is held back in it.
+    """
+    under_way: deque[tuple[list[tuple[str, Outcome]], Callable[[], Tensor] | None]] = deque()
+    for batch in chain(batches, [[]]):
+        if batch:
+            fresh = [outcome.pixels for _, outcome in batch if isinstance(outcome, Pixels)]
+            under_way.append((batch, encoder.begin_images(fresh) if fresh else None))
+        while len(under_way) > (encoder.in_flight if batch else 0):
+            batch_done, finish = under_way.popleft()
+            yield _embedded(batch_done, finish().numpy() if finish else None, encoder, store)
+
+
+def _embedded(
+    batch: list[tuple[str, Outcome]], encoded: Matrix | None, encoder: Encoder, store: EmbeddingStore | None
+) -> Embedded:
+    if store is not None and (encoded is None or encoder.is_as_remembered):
+        stored = [outcome for _, outcome in batch if isinstance(outcome, Stored)]
         fresh = [outcome for _, outcome in batch if isinstance(outcome, Pixels)]
-        encoded = encoder.encode_images(np.stack([each.pixels for each in fresh])) if fresh else None  # (F, D)
-        if store is not None and (encoded is None or encoder.is_as_remembered):
-            stored = [outcome for _, outcome in batch if isinstance(outcome, Stored)]
-            kept = [] if encoded is None else zip(fresh, encoded, strict=True)
-            store.keep([(each.sight, row) for each, row in kept if each.sight is not None], stored)
-        yield Embedded(
-            tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in batch),
-            _in_order(batch, iter(() if encoded is None else encoded), encoder.embed_dim),
-        )
-
-
-def embed_batches(batches: Iterable[Batch], model: "ClipModel") -> Iterator[Embedded]:
-    """Encode batches that are decoded, without any store."""
-    for batch in batches:
-        fresh = model.encode_images(batch.pixels).cpu().numpy() if len(batch.pixels) else np.empty((0, 1), np.float32)
-        yield Embedded(batch.rows, fresh)
+        kept = [] if encoded is None else zip(fresh, encoded, strict=True)
+        store.keep([(each.sight, row) for each, row in kept if each.sight is not None], stored)
+    return Embedded(
+        tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in batch),
+        _in_order(batch, iter(() if encoded is None else encoded), encoder.embed_dim),
+    )
 
 
 def _in_order(batch: list[tuple[str, Outcome]], encoded: Iterator[Matrix], embed_dim: int) -> Matrix:

@@ -3,7 +3,7 @@
 import glob
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from zsclip.cache import keep, remember
 from zsclip.imports import lean_open_clip
-from zsclip.score import Matrix
 from zsclip.weights import ModelSpec
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class Encoder:
     @property
     def _parts(self) -> list[Any]:
         about = [self.spec.recipe, asdict(self.spec.preprocess), self._wanted]
-        return ["settings-v1", *about, version("torch"), _machine()]
+        return ["settings-v2", *about, version("torch"), _machine()]
 
     @property
     def logit_scale(self) -> float:
@@ -101,12 +100,16 @@ class Encoder:
     @property
     def is_as_remembered(self) -> bool:
         """Tell whether the model that was loaded computes as was remembered; a device may have come or gone."""
-        return _settings_of(self.model) == self._settings
+        return _settings_of(self.model) | {"batch_size": None} == self._settings | {"batch_size": None}
 
-    def encode_images(self, pixels: "np.ndarray") -> Matrix:
-        """Encode (B, 3, H, W) uint8 pixels into (B, D) float32, rows of length 1."""
-        embeddings: Matrix = self.model.encode_images(pixels).cpu().numpy()
-        return embeddings
+    @property
+    def in_flight(self) -> int:
+        """How many batches may be under way while the next is got ready."""
+        return int(self._settings["in_flight"])
+
+    def begin_images(self, pixels: "Sequence[np.ndarray]") -> "Callable[[], Tensor]":
+        """Begin to encode B of (3, H, W) uint8 pixels; return what waits for (B, D) float32, rows of length 1."""
+        return self.model.begin_images(pixels)
 
     def encode_text(self, prompts: Sequence[str]) -> "Tensor":
         """Encode N prompts into (N, D) float32, rows of length 1, on the CPU."""
@@ -122,6 +125,7 @@ def _settings_of(model: "ClipModel") -> dict[str, Any]:
         "device": model.device,
         "precision": model.precision,
         "batch_size": model.batch_size,
+        "in_flight": model.in_flight,
         "logit_scale": model.logit_scale,
         "logit_bias": model.logit_bias,
     }

@@ -4,9 +4,10 @@ Each tower reads only its own weights, and the text tower is built when it is fi
 it is never built nor read.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from zsclip.towers import forbid_remote_code, load_tower, read_scales
 from zsclip.weights import ModelSpec, tokenizer_folder
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_GPU_BATCH, _PROBE = 256, 8
 _BF16_COSINE = 0.999  # to fp32, at the least
 # Smaller pictures gain little, and `tiny` answers 1 to 2 % of the pictures of four test sets otherwise in bf16.
 _BF16_SIDE = 128
@@ -47,8 +49,9 @@ class ClipModel:
         self.precision = precision
         self.compiled = compiled
         self._rows = 0  # of the batches that a compiled tower sees
-        tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
-        self._image_tower = torch.compile(tower, dynamic=False) if compiled else tower
+        self._most = sys.maxsize  # pictures that the device has memory for at once, as far as was seen
+        self._tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
+        self._image_tower = torch.compile(self._tower, dynamic=False) if compiled else self._tower
 
     @property
     def text_recipe(self) -> str:
@@ -61,9 +64,20 @@ class ClipModel:
         return int(self.spec.architecture["embed_dim"])
 
     @property
+    def in_flight(self) -> int:
+        """How many batches may be under way while the next is got ready: a GPU works by itself, a CPU does not."""
+        return int(self.device.startswith("cuda"))
+
+    @cached_property
     def batch_size(self) -> int:
-        """Images that are encoded at once where nobody says otherwise."""
-        return 32 if self.device == "cpu" else 256
+        """Images that are encoded at once where nobody says otherwise; fewer where the GPU's free memory is small."""
+        if not self.device.startswith("cuda"):
+            return 32 if self.device == "cpu" else _GPU_BATCH
+        try:
+            room = torch.cuda.mem_get_info(self.device)[0] // (2 * self._bytes_a_picture())
+        except torch.OutOfMemoryError:  # told when a picture is encoded
+            room = 1
+        return max(1, min(_GPU_BATCH, 1 << room.bit_length() >> 1))
 
     @cached_property
     def logit_scale(self) -> float:
@@ -82,26 +96,29 @@ class ClipModel:
         """open_clip's own tokenizer for this model."""
         return load_tokenizer(self.spec)
 
-    @torch.no_grad()
-    def encode_images(self, pixels: np.ndarray) -> Tensor:
+    def encode_images(self, pixels: Sequence[np.ndarray] | np.ndarray) -> Tensor:
         """Encode pictures.
 
         Args:
-            pixels: (B, 3, H, W) uint8, in the size of the model's preprocessing.
+            pixels: B of (3, H, W) uint8, in the size of the model's preprocessing.
 
         Returns:
-            (B, D) float32, rows of length 1, on the model's device.
+            (B, D) float32, rows of length 1, on the CPU.
 
         Raises:
             ModelError: the device has no memory for a single picture, the weights give numbers that are none, or the
                 tower cannot be compiled.
         """
+        return self.begin_images(pixels)()
+
+    @torch.no_grad()
+    def begin_images(self, pixels: Sequence[np.ndarray] | np.ndarray) -> Callable[[], Tensor]:
+        """Begin to encode pictures, and return what waits for their embeddings; both as `encode_images`."""
+        if (most := self._most) < len(pixels):
+            parts = [self.begin_images(pixels[start : start + most]) for start in range(0, len(pixels), most)]
+            return lambda: torch.cat([finish() for finish in parts])
         try:
-            embeddings = self._encode_images(torch.from_numpy(pixels).to(self.device))
-            finite = embeddings.isfinite().all(dim=1)  # (B,)
-            if self.precision == "fp16" and not finite.all():  # above 65504 on the way; bf16 has the range of fp32
-                again = torch.from_numpy(pixels[~finite.cpu().numpy()]).to(self.device)
-                embeddings[~finite] = self._in_bf16._encode_images(again)
+            return partial(self._finish, *self._begin(pixels))
         except RuntimeError as e:
             if type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise ModelError(f"{self.spec.name}: cannot be compiled here: {short(e)}; leave out --compile") from e
@@ -109,22 +126,52 @@ class ClipModel:
                 raise
             if len(pixels) <= 1:
                 raise ModelError(f"{self.device}: no memory for one picture; take a smaller model or the CPU") from e
-            embeddings = None  # halved below: the traceback, while it is alive, keeps the tensors that were too many
-            self._rows = 0
-        if embeddings is None:
-            return torch.cat([self.encode_images(half) for half in np.array_split(pixels, 2)])
-        if not embeddings.isfinite().all():
+        # Out here, as the traceback, while it is alive, keeps the tensors that were too many.
+        self._rows = 0
+        self._most = len(pixels) // 2
+        return self.begin_images(pixels)
+
+    def _begin(self, pixels: Sequence[np.ndarray] | np.ndarray) -> tuple[Tensor, Tensor, "torch.cuda.Event | None"]:
+        """Give the pixels, their embeddings, and what happens when these are there."""
+        on_cuda = self.device.startswith("cuda")
+        # Pinned memory comes from a cache of torch's, which gives it out again when its copies are done.
+        stacked = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=on_cuda)
+        np.stack(pixels, out=stacked.numpy())  # type: ignore[arg-type]
+        if not on_cuda:
+            return stacked, self._encode_images(stacked.to(self.device)).cpu(), None
+        main = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._copies):  # beside the batch that the tower works on
+            there = stacked.to(self.device, non_blocking=True)
+        main.wait_stream(self._copies)
+        there.record_stream(main)
+        embeddings = self._encode_images(there)
+        result = torch.empty(embeddings.shape, pin_memory=True).copy_(embeddings, non_blocking=True)
+        done = torch.cuda.Event(blocking=True)  # one that is waited for by spinning takes a core from the decoders
+        done.record(main)
+        return stacked, result, done
+
+    def _finish(self, pixels: Tensor, embeddings: Tensor, done: "torch.cuda.Event | None") -> Tensor:
+        if done is not None:
+            done.synchronize()
+        finite = embeddings.isfinite().all(dim=1)  # (B,)
+        if self.precision == "fp16" and not finite.all():  # above 65504 on the way; bf16 has the range of fp32
+            embeddings[~finite] = self._in_bf16.encode_images(pixels[~finite].numpy())
+            return embeddings
+        if not finite.all():
             cure = "the weights are damaged" if self.precision == "fp32" else "use --precision fp32"
             raise ModelError(f"{self.spec.name}: {self.precision} gives numbers that are none; {cure}")
         return embeddings
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
-        x = ((pixels.float() / 255 - self._mean) / self._std).to(_DTYPES[self.precision])
+        x = self._normalised(pixels)
         if self.compiled:
             self._rows = max(self._rows, len(x))
             x = torch.cat([x, x.new_zeros(self._rows - len(x), *x.shape[1:])])
         features = first_output(self._image_tower(x))[: len(pixels)]
         return F.normalize(features.float(), dim=-1)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return ((pixels.float() / 255 - self._mean) / self._std).to(_DTYPES[self.precision])
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -140,15 +187,28 @@ class ClipModel:
         """Count each prompt's tokens, start and end marks included; more than the context's length will be cut."""
         return count_tokens(self.tokenizer, prompts)
 
+    @torch.no_grad()
+    def _bytes_a_picture(self) -> int:
+        """Measure what the tower needs for one picture beside its weights."""
+        pixels = torch.zeros((_PROBE, 3, *self.spec.preprocess.size), dtype=torch.uint8, device=self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self._tower(self._normalised(pixels))
+        return max(1, (torch.cuda.max_memory_allocated(self.device) - before) // _PROBE)
+
+    @cached_property
+    def _copies(self) -> "torch.cuda.Stream":
+        return torch.cuda.Stream(self.device)
+
     @cached_property
     def _in_bf16(self) -> "ClipModel":
         return ClipModel(self.spec, self.device, "bf16")
 
-    @property
+    @cached_property  # a copy to the device each time would wait for the batch that it works on
     def _mean(self) -> Tensor:
         return torch.tensor(self.spec.preprocess.mean, device=self.device).view(3, 1, 1)
 
-    @property
+    @cached_property
     def _std(self) -> Tensor:
         return torch.tensor(self.spec.preprocess.std, device=self.device).view(3, 1, 1)
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from zsclip.batches import available_cpus, decode_batches
+from zsclip.batches import available_cpus
 from zsclip.classifier import build_classifier
 from zsclip.classify import classify
-from zsclip.embed import embed_batches
+from zsclip.decode import DEFAULT_DECODING
+from zsclip.embed import embed_images, look_ahead
+from zsclip.encoder import Encoder
 from zsclip.images import find_images
 from zsclip.labels import Label
-from zsclip.model import ClipModel, load_model
 from zsclip.prompts import PromptSet, expand, read_prompts
 from zsclip.results import Prediction
 from zsclip.score import Rule
@@ -52,14 +53,14 @@ def read_folders(root: Path) -> list[Picture]:
     return [Picture(path, Path(path).parent.name) for path in find_images([str(root)])]
 
 
-def measured(
-    truths: Sequence[tuple[str, set[str]]], labels: Sequence[str], model: ClipModel, prompts: PromptSet
-) -> str:
+def measured(truths: Sequence[tuple[str, set[str]]], labels: Sequence[str], model: Encoder, prompts: PromptSet) -> str:
     """Classify files among labels; tell as cells of a table how often the best label, or one of five, is true."""
     classifier = build_classifier(labels, expand([Label(label) for label in labels], prompts), model)
     paths = iter([path for path, _ in truths])
-    batches = decode_batches(paths, model.spec.preprocess, batch_size=64, threads=available_cpus())
-    rows = [row for rows in classify(embed_batches(batches, model), classifier, Rule(5)) for row in rows]
+    threads = available_cpus()
+    with look_ahead(paths, model.spec.preprocess, DEFAULT_DECODING, None, batch_size=64, threads=threads) as ahead:
+        batches = embed_images(ahead.batches(64), model, None)
+        rows = [row for rows in classify(batches, classifier, Rule(5)) for row in rows]
     best = among_five = 0
     for row, (_, true) in zip(rows, truths, strict=True):
         assert isinstance(row, Prediction), row
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--prompts", default="photo")
     arguments = parser.parse_args()
-    model, prompts = load_model(find_model(arguments.model), "cpu", "fp32"), read_prompts(arguments.prompts)
+    model, prompts = Encoder(find_model(arguments.model), "cpu", "fp32"), read_prompts(arguments.prompts)
     print("| set | classes | pictures | top-1 | top-5 |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as root:
         for shard in sorted((arguments.data / "val").glob("*.parquet")):
@@ -86,7 +87,7 @@ def main() -> None:
     report("photos", read_folders(arguments.data / "photos"), model, prompts)
 
 
-def report(name: str, pictures: Sequence[Picture], model: ClipModel, prompts: PromptSet) -> None:
+def report(name: str, pictures: Sequence[Picture], model: Encoder, prompts: PromptSet) -> None:
     """Print the rows of one set: its labels, a synonym in place of each label that has one, and its broadest kinds."""
     labels = sorted({one.label for one in pictures})
     print(f"| {name} | {measured([(one.path, {one.label}) for one in pictures], labels, model, prompts)} |", flush=True)
