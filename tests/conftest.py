@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_models import save_tiny_model
 from torch import Tensor
 
-from zsclip.decode import Preprocess
+from zsclip.decode import Preprocess, to_pixels
 from zsclip.weights import ModelSpec, find_model
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -114,6 +114,24 @@ def photos(tmp_path: Path) -> Path:
     for name, colour in COLOURS.items():
         Image.new("RGB", (40, 30), colour).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def views() -> np.ndarray:
+    """200 parts of five photographs, as the model in the box sees them. (200, 3, 64, 64) uint8."""
+    import skimage
+
+    random = np.random.default_rng(0)
+    preprocess = find_model("tiny").preprocess
+    names = ("chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "astronaut.png")
+    photos = [Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB") for name in names]
+
+    def part(photo: Image.Image) -> np.ndarray:
+        side = random.integers(min(photo.size) // 2, min(photo.size))
+        left, top = random.integers(0, photo.width - side), random.integers(0, photo.height - side)
+        return to_pixels(photo.crop((left, top, left + side, top + side)), preprocess)
+
+    return np.stack([part(photo) for photo in photos for _ in range(40)])
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zsclip.catalogue import published_models
 from zsclip.classifier import build_classifier
-from zsclip.decode import Decoding, decode_image, to_pixels
+from zsclip.decode import Decoding, decode_image
 from zsclip.model import load_model
 from zsclip.score import cosines
 from zsclip.weights import TINY_DIR, find_model
@@ -108,21 +108,6 @@ def test_open_clip_gives_the_same_embeddings() -> None:
             )
         expected = theirs.encode_text(tokens, normalize=True)
     torch.testing.assert_close(ours.encode_text(prompts), expected, atol=1e-5, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def views() -> np.ndarray:
-    """200 parts of the five photographs, as the model sees them. (200, 3, 64, 64) uint8."""
-    random = np.random.default_rng(0)
-    preprocess = find_model("tiny").preprocess
-    photos = [Image.open(PICTURES / name).convert("RGB") for name in PHOTOS]
-
-    def part(photo: Image.Image) -> np.ndarray:
-        side = random.integers(min(photo.size) // 2, min(photo.size))
-        left, top = random.integers(0, photo.width - side), random.integers(0, photo.height - side)
-        return to_pixels(photo.crop((left, top, left + side, top + side)), preprocess)
-
-    return np.stack([part(photo) for photo in photos for _ in range(40)])
 
 
 @pytest.mark.parametrize(("precision", "most_others"), [("fp16", 0.005), ("bf16", 0.03)])

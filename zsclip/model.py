@@ -48,6 +48,8 @@ class ClipModel:
         self.device = device
         self.precision = precision
         self.compiled = compiled
+        if device.startswith("cuda"):
+            torch.backends.cudnn.allow_tf32 = False  # with it, fp32 convolutions keep three digits
         self._rows = 0  # of the batches that a compiled tower sees
         self._most = sys.maxsize  # pictures that the device has memory for at once, as far as was seen
         self._tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
