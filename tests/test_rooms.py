@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": set(),
     "decode": {"results"},
     "batches": {"decode"},
+    "decoders": {"batches", "decode"},
     # what a model's name means, no torch
     "hub": set(),
     "weights": {"cache", "decode", "hub"},
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoder": {"cache", "imports", "model", "weights"},
     "classifier": {"cache", "encoder", "model", "score"},
     "store": {"cache"},
-    "embed": {"batches", "decode", "encoder", "results", "score", "store"},
+    "embed": {"batches", "decode", "decoders", "encoder", "results", "score", "store"},
     # runs
     "classify": {"classifier", "embed", "results", "score"},
     "bench": {"batches", "classifier", "classify", "decode", "embed", "encoder", "model", "score"},
@@ -77,6 +78,7 @@ LIGHT = (
     "images",
     "decode",
     "batches",
+    "decoders",
     "output",
     "journal",
     "sinks",

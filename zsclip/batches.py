@@ -85,7 +85,7 @@ class Ahead(Generic[T]):
         paths: Iterable[str],
         work: Callable[[str], T],
         *,
-        find: Callable[[list[str]], Mapping[str, T]] = lambda paths: _NONE,
+        find: Callable[[list[str]], Mapping[str, T]] | None = None,
         give_up: Callable[[str, int], T | None] | None = None,
         batch_size: int | None,
         threads: int,
@@ -188,13 +188,13 @@ class Ahead(Generic[T]):
         except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
             self._paths.put(e)
 
-    def _look_up(self, find: Callable[[list[str]], Mapping[str, T]]) -> None:
+    def _look_up(self, find: Callable[[list[str]], Mapping[str, T]] | None) -> None:
         rows: list[tuple[str, T]] = []
         is_first, end = True, None
         try:
             while end is None and not self._closed:
                 some, end = _waiting(self._paths)
-                found = find(some) if some else _NONE
+                found = find(some) if some and find is not None else _NONE
                 for path in some:
                     if path in found:
                         rows.append((path, found[path]))

@@ -1,10 +1,10 @@
 """Paths -> embeddings, asking the store first: only what it does not know is decoded, and only that is encoded."""
 
-import io
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -14,17 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.batches import Ahead
-from zsclip.decode import (
-    Decoding,
-    Preprocess,
-    check_file,
-    decode_image,
-    given_up,
-    set_up_pillow,
-    skipped,
-    to_pixels,
-    upright,
-)
+from zsclip.decode import Decoding, Preprocess, check_file, decode_image, given_up, skipped
+from zsclip.decoders import Decode, decoders
 from zsclip.encoder import Encoder
 from zsclip.results import Skipped
 from zsclip.score import Matrix
@@ -62,6 +53,7 @@ class Embedded:
 Outcome = Pixels | Stored | Skipped
 
 
+@contextmanager
 def look_ahead(
     paths: Iterable[str],
     preprocess: Preprocess,
@@ -71,26 +63,20 @@ def look_ahead(
     batch_size: int | None,
     threads: int,
     read: Callable[[str], bytes] | None = None,
-) -> Ahead[Outcome]:
+) -> Iterator[Ahead[Outcome]]:
     """Begin to read and decode the pictures that the store does not know; see `Ahead`.
 
     Args:
         read: gives the encoded picture where the paths are names of pictures that are in no file of their own.
     """
-    set_up_pillow(decoding.max_pixels)
     give_up = partial(given_up, decoding=decoding)
-    if read is not None:
-        work = _reader(read, preprocess, decoding, store)
-        return Ahead(paths, work, give_up=give_up, batch_size=batch_size, threads=threads)
-    if store is not None:
-        work = _finder(preprocess, decoding, store)
-        return Ahead(paths, work, find=store.find, give_up=give_up, batch_size=batch_size, threads=threads)
-
-    def decode(path: str) -> Outcome:
-        outcome = decode_image(path, preprocess, decoding)
-        return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
-
-    return Ahead(paths, decode, give_up=give_up, batch_size=batch_size, threads=threads)
+    with decoders(preprocess, decoding, threads) as decode:
+        if read is not None:
+            work, find = _reader(read, decode, decoding, store), None
+        else:
+            work, find = _finder(decode, preprocess, decoding, store), store.find if store is not None else None
+        with Ahead(paths, work, find=find, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:
+            yield ahead
 
 
 def embed_images(
@@ -133,7 +119,9 @@ def _in_order(batch: list[tuple[str, Outcome]], encoded: Iterator[Matrix], embed
     return np.concatenate(rows).reshape(len(rows), -1) if rows else np.empty((0, embed_dim), np.float32)
 
 
-def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -> Callable[[str], Outcome]:
+def _finder(
+    decode: Decode, preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
+) -> Callable[[str], Outcome]:
     def find_or_decode(path: str) -> Outcome:
         try:
             check_file(path)
@@ -141,13 +129,14 @@ def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -
                 look, now = Look.of(os.fstat(file.fileno())), time.time_ns()
                 data = file.read(MOST_BYTES + 1)
                 if len(data) > MOST_BYTES:
-                    file.seek(0)
-                    with upright(file, decoding, preprocess) as image:
-                        return Pixels(to_pixels(image, preprocess), None)
+                    outcome = decode_image(path, preprocess, decoding)
+                    return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
+            if store is None:
+                return Pixels(decode(data), None)
             # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
             is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
             sight = Sight(path, content_of(data), look if is_old else None)
-            return store.find_content(sight) or _decoded(data, sight, preprocess, decoding)
+            return store.find_content(sight) or Pixels(decode(data), sight)
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
             return skipped(e, path, decoding)
 
@@ -155,21 +144,16 @@ def _finder(preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore) -
 
 
 def _reader(
-    read: Callable[[str], bytes], preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
+    read: Callable[[str], bytes], decode: Decode, decoding: Decoding, store: EmbeddingStore | None
 ) -> Callable[[str], Outcome]:
     def find_or_decode(name: str) -> Outcome:
         try:
             data = read(name)
             if store is None:
-                return _decoded(data, None, preprocess, decoding)
+                return Pixels(decode(data), None)
             sight = Sight(name, content_of(data), None)
-            return store.find_content(sight) or _decoded(data, sight, preprocess, decoding)
+            return store.find_content(sight) or Pixels(decode(data), sight)
         except Exception as e:  # as above
             return skipped(e, name, decoding)
 
     return find_or_decode
-
-
-def _decoded(data: bytes, sight: Sight | None, preprocess: Preprocess, decoding: Decoding) -> Pixels:
-    with upright(io.BytesIO(data), decoding, preprocess) as image:
-        return Pixels(to_pixels(image, preprocess), sight)
