@@ -1,14 +1,14 @@
 """Processes that decode give what threads give, and whatever becomes of them costs time, never a picture."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,10 @@ from conftest import preprocess_for
 from PIL import Image
 
 from zsclip import decoders as decoders_module
-from zsclip.decode import Decoding, Preprocess
-from zsclip.decoders import SMALL_PIXELS, _decode, _Process, decoders
+from zsclip.decode import DEFAULT_DECODING, Decoding, Preprocess
+from zsclip.decoders import SMALL_BYTES, SMALL_PIXELS, _Process, decoders, read_file
+from zsclip.embed import Pixels, look_ahead
+from zsclip.store import EmbeddingStore
 
 PREPROCESS = Preprocess((40, 30), (0.1,) * 3, (0.2,) * 3, "bilinear", "longest", 7)
 MANY = 6  # threads
@@ -36,18 +38,19 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[_Process]:
 
     monkeypatch.setattr(decoders_module, "_Process", Started)
     monkeypatch.setattr(decoders_module, "SOON", 0)
+    monkeypatch.setattr(decoders_module, "available_cpus", lambda: MANY)
     return all_started
 
 
 @pytest.fixture
 def one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many processes."""
-    monkeypatch.setattr(decoders_module, "available_cpus", lambda: 1)
+    monkeypatch.setattr(decoders_module, "processes_for", lambda threads: 1)
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> list[bytes]:
-    """Small pictures of many kinds, a turned and a transparent one among them."""
+def files(tmp_path: Path) -> list[str]:
+    """Small pictures of many kinds, a turned and a transparent one among them; then what is none."""
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(0, 256, (70, 50, 3), dtype=np.uint8))
     turned = Image.Exif()
@@ -57,110 +60,145 @@ def files(tmp_path: Path) -> list[bytes]:
         picture.save(tmp_path / f"a.{ending}")
     picture.convert("L").save(tmp_path / "grey.png")
     picture.convert("RGBA").rotate(9).save(tmp_path / "transparent.png")
-    return [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    picture.save(os.fsencode(tmp_path) + b"/name \xff\n.png")
+    good = sorted(os.path.join(tmp_path, name) for name in os.listdir(tmp_path))
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "cut.png").write_bytes(Path(tmp_path / "a.png").read_bytes()[:-200])
+    return [*good, *(str(tmp_path / name) for name in ("empty.png", "cut.png", "missing.png", "nul\0.png"))]
 
 
-def outcome(decode: Callable[[bytes], np.ndarray], data: bytes) -> list[object] | str:
-    try:
-        return decode(data).tolist()
-    except Exception as e:
-        return f"{type(e)} {re.sub('0x[0-9a-f]+', '', str(e))}"
+Row = tuple[str, list[object] | str]
+
+
+def rows(
+    files: list[str], threads: int, decoding: Decoding = DEFAULT_DECODING, store: EmbeddingStore | None = None
+) -> list[Row]:
+    """Every path with its pixels and what was read, or with why there are none."""
+    with look_ahead(files, PREPROCESS, decoding, store, batch_size=4, threads=threads) as ahead:
+        done = [row for batch in ahead.batches(4) for row in batch]
+    return [(path, [one.pixels.tolist(), one.sight] if isinstance(one, Pixels) else repr(one)) for path, one in done]
 
 
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding(max_pixels=2000), Decoding(fast_jpeg=True)])
-def test_processes_give_what_threads_give(decoding: Decoding, files: list[bytes], started: list[_Process]) -> None:
-    files += [b"", b"no picture", files[0][:-200], files[1] + b"more"]
-    expected = [outcome(lambda data: _decode(data, PREPROCESS, decoding), data) for data in files]
+def test_processes_give_what_threads_give(decoding: Decoding, files: list[str], started: list[_Process]) -> None:
+    expected = rows(files * 5, 2, decoding)
+    assert started == []
 
-    with decoders(PREPROCESS, decoding, MANY) as decode, ThreadPoolExecutor(MANY) as pool:
-        assert list(pool.map(lambda data: outcome(decode, data), files * 5)) == expected * 5
+    assert rows(files * 5, MANY, decoding) == expected
 
-    assert 1 <= len(started) <= min(MANY, os.cpu_count() or 1)
+    assert 1 <= len(started) <= MANY
     assert all(process._process.returncode is not None for process in started)
 
 
-def test_few_threads_and_few_pictures_start_none(
-    files: list[bytes], started: list[_Process], monkeypatch: pytest.MonkeyPatch
+def test_what_was_just_written_may_be_written_again(
+    files: list[str], started: list[_Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with decoders(PREPROCESS, Decoding(), 4) as decode:
-        decode(files[0])
+    old = files[0]
+    os.utime(old, (1, 1))
+    process = _Process(PREPROCESS, Decoding())
+    looks = [sight.look for _, sight in filter(None, map(process.decode, files[:2]))]
+    process.end()
+
+    assert looks == [None, None]  # its ctime is new
+
+
+def test_few_threads_processors_or_pictures_start_none(
+    files: list[str], started: list[_Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows(files, 4)
+    with monkeypatch.context() as small:
+        small.setattr(decoders_module, "available_cpus", lambda: 4)
+        rows(files, MANY)
     monkeypatch.setattr(decoders_module, "SOON", 3)
-    with decoders(PREPROCESS, Decoding(), MANY) as decode:
-        for data in files[:3]:
-            decode(data)
-        assert started == []
-        decode(files[3])
+    rows(files[:3], MANY)
+    assert started == []
+    rows(files[:4], MANY)
     assert len(started) == 1
 
 
-def test_a_large_picture_is_left_to_the_threads_and_their_budget() -> None:
+def test_a_large_picture_is_left_to_the_threads_and_their_budget(tmp_path: Path) -> None:
     process = _Process(preprocess_for(8), Decoding())
-    small, large = (png(SMALL_PIXELS // 1000 + more, 1000) for more in (0, 1))
+    for more in (0, 1):
+        Image.new("RGB", (SMALL_PIXELS // 1000 + more, 1000), "red").save(tmp_path / f"{more}.png")
+    small, large, heavy = (str(tmp_path / name) for name in ("0.png", "1.png", "heavy.png"))
+    Path(heavy).write_bytes(Path(small).read_bytes() + bytes(SMALL_BYTES))
 
-    assert process.decode(small) is not None
-    assert process.decode(large) is None
-    assert process.decode(small) is not None
+    answers = [process.decode(path) for path in (small, large, small, heavy, small)]
     process.end()
 
-
-def png(width: int, height: int) -> bytes:
-    from io import BytesIO
-
-    file = BytesIO()
-    Image.new("RGB", (width, height), "red").save(file, "PNG")
-    return file.getvalue()
+    assert [answer is not None for answer in answers] == [True, False, True, False, True]
 
 
-def test_one_that_computes_for_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_computes_for_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (1500, 1500)).save(tmp_path / "x.png")
     monkeypatch.setattr(decoders_module, "CPU_SECONDS", 0.001)
     process = _Process(preprocess_for(8), Decoding())
 
     with pytest.raises(OSError, match="has ended"):
-        process.decode(png(1500, 1500))
+        process.decode(str(tmp_path / "x.png"))
     assert process._process.wait(10) == -signal.SIGPROF
     process.end()
 
 
-def test_one_that_is_killed_costs_no_picture(files: list[bytes], started: list[_Process], one_cpu: None) -> None:
-    expected = _decode(files[0], PREPROCESS, Decoding())
-    with decoders(PREPROCESS, Decoding(), MANY) as decode:
-        for killed in range(3):
-            assert np.array_equal(decode(files[0]), expected)
-            assert len(started) == killed + 1
-            started[-1]._process.kill()
-            started[-1]._process.wait()
-            assert np.array_equal(decode(files[0]), expected)  # here, as the process is found to have ended
+def test_one_that_is_killed_costs_no_picture(files: list[str], started: list[_Process], one_cpu: None) -> None:
+    expected = rows(files[:4], 2)
+
+    def killing() -> Iterator[str]:
+        yield files[0]
+        while not started:
+            time.sleep(0.01)
+        started[0]._process.kill()
+        started[0]._process.wait()
+        yield from files[1:4]
+
+    assert rows(killing(), MANY) == expected  # type: ignore[arg-type]
+    assert len(started) == 2
 
 
-def test_none_can_be_started(files: list[bytes], monkeypatch: pytest.MonkeyPatch, started: list[_Process]) -> None:
+def test_none_can_be_started(files: list[str], monkeypatch: pytest.MonkeyPatch, started: list[_Process]) -> None:
+    expected = rows(files, 2)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
-    with decoders(PREPROCESS, Decoding(), MANY) as decode:
-        assert np.array_equal(decode(files[0]), _decode(files[0], PREPROCESS, Decoding()))
+    assert rows(files, MANY) == expected
     assert started == []
 
 
-def test_threads_that_wait_when_all_ends_come_back(started: list[_Process], files: list[bytes], one_cpu: None) -> None:
+def test_threads_that_wait_when_all_ends_come_back(files: list[str], started: list[_Process], one_cpu: None) -> None:
     with ThreadPoolExecutor(2) as pool:
-        with decoders(PREPROCESS, Decoding(), MANY) as decode:
-            decode(files[0])
+        with decoders(PREPROCESS, Decoding(), MANY) as elsewhere:
+            assert elsewhere(files[0]) is not None
             os.kill(started[0]._process.pid, signal.SIGSTOP)
-            waiting = [pool.submit(decode, files[0]) for _ in range(2)]  # for an answer, for a process
+            waiting = [pool.submit(elsewhere, files[0]) for _ in range(2)]  # for an answer, for a process
             time.sleep(0.2)
             assert not any(one.done() for one in waiting)
-        for one in waiting:
-            assert np.array_equal(one.result(30), _decode(files[0], PREPROCESS, Decoding()))
+        assert [one.result(30) for one in waiting] == [None, None]
     assert len(started) == 1
-    assert started[0]._process.returncode == -signal.SIGKILL
+
+
+def test_a_picture_that_was_moved_is_not_encoded_again(
+    files: list[str], started: list[_Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(EmbeddingStore("r", "none", 3, max_pixels=10**6)) as store:
+        _, sight = read_file(files[0], 10**6) or (b"", None)
+        assert sight is not None
+        store.keep([(sight, np.array([1, 0, 0], np.float32))])
+        os.rename(files[0], files[0] + "moved.png")
+
+        ((_, row),) = rows([files[0] + "moved.png"], MANY, store=store)
+
+    assert isinstance(row, str)
+    assert row.startswith("Stored(")
+    assert len(started) == 1
 
 
 @pytest.fixture
-def long_run(tmp_path: Path, files: list[bytes]) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+def long_run(files: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """A run that decodes without end, and the processes that do it."""
-    (tmp_path / "picture").write_bytes(files[0])
     code = """
         import sys
         from itertools import cycle
+        from zsclip import decoders
+        decoders.available_cpus = lambda: 6
         from zsclip.decode import Decoding, Preprocess
         from zsclip.embed import look_ahead
         with look_ahead(
@@ -170,7 +208,7 @@ def long_run(tmp_path: Path, files: list[bytes]) -> Iterator[tuple[subprocess.Po
                 if number == 20:
                     print(flush=True)
     """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "picture")]
+    command = [sys.executable, "-c", textwrap.dedent(code), files[0]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         assert run.stdout is not None
         run.stdout.readline()

@@ -22,7 +22,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": set(),
     "decode": {"results"},
     "batches": {"decode"},
-    "decoders": {"batches", "decode"},
     # what a model's name means, no torch
     "hub": set(),
     "weights": {"cache", "decode", "hub"},
@@ -36,10 +35,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoder": {"cache", "imports", "model", "weights"},
     "classifier": {"cache", "encoder", "model", "score"},
     "store": {"cache"},
+    "decoders": {"batches", "decode", "store"},
     "embed": {"batches", "decode", "decoders", "encoder", "results", "score", "store"},
     # runs
     "classify": {"classifier", "embed", "results", "score"},
-    "bench": {"batches", "classifier", "classify", "decode", "embed", "encoder", "model", "score"},
+    "bench": {"batches", "classifier", "classify", "decode", "decoders", "embed", "encoder", "model", "score"},
     "drawing": {"decode", "prompts"},
     "sources": {"drawing", "images"},
     "pairs": {"decode", "drawing", "sources"},

@@ -1,7 +1,7 @@
-"""Small pictures decoded in processes of their own: the threads of one interpreter wait for each other's Python.
+"""Small pictures read and decoded in processes: the threads of one interpreter wait for each other's Python.
 
-That is a tenth of the time that a picture of 500 x 375 takes, so that ten threads are as fast as two hundred. What such
-a process does not manage, for whatever reason, is decoded as if there were none; so all errors are told in one place.
+That is a tenth of the time that a picture of 500 x 375 takes, so ten threads are as fast as two hundred. What such a
+process does not manage, for whatever reason, is done as if there were none; so all errors are told in one place.
 """
 
 import contextlib
@@ -11,9 +11,11 @@ import itertools
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,32 +27,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.batches import available_cpus
-from zsclip.decode import Decoding, Preprocess, set_up_pillow, to_pixels, upright
+from zsclip.decode import Decoding, Preprocess, check_file, set_up_pillow, to_pixels, upright
+from zsclip.store import GRAIN_NS, Look, Sight, content_of
 
-MANY_THREADS = 4  # one interpreter keeps so many busy
+FEW = 4  # threads or processors: one interpreter keeps so many busy
 SOON = 256  # pictures, before processes are started: that takes a quarter of a second
 SMALL_BYTES, SMALL_PIXELS = 2_000_000, 2_500_000  # of larger pictures little time is Python's, and they need a budget
-CPU_SECONDS = 5  # after which a process is ended
-_PIPE_BYTES = 1 << 19  # a picture in either direction; the usual 64 kB would be filled and emptied in turn
+CPU_SECONDS = 5  # that a process may compute for one picture; then it is ended
+_PIPE_BYTES = 1 << 19  # a picture; the usual 64 kB would be filled and emptied in turn
+_LENGTH = struct.Struct("<I")
+_SEEN = struct.Struct("<?4q32s")  # whether it will look otherwise when it is changed, its look, its content
 
-Decode = Callable[[bytes], NDArray[np.uint8]]
+Elsewhere = Callable[[str], tuple[NDArray[np.uint8], Sight] | None]
 
 
 @contextmanager
-def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterator[Decode]:
-    """Give a function, file's bytes -> (3, H, W) uint8, that so many threads may call. It raises what decoding raises.
+def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterator[Elsewhere]:
+    """Give a function for so many threads: path -> (3, H, W) uint8 and what was read, or None: to be done here.
 
-    Beyond a few threads and after some hundred pictures small ones go to processes, as many as processors.
+    It is, unless there are more than a few threads and processors and were some hundred pictures; and then for what is
+    not small.
     """
-    set_up_pillow(decoding.max_pixels)
+    count = processes_for(threads)
     places: SimpleQueue[_Process | None] = SimpleQueue()  # idle ones, and None for each that may be started
-    for _ in range(min(threads, available_cpus())):
+    for _ in range(count):
         places.put(None)
     started: set[_Process] = set()
     closed = threading.Event()
     seen = itertools.count()
 
-    def elsewhere(data: bytes) -> NDArray[np.uint8] | None:
+    def elsewhere(path: str) -> tuple[NDArray[np.uint8], Sight] | None:
+        if not count or next(seen) < SOON:
+            return None
         process = places.get()
         try:
             if closed.is_set():
@@ -60,7 +68,7 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
                 started.add(process)
             if closed.is_set():  # only now
                 process.end()
-            return process.decode(data)
+            return process.decode(path)
         except OSError:  # it has ended, or there is no room for another
             if process is not None:
                 process.end()
@@ -70,21 +78,49 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
         finally:
             places.put(process)
 
-    def decode(data: bytes) -> NDArray[np.uint8]:
-        is_small = len(data) <= SMALL_BYTES
-        pixels = elsewhere(data) if is_small and threads > MANY_THREADS and next(seen) >= SOON else None
-        return _decode(data, preprocess, decoding) if pixels is None else pixels
-
     try:
-        yield decode
+        yield elsewhere
     finally:
         closed.set()
         for process in list(started):
             process.end()
 
 
+def processes_for(threads: int) -> int:
+    """Count those that are worth it: not one for each processor, as the threads that hand out the work need some."""
+    cpus = available_cpus()
+    return min(threads, cpus * 7 // 8) if min(threads, cpus) > FEW else 0
+
+
+def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
+    """Read a file and what it will be known by, which takes a part of the time; None if it is larger.
+
+    Raises:
+        Exception: it cannot be read, or should not be.
+    """
+    check_file(path)
+    with open(path, "rb") as file:
+        look, now = Look.of(os.fstat(file.fileno())), time.time_ns()
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        return None
+    # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
+    is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
+    return data, Sight(path, content_of(data), look if is_old else None)
+
+
+def decode_bytes(data: bytes, preprocess: Preprocess, decoding: Decoding) -> NDArray[np.uint8]:
+    """Decode a file's bytes, as `decode_image` does a file; (3, H, W) uint8.
+
+    Raises:
+        Exception: of any type; decoders raise anything at all.
+    """
+    with upright(io.BytesIO(data), decoding, preprocess) as image:
+        return to_pixels(image, preprocess)
+
+
 class _Process:
-    """A process that decodes what it is sent, until nobody can send it anything any more."""
+    """A process that decodes what it is told, until nobody can tell it anything any more."""
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
         self._shape = (3, *preprocess.size)
@@ -97,25 +133,27 @@ class _Process:
             env=os.environ | {"PYTHONPATH": path},
         )  # fmt: skip
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._to, self._from = self._process.stdin, cast(io.BufferedReader, self._process.stdout)
-        for pipe in (self._to, self._from):
-            with contextlib.suppress(OSError, AttributeError):  # no such thing on macOS, or no room for so much
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        with contextlib.suppress(OSError, AttributeError):  # no such thing on macOS, or no room for so much
+            fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
-    def decode(self, data: bytes) -> NDArray[np.uint8] | None:
-        """Give the pixels, or None where it does not manage; OSError where it has ended."""
-        self._to.write(len(data).to_bytes(4, "big"))
-        self._to.write(data)
+    def decode(self, path: str) -> tuple[NDArray[np.uint8], Sight] | None:
+        """Give the pixels and what was read, or None where it does not manage; OSError where it has ended."""
+        name = os.fsencode(path)
+        self._to.write(_LENGTH.pack(len(name)) + name)
         self._to.flush()
-        if not (answer := self._from.read(1)):
-            raise BrokenPipeError("it has ended")
-        if answer == b"n":
+        if self._read(1) == b"n":
             return None
+        is_old, *look, content = _SEEN.unpack(self._read(_SEEN.size))
         pixels = np.empty(self._shape, np.uint8)
         if self._from.readinto(pixels.data.cast("B")) < pixels.nbytes:
             raise BrokenPipeError("it has ended")
-        return pixels
+        return pixels, Sight(path, content, Look(*look) if is_old else None)
+
+    def _read(self, count: int) -> bytes:
+        if len(data := self._from.read(count)) < count:
+            raise BrokenPipeError("it has ended")
+        return data
 
     def end(self) -> None:
         """End it; a thread that waits for its answer gets an OSError."""
@@ -127,26 +165,25 @@ class _Process:
 
 
 def main() -> None:
-    """Decode what comes from stdin, as _Process sends it: a length in four bytes, then a file."""
+    """Decode the files that stdin names, as _Process does it: a length, then a path."""
     fields, max_pixels, fast_jpeg, cpu_seconds = json.loads(sys.argv[1])
     preprocess = Preprocess(**fields | {name: tuple(fields[name]) for name in ("size", "mean", "std")})
     decoding = Decoding(min(max_pixels, SMALL_PIXELS), fast_jpeg)
     set_up_pillow(max_pixels)
     read, write = sys.stdin.buffer.read, sys.stdout.buffer.write
-    while len(length := read(4)) == 4:
-        data = read(int.from_bytes(length, "big"))
+    while len(length := read(_LENGTH.size)) == _LENGTH.size:
+        path = os.fsdecode(read(*_LENGTH.unpack(length)))
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
-            pixels = _decode(data, preprocess, decoding)
+            if os.stat(path).st_size > SMALL_BYTES or (done := read_file(path, SMALL_BYTES)) is None:
+                write(b"n")
+            else:
+                data, sight = done
+                pixels = decode_bytes(data, preprocess, decoding)
+                look = sight.look or Look(0, 0, 0, 0)
+                write(b"y" + _SEEN.pack(sight.look is not None, *asdict(look).values(), sight.content))
+                write(pixels.data)
         except Exception:  # decoders raise anything at all; it is found again where it is told
             write(b"n")
-        else:
-            write(b"y")
-            write(pixels.data)
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.flush()
-
-
-def _decode(data: bytes, preprocess: Preprocess, decoding: Decoding) -> NDArray[np.uint8]:
-    with upright(io.BytesIO(data), decoding, preprocess) as image:
-        return to_pixels(image, preprocess)

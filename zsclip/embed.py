@@ -1,7 +1,5 @@
 """Paths -> embeddings, asking the store first: only what it does not know is decoded, and only that is encoded."""
 
-import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.batches import Ahead
-from zsclip.decode import Decoding, Preprocess, check_file, decode_image, given_up, skipped
-from zsclip.decoders import Decode, decoders
+from zsclip.decode import Decoding, Preprocess, decode_image, given_up, set_up_pillow, skipped
+from zsclip.decoders import Elsewhere, decode_bytes, decoders, read_file
 from zsclip.encoder import Encoder
 from zsclip.results import Skipped
 from zsclip.score import Matrix
-from zsclip.store import GRAIN_NS, EmbeddingStore, Look, Sight, Stored, content_of
+from zsclip.store import EmbeddingStore, Sight, Stored, content_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,12 +67,13 @@ def look_ahead(
     Args:
         read: gives the encoded picture where the paths are names of pictures that are in no file of their own.
     """
+    set_up_pillow(decoding.max_pixels)
     give_up = partial(given_up, decoding=decoding)
-    with decoders(preprocess, decoding, threads) as decode:
+    with decoders(preprocess, decoding, threads) as elsewhere:
         if read is not None:
-            work, find = _reader(read, decode, decoding, store), None
+            work, find = _reader(read, preprocess, decoding, store), None
         else:
-            work, find = _finder(decode, preprocess, decoding, store), store.find if store is not None else None
+            work, find = _finder(elsewhere, preprocess, decoding, store), store.find if store is not None else None
         with Ahead(paths, work, find=find, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:
             yield ahead
 
@@ -120,23 +119,18 @@ def _in_order(batch: list[tuple[str, Outcome]], encoded: Iterator[Matrix], embed
 
 
 def _finder(
-    decode: Decode, preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
+    elsewhere: Elsewhere, preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
 ) -> Callable[[str], Outcome]:
     def find_or_decode(path: str) -> Outcome:
         try:
-            check_file(path)
-            with open(path, "rb") as file:
-                look, now = Look.of(os.fstat(file.fileno())), time.time_ns()
-                data = file.read(MOST_BYTES + 1)
-                if len(data) > MOST_BYTES:
-                    outcome = decode_image(path, preprocess, decoding)
-                    return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
-            if store is None:
-                return Pixels(decode(data), None)
-            # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
-            is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
-            sight = Sight(path, content_of(data), look if is_old else None)
-            return store.find_content(sight) or Pixels(decode(data), sight)
+            if (done := elsewhere(path)) is not None:
+                pixels, sight = done
+                return _known(sight, store) or Pixels(pixels, sight)
+            if (file := read_file(path, MOST_BYTES)) is None:
+                outcome = decode_image(path, preprocess, decoding)
+                return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
+            data, sight = file
+            return _known(sight, store) or Pixels(decode_bytes(data, preprocess, decoding), sight)
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
             return skipped(e, path, decoding)
 
@@ -144,16 +138,18 @@ def _finder(
 
 
 def _reader(
-    read: Callable[[str], bytes], decode: Decode, decoding: Decoding, store: EmbeddingStore | None
+    read: Callable[[str], bytes], preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
 ) -> Callable[[str], Outcome]:
     def find_or_decode(name: str) -> Outcome:
         try:
             data = read(name)
-            if store is None:
-                return Pixels(decode(data), None)
             sight = Sight(name, content_of(data), None)
-            return store.find_content(sight) or Pixels(decode(data), sight)
+            return _known(sight, store) or Pixels(decode_bytes(data, preprocess, decoding), sight)
         except Exception as e:  # as above
             return skipped(e, name, decoding)
 
     return find_or_decode
+
+
+def _known(sight: Sight, store: EmbeddingStore | None) -> Stored | None:
+    return store.find_content(sight) if store is not None else None

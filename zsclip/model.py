@@ -138,7 +138,7 @@ class ClipModel:
         on_cuda = self.device.startswith("cuda")
         # Pinned memory comes from a cache of torch's, which gives it out again when its copies are done.
         stacked = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=on_cuda)
-        np.stack(pixels, out=stacked.numpy())  # type: ignore[arg-type]
+        torch.stack([torch.from_numpy(each) for each in pixels], out=stacked)  # numpy's takes the GIL for each again
         if not on_cuda:
             return stacked, self._encode_images(stacked.to(self.device)).cpu(), None
         main = torch.cuda.current_stream(self.device)

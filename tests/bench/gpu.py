@@ -10,10 +10,8 @@ import argparse
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import date
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +21,8 @@ from against_others import found_photos, make_photos, save_model
 from torch import Tensor, nn
 
 from zsclip.batches import available_cpus
-from zsclip.bench import _rate, _time_stream, _wait
+from zsclip.bench import _rate, _time_decoders, _time_stream, _wait
 from zsclip.decode import DEFAULT_DECODING, Preprocess, decode_image
-from zsclip.embed import look_ahead
 from zsclip.encoder import Encoder
 from zsclip.model import _DTYPES, load_model
 from zsclip.text import first_output
@@ -36,18 +33,6 @@ BATCH_SIZES = (32, 64, 128, 256, 512)
 PRECISIONS = {"cuda": "fp16", "cpu": "fp32", "mps": "fp32"}
 SECONDS = 2.0  # that each figure is measured for
 RUNS = 3
-
-
-def decode_rate(photos: list[str], preprocess: Preprocess, threads: int) -> float:
-    """Pictures a second that so many threads read, decode and resize."""
-    paths = cycle(photos)
-    with look_ahead(paths, preprocess, DEFAULT_DECODING, None, batch_size=256, threads=threads) as ahead:
-        batches = ahead.batches(256)
-        next(batches)
-        begun, done = time.perf_counter(), 0
-        while time.perf_counter() - begun < SECONDS:
-            done += len(next(batches))
-        return done / (time.perf_counter() - begun)
 
 
 @torch.no_grad()
@@ -113,7 +98,7 @@ def main() -> None:
         size224 = Preprocess((224, 224), preprocess.mean, preprocess.std)
         for threads in (1, 2, 4, 8, 16):
             if threads <= cpus:
-                row(threads, decode_rate(photos, size224, threads))
+                row(threads, _time_decoders(photos, size224, threads, DEFAULT_DECODING, SECONDS))
 
         for architecture in options.architectures:
             save_model(folder / architecture, architecture)
@@ -134,7 +119,7 @@ def main() -> None:
             # In turn, as machines are shared: the limit of the same minute.
             pairs = [
                 (
-                    decode_rate(photos, spec.preprocess, cpus),
+                    _time_decoders(photos, spec.preprocess, cpus, DEFAULT_DECODING, 2 * SECONDS),
                     _time_stream(photos, encoder, cpus, encoder.batch_size, DEFAULT_DECODING, 2 * SECONDS),
                 )
                 for _ in range(RUNS)
