@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint fmt check bench train-tiny accuracy
+.PHONY: help install demo test test-slow test-gpu lint fmt check bench train-tiny accuracy
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: install  ## Run the tests.
 
 test-slow: install  ## Run the tests that take minutes: kills at random moments, 20,000 damaged pictures.
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: install  ## Run the tests that need CUDA.
+	$(BIN)/python -m pytest -m gpu
 
 lint: install  ## Check style and types.
 	$(BIN)/ruff check .

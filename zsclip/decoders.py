@@ -87,9 +87,9 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
 
 
 def processes_for(threads: int) -> int:
-    """Count those that are worth it: not one for each processor, as the threads that hand out the work need some."""
-    cpus = available_cpus()
-    return min(threads, cpus * 7 // 8) if min(threads, cpus) > FEW else 0
+    """Count those that are worth it for so many threads."""
+    count = min(threads, available_cpus())
+    return count if count > FEW else 0
 
 
 def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:

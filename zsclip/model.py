@@ -49,6 +49,9 @@ class ClipModel:
         self.precision = precision
         self.compiled = compiled
         if device.startswith("cuda"):
+            # Beside a GPU torch has little to compute here, and its threads, which spin while they wait for more, took
+            # half of 16 cores from the decoders.
+            torch.set_num_threads(1)
             torch.backends.cudnn.allow_tf32 = False  # with it, fp32 convolutions keep three digits
         self._rows = 0  # of the batches that a compiled tower sees
         self._most = sys.maxsize  # pictures that the device has memory for at once, as far as was seen
