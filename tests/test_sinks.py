@@ -70,6 +70,17 @@ def test_a_jsonl_row_is_the_row_of_the_contract() -> None:
     ]
 
 
+def test_jsonl_rows_do_not_depend_on_their_batch() -> None:
+    rows = [*ALL, answer(b'}, {"file_name": "x'), answer("plain.jpg", '}, {"file_name": '), answer("\x9b.jpg"), *ALL]
+    out = io.StringIO()
+
+    SINKS["jsonl"]([rows, [], *([row] for row in rows)], out)
+
+    lines = out.getvalue().splitlines()
+    assert lines[: len(rows)] == lines[len(rows) :]
+    assert [json.loads(line)["file_name"] for line in lines[: len(rows)]] == [row.path for row in rows]
+
+
 def test_every_jsonl_row_has_the_same_keys_in_the_same_order() -> None:
     rows = [json.loads(line) for line in written(SINKS["jsonl"], ALL).splitlines()]
 

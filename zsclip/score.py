@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
 
-_ROWS = 32  # multiplied at once, always: products of another shape may differ in their last digits
+_ROWS = 128  # multiplied at once, always: products of another shape may differ in their last digits
 
 
 @dataclass(frozen=True)
