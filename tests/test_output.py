@@ -113,7 +113,10 @@ def test_rows_that_were_not_yet_flushed_survive_a_failure_whole(tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt), open_output(str(tmp_path / "rows.csv")) as out:
         SINKS["csv"]([batch()], out)  # type: ignore[list-item]
 
-    assert (tmp_path / "rows.csv.part").read_text().splitlines()[1:] == ["a/cat.jpg,1,cat,0.9,0.25,,"]
+    assert (tmp_path / "rows.csv.part").read_text().splitlines()[1:] == [
+        "a/cat.jpg,1,cat,0.931244,0.287113,,",
+        "a/cat.jpg,2,dog,0.0687,0.21,,",
+    ]
 
 
 def test_a_run_that_fails_before_its_first_row_leaves_nothing(tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
 """The program: `zsclip`, or `python -m zsclip`."""
 
+import os
+
 
 def run() -> None:
     """Run the command line, and end quietly if that is wanted while it is still being imported."""
+    if os.uname().machine == "x86_64":  # elsewhere torch may multiply with OpenBLAS too
+        # numpy's threads spin while they wait for the next batch, on the processors that look up and decode it.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from zsclip.cli import run
     except KeyboardInterrupt:
