@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 FILE_NAME = "cache-v1.sqlite"
 OWN_FILES = "cache-v*.sqlite*"
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS rows (kind TEXT, key TEXT, digest BLOB, value BLOB, PRIMARY KEY (kind, key))"
     " WITHOUT ROWID"
@@ -36,8 +37,7 @@ def cache_dir() -> Path:
 
 def fingerprint(*parts: Any) -> str:
     """Hash JSON-like values into 32 hex digits; equal values give equal digits in every process and version."""
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+    return hashlib.sha256(_CANONICAL.encode(parts).encode()).hexdigest()[:32]
 
 
 def read_rows(kind: str, keys: Iterable[str]) -> dict[str, bytes]:

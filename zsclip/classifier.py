@@ -88,7 +88,8 @@ def _embed(
     prompts: Sequence[Sequence[str]], model: "ClipModel | Encoder", progress: Callable[[int, int], None]
 ) -> tuple[Matrix, list[str]]:
     """Give (C, D) float32 rows of length 1, and the prompts that were cut."""
-    keys = [fingerprint(model.text_recipe, list(sentences)) for sentences in prompts]
+    recipe = model.text_recipe
+    keys = [fingerprint(recipe, list(sentences)) for sentences in prompts]
     rows = {key: value for key, value in read_rows("text", keys).items() if _is_whole(value, model.embed_dim)}
     missing = {key: sentences for key, sentences in zip(keys, prompts, strict=True) if key not in rows}
     total, done = sum(map(len, missing.values())), 0
