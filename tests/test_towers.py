@@ -5,11 +5,13 @@ That both give what open_clip gives is in test_model.py.
 
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from open_clip.transformer import QuickGELU
+from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file
 from torch import nn
 
@@ -27,6 +29,32 @@ def test_the_fast_form_of_an_image_tower_gives_the_same(kind: str, tiny_model: C
         expected, result = plain(images), fast(images)
 
     assert (result - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("options", "ends_in_one_token"),
+    [
+        ({"pool_type": "tok"}, True),
+        ({"pool_type": "tok", "final_ln_after_pool": True, "no_ln_pre": True, "ls_init_value": 0.3}, True),
+        ({"pool_type": "avg"}, False),
+        ({"pool_type": "none"}, False),
+        ({"pool_type": "tok", "output_tokens": True}, False),
+        ({"pool_type": "tok", "attentional_pool": True, "attn_pooler_queries": 3}, False),
+        ({"pool_type": "tok", "qk_norm": True}, False),
+    ],
+)
+def test_of_the_last_block_only_what_is_used_is_computed(options: dict[str, Any], ends_in_one_token: bool) -> None:
+    torch.manual_seed(0)
+    plain = VisionTransformer(32, 8, width=48, layers=2, heads=3, mlp_ratio=2.0, output_dim=16, **options).eval()
+    fast = fast_form(deepcopy(plain))
+    images, sizes = torch.randn(5, 3, 32, 32), []
+    fast.transformer.resblocks[-1].register_forward_hook(lambda module, given, result: sizes.append(result.shape[1]))
+
+    with torch.no_grad():
+        expected, result = plain(images), fast(images)
+
+    assert sizes == [1 if ends_in_one_token else 17]
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 
 
 def test_no_quick_gelu_is_left_in_either_tower(tiny_model: Callable[[str], Path]) -> None:

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from open_clip.convert import convert_state_dict
 from open_clip.model import (
     _build_text_tower,
@@ -16,7 +17,13 @@ from open_clip.model import (
     resize_text_pos_embed,
 )
 from open_clip.timm_model import TimmModel
-from open_clip.transformer import QuickGELU, TextTransformer
+from open_clip.transformer import (
+    QuickGELU,
+    ResidualAttentionBlock,
+    TextTransformer,
+    Transformer,
+    VisionTransformer,
+)
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -49,12 +56,15 @@ def load_tower(spec: ModelSpec, which: str) -> nn.Module:
 def fast_form(tower: nn.Module) -> nn.Module:
     """Change a tower in evaluation mode to one that is faster and gives the same, up to rounding.
 
-    QuickGELU becomes SiLU, branches that were only there to be trained are summed up (timm's `reparameterize_model`:
-    MobileCLIP, RepVGG), and convolutions keep the channels of a pixel together.
+    QuickGELU becomes SiLU, the last block of a ViT computes only the token that is asked for, branches that were only
+    there to be trained are summed up (timm's `reparameterize_model`: MobileCLIP, RepVGG), and convolutions keep the
+    channels of a pixel together.
     """
     for module in tower.modules():
         if isinstance(module, nn.Sequential):
             _fold_quick_gelu(module)
+    if isinstance(tower, VisionTransformer):
+        _end_in_one_token(tower)
     if isinstance(tower, TimmModel):
         from timm.utils import reparameterize_model
 
@@ -72,6 +82,36 @@ def _fold_quick_gelu(mlp: nn.Sequential) -> None:
                 before.bias = nn.Parameter(before.bias * 1.702, requires_grad=False)
             after.weight = nn.Parameter(after.weight / 1.702, requires_grad=False)
             setattr(mlp, list(parts)[1], nn.SiLU())
+
+
+def _end_in_one_token(tower: VisionTransformer) -> None:
+    """Let the last block compute the class token alone where nothing else of its output is used."""
+    transformer = tower.transformer
+    ends_in_one = tower.pool_type == "tok" and tower.attn_pool is None and not tower.output_tokens
+    if ends_in_one and isinstance(transformer, Transformer) and transformer.batch_first:
+        *_, last = transformer.resblocks
+        if type(last) is ResidualAttentionBlock:
+            transformer.resblocks[-1] = _ClassTokenBlock(last)
+
+
+class _ClassTokenBlock(nn.Module):
+    """A block that gives its first token alone, from all of them: (B, T, W) -> (B, 1, W)."""
+
+    def __init__(self, block: ResidualAttentionBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
+        block, attn = self.block, self.block.attn
+        normed = block.ln_1(x)
+        # nn.MultiheadAttention's own way to other queries than keys copies the weights for each picture.
+        to_q, to_kv = attn.in_proj_weight.split([attn.embed_dim, 2 * attn.embed_dim])
+        q_bias, kv_bias = attn.in_proj_bias.split([attn.embed_dim, 2 * attn.embed_dim])
+        q = F.linear(normed[:, 0], to_q, q_bias).unflatten(1, (attn.num_heads, 1, -1))  # (B, H, 1, W / H)
+        k, v = F.linear(normed, to_kv, kv_bias).unflatten(2, (2, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v).flatten(1)  # (B, W)
+        x = x[:, 0] + block.ls_1(attn.out_proj(attended))
+        return (x + block.ls_2(block.mlp(block.ln_2(x))))[:, None]
 
 
 def new_model(spec: ModelSpec) -> nn.Module:

@@ -1,8 +1,11 @@
 """Our answers, text matrix cached: `per_photo.py MODEL_FOLDER LABELS PHOTO...`, prints seconds a photo."""
 
+import os
 import sys
 import time
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does
 
 from zsclip.batches import available_cpus
 from zsclip.classifier import build_classifier
