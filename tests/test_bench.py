@@ -9,12 +9,15 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from conftest import preprocess_for
 from PIL import Image
 from torch import Tensor
 
+from zsclip import bench as bench_module
+from zsclip import decoders
 from zsclip.batches import available_cpus
-from zsclip.bench import bench
-from zsclip.decode import Decoding
+from zsclip.bench import _time_decoders, bench
+from zsclip.decode import Decoding, Preprocess
 from zsclip.encoder import Encoder
 from zsclip.errors import InputError
 from zsclip.model import ClipModel
@@ -62,6 +65,35 @@ def test_one_decode_thread_is_named(model: Encoder, tmp_path: Path) -> None:
     small = bench(pictures(tmp_path, (600, 800)), model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
     assert small.slowest == "decode"
     assert small.hint.startswith(f"--threads {available_cpus()}" if available_cpus() > 1 else "smaller pictures")
+
+
+def test_where_processes_decode_the_pace_is_theirs(
+    model: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "available_cpus", lambda: 6)
+    monkeypatch.setattr(bench_module, "_time_decoders", lambda *given: 12345.0)
+
+    report = bench(pictures(tmp_path, (8, 8)), model, threads=6, batch_size=2, decoding=Decoding(), seconds=0.05)
+
+    assert report.decoding == 12345
+    assert report.slowest in ("copy", "image tower", "score")
+
+
+def test_the_pace_of_processes_is_taken_when_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Process(decoders._Process):
+        def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
+            super().__init__(preprocess, decoding)
+            started.append(time.monotonic())
+
+    monkeypatch.setattr(decoders, "_Process", Process)
+    monkeypatch.setattr(decoders, "available_cpus", lambda: 6)
+
+    rate = _time_decoders(pictures(tmp_path, (8, 8)), preprocess_for(8), 6, Decoding(), 0.1)
+
+    assert time.monotonic() - started[0] > 0.1
+    assert rate > 0
 
 
 def test_a_slow_model_is_named(model: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

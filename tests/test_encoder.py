@@ -42,6 +42,16 @@ def test_it_encodes_as_the_model_does(encoder: Callable[[], Encoder]) -> None:
     assert encoder().token_counts(["a cat"]) == model.token_counts(["a cat"])
 
 
+def test_another_batch_size_is_no_other_model(encoder: Callable[[], Encoder]) -> None:
+    first = encoder()
+    keep("settings", first._parts, first._settings | {"batch_size": 7})
+
+    second = encoder()
+
+    assert second.batch_size == 7
+    assert second.is_as_remembered
+
+
 def test_what_was_remembered_wrongly_is_right_for_the_next_run(encoder: Callable[[], Encoder]) -> None:
     right = encoder()
     recipe, settings = right.image_recipe(False), right._settings

@@ -274,12 +274,13 @@ def test_numbers_that_overflow_are_an_error_and_not_an_answer(
         ours(folder).encode_images(np.zeros((1, 3, 32, 32), np.uint8))
 
 
-def test_a_batch_too_large_for_the_device_is_halved(tiny_model: Callable[[str], Path]) -> None:
+def test_a_batch_too_large_for_the_device_is_halved_and_not_tried_again(tiny_model: Callable[[str], Path]) -> None:
     class SmallDevice(ClipModel):
-        room = 2
+        room, refused = 2, 0
 
         def _encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
             if len(pixels) > self.room:
+                self.refused += 1
                 raise torch.OutOfMemoryError
             return super()._encode_images(pixels)
 
@@ -287,7 +288,9 @@ def test_a_batch_too_large_for_the_device_is_halved(tiny_model: Callable[[str], 
     pixels = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
     model = SmallDevice(spec)
 
-    assert (model.encode_images(pixels) - ClipModel(spec).encode_images(pixels)).abs().max() <= 1e-5
+    for _ in range(2):
+        assert (model.encode_images(pixels) - ClipModel(spec).encode_images(pixels)).abs().max() <= 1e-5
+    assert model.refused == 2  # of 7, of 3
     model.room = 0
     with pytest.raises(ModelError, match="no memory"):
         model.encode_images(pixels)

@@ -52,7 +52,7 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
     places: SimpleQueue[_Process | None] = SimpleQueue()  # idle ones, and None for each that may be started
     for _ in range(count):
         places.put(None)
-    started: set[_Process] = set()
+    started: list[_Process] = []
     closed = threading.Event()
     seen = itertools.count()
 
@@ -65,14 +65,13 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
                 return None
             if process is None:
                 process = _Process(preprocess, decoding)
-                started.add(process)
+                started.append(process)
             if closed.is_set():  # only now
                 process.end()
             return process.decode(path)
         except OSError:  # it has ended, or there is no room for another
             if process is not None:
                 process.end()
-                started.discard(process)
                 process = None
             return None
         finally:
@@ -125,11 +124,11 @@ class _Process:
     def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
         self._shape = (3, *preprocess.size)
         settings = json.dumps([asdict(preprocess), decoding.max_pixels, decoding.fast_jpeg, CPU_SECONDS])
-        # -P: nothing of the current folder is imported. A session of its own: Ctrl-C is not for it.
+        # -P: nothing of the current folder is imported.
         command = [sys.executable, "-P", "-c", "from zsclip.decoders import main; main()", settings]
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": path},
         )  # fmt: skip
         assert self._process.stdin is not None
@@ -175,7 +174,7 @@ def main() -> None:
         path = os.fsdecode(read(*_LENGTH.unpack(length)))
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
         try:
-            if os.stat(path).st_size > SMALL_BYTES or (done := read_file(path, SMALL_BYTES)) is None:
+            if (done := read_file(path, SMALL_BYTES)) is None:
                 write(b"n")
             else:
                 data, sight = done
