@@ -16,7 +16,7 @@ from PIL import Image
 from test_decode import SIMPLE
 
 from zsclip import batches as batches_module
-from zsclip.batches import FOUND_BATCH, LOOK_UP, PATHS_AHEAD, Ahead, _cgroup_cpus, available_cpus
+from zsclip.batches import FOUND_BATCH, PATHS_AHEAD, Ahead, _cgroup_cpus, available_cpus
 from zsclip.decode import decode_image
 from zsclip.errors import InputError
 from zsclip.results import Skipped
@@ -95,7 +95,13 @@ def test_no_more_than_two_batches_ahead_are_worked_on(batch_size, asked):
         assert not too_many.wait(0.3)
 
 
-def test_a_list_without_end_is_read_only_so_far_ahead():
+@pytest.fixture
+def patient(monkeypatch):
+    """A busy machine makes no pauses."""
+    monkeypatch.setattr(batches_module, "IDLE_SECONDS", 30)
+
+
+def test_a_list_without_end_is_read_only_so_far_ahead(patient):
     far_enough, too_far = threading.Event(), threading.Event()
 
     def paths() -> Iterator[str]:
@@ -115,13 +121,11 @@ def test_a_list_without_end_is_read_only_so_far_ahead():
         assert not too_far.wait(0.3)
 
 
-def test_a_batch_larger_than_what_is_looked_up_ahead_is_filled():
+def test_a_batch_larger_than_what_is_looked_up_ahead_is_filled(patient):
     paths = [str(i) for i in range(3 * PATHS_AHEAD)]
 
     with Ahead(paths, len, find=lambda paths: dict.fromkeys(paths, 1), batch_size=None, threads=1) as ahead:
-        first, second, last = (batch for batch in ahead.batches(PATHS_AHEAD + 100) if batch)
-    assert min(len(first), len(second)) >= PATHS_AHEAD + 100
-    assert first + second + last == [(path, 1) for path in paths]
+        assert [len(batch) for batch in ahead.batches(PATHS_AHEAD + 100)] == [2148, 2148, 1848]
 
 
 def test_a_slow_source_never_waits_for_a_full_batch(files):
@@ -165,7 +169,7 @@ def test_a_pause_is_told_once_and_before_an_error():
     assert asked == []
 
 
-def test_of_what_is_found_a_batch_holds_more_and_of_the_rest_no_more_than_was_asked_for():
+def test_of_what_is_found_a_batch_holds_more_and_of_the_rest_no_more_than_was_asked_for(patient):
     paths = [f"{'new' if i % 100 == 0 else 'old'} {i}" for i in range(5 * FOUND_BATCH)]
 
     def find(paths: list[str]) -> dict[str, str]:
@@ -178,8 +182,20 @@ def test_of_what_is_found_a_batch_holds_more_and_of_the_rest_no_more_than_was_as
     assert [sum(path.startswith("new") for path, _ in batch) for batch in batches[:-1]] == [4] * (len(batches) - 1)
     with Ahead(paths[1:100] * 30, str, find=find, batch_size=4, threads=2) as ahead:
         sizes = [len(batch) for batch in ahead.batches(4) if batch]
-    assert min(sizes[:-1]) >= FOUND_BATCH
-    assert max(sizes) < FOUND_BATCH + LOOK_UP
+    assert sizes == [FOUND_BATCH] * 2 + [99 * 30 - 2 * FOUND_BATCH]
+
+
+def test_what_the_work_raises_comes_after_the_rows_before_it():
+    def work(path: str) -> str:
+        if path == "c":
+            raise KeyError(path)
+        return path
+
+    with Ahead("abcd", work, batch_size=10, threads=2) as ahead:
+        batches = ahead.batches(10)
+        assert [row for row, _ in next(filter(None, batches))] == ["a", "b"]
+        with pytest.raises(KeyError):
+            list(batches)
 
 
 def test_what_the_source_raises_comes_after_the_rows_before_it(files):

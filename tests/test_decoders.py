@@ -1,5 +1,6 @@
 """Processes that decode give what threads give, and whatever becomes of them costs time, never a picture."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from PIL import Image
 from zsclip import decoders as decoders_module
 from zsclip.decode import DEFAULT_DECODING, Decoding, Preprocess
 from zsclip.decoders import SMALL_BYTES, SMALL_PIXELS, _Process, decoders, read_file
-from zsclip.embed import Pixels, look_ahead
+from zsclip.embed import Outcome, Pixels, look_ahead
 from zsclip.store import EmbeddingStore
 
 PREPROCESS = Preprocess((40, 30), (0.1,) * 3, (0.2,) * 3, "bilinear", "longest", 7)
@@ -76,7 +78,13 @@ def rows(
     """Every path with its pixels and what was read, or with why there are none."""
     with look_ahead(files, PREPROCESS, decoding, store, batch_size=4, threads=threads) as ahead:
         done = [row for batch in ahead.batches(4) for row in batch]
-    return [(path, [one.pixels.tolist(), one.sight] if isinstance(one, Pixels) else repr(one)) for path, one in done]
+    return [(path, told(outcome)) for path, outcome in done]
+
+
+def told(outcome: Outcome) -> list[object] | str:
+    if isinstance(outcome, Pixels) and outcome.sight is not None:
+        return [outcome.pixels.tolist(), outcome.sight.path, outcome.sight.content]  # its look: in a moment it is old
+    return repr(outcome)
 
 
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding(max_pixels=2000), Decoding(fast_jpeg=True)])
@@ -142,10 +150,11 @@ def test_one_that_computes_for_too_long_is_ended(tmp_path: Path, monkeypatch: py
 
 def test_one_that_is_killed_costs_no_picture(files: list[str], started: list[_Process], one_cpu: None) -> None:
     expected = rows(files[:4], 2)
+    started.clear()
 
     def killing() -> Iterator[str]:
         yield files[0]
-        while not started:
+        while not (started and started[0].has_answered):
             time.sleep(0.01)
         started[0]._process.kill()
         started[0]._process.wait()
@@ -155,11 +164,54 @@ def test_one_that_is_killed_costs_no_picture(files: list[str], started: list[_Pr
     assert len(started) == 2
 
 
+def test_what_is_left_unread_is_not_the_answer_to_the_next(
+    files: list[str], started: list[_Process], one_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = rows(files[:6], 2)
+    started.clear()
+    empty, calls = np.empty, itertools.count()
+
+    def no_memory_once(*given: Any, **more: Any) -> Any:
+        if next(calls) == 1:
+            raise MemoryError
+        return empty(*given, **more)
+
+    monkeypatch.setattr(decoders_module.np, "empty", no_memory_once)
+    assert rows(files[:6], MANY) == expected
+    assert len(started) == 2
+
+
+def test_processes_that_hang_take_no_thread_along(
+    files: list[str], started: list[_Process], one_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders_module, "PATIENCE", 0.3)
+    with ThreadPoolExecutor(1) as pool, decoders(PREPROCESS, Decoding(), MANY) as elsewhere:
+        assert elsewhere(files[0]) is not None
+        os.kill(started[0]._process.pid, signal.SIGSTOP)
+        hung = pool.submit(elsewhere, files[0])
+        begun = time.monotonic()
+        assert [elsewhere(path) for path in files[:9]] == [None] * 9
+        assert 0.2 < time.monotonic() - begun < 2
+        os.kill(started[0]._process.pid, signal.SIGCONT)
+        assert hung.result(30) is not None
+        assert elsewhere(files[0]) is not None
+
+
+def test_one_that_cannot_work_is_not_started_for_every_picture(
+    files: list[str], started: list[_Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = rows(files, 2)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    assert rows(files * 2, MANY) == expected * 2
+    assert len(started) == MANY
+
+
 def test_none_can_be_started(files: list[str], monkeypatch: pytest.MonkeyPatch, started: list[_Process]) -> None:
     expected = rows(files, 2)
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-
-    assert rows(files, MANY) == expected
+    for executable in ("/nowhere/python", None):
+        monkeypatch.setattr(sys, "executable", executable)
+        assert rows(files, MANY) == expected
     assert started == []
 
 

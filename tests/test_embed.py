@@ -15,6 +15,7 @@ from torch import Tensor
 from zsclip import decoders, embed
 from zsclip.decode import Decoding
 from zsclip.embed import Embedded, embed_images, look_ahead
+from zsclip.errors import ModelError
 from zsclip.results import Skipped
 from zsclip.store import EmbeddingStore
 
@@ -116,6 +117,20 @@ def test_a_gpu_has_the_next_batch_before_the_last_is_waited_for(pictures: list[P
         run(pictures[1::2], Gpu(), store, 2)
         assert run(pictures, Gpu(), store, 2) == run(pictures, Encoder(), None, 2)
         assert (store.kept, store.read) == (9, 4)
+
+
+def test_what_is_under_way_is_told_before_an_error(pictures: list[Path]) -> None:
+    class Failing(Gpu):
+        def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
+            if self.asked:
+                raise ModelError("no memory")
+            return super().begin_images(pixels)
+
+    with look_ahead(map(str, pictures[:3]), preprocess_for(8), Decoding(), None, batch_size=1, threads=1) as ahead:
+        embedded = embed_images(ahead.batches(1), Failing(), None)  # type: ignore[arg-type]
+        assert next(embedded).rows == (str(pictures[0]),)
+        with pytest.raises(ModelError):
+            next(embedded)
 
 
 def test_a_gpu_holds_nothing_back_in_a_pause(pictures: list[Path]) -> None:

@@ -49,7 +49,8 @@ def test_another_batch_size_is_no_other_model(encoder: Callable[[], Encoder]) ->
     second = encoder()
 
     assert second.batch_size == 7
-    assert second.is_as_remembered
+    assert second.is_as_remembered  # loads it
+    assert second.batch_size == first.batch_size == 32
 
 
 def test_what_was_remembered_wrongly_is_right_for_the_next_run(encoder: Callable[[], Encoder]) -> None:

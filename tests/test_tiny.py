@@ -5,6 +5,8 @@ The pictures were chosen from those it is right about, so they guard what works;
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -146,3 +148,17 @@ def test_its_card_says_where_it_is_from_and_what_it_is_not_for() -> None:
 
     for words in ("covers the code, not these weights", "not for production", "make train-tiny", "make accuracy"):
         assert words in card
+
+
+def test_the_readmes_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"## As a library\n\n```python\n(.*?)```", readme, re.DOTALL)
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (50, 40)).save(tmp_path / name)
+    code = example.replace('find_model("base")', 'find_model("tiny")')
+    assert code != example
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    (line,) = done.stdout.splitlines()  # one batch
+    assert re.findall(r"path='(.)\.jpg', label='(?:cat|dog)'", line) == ["a", "b"]

@@ -131,7 +131,7 @@ class Ahead(Generic[T]):
             BaseException: what iterating the paths raised, after the rows before it.
         """
         rows: list[tuple[str, T]] = []
-        worked_on = 0  # of the rows
+        worked_on, most = 0, max(batch_size, FOUND_BATCH)  # of the rows
         is_pause = True  # the consumer knows that there is nothing more for the moment
         if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
             self._allow(more)
@@ -145,17 +145,17 @@ class Ahead(Generic[T]):
                 item = _IDLE
             if isinstance(item, SimpleQueue):
                 item = _wait(item)
-                if isinstance(item, BaseException):
-                    raise item
-                item, worked_on = [item], worked_on + 1
+                if not isinstance(item, BaseException):
+                    item, worked_on = [item], worked_on + 1
             has_more = isinstance(item, list)
             if has_more:
                 rows += item
-            if rows and (worked_on == batch_size or len(rows) >= max(batch_size, FOUND_BATCH) or not has_more):
-                yield rows
-                self._slots.put(len(rows))
+            while rows and (worked_on == batch_size or len(rows) >= most or not has_more):
+                some, rows = rows[:most], rows[most:]  # what is left was found
+                yield some
+                self._slots.put(len(some))
                 self._allow(worked_on)
-                rows, worked_on, is_pause = [], 0, False
+                worked_on, is_pause = 0, False
             if item is _END:
                 return
             if not has_more:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import cast
 
 import numpy as np
@@ -33,6 +33,8 @@ from zsclip.store import GRAIN_NS, Look, Sight, content_of
 FEW = 4  # threads or processors: one interpreter keeps so many busy
 SOON = 256  # pictures, before processes are started: that takes a quarter of a second
 SMALL_BYTES, SMALL_PIXELS = 2_000_000, 2_500_000  # of larger pictures little time is Python's, and they need a budget
+MOST = 64  # each needs 40 MB and, with its thread, four file descriptors of perhaps 1,024
+PATIENCE = 2.0  # seconds that a thread waits for an idle one
 CPU_SECONDS = 5  # that a process may compute for one picture; then it is ended
 _PIPE_BYTES = 1 << 19  # a picture; the usual 64 kB would be filled and emptied in turn
 _LENGTH = struct.Struct("<I")
@@ -48,34 +50,46 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
     It is, unless there are more than a few threads and processors and were some hundred pictures; and then for what is
     not small.
     """
-    count = processes_for(threads)
     places: SimpleQueue[_Process | None] = SimpleQueue()  # idle ones, and None for each that may be started
+    count = processes_for(threads)
     for _ in range(count):
         places.put(None)
-    started: list[_Process] = []
+    started: set[_Process] = set()
     closed = threading.Event()
     seen = itertools.count()
+    patience = PATIENCE
 
     def elsewhere(path: str) -> tuple[NDArray[np.uint8], Sight] | None:
-        if not count or next(seen) < SOON:
+        nonlocal count, patience
+        if count <= 0 or next(seen) < SOON:
             return None
-        process = places.get()
+        try:
+            process = places.get(timeout=patience)
+            patience = PATIENCE
+        except Empty:  # all hang, on files that never come; the next picture need not find that out again
+            patience = 0.0
+            return None
+        is_lost = False
         try:
             if closed.is_set():
                 return None
             if process is None:
                 process = _Process(preprocess, decoding)
-                started.append(process)
+                started.add(process)
             if closed.is_set():  # only now
                 process.end()
             return process.decode(path)
-        except OSError:  # it has ended, or there is no room for another
+        except Exception:  # what else it may have to say must not be taken for the answer to the next
+            is_lost = process is None or not process.has_answered  # none can be started, or none that works
+            count -= is_lost
             if process is not None:
                 process.end()
+                started.discard(process)
                 process = None
             return None
         finally:
-            places.put(process)
+            if not is_lost:
+                places.put(process)
 
     try:
         yield elsewhere
@@ -87,7 +101,7 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
 
 def processes_for(threads: int) -> int:
     """Count those that are worth it for so many threads."""
-    count = min(threads, available_cpus())
+    count = min(threads, available_cpus(), MOST)
     return count if count > FEW else 0
 
 
@@ -100,8 +114,8 @@ def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
     check_file(path)
     with open(path, "rb") as file:
         look, now = Look.of(os.fstat(file.fileno())), time.time_ns()
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
+        data = file.read(most_bytes + 1) if look.size <= most_bytes else None
+    if data is None or len(data) > most_bytes:
         return None
     # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
     is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
@@ -123,13 +137,13 @@ class _Process:
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
         self._shape = (3, *preprocess.size)
+        self.has_answered = False
         settings = json.dumps([asdict(preprocess), decoding.max_pixels, decoding.fast_jpeg, CPU_SECONDS])
-        # -P: nothing of the current folder is imported.
-        command = [sys.executable, "-P", "-c", "from zsclip.decoders import main; main()", settings]
-        path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+        # -P: nothing of the current folder is imported. This package comes last, as it may have the rest beside it.
+        code = "import sys; sys.path.append(sys.argv[1]); from zsclip.decoders import main; main(sys.argv[2])"
+        command = [sys.executable, "-P", "-c", code, str(Path(__file__).parents[1]), settings]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": path},
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )  # fmt: skip
         assert self._process.stdin is not None
         self._to, self._from = self._process.stdin, cast(io.BufferedReader, self._process.stdout)
@@ -141,8 +155,12 @@ class _Process:
         name = os.fsencode(path)
         self._to.write(_LENGTH.pack(len(name)) + name)
         self._to.flush()
-        if self._read(1) == b"n":
+        answer = self._read(1)
+        self.has_answered = True
+        if answer == b"n":
             return None
+        if answer != b"y":
+            raise BrokenPipeError("that is no answer")
         is_old, *look, content = _SEEN.unpack(self._read(_SEEN.size))
         pixels = np.empty(self._shape, np.uint8)
         if self._from.readinto(pixels.data.cast("B")) < pixels.nbytes:
@@ -157,15 +175,16 @@ class _Process:
     def end(self) -> None:
         """End it; a thread that waits for its answer gets an OSError."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk cannot be ended
+            self._process.wait(1)
         for pipe in (self._to, self._from):
             with contextlib.suppress(OSError):  # what it has not read
                 pipe.close()
 
 
-def main() -> None:
+def main(settings: str) -> None:
     """Decode the files that stdin names, as _Process does it: a length, then a path."""
-    fields, max_pixels, fast_jpeg, cpu_seconds = json.loads(sys.argv[1])
+    fields, max_pixels, fast_jpeg, cpu_seconds = json.loads(settings)
     preprocess = Preprocess(**fields | {name: tuple(fields[name]) for name in ("size", "mean", "std")})
     decoding = Decoding(min(max_pixels, SMALL_PIXELS), fast_jpeg)
     set_up_pillow(max_pixels)

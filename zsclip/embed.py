@@ -86,13 +86,19 @@ def embed_images(
     A GPU is given the next batch before the last is waited for. An empty batch is a pause: nothing is held back in it.
     """
     under_way: deque[tuple[list[tuple[str, Outcome]], Callable[[], Tensor] | None]] = deque()
+    failure: Exception | None = None
     for batch in chain(batches, [[]]):
         if batch:
             fresh = [outcome.pixels for _, outcome in batch if isinstance(outcome, Pixels)]
-            under_way.append((batch, encoder.begin_images(fresh) if fresh else None))
-        while len(under_way) > (encoder.in_flight if batch else 0):
+            try:
+                under_way.append((batch, encoder.begin_images(fresh) if fresh else None))
+            except Exception as e:  # told when what is under way is done
+                failure = e
+        while len(under_way) > (encoder.in_flight if batch and failure is None else 0):
             batch_done, finish = under_way.popleft()
             yield _embedded(batch_done, finish().numpy() if finish else None, encoder, store)
+        if failure is not None:
+            raise failure
 
 
 def _embedded(

@@ -81,6 +81,8 @@ class Encoder:
     @property
     def batch_size(self) -> int:
         """Images that are encoded at once where nobody says otherwise."""
+        if "model" in vars(self):  # the device's memory may have been filled by others when it was remembered
+            return self.model.batch_size
         return int(self._settings["batch_size"])
 
     @property

@@ -55,7 +55,12 @@ class ClipModel:
             torch.backends.cudnn.allow_tf32 = False  # with it, fp32 convolutions keep three digits
         self._rows = 0  # of the batches that a compiled tower sees
         self._most = sys.maxsize  # pictures that the device has memory for at once, as far as was seen
-        self._tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
+        try:
+            self._tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
+        except RuntimeError as e:
+            if not _is_out_of_memory(e):
+                raise
+            raise ModelError(f"{device}: no memory for the weights; take a smaller model or the CPU") from e
         self._image_tower = torch.compile(self._tower, dynamic=False) if compiled else self._tower
 
     @property
@@ -80,8 +85,10 @@ class ClipModel:
             return 32 if self.device == "cpu" else _GPU_BATCH
         try:
             room = torch.cuda.mem_get_info(self.device)[0] // (2 * self._bytes_a_picture())
-        except torch.OutOfMemoryError:  # told when a picture is encoded
-            room = 1
+        except RuntimeError as e:
+            if not _is_out_of_memory(e):
+                raise
+            room = 1  # told when a picture is encoded
         return max(1, min(_GPU_BATCH, 1 << room.bit_length() >> 1))
 
     @cached_property
@@ -336,4 +343,8 @@ def count_tokens(tokenizer: SimpleTokenizer | HFTokenizer, prompts: Sequence[str
 
 
 def _is_out_of_memory(e: RuntimeError) -> bool:
-    return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)  # the second: the CPU's
+    if isinstance(e, torch.OutOfMemoryError):
+        return True
+    # The CPU's way to say it, and cuBLAS's, where it is asked for the first product.
+    told = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+    return any(text in str(e) for text in told)

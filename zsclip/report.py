@@ -13,6 +13,7 @@ from zsclip.results import Prediction, Row, Skipped
 from zsclip.sinks import decoded, six_digits, without_surrogates
 from zsclip.thumbnails import thumbnails
 
+_AT_ONCE = 32  # thumbnails; of stored pictures a thousand come in a batch, and their rows would wait for all of them
 MOST_BYTES = 150_000_000  # of thumbnails; the pictures after them have none, so that a browser can still open the page
 _PAGE = Path(__file__).parent / "data" / "report.html"
 _HOLE = "ROWS_OF_THE_REPORT"
@@ -37,7 +38,8 @@ def with_report(
     folder = os.path.abspath(folder)
     out.write(before + "[")
     separator, written = "\n", 0
-    for batch in batches:
+    parts = (batch[start : start + _AT_ONCE] for batch in batches for start in range(0, len(batch), _AT_ONCE))
+    for batch in parts:
         paths = [row.path for row in batch if isinstance(row, Prediction) and written < MOST_BYTES]
         small = iter(thumbnails(paths, threads=threads, max_pixels=max_pixels, read=read))
         for row in batch:

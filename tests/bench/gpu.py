@@ -135,8 +135,6 @@ def main() -> None:
 
         cosine, equal = agreement(photos, device, precision)
         print(f"\n`tiny` in {precision} against the CPU in fp32: cosine >= {cosine:.5f}, {equal:.1%} the same answers")
-        if device.startswith("cuda"):
-            print(f"peak memory of the device: {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":
