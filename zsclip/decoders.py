@@ -47,8 +47,7 @@ Elsewhere = Callable[[str], tuple[NDArray[np.uint8], Sight] | None]
 def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterator[Elsewhere]:
     """Give a function for so many threads: path -> (3, H, W) uint8 and what was read, or None: to be done here.
 
-    It is, unless there are more than a few threads and processors and were some hundred pictures; and then for what is
-    not small.
+    So it is with few threads or processors, for the first hundreds of pictures, and for all that are not small.
     """
     places: SimpleQueue[_Process | None] = SimpleQueue()  # idle ones, and None for each that may be started
     count = processes_for(threads)
@@ -60,13 +59,13 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
     patience = PATIENCE
 
     def elsewhere(path: str) -> tuple[NDArray[np.uint8], Sight] | None:
-        nonlocal count, patience
-        if count <= 0 or next(seen) < SOON:
+        nonlocal patience
+        if not count or next(seen) < SOON:
             return None
         try:
             process = places.get(timeout=patience)
             patience = PATIENCE
-        except Empty:  # all hang, on files that never come; the next picture need not find that out again
+        except Empty:  # none works, or all hang on files that never come; the next picture need not find that out again
             patience = 0.0
             return None
         is_lost = False
@@ -81,7 +80,6 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
             return process.decode(path)
         except Exception:  # what else it may have to say must not be taken for the answer to the next
             is_lost = process is None or not process.has_answered  # none can be started, or none that works
-            count -= is_lost
             if process is not None:
                 process.end()
                 started.discard(process)
