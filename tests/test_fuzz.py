@@ -92,6 +92,7 @@ DECODE = textwrap.dedent("""
     import numpy as np
 
     from decoded import decode_batches
+    from zsclip import decoders
     from zsclip.decode import Decoding, Preprocess
     from zsclip.embed import look_ahead
     from zsclip.results import Skipped
@@ -110,8 +111,15 @@ DECODE = textwrap.dedent("""
     store = EmbeddingStore("r", "none", 3, max_pixels=2_000_000)
     with look_ahead(paths, preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
         outcomes = [outcome for batch in ahead.batches(50) for _, outcome in batch]
-    for row, outcome in zip(rows, outcomes, strict=True):
-        assert isinstance(row, Skipped) == isinstance(outcome, Skipped), row
+    decoders.available_cpus, decoders.SOON = lambda: 6, 0  # and in processes
+    with look_ahead(paths, preprocess, Decoding(2_000_000), None, batch_size=50, threads=6) as ahead:
+        elsewhere = [outcome for batch in ahead.batches(50) for _, outcome in batch]
+    for row, outcome, other in zip(rows, outcomes, elsewhere, strict=True):
+        assert isinstance(row, Skipped) == isinstance(outcome, Skipped) == isinstance(other, Skipped), row
+        if isinstance(row, Skipped):
+            assert row == other
+        else:
+            assert np.array_equal(outcome.pixels, other.pixels), row
     good = [path for path in paths if path.endswith(".good.png")]
     assert len(pixels) == len(good) > 0
     assert all(np.array_equal(each, pixels[0]) for each in pixels)
@@ -132,7 +140,9 @@ def decode_mutants(folder: Path, count: int, seed: int) -> None:
         name = f"{i:05d}.good.png" if i % 50 == 0 else f"{i:05d}.jpg"
         (folder / name).write_bytes(good if i % 50 == 0 else mutant(files, chance))
 
-    done = subprocess.run([sys.executable, "-c", DECODE, str(folder)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE, str(folder)], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
 
     assert done.returncode == 0, f"seed {seed}: {done.stderr[-2000:]}"
     slowest, megabytes = map(float, done.stdout.split())
