@@ -11,10 +11,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
-from zsclip.decode import (
-    CPU_SECONDS,
-    WALL_SECONDS,
-)
+from zsclip.decode import CPU_SECONDS, WALL_SECONDS
 from zsclip.errors import InputError
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
