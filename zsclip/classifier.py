@@ -101,10 +101,11 @@ def _embed(
         done += sum(map(len, some.values()))
     progress(done, total)
     width = 4 * model.embed_dim
-    embeddings = np.stack([np.frombuffer(rows[key][:width], dtype="<f4") for key in keys])
+    embeddings = np.frombuffer(b"".join(rows[key][:width] for key in keys), dtype="<f4").reshape(len(keys), -1).copy()
     cut = [
         prompt
         for key, sentences in zip(keys, prompts, strict=True)
+        if any(rows[key][width:])
         for prompt, was_cut in zip(sentences, rows[key][width:], strict=True)
         if was_cut
     ]
