@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from demo import PHOTOS
 from PIL import Image
 from tiny_models import save_tiny_model
 from torch import Tensor
@@ -123,8 +124,7 @@ def views() -> np.ndarray:
 
     random = np.random.default_rng(0)
     preprocess = find_model("tiny").preprocess
-    names = ("chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "astronaut.png")
-    photos = [Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB") for name in names]
+    photos = [Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB") for name in PHOTOS]
 
     def part(photo: Image.Image) -> np.ndarray:
         side = random.integers(min(photo.size) // 2, min(photo.size))

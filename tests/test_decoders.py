@@ -98,11 +98,8 @@ def test_processes_give_what_threads_give(decoding: Decoding, files: list[str], 
     assert all(process._process.returncode is not None for process in started)
 
 
-def test_what_was_just_written_may_be_written_again(
-    files: list[str], started: list[_Process], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = files[0]
-    os.utime(old, (1, 1))
+def test_what_was_just_written_may_be_written_again(files: list[str]) -> None:
+    os.utime(files[0], (1, 1))
     process = _Process(PREPROCESS, Decoding())
     looks = [sight.look for _, sight in filter(None, map(process.decode, files[:2]))]
     process.end()
@@ -227,9 +224,7 @@ def test_threads_that_wait_when_all_ends_come_back(files: list[str], started: li
     assert len(started) == 1
 
 
-def test_a_picture_that_was_moved_is_not_encoded_again(
-    files: list[str], started: list[_Process], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_that_was_moved_is_not_encoded_again(files: list[str], started: list[_Process]) -> None:
     with closing(EmbeddingStore("r", "none", 3, max_pixels=10**6)) as store:
         _, sight = read_file(files[0], 10**6) or (b"", None)
         assert sight is not None
@@ -264,10 +259,8 @@ def long_run(files: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], list[i
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         assert run.stdout is not None
         run.stdout.readline()
-        children = [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
-        # Those that a thread started are its children.
-        for task in Path(f"/proc/{run.pid}/task").iterdir():
-            children += [int(pid) for pid in (task / "children").read_text().split()]
+        tasks = Path(f"/proc/{run.pid}/task").iterdir()  # a process is the child of the thread that started it
+        children = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
         assert children
         yield run, children
         run.kill()

@@ -110,9 +110,12 @@ def test_rows_that_were_not_yet_flushed_survive_a_failure_whole(tmp_path: Path) 
         yield SURE
         raise KeyboardInterrupt
 
+    with pytest.raises(KeyboardInterrupt), open_output(str(tmp_path / "rows.jsonl")) as out:
+        SINKS["jsonl"]([batch()], out)  # type: ignore[list-item]
     with pytest.raises(KeyboardInterrupt), open_output(str(tmp_path / "rows.csv")) as out:
         SINKS["csv"]([batch()], out)  # type: ignore[list-item]
 
+    assert json.loads((tmp_path / "rows.jsonl.part").read_text())["label"] == "cat"
     assert (tmp_path / "rows.csv.part").read_text().splitlines()[1:] == [
         "a/cat.jpg,1,cat,0.931244,0.287113,,",
         "a/cat.jpg,2,dog,0.0687,0.21,,",

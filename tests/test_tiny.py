@@ -150,7 +150,7 @@ def test_its_card_says_where_it_is_from_and_what_it_is_not_for() -> None:
         assert words in card
 
 
-def test_the_readmes_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readmes_library_example_runs(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"## As a library\n\n```python\n(.*?)```", readme, re.DOTALL)
     for name in ("a.jpg", "b.jpg"):

@@ -151,10 +151,20 @@ def decode_image(
     set_up_pillow(decoding.max_pixels)
     try:
         check_file(path)
-        with open(path, "rb") as file, upright(file, decoding, preprocess) as image:
-            return to_pixels(image, preprocess)
+        with open(path, "rb") as file:
+            return decode_file(file, preprocess, decoding)
     except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
         return skipped(e, path, decoding)
+
+
+def decode_file(file: IO[bytes], preprocess: Preprocess, decoding: Decoding) -> NDArray[np.uint8]:
+    """Decode an open file, or what stands for one, as `decode_image` does; (3, H, W) uint8.
+
+    Raises:
+        Exception: of any type; decoders raise anything at all.
+    """
+    with upright(file, decoding, preprocess) as image:
+        return to_pixels(image, preprocess)
 
 
 def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped | None:

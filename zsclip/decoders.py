@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import cast
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.batches import available_cpus
-from zsclip.decode import Decoding, Preprocess, check_file, set_up_pillow, to_pixels, upright
+from zsclip.decode import Decoding, Preprocess, check_file, decode_file, set_up_pillow
 from zsclip.store import GRAIN_NS, Look, Sight, content_of
 
 FEW = 4  # threads or processors: one interpreter keeps so many busy
@@ -120,16 +120,6 @@ def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
     return data, Sight(path, content_of(data), look if is_old else None)
 
 
-def decode_bytes(data: bytes, preprocess: Preprocess, decoding: Decoding) -> NDArray[np.uint8]:
-    """Decode a file's bytes, as `decode_image` does a file; (3, H, W) uint8.
-
-    Raises:
-        Exception: of any type; decoders raise anything at all.
-    """
-    with upright(io.BytesIO(data), decoding, preprocess) as image:
-        return to_pixels(image, preprocess)
-
-
 class _Process:
     """A process that decodes what it is told, until nobody can tell it anything any more."""
 
@@ -142,7 +132,7 @@ class _Process:
         command = [sys.executable, "-P", "-c", code, str(Path(__file__).parents[1]), settings]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )  # fmt: skip
+        )
         assert self._process.stdin is not None
         self._to, self._from = self._process.stdin, cast(io.BufferedReader, self._process.stdout)
         with contextlib.suppress(OSError, AttributeError):  # no such thing on macOS, or no room for so much
@@ -195,9 +185,9 @@ def main(settings: str) -> None:
                 write(b"n")
             else:
                 data, sight = done
-                pixels = decode_bytes(data, preprocess, decoding)
+                pixels = decode_file(io.BytesIO(data), preprocess, decoding)
                 look = sight.look or Look(0, 0, 0, 0)
-                write(b"y" + _SEEN.pack(sight.look is not None, *asdict(look).values(), sight.content))
+                write(b"y" + _SEEN.pack(sight.look is not None, *astuple(look), sight.content))
                 write(pixels.data)
         except Exception:  # decoders raise anything at all; it is found again where it is told
             write(b"n")

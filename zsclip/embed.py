@@ -1,5 +1,6 @@
 """Paths -> embeddings, asking the store first: only what it does not know is decoded, and only that is encoded."""
 
+import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.batches import Ahead
-from zsclip.decode import Decoding, Preprocess, decode_image, given_up, set_up_pillow, skipped
-from zsclip.decoders import Elsewhere, decode_bytes, decoders, read_file
+from zsclip.decode import Decoding, Preprocess, decode_file, decode_image, given_up, set_up_pillow, skipped
+from zsclip.decoders import Elsewhere, decoders, read_file
 from zsclip.encoder import Encoder
 from zsclip.results import Skipped
 from zsclip.score import Matrix
@@ -71,9 +72,10 @@ def look_ahead(
     give_up = partial(given_up, decoding=decoding)
     with decoders(preprocess, decoding, threads) as elsewhere:
         if read is not None:
-            work, find = _reader(read, preprocess, decoding, store), None
+            work = _reader(read, preprocess, decoding, store)
         else:
-            work, find = _finder(elsewhere, preprocess, decoding, store), store.find if store is not None else None
+            work = _finder(elsewhere, preprocess, decoding, store)
+        find = store.find if store is not None and read is None else None
         with Ahead(paths, work, find=find, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:
             yield ahead
 
@@ -136,7 +138,7 @@ def _finder(
                 outcome = decode_image(path, preprocess, decoding)
                 return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
             data, sight = file
-            return _known(sight, store) or Pixels(decode_bytes(data, preprocess, decoding), sight)
+            return _known(sight, store) or Pixels(decode_file(io.BytesIO(data), preprocess, decoding), sight)
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
             return skipped(e, path, decoding)
 
@@ -150,7 +152,7 @@ def _reader(
         try:
             data = read(name)
             sight = Sight(name, content_of(data), None)
-            return _known(sight, store) or Pixels(decode_bytes(data, preprocess, decoding), sight)
+            return _known(sight, store) or Pixels(decode_file(io.BytesIO(data), preprocess, decoding), sight)
         except Exception as e:  # as above
             return skipped(e, name, decoding)
 

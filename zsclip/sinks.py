@@ -28,10 +28,14 @@ def write_jsonl(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
     """Write one JSON object a row, the same keys in every row."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     for rows in batches:
-        # All in one call, as a call costs what a record does. In a string the quotes would have backslashes.
-        listed = _without_controls(encode([_record(row) for row in rows])[1:-1])
-        lines = listed.replace('}, {"file_name": ', '}\n{"file_name": ').split("\n") if rows else ()
-        out.writelines(line + "\n" for line in lines)  # one by one: a signal between two leaves no half of one
+        records: list[dict[str, Any]] = []
+        try:
+            records.extend(map(_record, rows))
+        finally:  # also those before an interruption
+            # All in one call, as a call costs what a record does. In a string the quotes would have backslashes.
+            listed = _without_controls(encode(records)[1:-1])
+            lines = listed.replace('}, {"file_name": ', '}\n{"file_name": ').split("\n") if records else ()
+            out.writelines(line + "\n" for line in lines)  # one by one: a signal between two leaves no half of one
         out.flush()
 
 
