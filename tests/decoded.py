@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from zsclip.decode import DEFAULT_DECODING, Decoding, Preprocess
 from zsclip.embed import Embedded, Pixels, embed_images, look_ahead
-from zsclip.results import Skipped
+from zsclip.skipped import Skipped
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from zsclip import batches as batches_module
 from zsclip.batches import FOUND_BATCH, PATHS_AHEAD, Ahead, _cgroup_cpus, available_cpus
 from zsclip.decode import decode_image
 from zsclip.errors import InputError
-from zsclip.results import Skipped
+from zsclip.skipped import Skipped
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ from zsclip.cli import main
 from zsclip.embed import Embedded
 from zsclip.errors import InputError
 from zsclip.labels import Label, read_distractors
-from zsclip.results import Skipped
 from zsclip.score import Rule, softmax_scores
+from zsclip.skipped import Skipped
 
 MADE_WITH = {"model": "m", "label list": "l", "prompts": "p"}
 

@@ -10,8 +10,9 @@ from decoded import embedded
 from zsclip.classifier import Classifier, build_classifier
 from zsclip.classify import answers as answer_for
 from zsclip.classify import classify
-from zsclip.results import Prediction, Skipped
+from zsclip.results import Prediction
 from zsclip.score import Rule
+from zsclip.skipped import Skipped
 
 LABELS = ("blue", "green", "red")
 PLAIN = Rule()

@@ -16,7 +16,7 @@ from zsclip.errors import InputError
 from zsclip.labels import Label
 from zsclip.metrics import Figure, Judged, gain, top1
 from zsclip.prompts import expand, read_templates
-from zsclip.results import Skipped
+from zsclip.skipped import Skipped
 
 Run = Callable[..., CompletedProcess[bytes]]
 

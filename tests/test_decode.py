@@ -23,7 +23,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from zsclip.decode import MAX_RESIZED_PIXELS, Decoding, PixelBudget, Preprocess, decode_image, given_up
-from zsclip.results import Skipped
+from zsclip.skipped import Skipped
 
 SIMPLE = Preprocess((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 WHITE, RED, BLACK = (255, 255, 255), (255, 0, 0), (0, 0, 0)

@@ -16,7 +16,7 @@ from zsclip import decoders, embed
 from zsclip.decode import Decoding
 from zsclip.embed import Embedded, embed_images, look_ahead
 from zsclip.errors import ModelError
-from zsclip.results import Skipped
+from zsclip.skipped import Skipped
 from zsclip.store import EmbeddingStore
 
 

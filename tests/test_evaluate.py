@@ -16,7 +16,8 @@ from zsclip.errors import InputError
 from zsclip.evaluate import OfLabel, evaluate, found_labels, judge, report_lines, truths_of
 from zsclip.labels import Label
 from zsclip.metrics import Judged
-from zsclip.results import Candidate, Prediction, Skipped
+from zsclip.results import Candidate, Prediction
+from zsclip.skipped import Skipped
 
 NAMES = ["cat", "dog", "owl"]
 

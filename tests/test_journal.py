@@ -13,8 +13,8 @@ from test_sinks import SURE
 from zsclip.errors import InputError
 from zsclip.journal import Journal
 from zsclip.output import open_output
-from zsclip.results import Skipped
 from zsclip.sinks import SINKS, Row, write_csv
+from zsclip.skipped import Skipped
 
 PATHS = [f"{i}.png" for i in range(10)]
 SETTINGS = {"label list": "3 labels", "threshold": None}

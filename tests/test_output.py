@@ -270,7 +270,7 @@ def test_a_fifo_is_written_directly(tmp_path: Path) -> None:
 
 def run_in_child(block: str, stdout: int | BinaryIO = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
     program = (
-        "from zsclip.results import *\n"
+        "from zsclip.results import *\nfrom zsclip.skipped import *\n"
         "from zsclip.output import *\nfrom zsclip.sinks import *\n"
         "best = Candidate('\\u732b', 0.5, 0.25)\n"
         "row = Prediction('\\udcff.jpg', '\\u732b', best, (best,), 'softmax')\n" + block

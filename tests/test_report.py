@@ -18,7 +18,8 @@ from zsclip import report as report_module
 from zsclip.cli import main
 from zsclip.contactsheet import MOST, with_contact_sheet
 from zsclip.report import with_report
-from zsclip.results import Candidate, Prediction, Skipped
+from zsclip.results import Candidate, Prediction
+from zsclip.skipped import Skipped
 from zsclip.thumbnails import HEIGHT, WIDTH, thumbnails
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -12,7 +12,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     # leaves
     "errors": set(),
-    "results": set(),
+    "skipped": set(),
+    "identity": set(),
+    "results": {"skipped"},
     "cache": set(),
     # text side, no torch
     "textfiles": set(),
@@ -20,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prompts": {"cache", "labels", "textfiles"},
     # image side
     "images": set(),
-    "decode": {"results"},
+    "decode": {"skipped"},
     "batches": {"decode"},
     # what a model's name means, no torch
     "hub": set(),
@@ -34,14 +36,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "score": set(),
     "encoder": {"cache", "imports", "model", "weights"},
     "classifier": {"cache", "encoder", "model", "score"},
-    "store": {"cache"},
-    "decoders": {"batches", "decode", "store"},
-    "embed": {"batches", "decode", "decoders", "encoder", "results", "score", "store"},
+    "store": {"cache", "identity"},
+    "decoders": {"batches", "decode", "identity"},
+    "embed": {"batches", "decode", "decoders", "encoder", "identity", "skipped", "store"},
     # runs
-    "classify": {"classifier", "embed", "results", "score"},
+    "classify": {"classifier", "embed", "results", "score", "skipped"},
     "bench": {"batches", "classifier", "classify", "decode", "decoders", "embed", "encoder", "model", "score"},
-    "drawing": {"decode", "prompts"},
-    "sources": {"drawing", "images"},
+    "sources": {"images"},
+    "drawing": {"decode", "prompts", "sources"},
     "pairs": {"decode", "drawing", "sources"},
     "checkpoint": set(),
     "train": {
@@ -50,25 +52,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "labelled": {"sources"},
     "metrics": set(),
-    "evaluate": {"labels", "metrics", "results", "sinks"},
+    "evaluate": {"labels", "metrics", "results", "sinks", "skipped"},
     "calibrate": {"classifier", "embed", "metrics", "score"},
     "compare": {
         "classifier", "classify", "embed", "encoder", "evaluate", "labels", "metrics", "prompts", "score", "sinks",
     },
     # out
     "output": set(),
-    "journal": {"output", "results"},
-    "sinks": {"results"},
+    "journal": {"output", "results", "skipped"},
+    "sinks": {"results", "skipped"},
     "confusion": set(),
     "thumbnails": {"batches", "decode"},
-    "report": {"decode", "results", "sinks", "thumbnails"},
-    "contactsheet": {"results", "thumbnails"},
-    "terminal": {"checkpoint", "embed", "results", "train"},  # of all but results only the types
+    "report": {"decode", "results", "sinks", "skipped", "thumbnails"},
+    "contactsheet": {"results", "skipped", "thumbnails"},
+    "terminal": {"checkpoint", "embed", "results", "skipped", "train"},  # of all but results only the types
     "cli": {
         "batches", "bench", "cache", "calibrate", "catalogue", "classifier", "classify", "compare", "confusion",
         "contactsheet", "decode", "embed", "encoder", "evaluate", "hub", "images", "journal", "labelled", "labels",
-        "metrics", "model", "output", "prompts", "report", "results", "score", "sinks", "store", "terminal", "train",
-        "weights",
+        "metrics", "model", "output", "prompts", "report", "results", "score", "sinks", "skipped", "store", "terminal",
+        "train", "weights",
     },
 }  # fmt: skip
 

@@ -15,19 +15,8 @@ import pytest
 
 from zsclip import store as store_module
 from zsclip.cache import cache_dir
-from zsclip.store import (
-    FILE_NAME,
-    EmbeddingStore,
-    Look,
-    Sight,
-    Stored,
-    clear,
-    collect,
-    content_of,
-    counts,
-    size_on_disk,
-    verify,
-)
+from zsclip.identity import Look, Sight, content_of
+from zsclip.store import FILE_NAME, EmbeddingStore, Stored, clear, collect, counts, size_on_disk, verify
 
 D = 512
 
@@ -306,7 +295,7 @@ def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
 def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
     """Root ignores permissions, so the reader gives up that power first."""
     code = (
-        "import sys; from zsclip.store import EmbeddingStore, Sight, content_of\n"
+        "import sys; from zsclip.identity import Sight, content_of; from zsclip.store import EmbeddingStore\n"
         f"store = EmbeddingStore('r', 'tiny', {D}, max_pixels=100)\n"
         "found = store.find_content(Sight(sys.argv[1], content_of(b'one'), None))\n"
         "store.keep([(Sight('', b'', None), found.embedding)])\n"

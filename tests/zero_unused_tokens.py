@@ -9,9 +9,9 @@ import open_clip
 import torch
 from safetensors.torch import load_file, save_file
 
-from zsclip.drawing import Names
 from zsclip.pairs import read_pairs
 from zsclip.prompts import PromptSet, fill_template, read_prompts
+from zsclip.sources import Names
 
 TABLE = "text.token_embedding.weight"
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from zsclip.classifier import Classifier
 from zsclip.embed import Embedded
-from zsclip.results import Candidate, Prediction, ScoreKind, Skipped
+from zsclip.results import Candidate, Prediction, ScoreKind
 from zsclip.score import (
     Matrix,
     Rule,
@@ -18,6 +18,7 @@ from zsclip.score import (
     top_k,
     versus_neutral_scores,
 )
+from zsclip.skipped import Skipped
 
 
 def classify(batches: Iterable[Embedded], classifier: Classifier, rule: Rule) -> Iterator[list[Prediction | Skipped]]:

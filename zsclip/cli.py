@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from zsclip.encoder import Encoder
     from zsclip.labels import Label
     from zsclip.prompts import PromptSet
-    from zsclip.results import Prediction, Skipped
+    from zsclip.results import Prediction
+    from zsclip.skipped import Skipped
     from zsclip.store import EmbeddingStore
 
 app = typer.Typer(

@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageDraw, ImageFont
 
-from zsclip.results import Prediction, Row, Skipped
+from zsclip.results import Prediction, Row
+from zsclip.skipped import Skipped
 from zsclip.thumbnails import HEIGHT, WIDTH, thumbnails
 
 MOST = 400  # pictures; the rest of a run is left out

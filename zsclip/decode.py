@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from zsclip.results import ErrorKind, Skipped
+from zsclip.skipped import ErrorKind, Skipped
 
 RULES = "decode-v1"  # another name once a file gives other pixels than before: embeddings that are kept depend on it
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit

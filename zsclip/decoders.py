@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from zsclip.batches import available_cpus
 from zsclip.decode import Decoding, Preprocess, check_file, decode_file, set_up_pillow
-from zsclip.store import GRAIN_NS, Look, Sight, content_of
+from zsclip.identity import GRAIN_NS, Look, Sight, content_of
 
 FEW = 4  # threads or processors: one interpreter keeps so many busy
 SOON = 256  # pictures, before processes are started: that takes a quarter of a second

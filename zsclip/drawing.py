@@ -14,24 +14,10 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from zsclip.decode import Preprocess
 from zsclip.prompts import PromptSet, fill_template
+from zsclip.sources import Names
 
 CAPTION_DRAWS, PICTURE_DRAWS = 3, 15  # random numbers a pair
 _WIDEST = 4 / 3  # of a crop's sides, in proportion to the picture's
-
-
-@dataclass(frozen=True)
-class Names:
-    """What is known about a picture in words.
-
-    kinds: broader words, the nearest first; captions: free sentences, which are used as they are; source: the data set
-    it is from, if it is one of several.
-    """
-
-    label: str
-    synonyms: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    captions: tuple[str, ...] = ()
-    source: str = ""
 
 
 @dataclass(frozen=True)

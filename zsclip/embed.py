@@ -16,9 +16,9 @@ from zsclip.batches import Ahead
 from zsclip.decode import Decoding, Preprocess, decode_file, decode_image, given_up, set_up_pillow, skipped
 from zsclip.decoders import Elsewhere, decoders, read_file
 from zsclip.encoder import Encoder
-from zsclip.results import Skipped
-from zsclip.score import Matrix
-from zsclip.store import EmbeddingStore, Sight, Stored, content_of
+from zsclip.identity import Sight, content_of
+from zsclip.skipped import Skipped
+from zsclip.store import EmbeddingStore, Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ class Embedded:
     """
 
     rows: tuple[str | Skipped, ...]
-    embeddings: Matrix
+    embeddings: NDArray[np.float32]
 
 
 Outcome = Pixels | Stored | Skipped
@@ -104,7 +104,10 @@ def embed_images(
 
 
 def _embedded(
-    batch: list[tuple[str, Outcome]], encoded: Matrix | None, encoder: Encoder, store: EmbeddingStore | None
+    batch: list[tuple[str, Outcome]],
+    encoded: NDArray[np.float32] | None,
+    encoder: Encoder,
+    store: EmbeddingStore | None,
 ) -> Embedded:
     if store is not None and (encoded is None or encoder.is_as_remembered):
         stored = [outcome for _, outcome in batch if isinstance(outcome, Stored)]
@@ -117,7 +120,9 @@ def _embedded(
     )
 
 
-def _in_order(batch: list[tuple[str, Outcome]], encoded: Iterator[Matrix], embed_dim: int) -> Matrix:
+def _in_order(
+    batch: list[tuple[str, Outcome]], encoded: Iterator[NDArray[np.float32]], embed_dim: int
+) -> NDArray[np.float32]:
     rows = [
         outcome.embedding if isinstance(outcome, Stored) else next(encoded)
         for _, outcome in batch

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from zsclip.errors import InputError
 from zsclip.labels import Label
 from zsclip.metrics import Figure, Judged, confusion_matrix, figures, joined
-from zsclip.results import Prediction, Skipped
+from zsclip.results import Prediction
 from zsclip.sinks import escaped
+from zsclip.skipped import Skipped
 
 BEST = 5  # candidates that are looked at
 

@@ -15,7 +15,8 @@ from typing import Any, TextIO
 
 from zsclip.errors import InputError, OutputError
 from zsclip.output import part_of
-from zsclip.results import Prediction, Skipped
+from zsclip.results import Prediction
+from zsclip.skipped import Skipped
 
 
 @dataclass(frozen=True)

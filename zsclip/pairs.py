@@ -17,18 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from zsclip.decode import DEFAULT_MAX_PIXELS, Preprocess, fit, set_up_pillow, upright
-from zsclip.drawing import (
-    CAPTION_DRAWS,
-    PICTURE_DRAWS,
-    Drawing,
-    Names,
-    augmented,
-    draw_texts,
-    pair_weights,
-    positives,
-)
+from zsclip.drawing import CAPTION_DRAWS, PICTURE_DRAWS, Drawing, augmented, draw_texts, pair_weights, positives
 from zsclip.errors import InputError
-from zsclip.sources import check_inputs, find_sources, first_line
+from zsclip.sources import Names, check_inputs, find_sources, first_line
 
 MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures kept: all of a small data set, else a window of it
 LOOKAHEAD = 2  # batches being decoded while one is trained on

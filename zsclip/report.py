@@ -9,8 +9,9 @@ from typing import TextIO
 from urllib.parse import quote
 
 from zsclip.decode import DEFAULT_MAX_PIXELS
-from zsclip.results import Prediction, Row, Skipped
+from zsclip.results import Prediction, Row
 from zsclip.sinks import decoded, six_digits, without_surrogates
+from zsclip.skipped import Skipped
 from zsclip.thumbnails import thumbnails
 
 _AT_ONCE = 32  # thumbnails; of stored pictures a thousand come in a batch, and their rows would wait for all of them

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from zsclip.skipped import Skipped
+
 ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated"]
-ErrorKind = Literal["missing", "not-a-file", "permission", "unreadable", "too-large", "timeout", "out-of-memory"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,6 @@ class Prediction:
     best: Candidate
     candidates: tuple[Candidate, ...]
     score_kind: ScoreKind
-    truth: str | None = None
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An image that could not be classified, and why, in one line."""
-
-    path: str
-    error: ErrorKind
-    message: str
     truth: str | None = None
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from zsclip.results import Candidate, Prediction, Row, Skipped
+from zsclip.results import Candidate, Prediction, Row
+from zsclip.skipped import Skipped
 
 if TYPE_CHECKING:
     from rich.text import Text

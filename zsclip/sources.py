@@ -10,9 +10,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from zsclip.drawing import Names
 from zsclip.errors import InputError
 from zsclip.images import find_images
+
+
+@dataclass(frozen=True)
+class Names:
+    """What is known about a picture in words.
+
+    kinds: broader words, the nearest first; captions: free sentences, which are used as they are; source: the data set
+    it is from, if it is one of several.
+    """
+
+    label: str
+    synonyms: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True, eq=False)

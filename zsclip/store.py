@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 from zsclip.cache import cache_dir
 from zsclip.cache import clear as clear_files
 from zsclip.cache import size_on_disk as size_of_files
+from zsclip.identity import LARGEST, Look, Sight
 
 FILE_NAME = "embeddings-v1.sqlite"
 OWN_FILES = "embeddings-v*.sqlite*"
 MAX_BYTES = 5_000_000_000
-GRAIN_NS = 2_000_000_000  # of the coarsest clock, FAT's: what was written a moment before may be written again unseen
-_LARGEST = 2**63 - 1
 _PATHS_A_QUERY = 500
 _LOCK_SECONDS = 2
 _MOST_REFUSALS = 5  # of a store that others keep locked; each may take that long
@@ -44,35 +43,6 @@ CREATE TABLE IF NOT EXISTS files (
 """
 
 Vector = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a file looked from outside when its content was read: size, times in nanoseconds, inode."""
-
-    size: int
-    mtime: int
-    ctime: int
-    inode: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> "Look":
-        """Take from a status what changes with the content."""
-        # SQLite's integers have 63 bits and a sign; some inodes have 64, and NTFS has times from the year 1601.
-        mtime, ctime = (max(-_LARGEST, min(at, _LARGEST)) for at in (status.st_mtime_ns, status.st_ctime_ns))
-        return cls(status.st_size, mtime, ctime, status.st_ino & _LARGEST)
-
-
-@dataclass(frozen=True)
-class Sight:
-    """A content that was read, and the file it was read from.
-
-    content: its BLAKE2b. look: of the file; None where it may be written again and look the same.
-    """
-
-    path: str
-    content: bytes
-    look: Look | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +73,7 @@ class EmbeddingStore:
         self._recipe = recipe
         self._name = name.encode("utf-8", "backslashreplace").decode()
         self._bytes = 4 * embed_dim
-        self._max_pixels = min(max_pixels, _LARGEST)
+        self._max_pixels = min(max_pixels, LARGEST)
         self._max_bytes = max_bytes
         self._damaged = False
         self._refusals = 0
@@ -274,11 +244,6 @@ class EmbeddingStore:
 
     def _digest(self, content: bytes, vector: bytes) -> bytes:
         return _digest(self._recipe, content, vector)
-
-
-def content_of(data: bytes) -> bytes:
-    """Give the name of a content, 32 bytes."""
-    return hashlib.blake2b(data, digest_size=32).digest()
 
 
 def counts() -> dict[str, int]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from zsclip.results import Prediction, Skipped
+from zsclip.results import Prediction
+from zsclip.skipped import Skipped
 
 if TYPE_CHECKING:
     from zsclip.checkpoint import Evaluation

@@ -26,8 +26,9 @@ from safetensors.torch import save_file
 
 from zsclip.decode import DEFAULT_MAX_PIXELS
 from zsclip.encoder import Encoder
+from zsclip.identity import Look, Sight, content_of
 from zsclip.model import has_bf16
-from zsclip.store import EmbeddingStore, Look, Sight, content_of
+from zsclip.store import EmbeddingStore
 from zsclip.weights import find_model
 
 HERE = Path(__file__).parent

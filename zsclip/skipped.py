@@ -1,0 +1,16 @@
+"""A picture without pixels, and why."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ErrorKind = Literal["missing", "not-a-file", "permission", "unreadable", "too-large", "timeout", "out-of-memory"]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that could not be classified, and why, in one line."""
+
+    path: str
+    error: ErrorKind
+    message: str
+    truth: str | None = None
