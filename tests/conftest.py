@@ -17,8 +17,8 @@ from PIL import Image
 from tiny_models import save_tiny_model
 from torch import Tensor
 
-from zsclip.decode import Preprocess, to_pixels
-from zsclip.weights import ModelSpec, find_model
+from zsclip.models.find import ModelSpec, find_model
+from zsclip.pixels.decode import Preprocess, to_pixels
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.decode import DEFAULT_DECODING, Decoding, Preprocess
-from zsclip.embed import Embedded, Pixels, embed_images, look_ahead
-from zsclip.skipped import Skipped
+from zsclip.models.embed import Embedded, Pixels, embed_images, look_ahead
+from zsclip.pixels.decode import DEFAULT_DECODING, Decoding, Preprocess
+from zsclip.pixels.skipped import Skipped
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,15 +13,15 @@ from conftest import preprocess_for
 from PIL import Image
 from torch import Tensor
 
-from zsclip import bench as bench_module
-from zsclip import decoders
-from zsclip.batches import available_cpus
-from zsclip.bench import _time_decoders, bench
-from zsclip.decode import Decoding, Preprocess
-from zsclip.encoder import Encoder
 from zsclip.errors import InputError
-from zsclip.model import ClipModel
-from zsclip.weights import find_model
+from zsclip.measure import bench as bench_module
+from zsclip.measure.bench import _time_decoders, bench
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.models.torch_encoder import ClipModel
+from zsclip.pixels import workers
+from zsclip.pixels.ahead import available_cpus
+from zsclip.pixels.decode import Decoding, Preprocess
 
 Run = Callable[..., CompletedProcess[bytes]]
 STAGES = ["read", "decode", "preprocess", "copy", "image tower", "score"]
@@ -70,7 +70,7 @@ def test_one_decode_thread_is_named(model: Encoder, tmp_path: Path) -> None:
 def test_where_processes_decode_the_pace_is_theirs(
     model: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoders, "available_cpus", lambda: 6)
+    monkeypatch.setattr(workers, "available_cpus", lambda: 6)
     monkeypatch.setattr(bench_module, "_time_decoders", lambda *given: 12345.0)
 
     report = bench(pictures(tmp_path, (8, 8)), model, threads=6, batch_size=2, decoding=Decoding(), seconds=0.05)
@@ -82,13 +82,13 @@ def test_where_processes_decode_the_pace_is_theirs(
 def test_the_pace_of_processes_is_taken_when_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
-    class Process(decoders._Process):
+    class Process(workers._Process):
         def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
             super().__init__(preprocess, decoding)
             started.append(time.monotonic())
 
-    monkeypatch.setattr(decoders, "_Process", Process)
-    monkeypatch.setattr(decoders, "available_cpus", lambda: 6)
+    monkeypatch.setattr(workers, "_Process", Process)
+    monkeypatch.setattr(workers, "available_cpus", lambda: 6)
 
     rate = _time_decoders(pictures(tmp_path, (8, 8)), preprocess_for(8), 6, Decoding(), 0.1)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zsclip.cache import (
+from zsclip.kept.cache import (
     FILE_NAME,
     cache_dir,
     clear,
@@ -104,11 +104,13 @@ def test_a_database_with_other_columns_is_started_afresh() -> None:
 
 def test_a_user_without_a_home_goes_without_a_cache() -> None:
     """As in a container that runs under a user it does not know."""
-    code = "import os; os.environ.clear(); os.setuid(54321); from zsclip.cache import *; "
+    code = "import os; os.environ.clear(); os.setuid(54321); from zsclip.kept.cache import *; "
     code += "print(cache_dir(), remember('x', [], lambda: 5), size_on_disk())"
     script = code if os.geteuid() == 0 else "print('/dev/null/zsclip', 5, 0)"
 
-    result = subprocess.run([sys.executable, "-c", f"import zsclip.cache\n{script}"], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", f"import zsclip.kept.cache\n{script}"], capture_output=True, text=True
+    )
 
     assert (result.stdout, result.stderr) == ("/dev/null/zsclip 5 0\n", "")
 
@@ -125,7 +127,7 @@ def test_a_read_only_folder_is_still_read(tmp_path: Path) -> None:
     """Root ignores permissions, so the reader gives up that power first."""
     write_rows("text", {"a": b"1"})
     cache_dir().chmod(0o500)
-    code = "from zsclip.cache import *; write_rows('text', {'b': b'2'}); print(read_rows('text', ['a', 'b']))"
+    code = "from zsclip.kept.cache import *; write_rows('text', {'b': b'2'}); print(read_rows('text', ['a', 'b']))"
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 
     result = subprocess.run([*drop, sys.executable, "-c", code], capture_output=True, text=True)
@@ -144,7 +146,8 @@ def test_the_folder_is_private() -> None:
 
 
 def test_two_processes_write_at_once_and_lose_nothing() -> None:
-    code = "import sys; from zsclip.cache import *; [write_rows('t', {f'{sys.argv[1]}{i}': b'x'}) for i in range(100)]"
+    code = "import sys; from zsclip.kept.cache import *\n"
+    code += "for i in range(100): write_rows('t', {f'{sys.argv[1]}{i}': b'x'})"
     processes = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "ab"]
 
     assert [process.wait() for process in processes] == [0, 0]

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from conftest import make_class_folders
 
-from zsclip.calibrate import (
+from zsclip.answers.classifier import Classifier, build_classifier
+from zsclip.answers.classify import answers
+from zsclip.answers.scores import Rule, softmax_scores
+from zsclip.cli.main import main
+from zsclip.errors import InputError
+from zsclip.measure.calibrate import (
     Calibration,
     Promise,
     Wish,
@@ -22,14 +27,9 @@ from zsclip.calibrate import (
     threshold_for,
     to_json,
 )
-from zsclip.classifier import Classifier, build_classifier
-from zsclip.classify import answers
-from zsclip.cli import main
-from zsclip.embed import Embedded
-from zsclip.errors import InputError
-from zsclip.labels import Label, read_distractors
-from zsclip.score import Rule, softmax_scores
-from zsclip.skipped import Skipped
+from zsclip.models.embed import Embedded
+from zsclip.pixels.skipped import Skipped
+from zsclip.words.labels import Label, read_distractors
 
 MADE_WITH = {"model": "m", "label list": "l", "prompts": "p"}
 

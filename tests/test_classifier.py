@@ -9,10 +9,10 @@ from conftest import ColourModel
 from open_clip.zero_shot_classifier import build_zero_shot_classifier
 from safetensors.torch import load_file, save_file
 
-from zsclip.cache import FILE_NAME, cache_dir
-from zsclip.classifier import build_classifier, class_embeddings
-from zsclip.model import load_model
-from zsclip.weights import find_model
+from zsclip.answers.classifier import build_classifier, class_embeddings
+from zsclip.kept.cache import FILE_NAME, cache_dir
+from zsclip.models.find import find_model
+from zsclip.models.torch_encoder import load_model
 
 
 def test_a_class_is_the_renormalised_mean_of_its_own_prompts() -> None:

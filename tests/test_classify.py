@@ -7,12 +7,12 @@ import torch
 from conftest import ColourModel, preprocess_for
 from decoded import embedded
 
-from zsclip.classifier import Classifier, build_classifier
-from zsclip.classify import answers as answer_for
-from zsclip.classify import classify
-from zsclip.results import Prediction
-from zsclip.score import Rule
-from zsclip.skipped import Skipped
+from zsclip.answers.answers import Prediction
+from zsclip.answers.classifier import Classifier, build_classifier
+from zsclip.answers.classify import answers as answer_for
+from zsclip.answers.classify import classify
+from zsclip.answers.scores import Rule
+from zsclip.pixels.skipped import Skipped
 
 LABELS = ("blue", "green", "red")
 PLAIN = Rule()

@@ -18,9 +18,9 @@ import pytest
 from conftest import wait_for_lines
 from PIL import Image
 
-from zsclip.cache import FILE_NAME, cache_dir
-from zsclip.cli import app, main
-from zsclip.store import FILE_NAME as STORE_NAME
+from zsclip.cli.main import app, main
+from zsclip.kept.cache import FILE_NAME, cache_dir
+from zsclip.kept.store import FILE_NAME as STORE_NAME
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 COLOURS = ("--labels", "red,green,blue")
@@ -195,7 +195,7 @@ def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp
     (photos / "bad.png").write_bytes(b"no picture")
     script = (
         "import sys\n"
-        "from zsclip.cli import main\n"
+        "from zsclip.cli.main import main\n"
         "code = main(sys.argv[1:])\n"
         "heavy = {'torch', 'open_clip', 'torchvision', 'transformers', 'timm'} & set(sys.modules)\n"
         "print(code, sorted(heavy), file=sys.stderr)\n"
@@ -332,13 +332,13 @@ def test_under_nohup_a_run_outlives_its_terminal(photos: Path, model: str, tmp_p
     script = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # all that nohup does
-        "from zsclip.cli import main\n"
-        "import zsclip.images\n"
-        "find = zsclip.images.find_images\n"
+        "from zsclip.cli.main import main\n"
+        "import zsclip.pictures.files\n"
+        "find = zsclip.pictures.files.find_images\n"
         "def hang_up(*arguments, **options):\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    return find(*arguments, **options)\n"
-        "zsclip.images.find_images = hang_up\n"
+        "zsclip.pictures.files.find_images = hang_up\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, "-c", script, "classify", "photos", *COLOURS, "--model", model]

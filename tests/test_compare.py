@@ -8,15 +8,23 @@ import numpy as np
 import pytest
 from conftest import make_class_folders
 
-from zsclip.classifier import Classifier, build_classifier
-from zsclip.cli import main
-from zsclip.compare import Compared, TemplateGain, compare, comparison_lines, judged_by, template_gains, template_lines
-from zsclip.embed import Embedded
+from zsclip.answers.classifier import Classifier, build_classifier
+from zsclip.cli.main import main
 from zsclip.errors import InputError
-from zsclip.labels import Label
-from zsclip.metrics import Figure, Judged, gain, top1
-from zsclip.prompts import expand, read_templates
-from zsclip.skipped import Skipped
+from zsclip.measure.compare import (
+    Compared,
+    TemplateGain,
+    compare,
+    comparison_lines,
+    judged_by,
+    template_gains,
+    template_lines,
+)
+from zsclip.measure.metrics import Figure, Judged, gain, top1
+from zsclip.models.embed import Embedded
+from zsclip.pixels.skipped import Skipped
+from zsclip.words.labels import Label
+from zsclip.words.prompts import expand, read_templates
 
 Run = Callable[..., CompletedProcess[bytes]]
 

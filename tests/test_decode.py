@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from zsclip.decode import MAX_RESIZED_PIXELS, Decoding, PixelBudget, Preprocess, decode_image, given_up
-from zsclip.skipped import Skipped
+from zsclip.pixels.decode import MAX_RESIZED_PIXELS, Decoding, PixelBudget, Preprocess, decode_image, given_up
+from zsclip.pixels.skipped import Skipped
 
 SIMPLE = Preprocess((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 WHITE, RED, BLACK = (255, 255, 255), (255, 0, 0), (0, 0, 0)
@@ -110,7 +110,7 @@ def test_a_strip_is_not_blown_up_to_gigabytes(tmp_path):
     strip.save(tmp_path / "x.png")
     code = f"""
         import resource
-        from zsclip.decode import *
+        from zsclip.pixels.decode import *
         resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
         pixels = decode_image({str(tmp_path / "x.png")!r}, Preprocess((224, 224), (0,) * 3, (1,) * 3))
         print(pixels.shape, pixels[0].std(axis=1).max())
@@ -337,7 +337,7 @@ def test_heic_without_pillow_heif_names_the_cure(tmp_path):
     code = f"""
         import sys
         sys.modules["pillow_heif"] = None  # as if it were not installed
-        from zsclip.decode import *
+        from zsclip.pixels.decode import *
         print(decode_image({str(tmp_path / "x.jpg")!r}, Preprocess((8, 8), (0,) * 3, (1,) * 3)).message)
     """
 
@@ -407,7 +407,7 @@ def test_a_file_without_permission_says_so(tmp_path):
     tmp_path.chmod(0o755)
     code = """
         import os
-        from zsclip.decode import *
+        from zsclip.pixels.decode import *
         preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
         decode_image("nope", preprocess)  # loads what it needs while it may
         if os.geteuid() == 0:
@@ -467,7 +467,7 @@ def test_max_pixels_may_be_more_than_pillow_allows(tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "warned.png")
     Image.new("RGB", (100, 100)).save(tmp_path / "refused.png")
     code = """
-        from zsclip.decode import *
+        from zsclip.pixels.decode import *
         Image.MAX_IMAGE_PIXELS = 1000
         preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
         print(decode_image("warned.png", preprocess, Decoding(1000)).message)
@@ -482,7 +482,7 @@ def test_no_memory_left_is_a_row_too(tmp_path):
     (tmp_path / "x.png").write_bytes(png(12_000, 12_000, 1, 0, bytes(12_000 * 1501)))
     code = """
         import resource
-        from zsclip.decode import *
+        from zsclip.pixels.decode import *
         preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
         decode_image("nope", preprocess)
         resource.setrlimit(resource.RLIMIT_DATA, (100 << 20, 100 << 20))
@@ -510,7 +510,7 @@ def test_what_pillow_logs_stays_off_stderr(tmp_path):
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     (tmp_path / "x.tif").write_bytes(b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(100))
     code = """
-        from zsclip.decode import *
+        from zsclip.pixels.decode import *
         print(decode_image("x.tif", Preprocess((8, 8), (0,) * 3, (1,) * 3)).error)
     """
 

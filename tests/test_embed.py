@@ -12,12 +12,13 @@ from conftest import ColourModel, preprocess_for
 from PIL import Image
 from torch import Tensor
 
-from zsclip import decoders, embed
-from zsclip.decode import Decoding
-from zsclip.embed import Embedded, embed_images, look_ahead
 from zsclip.errors import ModelError
-from zsclip.skipped import Skipped
-from zsclip.store import EmbeddingStore
+from zsclip.kept.store import EmbeddingStore
+from zsclip.models import embed
+from zsclip.models.embed import Embedded, embed_images, look_ahead
+from zsclip.pixels import workers
+from zsclip.pixels.decode import Decoding
+from zsclip.pixels.skipped import Skipped
 
 
 class Encoder:
@@ -72,7 +73,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def no_grain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system whose clock tells every write."""
-    monkeypatch.setattr(decoders, "GRAIN_NS", -(10**12))
+    monkeypatch.setattr(workers, "GRAIN_NS", -(10**12))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])
@@ -208,7 +209,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_recognised(
         Image.new("RGB", (5, 5), "red").save(pictures[0])
         return 2 * 10**18
 
-    monkeypatch.setattr(decoders.time, "time_ns", changed_meanwhile)
+    monkeypatch.setattr(workers.time, "time_ns", changed_meanwhile)
     with opened() as store:
         rows = run(pictures[:1], Encoder(), store)
         assert np.argmax(rows[0][1]) == 0

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zsclip import model as model_module
-from zsclip.cache import keep
-from zsclip.encoder import Encoder
-from zsclip.model import load_model
-from zsclip.weights import find_model
+from zsclip.kept.cache import keep
+from zsclip.models import torch_encoder
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.models.torch_encoder import load_model
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_it_is_loaded_once_on_a_machine_for_what_it_is(
     expected = (model.logit_scale, model.logit_bias, model.embed_dim, model.text_recipe, model.batch_size)
     assert (first.logit_scale, first.logit_bias, first.embed_dim, first.text_recipe, first.batch_size) == expected
 
-    monkeypatch.setattr(model_module, "load_model", None)
+    monkeypatch.setattr(torch_encoder, "load_model", None)
     second = encoder()
 
     assert (second.logit_scale, second.logit_bias, second.embed_dim, second.text_recipe, second.batch_size) == expected

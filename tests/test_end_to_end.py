@@ -11,14 +11,14 @@ import torch
 from decoded import embedded
 from PIL import Image
 
-from zsclip.classifier import build_classifier
-from zsclip.classify import classify
-from zsclip.labels import Label
-from zsclip.model import load_model
-from zsclip.prompts import expand, read_prompts
-from zsclip.results import Prediction
-from zsclip.score import Rule
-from zsclip.weights import find_model
+from zsclip.answers.answers import Prediction
+from zsclip.answers.classifier import build_classifier
+from zsclip.answers.classify import classify
+from zsclip.answers.scores import Rule
+from zsclip.models.find import find_model
+from zsclip.models.torch_encoder import load_model
+from zsclip.words.labels import Label
+from zsclip.words.prompts import expand, read_prompts
 
 LABELS = ["cat", "red dog", "bird", "the sketch", "green w7"]
 SCALE = 100.0  # what the published models have; the untrained ones start at 14, which hides differences

@@ -10,14 +10,14 @@ import pytest
 from conftest import make_class_folders
 from PIL import Image
 
-from zsclip.cli import main
-from zsclip.confusion import write_csv, write_png
+from zsclip.answers.answers import Candidate, Prediction
+from zsclip.cli.main import main
 from zsclip.errors import InputError
-from zsclip.evaluate import OfLabel, evaluate, found_labels, judge, report_lines, truths_of
-from zsclip.labels import Label
-from zsclip.metrics import Judged
-from zsclip.results import Candidate, Prediction
-from zsclip.skipped import Skipped
+from zsclip.measure.confusion import write_csv, write_png
+from zsclip.measure.evaluate import OfLabel, evaluate, found_labels, judge, report_lines, truths_of
+from zsclip.measure.metrics import Judged
+from zsclip.pixels.skipped import Skipped
+from zsclip.words.labels import Label
 
 NAMES = ["cat", "dog", "owl"]
 

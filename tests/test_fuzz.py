@@ -92,11 +92,11 @@ DECODE = textwrap.dedent("""
     import numpy as np
 
     from decoded import decode_batches
-    from zsclip import decoders
-    from zsclip.decode import Decoding, Preprocess
-    from zsclip.embed import look_ahead
-    from zsclip.results import Skipped
-    from zsclip.store import EmbeddingStore
+    from zsclip.kept.store import EmbeddingStore
+    from zsclip.models.embed import look_ahead
+    from zsclip.pixels import workers
+    from zsclip.pixels.decode import Decoding, Preprocess
+    from zsclip.pixels.skipped import Skipped
 
     paths = sorted(str(path) for path in Path(sys.argv[1]).iterdir())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -111,7 +111,7 @@ DECODE = textwrap.dedent("""
     store = EmbeddingStore("r", "none", 3, max_pixels=2_000_000)
     with look_ahead(paths, preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
         outcomes = [outcome for batch in ahead.batches(50) for _, outcome in batch]
-    decoders.available_cpus, decoders.SOON = lambda: 6, 0  # and in processes
+    workers.available_cpus, workers.SOON = lambda: 6, 0  # and in processes
     with look_ahead(paths, preprocess, Decoding(2_000_000), None, batch_size=50, threads=6) as ahead:
         elsewhere = [outcome for batch in ahead.batches(50) for _, outcome in batch]
     for row, outcome, other in zip(rows, outcomes, elsewhere, strict=True):
@@ -151,7 +151,7 @@ def decode_mutants(folder: Path, count: int, seed: int) -> None:
 
 
 def test_every_format_is_read_before_it_is_damaged(tmp_path: Path) -> None:
-    from zsclip.decode import Preprocess, decode_image
+    from zsclip.pixels.decode import Preprocess, decode_image
 
     for name, data in valid_files().items():
         path = tmp_path / f"x.{name}"

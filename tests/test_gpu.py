@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_model import with_weights
 from test_tiny import LABELS
+from test_torch_encoder import with_weights
 
-from zsclip.classifier import build_classifier
-from zsclip.encoder import Encoder
-from zsclip.model import ClipModel, load_model
-from zsclip.score import cosines
-from zsclip.weights import find_model
+from zsclip.answers.classifier import build_classifier
+from zsclip.answers.scores import cosines
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.models.torch_encoder import ClipModel, load_model
 
 pytestmark = [
     pytest.mark.gpu,

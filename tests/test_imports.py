@@ -13,11 +13,11 @@ KINDS = ("plain", "siglip", "coca", "timm", "mobileclip")
 _SCRIPT = """
 import contextlib, sys
 import numpy as np
-from zsclip.imports import lean_open_clip
-from zsclip.weights import find_model
+from zsclip.models.imports import lean_open_clip
+from zsclip.models.find import find_model
 out, lean, *models = sys.argv[1:]
 with lean_open_clip() if lean == "lean" else contextlib.nullcontext():
-    from zsclip.model import load_model
+    from zsclip.models.torch_encoder import load_model
 print(*sorted({"transformers", "timm", "torch._dynamo"} & set(sys.modules)))
 found = {}
 for model in models:
@@ -54,7 +54,7 @@ def test_a_lean_import_leaves_out_what_it_says_and_changes_no_embedding(
 
 def test_a_run_that_has_to_load_a_model_loads_it_lean(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     script = (
-        "import sys; from zsclip.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from zsclip.cli.main import main; code = main(sys.argv[1:]);"
         "print(code, {'transformers', 'timm', 'torch._dynamo'} & set(sys.modules), 'torch' in sys.modules)"
     )
     from PIL import Image

@@ -11,10 +11,10 @@ import pytest
 from test_sinks import SURE
 
 from zsclip.errors import InputError
-from zsclip.journal import Journal
-from zsclip.output import open_output
-from zsclip.sinks import SINKS, Row, write_csv
-from zsclip.skipped import Skipped
+from zsclip.out.journal import Journal
+from zsclip.out.output import open_output
+from zsclip.out.sinks import SINKS, Row, write_csv
+from zsclip.pixels.skipped import Skipped
 
 PATHS = [f"{i}.png" for i in range(10)]
 SETTINGS = {"label list": "3 labels", "threshold": None}

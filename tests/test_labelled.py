@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from zsclip.errors import InputError
-from zsclip.labelled import read_labelled
+from zsclip.measure.labelled import read_labelled
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

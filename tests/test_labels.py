@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import zsclip.labels
-from zsclip.cache import remember
+import zsclip.words.labels
 from zsclip.errors import InputError
-from zsclip.labels import Label, read_labels
+from zsclip.kept.cache import remember
+from zsclip.words.labels import Label, read_labels
 
 
 @pytest.fixture(autouse=True)
@@ -254,9 +254,9 @@ def test_imagenet_is_read_from_the_cache_the_second_time() -> None:
 
 def test_reading_labels_loads_nothing_heavy() -> None:
     file = str(Path(write("pets.yaml", "- cat\n- dog\n")).absolute())
-    root = Path(zsclip.labels.__file__).parents[1]
+    root = Path(zsclip.words.labels.__file__).parents[2]
     code = (
-        "import sys; from zsclip.labels import read_labels; import zsclip.prompts as p; "
+        "import sys; from zsclip.words.labels import read_labels; import zsclip.words.prompts as p; "
         f"p.expand(read_labels('a', files=[{file!r}]), p.read_prompts('photo')); "
         "print([m for m in ('torch', 'open_clip', 'numpy', 'PIL', 'pyarrow') if m in sys.modules])"
     )

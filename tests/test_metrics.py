@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from zsclip.metrics import (
+from zsclip.measure.metrics import (
     BINS,
     METRICS,
     Judged,

@@ -11,8 +11,8 @@ import pytest
 from test_sinks import SURE
 
 from zsclip.errors import InputError, OutputError
-from zsclip.output import check_output, format_of, open_output
-from zsclip.sinks import SINKS, Row
+from zsclip.out.output import check_output, format_of, open_output
+from zsclip.out.sinks import SINKS, Row
 
 
 def test_the_format_follows_the_ending_or_the_reader() -> None:
@@ -70,7 +70,9 @@ def test_rows_that_another_run_finished_or_began_again_meanwhile_are_left_alone(
 
 @pytest.mark.parametrize("target", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_what_is_open_is_written_where_it_stands(tmp_path: Path, target: str) -> None:
-    code = "import sys; from zsclip.output import open_output\nwith open_output(sys.argv[1]) as out: out.write('b\\n')"
+    code = (
+        "import sys; from zsclip.out.output import open_output\nwith open_output(sys.argv[1]) as out: out.write('b\\n')"
+    )
     with open(tmp_path / "rows", "w") as file:
         file.write("a\n")
         file.flush()
@@ -214,9 +216,9 @@ def test_a_signal_in_the_middle_of_a_write_repeats_nothing(tmp_path: Path) -> No
     """The reader takes nothing until the pipe is full and the signal has come, then all there is."""
     code = """
         import os, signal, sys, threading
-        from zsclip.output import open_output
-        from zsclip.results import Skipped
-        from zsclip.sinks import write_jsonl
+        from zsclip.out.output import open_output
+        from zsclip.answers.answers import Skipped
+        from zsclip.out.sinks import write_jsonl
         signal.signal(signal.SIGTERM, lambda *_: (print("came", file=sys.stderr, flush=True), sys.exit(143)))
         rows = [[Skipped(f"{i:06}", "missing", "x" * 90) for i in range(256)]] * 99
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -270,8 +272,8 @@ def test_a_fifo_is_written_directly(tmp_path: Path) -> None:
 
 def run_in_child(block: str, stdout: int | BinaryIO = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
     program = (
-        "from zsclip.results import *\nfrom zsclip.skipped import *\n"
-        "from zsclip.output import *\nfrom zsclip.sinks import *\n"
+        "from zsclip.answers.answers import *\nfrom zsclip.pixels.skipped import *\n"
+        "from zsclip.out.output import *\nfrom zsclip.out.sinks import *\n"
         "best = Candidate('\\u732b', 0.5, 0.25)\n"
         "row = Prediction('\\udcff.jpg', '\\u732b', best, (best,), 'softmax')\n" + block
     )

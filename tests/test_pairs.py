@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsclip.decode import Preprocess
 from zsclip.errors import InputError
-from zsclip.pairs import Batch, Drawing, Pairs, read_pairs
-from zsclip.prompts import read_templates
+from zsclip.pixels.decode import Preprocess
+from zsclip.training.pairs import Batch, Drawing, Pairs, read_pairs
+from zsclip.words.prompts import read_templates
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 
-from zsclip.cache import remember
 from zsclip.errors import InputError
-from zsclip.labels import Label
-from zsclip.prompts import PROMPTS_DIR, PromptSet, expand, prompt_set_names, read_prompts, read_templates
+from zsclip.kept.cache import remember
+from zsclip.words.labels import Label
+from zsclip.words.prompts import PROMPTS_DIR, PromptSet, expand, prompt_set_names, read_prompts, read_templates
 
 OWN = ["aerial", "captions", "chinese", "general", "photo", "plain", "product", "sketch"]
 

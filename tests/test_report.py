@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsclip import report as report_module
-from zsclip.cli import main
-from zsclip.contactsheet import MOST, with_contact_sheet
-from zsclip.report import with_report
-from zsclip.results import Candidate, Prediction
-from zsclip.skipped import Skipped
-from zsclip.thumbnails import HEIGHT, WIDTH, thumbnails
+from zsclip.answers.answers import Candidate, Prediction
+from zsclip.cli.main import main
+from zsclip.out import report as report_module
+from zsclip.out.contactsheet import MOST, with_contact_sheet
+from zsclip.out.report import with_report
+from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
+from zsclip.pixels.skipped import Skipped
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")

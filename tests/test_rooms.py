@@ -1,156 +1,101 @@
-"""The map of the code, as a test: which room may import which, and what a start may load."""
+"""The map of the code, as a test: which folder may import which, and what a start may load."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent / "zsclip"
 
+# In the order in which data flows: a folder may know some of those above it, never one below. What is kept on disk
+# stands early, as it is asked before anything is computed. Every folder may raise what errors.py defines.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"cli"},
-    # leaves
     "errors": set(),
-    "skipped": set(),
-    "identity": set(),
-    "results": {"skipped"},
-    "cache": set(),
-    # text side, no torch
-    "textfiles": set(),
-    "labels": {"cache", "textfiles"},
-    "prompts": {"cache", "labels", "textfiles"},
-    # image side
-    "images": set(),
-    "decode": {"skipped"},
-    "batches": {"decode"},
-    # what a model's name means, no torch
-    "hub": set(),
-    "weights": {"cache", "decode", "hub"},
-    "catalogue": {"hub", "weights"},
-    # numbers
-    "imports": set(),
-    "text": set(),
-    "towers": {"hub", "imports", "weights"},
-    "model": {"cache", "hub", "text", "towers", "weights"},
-    "score": set(),
-    "encoder": {"cache", "imports", "model", "weights"},
-    "classifier": {"cache", "encoder", "model", "score"},
-    "store": {"cache", "identity"},
-    "decoders": {"batches", "decode", "identity"},
-    "embed": {"batches", "decode", "decoders", "encoder", "identity", "skipped", "store"},
-    # runs
-    "classify": {"classifier", "embed", "results", "score", "skipped"},
-    "bench": {"batches", "classifier", "classify", "decode", "decoders", "embed", "encoder", "model", "score"},
-    "sources": {"images"},
-    "drawing": {"decode", "prompts", "sources"},
-    "pairs": {"decode", "drawing", "sources"},
-    "checkpoint": set(),
-    "train": {
-        "batches", "cache", "checkpoint", "classifier", "drawing", "hub", "labels", "model", "pairs", "prompts",
-        "score", "sources", "text", "towers", "weights",
-    },
-    "labelled": {"sources"},
-    "metrics": set(),
-    "evaluate": {"labels", "metrics", "results", "sinks", "skipped"},
-    "calibrate": {"classifier", "embed", "metrics", "score"},
-    "compare": {
-        "classifier", "classify", "embed", "encoder", "evaluate", "labels", "metrics", "prompts", "score", "sinks",
-    },
-    # out
-    "output": set(),
-    "journal": {"output", "results", "skipped"},
-    "sinks": {"results", "skipped"},
-    "confusion": set(),
-    "thumbnails": {"batches", "decode"},
-    "report": {"decode", "results", "sinks", "skipped", "thumbnails"},
-    "contactsheet": {"results", "skipped", "thumbnails"},
-    "terminal": {"checkpoint", "embed", "results", "skipped", "train"},  # of all but results only the types
-    "cli": {
-        "batches", "bench", "cache", "calibrate", "catalogue", "classifier", "classify", "compare", "confusion",
-        "contactsheet", "decode", "embed", "encoder", "evaluate", "hub", "images", "journal", "labelled", "labels",
-        "metrics", "model", "output", "prompts", "report", "results", "score", "sinks", "skipped", "store", "terminal",
-        "train", "weights",
-    },
-}  # fmt: skip
+    "pictures": set(),
+    "kept": {"pictures"},
+    "words": {"kept"},
+    "pixels": {"pictures"},
+    "models": {"kept", "pictures", "pixels"},
+    "answers": {"kept", "models", "pixels"},
+    "out": {"answers", "pixels"},
+    "measure": {"answers", "models", "out", "pictures", "pixels", "words"},
+    "training": {"answers", "kept", "models", "pictures", "pixels", "words"},
+    "cli": {"answers", "kept", "measure", "models", "out", "pictures", "pixels", "training", "words"},
+    "__main__": {"cli"},
+}
+NEED_TORCH = {
+    "zsclip.measure.bench",
+    "zsclip.models.text",
+    "zsclip.models.torch_encoder",
+    "zsclip.models.towers",
+    "zsclip.training.checkpoint",
+    "zsclip.training.train",
+}
+TORCH = {"torch", "open_clip", "torchvision", "transformers", "timm"}
+HEAVY = TORCH | {"PIL", "numpy", "pyarrow"}
 
-LIGHT = (
-    "labels",
-    "prompts",
-    "images",
-    "decode",
-    "batches",
-    "decoders",
-    "output",
-    "journal",
-    "sinks",
-    "terminal",
-    "weights",
-    "hub",
-    "catalogue",
-    "score",
-    "classifier",
-    "encoder",
-    "store",
-    "embed",
-    "classify",
-    "sources",
-    "labelled",
-    "metrics",
-    "evaluate",
-    "calibrate",
-    "compare",
-    "confusion",
-    "thumbnails",
-    "report",
-    "contactsheet",
-)
-HEAVY = ("torch", "open_clip", "torchvision", "transformers", "timm")
+
+def folder_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def imports_of(path: Path) -> set[str]:
+    """Folders and top-level files of the package that a file imports, those of type checking too."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules.add(node.module)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            modules.update(alias.name for alias in node.names)
-    return {module.removeprefix("zsclip.") for module in modules if module.startswith("zsclip.")}
+            modules |= {alias.name for alias in node.names}
+    return {module.split(".")[1] for module in modules if module.startswith("zsclip.")}
 
 
-def test_every_room_is_on_the_map() -> None:
-    assert {path.stem for path in ROOT.glob("*.py")} == set(MAY_IMPORT)
+def test_folders_import_what_the_map_says_and_nothing_else() -> None:
+    found: dict[str, set[str]] = {}
+    for path in ROOT.rglob("*.py"):
+        found.setdefault(folder_of(path), set()).update(imports_of(path))
+
+    assert {folder: imports - {folder, "errors"} for folder, imports in found.items()} == MAY_IMPORT
 
 
-def test_rooms_import_only_what_the_map_allows() -> None:
-    for room, allowed in MAY_IMPORT.items():
-        assert imports_of(ROOT / f"{room}.py") <= allowed | {"errors"}, room
+def test_data_flow_one_way() -> None:
+    order = list(MAY_IMPORT)
 
-
-def test_the_map_lists_no_import_that_is_not_there() -> None:
-    for room, allowed in MAY_IMPORT.items():
-        assert allowed <= imports_of(ROOT / f"{room}.py"), room
+    for folder, allowed in MAY_IMPORT.items():
+        assert allowed <= set(order[: order.index(folder)]), folder
 
 
 def modules_after(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(' '.join(m for m in sys.modules if '.' not in m))"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
 
 
-def test_the_command_line_starts_without_anything_heavy() -> None:
-    loaded = modules_after("import zsclip.cli")
+@pytest.mark.parametrize("room", ["zsclip", "zsclip.cli.main"])
+def test_importing_the_package_or_the_command_line_loads_nothing_heavy(room: str) -> None:
+    loaded = modules_after(f"import {room}")
 
-    assert not loaded & {*HEAVY, "PIL", "numpy", "pyarrow", "rich", "yaml", "huggingface_hub"}
+    assert "zsclip" in loaded
+    assert not loaded & {*HEAVY, "rich", "yaml", "huggingface_hub"}
 
 
-def test_help_loads_no_torch() -> None:
-    loaded = modules_after("from zsclip.cli import main; main(['classify', '--help'])")
+@pytest.mark.parametrize("arguments", [["--help"], ["classify", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    loaded = modules_after(f"from zsclip.cli.main import main; main({arguments})")
 
     assert "typer" in loaded
-    assert not loaded & {*HEAVY, "PIL", "numpy"}
+    assert not loaded & HEAVY
 
 
-def test_light_rooms_load_no_torch() -> None:
-    loaded = modules_after("; ".join(f"import zsclip.{room}" for room in LIGHT))
+def test_only_the_rooms_that_compute_with_torch_load_it() -> None:
+    modules = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts) for path in ROOT.rglob("*.py")}
+    light = sorted(module for module in modules - NEED_TORCH if not module.endswith(("__init__", "__main__")))
 
-    assert not loaded & set(HEAVY)
+    loaded = modules_after("; ".join(f"import {module}" for module in light))
+
+    assert modules >= NEED_TORCH
+    assert not loaded & TORCH

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from zsclip.output import open_output
-from zsclip.results import Candidate, Prediction
-from zsclip.sinks import SINKS, Row, write_paths, write_table
-from zsclip.skipped import Skipped
+from zsclip.answers.answers import Candidate, Prediction
+from zsclip.out.output import open_output
+from zsclip.out.sinks import SINKS, Row, write_paths, write_table
+from zsclip.pixels.skipped import Skipped
 
 CAT = Candidate("cat", 0.9312441234, 0.2871129)
 DOG = Candidate("dog", 0.0687, 0.21)

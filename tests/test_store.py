@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zsclip import store as store_module
-from zsclip.cache import cache_dir
-from zsclip.identity import Look, Sight, content_of
-from zsclip.store import FILE_NAME, EmbeddingStore, Stored, clear, collect, counts, size_on_disk, verify
+from zsclip.kept import store as store_module
+from zsclip.kept.cache import cache_dir
+from zsclip.kept.store import FILE_NAME, EmbeddingStore, Stored, clear, collect, counts, size_on_disk, verify
+from zsclip.pictures.identity import Look, Sight, content_of
 
 D = 512
 
@@ -295,7 +295,8 @@ def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
 def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
     """Root ignores permissions, so the reader gives up that power first."""
     code = (
-        "import sys; from zsclip.identity import Sight, content_of; from zsclip.store import EmbeddingStore\n"
+        "import sys\n"
+        "from zsclip.kept.store import EmbeddingStore\nfrom zsclip.pictures.identity import Sight, content_of\n"
         f"store = EmbeddingStore('r', 'tiny', {D}, max_pixels=100)\n"
         "found = store.find_content(Sight(sys.argv[1], content_of(b'one'), None))\n"
         "store.keep([(Sight('', b'', None), found.embedding)])\n"

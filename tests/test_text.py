@@ -7,7 +7,7 @@ import pytest
 import torch
 from open_clip.transformer import TextTransformer
 
-from zsclip.text import encode_tokens, pack
+from zsclip.models.text import encode_tokens, pack
 
 START, END = 98, 99
 

@@ -21,12 +21,12 @@ from PIL import Image
 from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 
-from zsclip.catalogue import published_models
-from zsclip.classifier import build_classifier
-from zsclip.decode import Decoding, decode_image
-from zsclip.model import load_model
-from zsclip.score import cosines
-from zsclip.weights import TINY_DIR, find_model
+from zsclip.answers.classifier import build_classifier
+from zsclip.answers.scores import cosines
+from zsclip.models.catalogue import published_models
+from zsclip.models.find import TINY_DIR, find_model
+from zsclip.models.torch_encoder import load_model
+from zsclip.pixels.decode import Decoding, decode_image
 
 ROOT = Path(__file__).parent.parent
 PICTURES = Path(skimage.__file__).parent / "data"

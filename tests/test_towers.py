@@ -15,8 +15,8 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file
 from torch import nn
 
-from zsclip.towers import fast_form, load_tower, new_model
-from zsclip.weights import find_model
+from zsclip.models.find import find_model
+from zsclip.models.towers import fast_form, load_tower, new_model
 
 
 @pytest.mark.parametrize("kind", ["quick-gelu", "mobileclip", "resnet", "plain"])

@@ -27,8 +27,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zsclip.errors import InputError, ModelError, OutputError
-from zsclip.model import has_bf16, load_model
-from zsclip.train import (
+from zsclip.models.find import find_architecture, find_model
+from zsclip.models.torch_encoder import has_bf16, load_model
+from zsclip.training.train import (
     CHECKPOINT_FILE,
     WEIGHTS_FILE,
     Evaluation,
@@ -39,7 +40,6 @@ from zsclip.train import (
     picture_size,
     train,
 )
-from zsclip.weights import find_architecture, find_model
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 ARCHITECTURE = {
@@ -436,7 +436,7 @@ def kill_at_step_three(event: Progress | Evaluation) -> None:
 
 def test_sigterm_ends_the_process_with_a_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from zsclip.train import *\n"
+        "import os, signal, sys; from pathlib import Path; from zsclip.training.train import *\n"
         f"train({recipe!r}, Path({str(tmp_path / 'out')!r}), progress=lambda e: os.kill(os.getpid(), signal.SIGTERM))"
     )
 

@@ -43,7 +43,7 @@ def test_the_wheel_holds_code_prompts_and_data_and_nothing_else(wheel: Path) -> 
     assert tiny == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"}
     assert all(name.startswith("zsclip/") for name in names)
     assert {name for name in names if name.endswith(".py")} == {
-        f"zsclip/{path.name}" for path in (ROOT / "zsclip").glob("*.py")
+        str(path.relative_to(ROOT)) for path in (ROOT / "zsclip").rglob("*.py")
     }
 
 
@@ -57,7 +57,7 @@ def test_the_installed_command_finds_its_data_from_any_folder(
         return result.stdout
 
     where = subprocess.run(
-        [installed.parent / "python", "-c", "import zsclip.prompts as p; print(p.PROMPTS_DIR)"],
+        [installed.parent / "python", "-c", "import zsclip.words.prompts as p; print(p.PROMPTS_DIR)"],
         cwd=tmp_path, capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert where.startswith(str(installed.parent.parent))

@@ -9,9 +9,9 @@ import open_clip
 import torch
 from safetensors.torch import load_file, save_file
 
-from zsclip.pairs import read_pairs
-from zsclip.prompts import PromptSet, fill_template, read_prompts
-from zsclip.sources import Names
+from zsclip.pictures.sources import Names
+from zsclip.training.pairs import read_pairs
+from zsclip.words.prompts import PromptSet, fill_template, read_prompts
 
 TABLE = "text.token_embedding.weight"
 

@@ -9,7 +9,7 @@ def run() -> None:
         # numpy's threads spin while they wait for the next batch, on the processors that look up and decode it.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        from zsclip.cli import run
+        from zsclip.cli.main import run
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     run()

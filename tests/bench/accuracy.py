@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from zsclip.batches import available_cpus
-from zsclip.classifier import build_classifier
-from zsclip.classify import classify
-from zsclip.decode import DEFAULT_DECODING
-from zsclip.embed import embed_images, look_ahead
-from zsclip.encoder import Encoder
-from zsclip.images import find_images
-from zsclip.labels import Label
-from zsclip.prompts import PromptSet, expand, read_prompts
-from zsclip.results import Prediction
-from zsclip.score import Rule
-from zsclip.weights import find_model
+from zsclip.answers.answers import Prediction
+from zsclip.answers.classifier import build_classifier
+from zsclip.answers.classify import classify
+from zsclip.answers.scores import Rule
+from zsclip.models.embed import embed_images, look_ahead
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.pictures.files import find_images
+from zsclip.pixels.ahead import available_cpus
+from zsclip.pixels.decode import DEFAULT_DECODING
+from zsclip.words.labels import Label
+from zsclip.words.prompts import PromptSet, expand, read_prompts
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from zsclip.decode import DEFAULT_MAX_PIXELS
-from zsclip.encoder import Encoder
-from zsclip.identity import Look, Sight, content_of
-from zsclip.model import has_bf16
-from zsclip.store import EmbeddingStore
-from zsclip.weights import find_model
+from zsclip.kept.store import EmbeddingStore
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.models.torch_encoder import has_bf16
+from zsclip.pictures.identity import Look, Sight, content_of
+from zsclip.pixels.decode import DEFAULT_MAX_PIXELS
 
 HERE = Path(__file__).parent
 PEERS = os.environ.get("PEERS", str(HERE.parent.parent / ".peers" / "bin" / "python"))

@@ -20,13 +20,13 @@ import torch
 from against_others import found_photos, make_photos, save_model
 from torch import Tensor, nn
 
-from zsclip.batches import available_cpus
-from zsclip.bench import _rate, _time_decoders, _time_stream, _wait
-from zsclip.decode import DEFAULT_DECODING, Preprocess, decode_image
-from zsclip.encoder import Encoder
-from zsclip.model import _DTYPES, load_model
-from zsclip.text import first_output
-from zsclip.weights import find_model
+from zsclip.measure.bench import _rate, _time_decoders, _time_stream, _wait
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.models.text import first_output
+from zsclip.models.torch_encoder import _DTYPES, load_model
+from zsclip.pixels.ahead import available_cpus
+from zsclip.pixels.decode import DEFAULT_DECODING, Preprocess, decode_image
 
 ARCHITECTURES = ("ViT-B-32", "ViT-L-14", "ViT-B-16")
 BATCH_SIZES = (64, 128, 256, 512)

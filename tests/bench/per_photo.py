@@ -7,16 +7,16 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does
 
-from zsclip.batches import available_cpus
-from zsclip.classifier import build_classifier
-from zsclip.classify import classify
-from zsclip.decode import DEFAULT_DECODING, set_up_pillow
-from zsclip.embed import embed_images, look_ahead
-from zsclip.encoder import Encoder
-from zsclip.labels import Label
-from zsclip.prompts import expand, read_prompts
-from zsclip.score import Rule
-from zsclip.weights import find_model
+from zsclip.answers.classifier import build_classifier
+from zsclip.answers.classify import classify
+from zsclip.answers.scores import Rule
+from zsclip.models.embed import embed_images, look_ahead
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.pixels.ahead import available_cpus
+from zsclip.pixels.decode import DEFAULT_DECODING, set_up_pillow
+from zsclip.words.labels import Label
+from zsclip.words.prompts import expand, read_prompts
 
 folder, labels, *paths = sys.argv[1:]
 encoder = Encoder(find_model(folder), "cpu")  # in the precision that users get

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from zsclip.classifier import build_classifier
-from zsclip.labels import Label
-from zsclip.model import load_model
-from zsclip.prompts import expand, read_prompts
-from zsclip.weights import find_model
+from zsclip.answers.classifier import build_classifier
+from zsclip.models.find import find_model
+from zsclip.models.torch_encoder import load_model
+from zsclip.words.labels import Label
+from zsclip.words.prompts import expand, read_prompts
 
 folder, labels, out = sys.argv[1:]
 model = load_model(find_model(folder), "cpu", "fp32")

@@ -1,0 +1,1 @@
+"""Vectors -> answers: the classifier, its scores, and the answer for each picture."""

@@ -1,0 +1,140 @@
+"""Prompts -> text matrix, built once, kept on disk label by label."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zsclip.answers.scores import Matrix
+from zsclip.kept.cache import fingerprint, read_rows, write_rows
+
+if TYPE_CHECKING:
+    from zsclip.models.encoder import Encoder
+    from zsclip.models.torch_encoder import ClipModel
+
+_PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build goes on from the last round
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Labels and their directions in the embedding space.
+
+    class_embeddings: (C + K, D) float32, rows of length 1; row i is labels[i]. The last K are of distractors, words
+    that only compete: where one of them is best, no label is the answer.
+    neutral_embedding: (1, D) likewise, what labels are held against one by one; None where that is not asked for.
+    cut: prompts that were longer than the model's context.
+    groups: C names, of the group that each label is to be reported as; None reports labels.
+    """
+
+    labels: tuple[str, ...]
+    class_embeddings: Matrix
+    neutral_embedding: Matrix | None
+    logit_scale: float
+    logit_bias: float | None
+    cut: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+
+
+def build_classifier(
+    labels: Sequence[str],
+    prompts: Sequence[Sequence[str]],
+    model: "ClipModel | Encoder",
+    *,
+    neutral_prompts: Sequence[str] = (),
+    distractor_prompts: Sequence[Sequence[str]] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Classifier:
+    """Embed every label, reading from the cache what was ever embedded before.
+
+    Args:
+        labels: C names.
+        prompts: C lists of sentences; their lengths may differ.
+        neutral_prompts: sentences about nothing in particular, for independent scores.
+        distractor_prompts: K lists of sentences, of words that only compete.
+        progress: told how many prompts of how many are encoded.
+    """
+    classes = [*prompts, *distractor_prompts]
+    wanted = [*classes, neutral_prompts] if neutral_prompts else classes
+    embeddings, cut = _embed(wanted, model, progress)  # (C + K, D), or one row more with the neutral word
+    return Classifier(
+        labels=tuple(labels),
+        class_embeddings=embeddings[: len(classes)],
+        neutral_embedding=embeddings[len(classes) :] if neutral_prompts else None,
+        logit_scale=model.logit_scale,
+        logit_bias=model.logit_bias,
+        cut=tuple(cut),
+    )
+
+
+def class_embeddings(prompt_embeddings: Matrix, prompts_per_class: Sequence[int]) -> Matrix:
+    """Average each class's prompts into one direction.
+
+    Args:
+        prompt_embeddings: (N, D) float32, rows of length 1; all prompts of class 0, then of class 1, and so on.
+        prompts_per_class: C counts that sum to N; classes may have different numbers of prompts.
+
+    Returns:
+        (C, D) float32, rows of length 1.
+
+    Source: Radford et al. 2021, section 3.1.4 (prompt ensembling over the embedding space).
+    """
+    parts = np.split(prompt_embeddings, np.cumsum(prompts_per_class)[:-1])
+    means = np.stack([rows.mean(axis=0) for rows in parts])
+    return means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
+
+
+def _embed(
+    prompts: Sequence[Sequence[str]], model: "ClipModel | Encoder", progress: Callable[[int, int], None]
+) -> tuple[Matrix, list[str]]:
+    """Give (C, D) float32 rows of length 1, and the prompts that were cut."""
+    recipe = model.text_recipe
+    keys = [fingerprint(recipe, list(sentences)) for sentences in prompts]
+    rows = {key: value for key, value in read_rows("text", keys).items() if _is_whole(value, model.embed_dim)}
+    missing = {key: sentences for key, sentences in zip(keys, prompts, strict=True) if key not in rows}
+    total, done = sum(map(len, missing.values())), 0
+    for some in _rounds(missing):
+        progress(done, total)
+        fresh = _encode(some, model)
+        write_rows("text", fresh)
+        rows.update(fresh)
+        done += sum(map(len, some.values()))
+    progress(done, total)
+    width = 4 * model.embed_dim
+    embeddings = np.frombuffer(b"".join(rows[key][:width] for key in keys), dtype="<f4").reshape(len(keys), -1).copy()
+    cut = [
+        prompt
+        for key, sentences in zip(keys, prompts, strict=True)
+        if any(rows[key][width:])
+        for prompt, was_cut in zip(sentences, rows[key][width:], strict=True)
+        if was_cut
+    ]
+    return embeddings, list(dict.fromkeys(cut))
+
+
+def _encode(prompts: dict[str, Sequence[str]], model: "ClipModel | Encoder") -> dict[str, bytes]:
+    """Encode labels' prompts into rows for the cache: D float32, then a byte a prompt that says whether it was cut."""
+    flat = [prompt for sentences in prompts.values() for prompt in sentences]
+    counts = [len(sentences) for sentences in prompts.values()]
+    embeddings = class_embeddings(model.encode_text(flat).numpy(), counts).astype("<f4")
+    cut = [count > model.spec.tokenizer.context_length for count in model.token_counts(flat)]
+    rows, start = {}, 0
+    for key, embedding, count in zip(prompts, embeddings, counts, strict=True):
+        rows[key] = embedding.tobytes() + bytes(cut[start : start + count])
+        start += count
+    return rows
+
+
+def _rounds(prompts: dict[str, Sequence[str]]) -> Iterator[dict[str, Sequence[str]]]:
+    some: dict[str, Sequence[str]] = {}
+    for key, sentences in prompts.items():
+        some[key] = sentences
+        if sum(map(len, some.values())) >= _PROMPTS_A_ROUND:
+            yield some
+            some = {}
+    if some:
+        yield some
+
+
+def _is_whole(row: bytes, embed_dim: int) -> bool:
+    return len(row) > 4 * embed_dim

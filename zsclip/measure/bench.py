@@ -1,0 +1,246 @@
+"""Where a run spends its time: each stage of the pipeline timed on this machine with this model and these pictures."""
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zsclip.answers.classifier import Classifier
+from zsclip.answers.classify import answers, classify
+from zsclip.answers.scores import Rule
+from zsclip.errors import InputError
+from zsclip.models.embed import embed_images, look_ahead
+from zsclip.models.encoder import Encoder
+from zsclip.models.torch_encoder import ClipModel
+from zsclip.pixels.ahead import available_cpus
+from zsclip.pixels.decode import Decoding, Preprocess, check_file, jpeg_scale, set_up_pillow, to_pixels, upright
+from zsclip.pixels.workers import processes_for
+
+LABELS = 1000  # that pictures are scored against
+_PROMPTS = [f"a photo of a thing of kind {number}." for number in range(64)]
+_SAMPLE = 256  # decoded pictures kept for the model
+_WARM_UP = 1.5  # seconds in which processes start
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured.
+
+    seconds: of one picture in each stage, in the order of the pipeline; of read, decode and preprocess on one thread.
+    decoding: pictures a second that all threads decode with no model behind them; model: that the device takes when
+    they are there; stream: that a whole run makes of both. text: prompts a second.
+    slowest: the stage that holds a run back; hint: what would help.
+    """
+
+    seconds: dict[str, float]
+    decoding: float
+    model: float
+    stream: float
+    text: float
+    threads: int
+    batch_size: int
+    slowest: str
+    hint: str
+
+
+def bench(
+    paths: Sequence[str],
+    encoder: Encoder,
+    *,
+    threads: int,
+    batch_size: int,
+    decoding: Decoding,
+    seconds: float = 2.0,
+    read: Callable[[str], bytes] = lambda path: Path(path).read_bytes(),
+) -> Report:
+    """Time every stage for about so many seconds, on as many of the pictures as that takes, again and again.
+
+    Raises:
+        InputError: not one picture can be read.
+    """
+    set_up_pillow(decoding.max_pixels)
+    model = encoder.model
+    decoded = _time_decoding(paths, model.spec.preprocess, threads, decoding, seconds, read)
+    batch = np.stack(list(islice(cycle(decoded.pictures), batch_size)))  # (B, 3, H, W) uint8
+    per_picture = decoded.seconds | _time_model(batch, model, seconds)
+    decoding_rate = decoded.rate
+    if processes_for(threads):  # faster than the threads that the stages were timed on
+        decoding_rate = _time_decoders(paths, model.spec.preprocess, threads, decoding, seconds)
+    model_rate = 1 / sum(per_picture[name] for name in ("copy", "image tower", "score"))
+    # What is slow: the side that gives fewer pictures a second, and of it the stage that takes longest.
+    side = ("read", "decode", "preprocess") if decoding_rate < model_rate else ("copy", "image tower", "score")
+    slowest = max(side, key=lambda name: per_picture[name])
+    return Report(
+        seconds=per_picture,
+        decoding=decoding_rate,
+        model=model_rate,
+        stream=_time_stream(paths, encoder, threads, batch_size, decoding, seconds),
+        text=_rate(lambda: model.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
+        threads=threads,
+        batch_size=batch_size,
+        slowest=slowest,
+        hint=_hint(slowest, model, threads, decoded.reducible and not decoding.fast_jpeg),
+    )
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    pictures: list[NDArray[np.uint8]]
+    seconds: dict[str, float]
+    rate: float
+    reducible: bool
+
+
+def _time_decoding(
+    paths: Sequence[str],
+    preprocess: Preprocess,
+    threads: int,
+    decoding: Decoding,
+    seconds: float,
+    read: Callable[[str], bytes],
+) -> _Decoded:
+    """Decode on threads for a while; the rate is of all threads together, in pictures a second."""
+    times: list[tuple[float, float, float]] = []
+    pictures: list[NDArray[np.uint8]] = []
+    reducible: list[bool] = []
+
+    def decode(path: str) -> None:
+        try:
+            check_file(path)
+            begun = time.perf_counter()
+            data = read(path)
+            was_read = time.perf_counter()
+            with upright(io.BytesIO(data), decoding, preprocess) as image:
+                was_decoded = time.perf_counter()
+                pixels = to_pixels(image, preprocess)
+                reducible.append(data[:2] == b"\xff\xd8" and jpeg_scale(image.size, preprocess) > 1)
+            done = time.perf_counter()
+        except Exception:  # decoders raise anything at all; a run makes a row of it, which costs next to nothing
+            return
+        if len(pictures) < _SAMPLE:
+            pictures.append(pixels)
+        times.append((was_read - begun, was_decoded - was_read, done - was_decoded))
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="zsclip-bench") as pool:
+        endless, begun, wall = cycle(paths), time.perf_counter(), 0.0
+        while not wall or wall < seconds:
+            list(pool.map(decode, islice(endless, 8 * threads)))
+            wall = time.perf_counter() - begun
+    if not pictures:
+        raise InputError("bench: not one of the pictures can be read; `zsclip classify` says why")
+    each = dict(zip(("read", "decode", "preprocess"), np.mean(times, axis=0).tolist(), strict=True))
+    return _Decoded(pictures, each, len(times) / wall, 2 * sum(reducible) >= len(reducible))
+
+
+def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> dict[str, float]:
+    """Give the seconds of one picture in the stages that work on whole batches."""
+    classifier = _random_classifier(model, LABELS)
+    embeddings = model.encode_images(batch).numpy()  # (B, D)
+
+    pixels = torch.from_numpy(batch)
+    if model.in_flight:  # as a run copies them
+        pixels = pixels.pin_memory()
+
+    def copy() -> None:
+        pixels.to(model.device)
+        _wait(model.device)
+
+    def encode() -> None:
+        model.encode_images(batch)
+
+    copied = 1 / _rate(copy, seconds / 10) / len(batch)
+    encoded = 1 / _rate(encode, seconds) / len(batch)
+    names = [""] * len(batch)
+    scored = 1 / _rate(lambda: answers(names, embeddings, classifier, Rule()), seconds / 4) / len(batch)
+    return {"copy": copied, "image tower": max(encoded - copied, 0.0), "score": scored}
+
+
+def _time_stream(
+    paths: Sequence[str], encoder: Encoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
+) -> float:
+    """Give pictures a second of a whole run, without its start."""
+    classifier = _random_classifier(encoder.model, 2)
+    preprocess = encoder.spec.preprocess
+    with look_ahead(cycle(paths), preprocess, decoding, None, batch_size=batch_size, threads=threads) as ahead:
+        rows = classify(embed_images(ahead.batches(batch_size), encoder, None), classifier, Rule())
+        return _pace(map(len, rows), threads, seconds)
+
+
+def _time_decoders(
+    paths: Sequence[str], preprocess: Preprocess, threads: int, decoding: Decoding, seconds: float
+) -> float:
+    """Give pictures a second of a run that has no model behind it."""
+    with look_ahead(cycle(paths), preprocess, decoding, None, batch_size=_SAMPLE, threads=threads) as ahead:
+        return _pace(map(len, ahead.batches(_SAMPLE)), threads, seconds)
+
+
+def _pace(batches: Iterator[int], threads: int, seconds: float) -> float:
+    """Give pictures a second, when all has begun."""
+    begun = time.perf_counter()
+    next(batches)
+    while processes_for(threads) and time.perf_counter() - begun < _WARM_UP:
+        next(batches)
+    begun, images = time.perf_counter(), 0
+    while images == 0 or time.perf_counter() - begun < seconds:
+        images += next(batches)
+    return images / (time.perf_counter() - begun)
+
+
+def _random_classifier(model: ClipModel, labels: int) -> Classifier:
+    classes = np.random.default_rng(0).normal(size=(labels, model.embed_dim)).astype(np.float32)  # (C, D)
+    classes /= np.linalg.norm(classes, axis=1, keepdims=True)
+    return Classifier(tuple(map(str, range(labels))), classes, None, model.logit_scale, None, ())
+
+
+def _rate(work: Callable[[], object], seconds: float) -> float:
+    """Do something again and again for so many seconds, at least once; give how often a second. The first is free."""
+    work()
+    begun, times = time.perf_counter(), 0
+    while times == 0 or time.perf_counter() - begun < seconds:
+        work()
+        times += 1
+    return times / (time.perf_counter() - begun)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def _hint(slowest: str, model: ClipModel, threads: int, reducible: bool) -> str:
+    """Say what would help against the slowest stage."""
+    cpus = available_cpus()
+    if slowest == "read":
+        return f"--threads {4 * threads} (a thread that waits for a disk costs no processor), or pictures nearer by"
+    if slowest in ("decode", "preprocess"):
+        if reducible and slowest == "decode":
+            return "--fast-jpeg"
+        return f"--threads {cpus}" if threads < cpus else f"smaller pictures; all {cpus} processors decode already"
+    if slowest == "score":
+        return "fewer labels"
+    if slowest == "copy":
+        return "a larger --batch-size"
+    if model.precision == "fp32" and model.device != "cpu":
+        return "--precision fp16"
+    return "a smaller --model" if model.device != "cpu" else "a GPU (--device cuda), or a smaller --model"
+
+
+def report_lines(report: Report) -> list[str]:
+    """Tell a report to a person."""
+    lines = [f"{name:<12} {1000 * seconds:>9.3f} ms a picture" for name, seconds in report.seconds.items()]
+    return [
+        *lines,
+        f"{report.threads} threads decode {report.decoding:.0f} pictures a second, the model takes {report.model:.0f} "
+        f"in batches of {report.batch_size}; a run gives {report.stream:.0f}",
+        f"text: {report.text:.0f} prompts a second",
+        f"held back by: {report.slowest}; what would help: {report.hint}",
+    ]

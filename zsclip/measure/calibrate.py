@@ -1,0 +1,274 @@
+"""Labelled answers -> the temperature that makes scores probabilities, and the threshold that reaches a wish."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsclip.answers.classifier import Classifier
+from zsclip.answers.scores import Matrix, cosines, softmax_scores
+from zsclip.errors import InputError
+from zsclip.measure.metrics import Judged, calibration_error, joined
+from zsclip.models.embed import Embedded
+
+VERSION = 1
+FEWEST = 10  # pictures to learn from
+_FOLDS = 5
+_SHARPEST = 1000.0  # temperatures are looked for within this factor; answers that are all right would have none
+_HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was learnt of how far scores can be trusted.
+
+    made_with: what it holds for, as a person may be told: model, labels, prompts. temperature: cosines are divided by
+    it, besides the model's own scale. threshold: a best score under it is no answer. thresholds: of single labels
+    instead; infinite where no score is sure enough. distractors: the prompts of words that compete with
+    the labels.
+    """
+
+    made_with: Mapping[str, str]
+    temperature: float
+    threshold: float
+    thresholds: Mapping[str, float]
+    distractors: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What to expect on pictures that were not learnt from, by cross-validation.
+
+    precision: share of right answers among those given, None where none was; answered: share of the pictures that get
+    one; error_before, error: calibration error of plain and of calibrated scores, None where distractors take all.
+    """
+
+    precision: float | None
+    answered: float
+    error_before: float | None
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a threshold is to reach: a precision, or a share of answers; without either there is none.
+
+    per_label: a threshold for each label by itself.
+    """
+
+    precision: float | None = None
+    share: float | None = None
+    per_label: bool = False
+
+
+def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: float) -> float:
+    """Find the temperature at which the truth is likeliest.
+
+    Args:
+        similar: (N, C + K) float32 cosines. truth: (N,) places of the true classes.
+
+    Source: Guo et al. 2017, section 4.2 (temperature scaling). The likelihood is concave in 1 / temperature, so the
+    sign of its slope halves the range.
+    """
+    low, high = -math.log(_SHARPEST), math.log(_SHARPEST)  # of 1 / temperature, as its logarithm
+    of_truth = similar[np.arange(len(truth)), truth]  # (N,)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        expected = (softmax_scores(similar, logit_scale * math.exp(middle)) * similar).sum(axis=1)  # (N,)
+        if (of_truth - expected).mean() > 0:
+            low = middle
+        else:
+            high = middle
+    return math.exp(-(low + high) / 2)
+
+
+def threshold_for(scores: NDArray[np.float64], right: NDArray[np.bool_], wish: Wish) -> float:
+    """Find the lowest threshold that reaches the wish; infinite where none does, 0 where nothing is wished.
+
+    Args:
+        scores: (N,) of the best labels; -1 where none of them is the answer. right: (N,) whether it is.
+    """
+    if not len(scores):
+        return 0.0 if wish.precision is None else math.inf
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) < 0, True))  # a threshold takes all of one score
+    ends = ends[scores[order[ends]] >= 0]
+    if wish.precision is not None:
+        precision = right[order].cumsum()[ends] / (ends + 1)
+        enough = ends[precision >= wish.precision]
+    elif wish.share is not None:
+        enough = ends[: 1 + int(np.searchsorted(ends + 1, wish.share * len(scores)))]
+    else:
+        return 0.0
+    return float(scores[order[enough[-1]]]) if len(enough) else math.inf
+
+
+def cosines_of(
+    embedded: Iterable[Embedded], truths: Iterable[str], classifier: Classifier
+) -> tuple[Matrix, NDArray[np.int64]]:
+    """Compare N labelled pictures, those that could be read, with a classifier's labels and distractors.
+
+    Args:
+        truths: the label of each picture, failed ones too.
+
+    Returns:
+        (N, C + K) float32 cosines, and (N,) places of the true labels.
+
+    Raises:
+        InputError: too few pictures could be read.
+    """
+    places = {label: place for place, label in enumerate(classifier.labels)}
+    truth = iter(truths)
+    true, similar = [], []
+    for batch in embedded:
+        true += [places[label] for row, label in zip(batch.rows, truth, strict=False) if isinstance(row, str)]
+        similar.append(cosines(batch.embeddings, classifier.class_embeddings))
+    if len(true) < FEWEST:
+        raise InputError(f"data: {len(true)} readable pictures are too few to learn from; give {FEWEST} or more")
+    return np.concatenate([block for block in similar if len(block)]), np.array(true, np.int64)
+
+
+def calibrate(
+    similar: Matrix,
+    truth: NDArray[np.int64],
+    labels: Sequence[str],
+    logit_scale: float,
+    wish: Wish,
+    made_with: Mapping[str, str],
+) -> Calibration:
+    """Learn from N labelled pictures.
+
+    Args:
+        similar: (N, C + K) float32 cosines, first with the labels, then with distractors. truth: (N,) places of the
+            true labels.
+    """
+    temperature = fit_temperature(similar, truth, logit_scale)
+    judged = _judged(similar, truth, len(labels), logit_scale / temperature)
+    right = judged.predicted == truth
+    if not wish.per_label:
+        return Calibration(made_with, temperature, threshold_for(judged.score, right, wish), {})
+    thresholds = {}
+    for place, label in enumerate(labels):
+        its = judged.predicted == place
+        thresholds[label] = threshold_for(judged.score[its], right[its], wish)
+    return Calibration(made_with, temperature, 0.0, thresholds)
+
+
+def promise(
+    similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logit_scale: float, wish: Wish, *, seed: int = 0
+) -> Promise:
+    """Tell what to expect of other pictures: each fifth is judged by what the other four taught."""
+    order = np.random.default_rng(seed).permutation(len(truth))
+    parts, given = [], []
+    for fold in range(_FOLDS):
+        kept = np.zeros(len(truth), bool)
+        kept[order[fold::_FOLDS]] = True
+        learnt = calibrate(similar[~kept], truth[~kept], labels, logit_scale, wish, {})
+        part = _judged(similar[kept], truth[kept], len(labels), logit_scale / learnt.temperature)
+        limits = np.array([learnt.thresholds.get(label, learnt.threshold) for label in labels])
+        parts.append(part)
+        given.append(part.score >= limits[part.predicted])
+    judged, answered = joined(parts), np.concatenate(given)
+    before = _judged(similar, truth, len(labels), logit_scale)
+    right = judged.predicted == judged.truth
+    return Promise(
+        precision=float(right[answered].mean()) if answered.any() else None,
+        answered=float(answered.mean()),
+        error_before=_error(before),
+        error=_error(judged),
+    )
+
+
+def _error(judged: Judged) -> float | None:
+    answered = np.flatnonzero(judged.score >= 0)
+    return calibration_error(judged.taken(answered)) if len(answered) else None
+
+
+def _judged(similar: Matrix, truth: NDArray[np.int64], labels: int, logit_scale: float) -> Judged:
+    """Judge answers as `classify` gives them, with a score of -1 where a distractor is better than all labels."""
+    scores = softmax_scores(similar, logit_scale)
+    predicted = similar[:, :labels].argmax(axis=1)
+    best = scores[np.arange(len(truth)), predicted].astype(np.float64)
+    best[similar.argmax(axis=1) >= labels] = -1
+    return Judged(truth, predicted, predicted == truth, best)
+
+
+def to_json(calibration: Calibration) -> str:
+    """Write a calibration down; an infinite threshold is null."""
+    values = asdict(calibration) | {"version": VERSION}
+    values["threshold"] = _finite(calibration.threshold)
+    values["thresholds"] = {label: _finite(value) for label, value in calibration.thresholds.items()}
+    return json.dumps(values, ensure_ascii=False, indent=1)
+
+
+def read_calibration(file: str) -> Calibration:
+    """Read a calibration; `check_made_with` tells what it is for.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            values = json.load(stream)
+        if values["version"] != VERSION:
+            raise InputError(f"{file}: written by another version of zsclip; calibrate again")
+        found = Calibration(
+            made_with={str(key): str(value) for key, value in values["made_with"].items()},
+            temperature=float(values["temperature"]),
+            threshold=_infinite(values["threshold"]),
+            thresholds={str(label): _infinite(value) for label, value in values["thresholds"].items()},
+            distractors=tuple(tuple(map(str, prompts)) for prompts in values["distractors"]),
+        )
+    except OSError as e:
+        raise InputError(f"{file}: cannot be read: {(e.strerror or str(e)).lower()}; check the path") from e
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        raise InputError(f"{file}: not a calibration; `zsclip calibrate -o {file}` makes one") from e
+    if not 0 < found.temperature < math.inf:
+        raise InputError(f"{file}: not a calibration: its temperature is {found.temperature}")
+    return found
+
+
+def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str, str]) -> None:
+    """Refuse a calibration where it would give wrong numbers.
+
+    Raises:
+        InputError: it was made with another model, other labels or other prompts.
+    """
+    others = [key for key in made_with if calibration.made_with.get(key) != made_with[key]]
+    if others:
+        what = ", ".join(f"{key} ({calibration.made_with.get(key)}, now {made_with[key]})" for key in others)
+        raise InputError(f"{file}: made with another {what}; calibrate again")
+
+
+def promise_lines(calibration: Calibration, promised: Promise) -> list[str]:
+    """Tell what was learnt, and what to expect of it."""
+    limits = calibration.thresholds
+    low, high = min(limits.values(), default=0.0), max(limits.values(), default=0.0)
+    threshold = f"{_or_never(low)} to {_or_never(high)}" if limits else _or_never(calibration.threshold)
+    precision, error, before = (
+        "none" if share is None else f"{share:.1%}"
+        for share in (promised.precision, promised.error, promised.error_before)
+    )
+    return [
+        f"temperature          {calibration.temperature:.3f}",
+        f"threshold            {threshold}",
+        "on pictures that were not learnt from (five parts, each by the other four):",
+        f"  answered           {promised.answered:.1%}",
+        f"  precision          {precision}",
+        f"  calibration error  {error}, plain scores {before}",
+    ]
+
+
+def _or_never(threshold: float) -> str:
+    return f"{threshold:.3f}" if math.isfinite(threshold) else "never sure enough"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _infinite(value: float | None) -> float:
+    return math.inf if value is None else float(value)

@@ -1,0 +1,159 @@
+"""Labelled pictures -> how good the answers are, label by label."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsclip.answers.answers import Prediction
+from zsclip.errors import InputError
+from zsclip.measure.metrics import Figure, Judged, confusion_matrix, figures, joined
+from zsclip.out.sinks import escaped
+from zsclip.pixels.skipped import Skipped
+from zsclip.words.labels import Label
+
+BEST = 5  # candidates that are looked at
+
+
+@dataclass(frozen=True)
+class OfLabel:
+    """How one label fares.
+
+    precision: share of the answers with this label that are right; None where it was never answered. recall: share of
+    its pictures that were so answered; None where it has none. taken_for: what its pictures were most often taken for
+    instead, and how often; None where none was.
+    """
+
+    label: str
+    pictures: int
+    precision: float | None
+    recall: float | None
+    taken_for: str | None
+    so_often: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How good the answers to labelled pictures are.
+
+    figures: by name of the metric. confusion: (C, C) int64, row is the truth, column the answer.
+    """
+
+    pictures: int
+    figures: Mapping[str, Figure]
+    labels: tuple[OfLabel, ...]
+    confusion: NDArray[np.int64]
+
+
+def found_labels(words: Sequence[str]) -> list[Label]:
+    """Make labels of the words of a data set, sorted; an underscore is read as a space."""
+    spelt: dict[str, str] = {}
+    for word in words:
+        spelt.setdefault(_spelt(word), word)
+    if len(spelt) < 2:
+        raise InputError(f"labels: only {', '.join(map(repr, spelt))} in the data, nothing to tell it from; give more")
+    return [Label(name, found_as=word) for name, word in sorted(spelt.items())]
+
+
+def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
+    """Give, for each word of the data, the name of the label it means: by the label's name, key or synonyms.
+
+    Raises:
+        InputError: a word means none of them.
+    """
+    meant = {synonym: label.name for label in labels for synonym in label.synonyms}
+    meant |= {label.name: label.name for label in labels}
+    meant |= {label.found_as: label.name for label in labels if label.found_as}
+    found = {word: meant.get(word) or meant.get(_spelt(word)) for word in dict.fromkeys(words)}
+    lost = [word for word, label in found.items() if label is None]
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise InputError(
+            f"labels: {', '.join(map(repr, lost[:3]))}{more} of the data is none of them; "
+            "add it as a label, a synonym, or a key with `name:` in a --labels-file"
+        )
+    return [found[word] or "" for word in words]
+
+
+def judge(
+    batches: Iterable[list[Prediction | Skipped]], truths: Iterable[str], labels: Sequence[str], judged: list[Judged]
+) -> Iterator[list[Prediction | Skipped]]:
+    """Pass batches on with the truth in every row, and append what is judged of each.
+
+    Args:
+        batches: of predictions with their BEST candidates, in the order of the truths.
+        truths: the label of each picture, failed ones too.
+    """
+    places = {label: place for place, label in enumerate(labels)}
+    truth = iter(truths)
+    for batch in batches:
+        rows = [replace(row, truth=next(truth)) for row in batch]
+        good = [row for row in rows if isinstance(row, Prediction)]
+        judged.append(
+            Judged(
+                truth=np.array([places[row.truth or ""] for row in good], np.int64),
+                predicted=np.array([places[row.best.label] for row in good], np.int64),
+                among_five=np.array([any(row.truth == each.label for each in row.candidates) for row in good], bool),
+                score=np.array([row.best.score for row in good], np.float64),
+            )
+        )
+        yield rows
+
+
+def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Evaluation:
+    """Sum up what was judged.
+
+    Raises:
+        InputError: not one picture could be answered.
+    """
+    if not any(len(part.truth) for part in judged):
+        raise InputError("data: not one picture could be read; see the rows of --rows for why")
+    whole = joined(judged)
+    confusion = confusion_matrix(whole, len(labels))
+    return Evaluation(
+        pictures=len(whole.truth),
+        figures=figures(whole),
+        labels=tuple(_of_label(place, labels, confusion) for place in range(len(labels))),
+        confusion=confusion,
+    )
+
+
+def _spelt(word: str) -> str:
+    return " ".join(word.replace("_", " ").split()) or word
+
+
+def _of_label(place: int, labels: Sequence[str], confusion: NDArray[np.int64]) -> OfLabel:
+    right, pictures, answers = confusion[place, place], confusion[place].sum(), confusion[:, place].sum()
+    others = confusion[place].copy()
+    others[place] = 0
+    worst = int(others.argmax())
+    return OfLabel(
+        label=labels[place],
+        pictures=int(pictures),
+        precision=float(right / answers) if answers else None,
+        recall=float(right / pictures) if pictures else None,
+        taken_for=labels[worst] if others[worst] else None,
+        so_often=int(others[worst]),
+    )
+
+
+def report_lines(evaluation: Evaluation) -> list[str]:
+    """Give the metrics with their intervals, then the labels, the ones most often missed first."""
+    lines = [
+        f"{name:<18}{_percent(figure.value)}   {_percent(figure.low)} to {_percent(figure.high)}"
+        for name, figure in evaluation.figures.items()
+    ]
+    names = {each.label: escaped(each.label) for each in evaluation.labels}
+    width = max(map(len, [*names.values(), "label"]))
+    lines += ["", f"{'label':<{width}}  pictures   recall  precision  most often taken for"]
+    with_pictures = [each for each in evaluation.labels if each.pictures]
+    for each in sorted(with_pictures, key=lambda each: each.recall or 0.0):
+        taken_for = f"{names[each.taken_for]} ({each.so_often:,})" if each.taken_for else ""
+        numbers = f"{each.pictures:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"
+        lines.append(f"{names[each.label]:<{width}}  {numbers}  {taken_for}".rstrip())
+    return lines
+
+
+def _percent(share: float | None) -> str:
+    return f"{share:>7.1%}" if share is not None else "      -"

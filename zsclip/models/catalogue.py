@@ -1,0 +1,104 @@
+"""What `zsclip models` shows: every published checkpoint with what is known of it, and what one model is."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from zsclip.models.find import ALIASES, ModelSpec, hub_files_of_tag, tags
+from zsclip.models.hub import cached_file
+
+_FACTS_FILE = Path(__file__).parents[1] / "data" / "models.csv"  # from open_clip's docs/openclip_results.csv
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A line of the list.
+
+    name: what `--model` takes. parameters_m: in millions. gflops: 10^9 operations for an image and a text.
+    imagenet_top1: zero-shot accuracy in [0, 1]. The three are None where nothing was published.
+    """
+
+    name: str
+    alias: str | None
+    parameters_m: float | None
+    gflops: float | None
+    imagenet_top1: float | None
+    is_here: bool
+
+
+def published_models() -> Iterator[PublishedModel]:
+    """List what can be had by name: the bundled model and the aliases first, then the rest by architecture."""
+    yield PublishedModel("tiny", None, 8.2, 0.2, None, is_here=True)
+    table = tags()
+    names = [f"{architecture},{tag}" for architecture, of_architecture in table.items() for tag in of_architecture]
+    aliases = {name: alias for alias, name in ALIASES.items()}
+    facts = _read_facts()
+    for name in sorted(names, key=lambda name: name not in aliases):
+        architecture, tag = name.split(",")
+        # The table lists some weights under the plain architecture as well; their facts stand under quick-GELU's name.
+        known = facts.get(name) or facts.get(f"{architecture}-quickgelu,{tag}") or (None, None, None)
+        parameters_m, gflops, imagenet_top1 = known
+        is_here = cached_file(hub_files_of_tag(table[architecture][tag])) is not None
+        yield PublishedModel(name, aliases.get(name), parameters_m, gflops, imagenet_top1, is_here)
+
+
+def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
+    """Write the list: a table on a terminal, else tab-separated values with the same columns."""
+    header = ("model", "alias", "parameters (M)", "GFLOPs", "ImageNet top-1", "here")
+    rows = [
+        (
+            model.name,
+            model.alias or "",
+            "" if model.parameters_m is None else f"{model.parameters_m:.0f}",
+            "" if model.gflops is None else f"{model.gflops:.1f}",
+            "" if model.imagenet_top1 is None else f"{model.imagenet_top1:.1%}",
+            "yes" if model.is_here else "",
+        )
+        for model in models
+    ]
+    if not out.isatty():
+        out.writelines("\t".join(row) + "\n" for row in (header, *rows))
+        out.flush()
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    table.add_column(header[0], min_width=max(len(row[0]) for row in rows))  # names are there to be copied
+    for name in header[1:]:
+        table.add_column(name, justify="left" if name in ("alias", "here") else "right")
+    for row in rows:
+        table.add_row(*row, style=None if row[-1] or row[1] else "dim")
+    Console(file=out).print(table)
+
+
+def describe(spec: ModelSpec) -> dict[str, str]:
+    """Tell what a model is, fact by fact."""
+    preprocess, tokenizer = spec.preprocess, spec.tokenizer
+    return {
+        "name": ALIASES.get(spec.name, spec.name),
+        "image": "{1} x {0} px, ".format(*preprocess.size) + f"{preprocess.resize_mode}, {preprocess.interpolation}",
+        "mean": ", ".join(f"{value:g}" for value in preprocess.mean),
+        "deviation": ", ".join(f"{value:g}" for value in preprocess.std),
+        "embedding": f"{spec.architecture['embed_dim']} numbers",
+        "activation": "quick-GELU" if spec.architecture.get("quick_gelu") else "GELU",
+        "trained with": "softmax" if spec.architecture.get("init_logit_bias") is None else "sigmoid",
+        "context": f"{tokenizer.context_length} tokens of {tokenizer.name or 'CLIP'}",
+        "languages": "many" if spec.reads_any_script else "English",
+        "weights": spec.weights or "not on this machine; `zsclip models fetch` brings them",
+        "digest": spec.digest or "",
+    }
+
+
+def _read_facts() -> dict[str, tuple[float, float, float]]:
+    with _FACTS_FILE.open(encoding="utf-8", newline="") as file:
+        return {
+            f"{row['architecture']},{row['tag']}": (
+                float(row["parameters_m"]),
+                float(row["gflops"]),
+                float(row["imagenet_top1"]),
+            )
+            for row in csv.DictReader(file)
+        }

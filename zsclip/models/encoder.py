@@ -1,0 +1,144 @@
+"""A found model that is loaded when something has to be encoded: what was computed before needs no torch."""
+
+import glob
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsclip.kept.cache import keep, remember
+from zsclip.models.find import ModelSpec
+from zsclip.models.imports import lean_open_clip
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from zsclip.models.torch_encoder import ClipModel
+
+
+class Encoder:
+    """Pixels and prompts in, embeddings out, by a model that is loaded at the first of them.
+
+    Args:
+        spec: what was found.
+        device, precision, compiled: as `load_model` takes them; what "auto" means here is remembered.
+
+    Raises:
+        ModelError: when the model is loaded; see `load_model`.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, device: str = "auto", precision: str = "auto", *, compiled: bool = False
+    ) -> None:
+        self.spec = spec
+        self._wanted = (device, precision, compiled)
+
+    @cached_property
+    def model(self) -> "ClipModel":
+        """The model itself; importing torch and open_clip takes seconds."""
+        with lean_open_clip():
+            from zsclip.models.torch_encoder import load_model
+
+        device, precision, compiled = self._wanted
+        model = load_model(self.spec, device, precision, compiled=compiled)
+        known = vars(self).get("_settings")
+        if known is not None and known != _settings_of(model):  # a device has come or gone; right for the next run
+            keep("settings", self._parts, _settings_of(model))
+        return model
+
+    def load(self) -> None:
+        """Load the model, where that is better done now than at the first batch."""
+        _ = self.model
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """What can be known without loading, once the model was loaded on this machine."""
+
+        settings: dict[str, Any] = remember("settings", self._parts, lambda: _settings_of(self.model))
+        return settings
+
+    @property
+    def _parts(self) -> list[Any]:
+        about = [self.spec.recipe, asdict(self.spec.preprocess), self._wanted]
+        return ["settings-v2", *about, version("torch"), _machine()]
+
+    @property
+    def logit_scale(self) -> float:
+        """The multiplier of the cosines."""
+        return float(self._settings["logit_scale"])
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Added before the sigmoid; None for a model that was trained with a softmax."""
+        bias: float | None = self._settings["logit_bias"]
+        return bias
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are encoded at once where nobody says otherwise."""
+        if "model" in vars(self):  # the device's memory may have been filled by others when it was remembered
+            return self.model.batch_size
+        return int(self._settings["batch_size"])
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the embedding space."""
+        return int(self.spec.architecture["embed_dim"])
+
+    @property
+    def text_recipe(self) -> str:
+        """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
+        return self.spec.text_recipe(self._settings["device"])
+
+    def image_recipe(self, fast_jpeg: bool) -> str:
+        """Fingerprint of all that a picture's embedding depends on besides the picture."""
+        return self.spec.image_recipe(self._settings["device"], self._settings["precision"], self._wanted[2], fast_jpeg)
+
+    @property
+    def is_as_remembered(self) -> bool:
+        """Tell whether the model that was loaded computes as was remembered; a device may have come or gone."""
+        return _settings_of(self.model) | {"batch_size": None} == self._settings | {"batch_size": None}
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches may be under way while the next is got ready."""
+        return int(self._settings["in_flight"])
+
+    def begin_images(self, pixels: "Sequence[np.ndarray]") -> "Callable[[], Tensor]":
+        """Begin to encode B of (3, H, W) uint8 pixels; return what waits for (B, D) float32, rows of length 1."""
+        return self.model.begin_images(pixels)
+
+    def encode_text(self, prompts: Sequence[str]) -> "Tensor":
+        """Encode N prompts into (N, D) float32, rows of length 1, on the CPU."""
+        return self.model.encode_text(prompts)
+
+    def token_counts(self, prompts: Sequence[str]) -> list[int]:
+        """Count each prompt's tokens, start and end marks included."""
+        return self.model.token_counts(prompts)
+
+
+def _settings_of(model: "ClipModel") -> dict[str, Any]:
+    return {
+        "device": model.device,
+        "precision": model.precision,
+        "batch_size": model.batch_size,
+        "in_flight": model.in_flight,
+        "logit_scale": model.logit_scale,
+        "logit_bias": model.logit_bias,
+    }
+
+
+def _machine() -> list[Any]:
+    """What "auto" depends on: processor and devices, as far as can be seen without torch."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    devices = sorted(glob.glob("/dev/nvidia[0-9]*"))
+    return [platform.system(), platform.machine(), flags, devices, os.environ.get("CUDA_VISIBLE_DEVICES")]

@@ -1,0 +1,350 @@
+"""A CLIP model on a device: pixels and prompts in, embeddings out. It, `text` and `towers` alone import open_clip.
+
+Each tower reads only its own weights, and the text tower is built when it is first asked for: with a cached text matrix
+it is never built nor read.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from torch import Tensor, nn
+
+from zsclip.errors import ModelError
+from zsclip.kept.cache import remember
+from zsclip.models.find import ModelSpec, tokenizer_folder
+from zsclip.models.hub import short
+from zsclip.models.text import encode_tokens, first_output
+from zsclip.models.towers import forbid_remote_code, load_tower, read_scales
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_GPU_BATCH, _PROBE = 256, 8
+_BF16_COSINE = 0.999  # to fp32, at the least
+# Smaller pictures gain little, and `tiny` answers 1 to 2 % of the pictures of four test sets otherwise in bf16.
+_BF16_SIDE = 128
+
+
+class ClipModel:
+    """A found model on a device: pixels and prompts in, rows of length 1 out.
+
+    Attributes:
+        spec: what was found.
+        device: "cpu", "cuda", "cuda:1" or "mps".
+        precision: of the image tower; the text tower is always fp32, it runs once and half precision drifts.
+        compiled: whether the image tower is compiled, when it first sees a batch; smaller ones are then filled up, as
+            each new shape would be compiled again.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, device: str = "cpu", precision: str = "fp32", *, compiled: bool = False
+    ) -> None:
+        self.spec = spec
+        self.device = device
+        self.precision = precision
+        self.compiled = compiled
+        if device.startswith("cuda"):
+            # Beside a GPU torch has little to compute here, and its threads, which spin while they wait for more, took
+            # half of 16 cores from the decoders.
+            torch.set_num_threads(1)
+            torch.backends.cudnn.allow_tf32 = False  # with it, fp32 convolutions keep three digits
+        self._rows = 0  # of the batches that a compiled tower sees
+        self._most = sys.maxsize  # pictures that the device has memory for at once, as far as was seen
+        try:
+            self._tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
+        except RuntimeError as e:
+            if not _is_out_of_memory(e):
+                raise
+            raise ModelError(f"{device}: no memory for the weights; take a smaller model or the CPU") from e
+        self._image_tower = torch.compile(self._tower, dynamic=False) if compiled else self._tower
+
+    @property
+    def text_recipe(self) -> str:
+        """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
+        return self.spec.text_recipe(self.device)
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the embedding space."""
+        return int(self.spec.architecture["embed_dim"])
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches may be under way while the next is got ready: a GPU works by itself, a CPU does not."""
+        return int(self.device.startswith("cuda"))
+
+    @cached_property
+    def batch_size(self) -> int:
+        """Images that are encoded at once where nobody says otherwise; fewer where the GPU's free memory is small."""
+        if not self.device.startswith("cuda"):
+            return 32 if self.device == "cpu" else _GPU_BATCH
+        try:
+            room = torch.cuda.mem_get_info(self.device)[0] // (2 * self._bytes_a_picture())
+        except RuntimeError as e:
+            if not _is_out_of_memory(e):
+                raise
+            room = 1  # told when a picture is encoded
+        return max(1, min(_GPU_BATCH, 1 << room.bit_length() >> 1))
+
+    @cached_property
+    def logit_scale(self) -> float:
+        """The multiplier of the cosines, already exponentiated: open_clip stores its logarithm."""
+        return float(self._scales["logit_scale"].float().exp())
+
+    @cached_property
+    def logit_bias(self) -> float | None:
+        """Added before the sigmoid; None for a model that was trained with a softmax."""
+        if self.spec.architecture.get("init_logit_bias") is None:
+            return None
+        return float(self._scales["logit_bias"]) if "logit_bias" in self._scales else 0.0
+
+    @cached_property
+    def tokenizer(self) -> SimpleTokenizer | HFTokenizer:
+        """open_clip's own tokenizer for this model."""
+        return load_tokenizer(self.spec)
+
+    def encode_images(self, pixels: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+        """Encode pictures.
+
+        Args:
+            pixels: B of (3, H, W) uint8, in the size of the model's preprocessing.
+
+        Returns:
+            (B, D) float32, rows of length 1, on the CPU.
+
+        Raises:
+            ModelError: the device has no memory for a single picture, the weights give numbers that are none, or the
+                tower cannot be compiled.
+        """
+        return self.begin_images(pixels)()
+
+    @torch.no_grad()
+    def begin_images(self, pixels: Sequence[np.ndarray] | np.ndarray) -> Callable[[], Tensor]:
+        """Begin to encode pictures, and return what waits for their embeddings; both as `encode_images`."""
+        if (most := self._most) < len(pixels):
+            parts = [self.begin_images(pixels[start : start + most]) for start in range(0, len(pixels), most)]
+            return lambda: torch.cat([finish() for finish in parts])
+        try:
+            return partial(self._finish, *self._begin(pixels))
+        except RuntimeError as e:
+            if type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise ModelError(f"{self.spec.name}: cannot be compiled here: {short(e)}; leave out --compile") from e
+            if not _is_out_of_memory(e):
+                raise
+            if len(pixels) <= 1:
+                raise ModelError(f"{self.device}: no memory for one picture; take a smaller model or the CPU") from e
+        # Out here, as the traceback, while it is alive, keeps the tensors that were too many.
+        self._rows = 0
+        self._most = len(pixels) // 2
+        return self.begin_images(pixels)
+
+    def _begin(self, pixels: Sequence[np.ndarray] | np.ndarray) -> tuple[Tensor, Tensor, "torch.cuda.Event | None"]:
+        """Give the pixels, their embeddings, and what happens when these are there."""
+        on_cuda = self.device.startswith("cuda")
+        # Pinned memory comes from a cache of torch's, which gives it out again when its copies are done.
+        stacked = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=on_cuda)
+        torch.stack([torch.from_numpy(each) for each in pixels], out=stacked)  # numpy's takes the GIL for each again
+        if not on_cuda:
+            return stacked, self._encode_images(stacked.to(self.device)).cpu(), None
+        main = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._copies):  # beside the batch that the tower works on
+            there = stacked.to(self.device, non_blocking=True)
+        main.wait_stream(self._copies)
+        there.record_stream(main)
+        embeddings = self._encode_images(there)
+        result = torch.empty(embeddings.shape, pin_memory=True).copy_(embeddings, non_blocking=True)
+        done = torch.cuda.Event(blocking=True)  # one that is waited for by spinning takes a core from the decoders
+        done.record(main)
+        return stacked, result, done
+
+    def _finish(self, pixels: Tensor, embeddings: Tensor, done: "torch.cuda.Event | None") -> Tensor:
+        if done is not None:
+            done.synchronize()
+        finite = embeddings.isfinite().all(dim=1)  # (B,)
+        if self.precision == "fp16" and not finite.all():  # above 65504 on the way; bf16 has the range of fp32
+            embeddings[~finite] = self._in_bf16.encode_images(pixels[~finite].numpy())
+            return embeddings
+        if not finite.all():
+            cure = "the weights are damaged" if self.precision == "fp32" else "use --precision fp32"
+            raise ModelError(f"{self.spec.name}: {self.precision} gives numbers that are none; {cure}")
+        return embeddings
+
+    def _encode_images(self, pixels: Tensor) -> Tensor:
+        x = self._normalised(pixels)
+        if self.compiled:
+            self._rows = max(self._rows, len(x))
+            x = torch.cat([x, x.new_zeros(self._rows - len(x), *x.shape[1:])])
+        features = first_output(self._image_tower(x))[: len(pixels)]
+        return F.normalize(features.float(), dim=-1)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return ((pixels.float() / 255 - self._mean) / self._std).to(_DTYPES[self.precision])
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Encode prompts.
+
+        Returns:
+            (N, D) float32, rows of length 1, on the CPU; row i is prompts[i].
+        """
+        ids = self.tokenizer(list(prompts))  # (N, context_length)
+        return F.normalize(encode_tokens(self._text_tower, ids, self.device).float(), dim=-1)
+
+    def token_counts(self, prompts: Sequence[str]) -> list[int]:
+        """Count each prompt's tokens, start and end marks included; more than the context's length will be cut."""
+        return count_tokens(self.tokenizer, prompts)
+
+    @torch.no_grad()
+    def _bytes_a_picture(self) -> int:
+        """Measure what the tower needs for one picture beside its weights."""
+        pixels = torch.zeros((_PROBE, 3, *self.spec.preprocess.size), dtype=torch.uint8, device=self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self._tower(self._normalised(pixels))
+        return max(1, (torch.cuda.max_memory_allocated(self.device) - before) // _PROBE)
+
+    @cached_property
+    def _copies(self) -> "torch.cuda.Stream":
+        return torch.cuda.Stream(self.device)
+
+    @cached_property
+    def _in_bf16(self) -> "ClipModel":
+        return ClipModel(self.spec, self.device, "bf16")
+
+    @cached_property  # a copy to the device each time would wait for the batch that it works on
+    def _mean(self) -> Tensor:
+        return torch.tensor(self.spec.preprocess.mean, device=self.device).view(3, 1, 1)
+
+    @cached_property
+    def _std(self) -> Tensor:
+        return torch.tensor(self.spec.preprocess.std, device=self.device).view(3, 1, 1)
+
+    @cached_property
+    def _scales(self) -> dict[str, Tensor]:
+        return read_scales(self.spec)
+
+    @cached_property
+    def _text_tower(self) -> nn.Module:
+        return load_tower(self.spec, "text").to(self.device)
+
+
+def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *, compiled: bool = False) -> ClipModel:
+    """Put a found model on a device and read its image tower; the text tower is read when it is first used.
+
+    Args:
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        precision: of the image tower; "auto" is fp16 on CUDA, bf16 on a CPU that multiplies it itself and gives what
+            fp32 gives for pictures that are not tiny, else fp32.
+        compiled: see `ClipModel`.
+
+    Raises:
+        ModelError: the device is not there, or the weights cannot be loaded.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    check_device(device)
+    if precision == "auto" and device == "cpu" and has_bf16(device) and min(spec.preprocess.size) >= _BF16_SIDE:
+        precision = "bf16" if _bf16_agrees(spec) else "fp32"
+    elif precision == "auto":
+        precision = "fp16" if device.startswith("cuda") else "fp32"
+    return ClipModel(spec, device, precision, compiled=compiled)
+
+
+def _bf16_agrees(spec: ModelSpec) -> bool:
+    """Try on eight pictures whether bfloat16 gives what float32 gives on this CPU, and remember it."""
+
+    def compare() -> bool:
+        random = np.random.default_rng(0)
+        height, width = spec.preprocess.size
+        coarse = random.integers(0, 256, (8, 3, 4, 4), dtype=np.uint8)  # large shapes with some noise on them
+        shapes = coarse.repeat(-(-height // 4), axis=2)[:, :, :height].repeat(-(-width // 4), axis=3)[..., :width]
+        pixels = np.clip(shapes + random.normal(0, 16, shapes.shape), 0, 255).astype(np.uint8)  # (8, 3, H, W)
+        expected = ClipModel(spec, "cpu", "fp32").encode_images(pixels)
+        try:
+            cosines = (ClipModel(spec, "cpu", "bf16").encode_images(pixels) * expected).sum(dim=1)
+        except ModelError:  # it has no room for the numbers on the way
+            return False
+        return bool(cosines.min() >= _BF16_COSINE)
+
+    parts = [spec.recipe, asdict(spec.preprocess), torch.__version__, _bf16_instructions()]
+    return bool(remember("bf16", ["bf16-v1", *parts], compare))
+
+
+def check_device(device: str) -> None:
+    """Look whether a device, "cpu", "cuda", "cuda:1" or "mps", is there.
+
+    Raises:
+        ModelError: it is not.
+    """
+    kind, _, number = device.partition(":")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if int(number or 0) >= there[kind]:
+        raise ModelError(f"--device {device}: this torch finds no such device; use --device cpu")
+
+
+def has_bf16(device: str) -> bool:
+    """Tell whether a device multiplies bfloat16 itself; emulated, a step of training takes ten times as long.
+
+    Of a CPU only Linux tells, by its flags: AVX512-BF16 and AMX of x86, BF16 of ARM. Of MPS nothing is known here.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and bool(_bf16_instructions())
+
+
+def _bf16_instructions() -> list[str]:
+    try:
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return []
+    return sorted({"avx512_bf16", "amx_bf16", "bf16"}.intersection(words))
+
+
+def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
+    """Build open_clip's tokenizer for a model.
+
+    Raises:
+        ModelError: it needs transformers, or its files cannot be had.
+    """
+    about = spec.tokenizer
+    try:
+        if about.name is None:
+            tokenizer = SimpleTokenizer(context_length=about.context_length, **about.arguments)
+        else:
+            forbid_remote_code(spec.name)
+            tokenizer = HFTokenizer(
+                tokenizer_folder(spec),
+                context_length=about.context_length,
+                tokenizer_mode=about.mode,
+                trust_remote_code=False,
+                **about.arguments,
+            )
+        tokenizer(["a word"])
+        return tokenizer
+    except ModelError:
+        raise
+    except Exception as e:  # open_clip and transformers raise anything on a configuration they do not like
+        raise ModelError(f"{spec.name}: cannot load its tokenizer {about.name or 'CLIP'!r}: {short(e)}") from e
+
+
+def count_tokens(tokenizer: SimpleTokenizer | HFTokenizer, prompts: Sequence[str]) -> list[int]:
+    """Count each prompt's tokens before any cut, start and end marks included."""
+    if isinstance(tokenizer, SimpleTokenizer):
+        return [len(tokenizer.encode(prompt)) + 2 for prompt in prompts]
+    cleaned = [tokenizer.clean_fn(prompt) for prompt in prompts]
+    marks = 3 if tokenizer.tokenizer_mode == "clips" else 0  # start, end and class, which that mode adds by hand
+    ids = tokenizer.tokenizer(cleaned, add_special_tokens=not marks, verbose=False)["input_ids"]
+    return [len(row) + marks for row in ids]
+
+
+def _is_out_of_memory(e: RuntimeError) -> bool:
+    if isinstance(e, torch.OutOfMemoryError):
+        return True
+    # The CPU's way to say it, and cuBLAS's, where it is asked for the first product.
+    told = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+    return any(text in str(e) for text in told)

@@ -1,0 +1,315 @@
+"""One tower of a CLIP model: built and filled as open_clip does it, and made fast where that changes no answer."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.convert import convert_state_dict
+from open_clip.model import (
+    _build_text_tower,
+    _build_vision_tower,
+    resize_pos_embed,
+    resize_text_pos_embed,
+)
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import (
+    QuickGELU,
+    ResidualAttentionBlock,
+    TextTransformer,
+    Transformer,
+    VisionTransformer,
+)
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from zsclip.errors import ModelError
+from zsclip.models.find import ModelSpec, text_config_folder
+from zsclip.models.hub import short
+from zsclip.models.imports import complete
+
+_SCALES = ("logit_scale", "logit_bias")
+# In old checkpoints of Hugging Face towers and of OpenAI; no tower has them any more.
+_IGNORED = {
+    "text.transformer.embeddings.position_ids",
+    "text.input_resolution",
+    "text.context_length",
+    "text.vocab_size",
+}
+
+
+def load_tower(spec: ModelSpec, which: str) -> nn.Module:
+    """Build one tower, "visual" or "text", fill it by name, and give it its fast form.
+
+    Raises:
+        ModelError: it cannot be built or read, or needs transformers.
+    """
+    with _told(spec):
+        return fast_form(_read_tower(spec, which))
+
+
+def fast_form(tower: nn.Module) -> nn.Module:
+    """Change a tower in evaluation mode to one that is faster and gives the same, up to rounding.
+
+    QuickGELU becomes SiLU, the last block of a ViT computes only the token that is asked for, branches that were only
+    there to be trained are summed up (timm's `reparameterize_model`: MobileCLIP, RepVGG), and convolutions keep the
+    channels of a pixel together.
+    """
+    for module in tower.modules():
+        if isinstance(module, nn.Sequential):
+            _fold_quick_gelu(module)
+    if isinstance(tower, VisionTransformer):
+        _end_in_one_token(tower)
+    if isinstance(tower, TimmModel):
+        from timm.utils import reparameterize_model
+
+        reparameterize_model(tower, inplace=True)
+    return tower.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _fold_quick_gelu(mlp: nn.Sequential) -> None:
+    """Use x sigmoid(1.702 x) = silu(1.702 x) / 1.702, and let the layers before and after multiply and divide."""
+    parts = {name: part for name, part in mlp.named_children() if not isinstance(part, nn.Identity)}
+    match list(parts.values()):
+        case [nn.Linear() as before, QuickGELU(), nn.Linear() as after]:
+            before.weight = nn.Parameter(before.weight * 1.702, requires_grad=False)  # not in place: a mapped file
+            if before.bias is not None:
+                before.bias = nn.Parameter(before.bias * 1.702, requires_grad=False)
+            after.weight = nn.Parameter(after.weight / 1.702, requires_grad=False)
+            setattr(mlp, list(parts)[1], nn.SiLU())
+
+
+def _end_in_one_token(tower: VisionTransformer) -> None:
+    """Let the last block compute the class token alone where nothing else of its output is used."""
+    transformer = tower.transformer
+    ends_in_one = tower.pool_type == "tok" and tower.attn_pool is None and not tower.output_tokens
+    if ends_in_one and isinstance(transformer, Transformer) and transformer.batch_first:
+        *_, last = transformer.resblocks
+        if type(last) is ResidualAttentionBlock:
+            transformer.resblocks[-1] = _ClassTokenBlock(last)
+
+
+class _ClassTokenBlock(nn.Module):
+    """A block that gives its first token alone, from all of them: (B, T, W) -> (B, 1, W)."""
+
+    def __init__(self, block: ResidualAttentionBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
+        block, attn = self.block, self.block.attn
+        normed = block.ln_1(x)
+        # nn.MultiheadAttention's own way to other queries than keys copies the weights for each picture.
+        to_q, to_kv = attn.in_proj_weight.split([attn.embed_dim, 2 * attn.embed_dim])
+        q_bias, kv_bias = attn.in_proj_bias.split([attn.embed_dim, 2 * attn.embed_dim])
+        q = F.linear(normed[:, 0], to_q, q_bias).unflatten(1, (attn.num_heads, 1, -1))  # (B, H, 1, W / H)
+        k, v = F.linear(normed, to_kv, kv_bias).unflatten(2, (2, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v).flatten(1)  # (B, W)
+        x = x[:, 0] + block.ls_1(attn.out_proj(attended))
+        return (x + block.ls_2(block.mlp(block.ln_2(x))))[:, None]
+
+
+def new_model(spec: ModelSpec) -> nn.Module:
+    """Build a model to be trained: `visual`, `text` and `logit_scale`, from the spec's weights or else at random.
+
+    `logit_scale` is the parameter that open_clip stores, the logarithm of the multiplier.
+
+    Raises:
+        ModelError: it cannot be built or loaded, or is a CoCa, whose caption writer is not trained here.
+    """
+    if "multimodal_cfg" in spec.architecture:
+        raise ModelError(f"{spec.name}: CoCa's caption writer is not trained here; take another architecture")
+    build = _build_tower if spec.weights is None else _read_tower
+    with _told(spec):
+        model = _Towers(build(spec, "visual"), build(spec, "text"))
+        if spec.weights is None:
+            scale = torch.tensor(float(spec.architecture.get("init_logit_scale", math.log(1 / 0.07))))
+        else:
+            scale = read_scales(spec)["logit_scale"].float().reshape(())
+    model.logit_scale = nn.Parameter(scale.clone())
+    return model.requires_grad_(True)
+
+
+def read_scales(spec: ModelSpec) -> dict[str, Tensor]:
+    """Read `logit_scale`, as its logarithm, and `logit_bias` where there is one.
+
+    Raises:
+        ModelError: they cannot be read, or there is no `logit_scale`.
+    """
+    with _told(spec):
+        scales = _read_weights(spec, lambda name: name in _SCALES)
+    if "logit_scale" not in scales:
+        raise ModelError(f"{spec.name}: {spec.weights!r} has no logit_scale; it is not a CLIP model")
+    return scales
+
+
+class _Towers(nn.Module):
+    """The attributes that open_clip's conversions look for on a model."""
+
+    def __init__(self, visual: nn.Module | None, text: nn.Module | None) -> None:
+        super().__init__()
+        if visual is not None:
+            self.visual = visual
+        if text is not None:
+            self.text = text
+
+
+def _read_tower(spec: ModelSpec, which: str) -> nn.Module:
+    """Build a tower and fill it.
+
+    Built on the meta device first: no memory, no random numbers. A tower that computes a table at construction, which
+    is in no checkpoint (rotary positions), comes back with holes and is built again plainly.
+    """
+    prefix = which + "."
+    state = _read_weights(spec, lambda name: name.startswith(prefix))
+    tower = _fill(spec, which, state, torch.device("meta"))
+    if tower is None:
+        tower = _fill(spec, which, state, torch.device("cpu"))
+        assert tower is not None
+    return tower.float().eval().requires_grad_(False)
+
+
+def _fill(spec: ModelSpec, which: str, state: dict[str, Tensor], device: torch.device) -> nn.Module | None:
+    try:
+        with device, _Unfilled() if device.type == "meta" else nullcontext():
+            tower = _build_tower(spec, which)
+    except Exception:
+        if device.type == "meta":  # some timm models read a number out of a tensor while they are built
+            return None
+        raise
+    towers = _Towers(**{"visual": None, "text": None, which: tower})
+    if which == "visual":
+        resize_pos_embed(state, towers)
+    else:
+        resize_text_pos_embed(state, towers)
+    towers.load_state_dict(state, strict=True, assign=True)
+    if isinstance(tower, TextTransformer) and tower.attn_mask is not None:
+        tower.attn_mask = tower.build_causal_mask()  # made at construction, in no checkpoint
+    return None if any(tensor.is_meta for tensor in chain(tower.parameters(), tower.buffers())) else tower
+
+
+class _Unfilled(TorchFunctionMode):
+    """Gives memory as it is where random numbers are asked for: weights replace it, strictly all of it.
+
+    On the meta device random normal numbers, and what is multiplied by them, import torch._dynamo: a second.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.randn:
+            return torch.empty(*args, **{**(kwargs or {}), "device": "cpu"})
+        if func in (nn.init.normal_, Tensor.normal_, Tensor.triu_):  # in place, and there are no numbers
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
+    architecture = spec.architecture
+    quick_gelu = bool(architecture.get("quick_gelu"))
+    if which == "visual":
+        vision_cfg = architecture["vision_cfg"] | {"timm_model_pretrained": False}
+        if ":" in (vision_cfg.get("timm_model_name") or ""):  # timm would fetch from there
+            raise ModelError(f"{spec.name}: its image tower is defined elsewhere, {vision_cfg['timm_model_name']!r}")
+        if vision_cfg.get("timm_model_name"):
+            complete("timm_model", "timm")
+        tower: nn.Module = _build_vision_tower(architecture["embed_dim"], vision_cfg, quick_gelu)
+    else:
+        text_cfg = architecture["text_cfg"]
+        if text_cfg.get("hf_model_name"):
+            forbid_remote_code(spec.name)
+            complete("hf_model", "transformers")
+            # Given a folder, and not the repository's name, transformers asks nobody for anything.
+            text_cfg = text_cfg | {"hf_model_pretrained": False, "hf_model_name": text_config_folder(spec)}
+        tower = _build_text_tower(architecture["embed_dim"], text_cfg, quick_gelu)
+    return tower
+
+
+def _read_weights(spec: ModelSpec, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Read the tensors whose name, in the form with a `text.` prefix, is wanted."""
+    assert spec.weights is not None
+    path = spec.weights
+    if os.path.realpath(path).endswith(".safetensors") or path.endswith(".safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names = dict(_plain_names(list(file.keys())))
+            if not _is_foreign(names):
+                return {name: file.get_tensor(stored) for name, stored in names.items() if wanted(name)}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    else:
+        state = _read_pickled(path)
+    if _is_foreign(state):
+        state = convert_state_dict(_Towers(_build_tower(spec, "visual"), None), state)
+    return {name: state[stored] for name, stored in _plain_names(list(state)) if wanted(name)}
+
+
+def _read_pickled(path: str) -> dict[str, Tensor]:
+    """Read a checkpoint of torch's own; mapped where its form allows that, so that only what is used is read."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # the form before torch 1.6
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    return state.get("state_dict", state)
+
+
+def _plain_names(stored: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Pair the name in the form with a `text.` prefix with the name in the file."""
+    unwrapped = {name.removeprefix("module."): name for name in stored}  # distributed training wraps the model
+    is_plain = "token_embedding.weight" in unwrapped  # open_clip's CLIP keeps the text tower's tensors at the top
+    for name, source in unwrapped.items():
+        if is_plain and not name.startswith(("visual.", *_SCALES)):
+            name = "text." + name
+        if name not in _IGNORED:
+            yield name, source
+
+
+def _is_foreign(names: Any) -> bool:
+    return any(name.startswith("image_encoder.model.patch_emb") for name in names)  # Apple's MobileCLIP
+
+
+@contextmanager
+def _told(spec: ModelSpec) -> Iterator[None]:
+    """Turn whatever goes wrong with a model into one line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except ImportError as e:
+        raise needs_transformers(spec.name) from e
+    except Exception as e:  # open_clip, timm, transformers and safetensors raise anything on bad files
+        raise _cannot_load(spec, e) from e
+
+
+def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
+    if spec.weights is None:
+        return ModelError(f"{spec.name}: cannot be built: {short(e)}; compare its 'model_cfg' with one that works")
+    if "state_dict" in str(e):
+        told = " ".join(str(e).split())[:300]
+        return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {told}")
+    from_hub = "/models--" in spec.weights
+    cure = "; delete the file and fetch it again" if from_hub else "; is it the right file, and whole?"
+    return ModelError(f"{spec.name}: cannot load {spec.weights!r}: {short(e)}{cure}")
+
+
+def forbid_remote_code(name: str) -> None:
+    """Let transformers refuse code that comes with a model, without asking.
+
+    Raises:
+        ModelError: transformers is not installed.
+    """
+    try:
+        from transformers import dynamic_module_utils
+    except ImportError as e:
+        raise needs_transformers(name) from e
+    # A repository that brings code makes transformers ask on the terminal, y or n, and read the answer from stdin,
+    # where our paths may come from. With no time to answer it raises instead.
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+
+
+def needs_transformers(name: str) -> ModelError:
+    """Make the error that says how to get transformers."""
+    return ModelError(f"{name}: its text side needs transformers: pip install 'zsclip[hf]'")

@@ -1,0 +1,65 @@
+"""Rows -> one picture of many small ones, each with its label and score."""
+
+import io
+import math
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from PIL import Image, ImageDraw, ImageFont
+
+from zsclip.answers.answers import Prediction, Row
+from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
+from zsclip.pixels.skipped import Skipped
+
+MOST = 400  # pictures; the rest of a run is left out
+_GAP, _LINE = 8, 16  # pixels
+
+
+def with_contact_sheet(
+    batches: Iterable[list[Row]], out: BinaryIO, *, threads: int, max_pixels: int
+) -> Iterator[list[Row]]:
+    """Pass batches on, and draw the first MOST pictures of the run, in order, as a PNG when it has ended."""
+    shown: list[tuple[Row, bytes | None]] = []
+    for batch in batches:
+        rows = batch[: MOST - len(shown)]
+        small = iter(
+            thumbnails(
+                [row.path for row in rows if isinstance(row, Prediction)], threads=threads, max_pixels=max_pixels
+            )
+        )
+        shown += [(row, next(small) if isinstance(row, Prediction) else None) for row in rows]
+        yield batch
+    _sheet(shown).save(out, "PNG")
+
+
+def _sheet(shown: list[tuple[Row, bytes | None]]) -> Image.Image:
+    """Draw as many columns as make the sheet about as wide as a screen is."""
+    height, width = HEIGHT + 2 * _LINE + _GAP, WIDTH + _GAP
+    columns = max(1, min(len(shown), round(math.sqrt(len(shown) * 1.6 * height / width))))
+    rows = max(1, math.ceil(len(shown) / columns))
+    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for place, (row, small) in enumerate(shown):
+        left, top = _GAP + place % columns * width, _GAP + place // columns * height
+        draw.rectangle((left, top, left + WIDTH - 1, top + HEIGHT - 1), (238, 238, 238))
+        if small is not None:
+            with Image.open(io.BytesIO(small)) as picture:
+                sheet.paste(picture, (left + (WIDTH - picture.width) // 2, top + (HEIGHT - picture.height) // 2))
+        for number, (text, ink) in enumerate(_lines(row)):
+            draw.text((left, top + HEIGHT + 1 + number * _LINE), _cut(text, font), ink, font)
+    return sheet
+
+
+def _lines(row: Row) -> list[tuple[str, str]]:
+    name = row.path.rpartition("/")[2].encode("utf-8", "replace").decode()
+    if isinstance(row, Skipped):
+        return [(row.error, "firebrick"), (name, "dimgray")]
+    label = "unknown" if row.label is None else row.label
+    return [(f"{row.best.score:.2f} {label}", "black" if row.label is not None else "dimgray"), (name, "dimgray")]
+
+
+def _cut(text: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont") -> str:
+    line = text.replace("\n", " ")
+    while font.getlength(line) > WIDTH:
+        line = line[:-2] + "\N{HORIZONTAL ELLIPSIS}"
+    return line

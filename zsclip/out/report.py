@@ -1,0 +1,68 @@
+"""Rows -> one HTML page that needs nothing else: thumbnails by label, to search, sort and filter."""
+
+import json
+import os
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import quote
+
+from zsclip.answers.answers import Prediction, Row
+from zsclip.out.sinks import decoded, six_digits, without_surrogates
+from zsclip.out.thumbnails import thumbnails
+from zsclip.pixels.decode import DEFAULT_MAX_PIXELS
+from zsclip.pixels.skipped import Skipped
+
+_AT_ONCE = 32  # thumbnails; of stored pictures a thousand come in a batch, and their rows would wait for all of them
+MOST_BYTES = 150_000_000  # of thumbnails; the pictures after them have none, so that a browser can still open the page
+_PAGE = Path(__file__).parents[1] / "data" / "report.html"
+_HOLE = "ROWS_OF_THE_REPORT"
+
+
+def with_report(
+    batches: Iterable[list[Row]],
+    out: TextIO,
+    folder: str,
+    *,
+    threads: int,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    read: Callable[[str], bytes] | None = None,
+) -> Iterator[list[Row]]:
+    """Pass batches on, and write the page as they come.
+
+    Args:
+        out: where the page goes. folder: that it will be in, which links to the pictures are relative to.
+        read: gives the encoded picture where paths are names of pictures that are in no file of their own.
+    """
+    before, after = _PAGE.read_text(encoding="utf-8").split(_HOLE)
+    folder = os.path.abspath(folder)
+    out.write(before + "[")
+    separator, written = "\n", 0
+    parts = (batch[start : start + _AT_ONCE] for batch in batches for start in range(0, len(batch), _AT_ONCE))
+    for batch in parts:
+        paths = [row.path for row in batch if isinstance(row, Prediction) and written < MOST_BYTES]
+        small = iter(thumbnails(paths, threads=threads, max_pixels=max_pixels, read=read))
+        for row in batch:
+            picture = next(small, None) if isinstance(row, Prediction) else None
+            written += len(picture or b"") * 4 // 3  # in base64
+            out.write(separator + _line(row, folder, picture, read is None))
+            separator = ",\n"
+        out.flush()
+        yield batch
+    out.write("\n]" + after)
+
+
+def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
+    """Write a row as the page reads it: name, link, label, score, error, message, truth, thumbnail."""
+    path = os.fsencode(row.path)
+    link = quote(os.path.relpath(path, os.fsencode(folder))) if has_file else None
+    if isinstance(row, Skipped):
+        about: list[str | float | None] = [None, None, row.error, without_surrogates(row.message)]
+    else:
+        label = None if row.label is None else without_surrogates(row.label)
+        about = [label, six_digits(row.best.score), None, None]
+    truth = None if row.truth is None else without_surrogates(row.truth)
+    thumbnail = None if picture is None else b64encode(picture).decode()
+    values = [decoded(row.path), link, *about, truth, thumbnail]
+    return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")  # nothing else ends a script element

@@ -1,0 +1,240 @@
+"""Pictures and what is said of them: Parquet shards, class folders, CSV and JSON lines. No picture is opened here."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from zsclip.errors import InputError
+from zsclip.pictures.files import find_images
+
+
+@dataclass(frozen=True)
+class Names:
+    """What is known about a picture in words.
+
+    kinds: broader words, the nearest first; captions: free sentences, which are used as they are; source: the data set
+    it is from, if it is one of several.
+    """
+
+    label: str
+    synonyms: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    source: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Pictures that are read together: a row group, or a folder's or a list's files.
+
+    pictures: an id and the words of each, None where there are none. size: bytes that `read` takes in memory.
+    read: gives their paths where they `are_files`, else the encoded pictures as pyarrow's bytes.
+    """
+
+    where: str
+    size: int
+    pictures: list[tuple[str, Names | None]]
+    read: Callable[[], Sequence[Any]]
+    are_files: bool
+
+
+def check_inputs(inputs: Sequence[str]) -> None:
+    """Look whether all inputs are there, before anything slow.
+
+    Raises:
+        InputError: one is not.
+    """
+    for text in inputs:
+        if not os.path.exists(text):
+            raise InputError(f"no such file or folder: {text!r}")
+
+
+def find_sources(text: str, note: Callable[[str], None]) -> Iterator[Source]:
+    """Read the words of one input, in the order of its pictures.
+
+    Args:
+        text: a `.parquet` file or a folder of them, a folder of class folders, or a list in `.csv` or `.jsonl`.
+        note: called with one line about each thing that is passed over.
+
+    Raises:
+        InputError: it is nothing of the kind, or a list cannot be read.
+    """
+    if os.path.isdir(text):
+        shards = [
+            os.path.join(folder, name)
+            for folder, _, files in os.walk(text)
+            for name in files
+            if name.endswith(".parquet") and not name.startswith(".")
+        ]
+        if shards:
+            for shard in sorted(shards):
+                yield from _parquet_blocks(shard, note)
+        else:
+            yield from _class_folders(text, note)
+    elif text.lower().endswith(".parquet"):
+        yield from _parquet_blocks(text, note)
+    elif text.lower().endswith((".csv", ".jsonl")):
+        yield _listed(text, note)
+    else:
+        raise InputError(
+            f"{text!r}: no pictures with words; give .parquet, .csv or .jsonl, or a folder of class folders"
+        )
+
+
+def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as e:
+        raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
+
+    def pictures(group: int) -> Any:
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(group, columns=["image.bytes"]).column("image").combine_chunks().field("bytes")
+
+    wordless: list[int] = []
+    row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            columns, classes = set(file.schema_arrow.names), _class_names(file.schema_arrow.metadata)
+            leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
+            wanted = [name for name in ("label", "synonyms", "kinds", "captions", "source") if name in columns]
+            if "image.bytes" not in leaves or not {"label", "captions"} & columns:
+                note(f"{path}: passed over: needs the columns image.bytes and label or captions, has {sorted(columns)}")
+                return
+            for group in range(file.metadata.num_row_groups):
+                try:
+                    ids = ["image.path"] if "image.path" in leaves else []
+                    table = file.read_row_group(group, columns=[*ids, *wanted])
+                    some = []
+                    for i, record in enumerate(table.to_pylist(), start=row):
+                        identity = (record.get("image") or {}).get("path") or f"{os.path.basename(path)}:{i}"
+                        if isinstance(number := record.get("label"), int) and 0 <= number < len(classes):
+                            record["label"] = classes[number]
+                        some.append((identity, _names(record)))
+                        if some[-1][1] is None:
+                            wordless.append(i)
+                except Exception as e:  # pyarrow raises anything on damaged pages
+                    note(f"{path}, row group {group}: passed over: {first_line(e)}")
+                else:
+                    about = file.metadata.row_group(group)
+                    size = about.column(leaves.index("image.bytes")).total_uncompressed_size
+                    yield Source(f"{path}, row group {group}", size, some, partial(pictures, group), are_files=False)
+                row += file.metadata.row_group(group).num_rows
+    except Exception as e:
+        note(f"{path}: passed over: not a whole Parquet file: {first_line(e)}")
+    _note_wordless(path, wordless, "row", note)
+
+
+def _names(record: dict[str, Any]) -> Names | None:
+    """Make the words of a row, None if there are none; what is not a text counts as absent."""
+
+    def texts(value: Any) -> tuple[str, ...]:
+        return tuple(one.strip() for one in value or () if isinstance(one, str) and one.strip())
+
+    label = texts([record.get("label")])
+    captions = texts(record.get("captions"))
+    if not label and not captions:
+        return None
+    source = "".join(texts([record.get("source")]))
+    return Names("".join(label), texts(record.get("synonyms")), texts(record.get("kinds")), captions, source)
+
+
+def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[Source]:
+    try:
+        entries = list(os.scandir(root))
+    except OSError as e:
+        raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
+    folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    if not folders:
+        raise InputError(f"{root!r}: no class folders and no .parquet files in it; make one folder a label")
+    for label in folders:
+        paths = list(find_images([os.path.join(root, label)], note=note))
+        if not paths or not label.isprintable():
+            why = "no picture in it" if not paths else "its name is not a text"
+            note(f"{os.path.join(root, label)!r} passed over: {why}")
+            continue
+        some: list[tuple[str, Names | None]] = [(os.path.relpath(path, root), Names(label)) for path in paths]
+        yield Source(f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths), are_files=True)
+
+
+def _listed(path: str, note: Callable[[str], None]) -> Source:
+    """Read a list of files, whose paths are relative to it."""
+    folder = os.path.dirname(path)
+    paths: list[str] = []
+    some: list[tuple[str, Names | None]] = []
+    wordless: list[int] = []
+    records = _csv_records(path) if path.lower().endswith(".csv") else _json_records(path)
+    try:
+        for line, record in records:
+            name, label, caption = (_text(record.get(key)) for key in ("file_name", "label", "caption"))
+            paths.append(os.path.join(folder, name))
+            captions = (caption,) if caption else ()
+            some.append((name, Names(label, captions=captions) if name and (label or caption) else None))
+            if some[-1][1] is None:
+                wordless.append(line)
+    except OSError as e:
+        raise InputError(f"{path}: cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path}: not UTF-8: {e}; save it as that") from e
+    _note_wordless(path, wordless, "line", note)
+    return Source(path, sum(map(len, paths)), some, partial(list, paths), are_files=True)
+
+
+def _text(value: Any) -> str:
+    """Give a text without white space around it; empty what is none, or no Unicode, as half of a surrogate pair."""
+    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
+        return ""
+    return value.strip()
+
+
+def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            reader = csv.DictReader(file, strict=True)  # else an open quote swallows all rows after it
+            header = ["file_name" if name == "path" else name for name in reader.fieldnames or ()]
+            if "file_name" not in header or not {"label", "caption"} & set(header):
+                raise InputError(f"{path}:1: needs the header path,caption or file_name,label; not {header}")
+            reader.fieldnames = header
+            for record in reader:
+                yield reader.line_num, record
+        except csv.Error as e:
+            raise InputError(f"{path}: not a CSV file in UTF-8: {e}; save it as one") from e
+
+
+def _json_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as e:
+                raise InputError(f"{path}:{number}: not valid JSON: {first_line(e)}; write one object a line") from e
+            if not isinstance(record, dict):
+                raise InputError(f"{path}:{number}: not an object; write one a line, with file_name and label")
+            yield number, record
+
+
+def _class_names(metadata: dict[bytes, bytes] | None) -> list[str]:
+    """Give the names that a label's number stands for, as the datasets library writes them beside the columns."""
+    with suppress(KeyError, TypeError, ValueError):
+        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"]["label"]["names"]
+        return [name for name in names if isinstance(name, str)]
+    return []
+
+
+def _note_wordless(path: str, places: list[int], unit: str, note: Callable[[str], None]) -> None:
+    if places:
+        note(f"{path}: {len(places)} without a label or caption passed over, {unit} {places[0]} first")
+
+
+def first_line(e: BaseException) -> str:
+    """Give the first line of an error's message, or its type where it has none."""
+    lines = str(e).strip().splitlines()
+    return lines[0][:200] if lines else type(e).__name__

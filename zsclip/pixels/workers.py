@@ -1,0 +1,195 @@
+"""Small pictures read and decoded in processes: the threads of one interpreter wait for each other's Python.
+
+That is a tenth of the time that a picture of 500 x 375 takes, so ten threads are as fast as two hundred. What such a
+process does not manage, for whatever reason, is done as if there were none; so all errors are told in one place.
+"""
+
+import contextlib
+import fcntl
+import io
+import itertools
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, astuple
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsclip.pictures.identity import GRAIN_NS, Look, Sight, content_of
+from zsclip.pixels.ahead import available_cpus
+from zsclip.pixels.decode import Decoding, Preprocess, check_file, decode_file, set_up_pillow
+
+FEW = 4  # threads or processors: one interpreter keeps so many busy
+SOON = 256  # pictures, before processes are started: that takes a quarter of a second
+SMALL_BYTES, SMALL_PIXELS = 2_000_000, 2_500_000  # of larger pictures little time is Python's, and they need a budget
+MOST = 64  # each needs 40 MB and, with its thread, four file descriptors of perhaps 1,024
+PATIENCE = 2.0  # seconds that a thread waits for an idle one
+CPU_SECONDS = 5  # that a process may compute for one picture; then it is ended
+_PIPE_BYTES = 1 << 19  # a picture; the usual 64 kB would be filled and emptied in turn
+_LENGTH = struct.Struct("<I")
+_SEEN = struct.Struct("<?4q32s")  # whether it will look otherwise when it is changed, its look, its content
+
+Elsewhere = Callable[[str], tuple[NDArray[np.uint8], Sight] | None]
+
+
+@contextmanager
+def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterator[Elsewhere]:
+    """Give a function for so many threads: path -> (3, H, W) uint8 and what was read, or None: to be done here.
+
+    So it is with few threads or processors, for the first hundreds of pictures, and for all that are not small.
+    """
+    places: SimpleQueue[_Process | None] = SimpleQueue()  # idle ones, and None for each that may be started
+    count = processes_for(threads)
+    for _ in range(count):
+        places.put(None)
+    started: set[_Process] = set()
+    closed = threading.Event()
+    seen = itertools.count()
+    patience = PATIENCE
+
+    def elsewhere(path: str) -> tuple[NDArray[np.uint8], Sight] | None:
+        nonlocal patience
+        if not count or next(seen) < SOON:
+            return None
+        try:
+            process = places.get(timeout=patience)
+            patience = PATIENCE
+        except Empty:  # none works, or all hang on files that never come; the next picture need not find that out again
+            patience = 0.0
+            return None
+        is_lost = False
+        try:
+            if closed.is_set():
+                return None
+            if process is None:
+                process = _Process(preprocess, decoding)
+                started.add(process)
+            if closed.is_set():  # only now
+                process.end()
+            return process.decode(path)
+        except Exception:  # what else it may have to say must not be taken for the answer to the next
+            is_lost = process is None or not process.has_answered  # none can be started, or none that works
+            if process is not None:
+                process.end()
+                started.discard(process)
+                process = None
+            return None
+        finally:
+            if not is_lost:
+                places.put(process)
+
+    try:
+        yield elsewhere
+    finally:
+        closed.set()
+        for process in list(started):
+            process.end()
+
+
+def processes_for(threads: int) -> int:
+    """Count those that are worth it for so many threads."""
+    count = min(threads, available_cpus(), MOST)
+    return count if count > FEW else 0
+
+
+def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
+    """Read a file and what it will be known by, which takes a part of the time; None if it is larger.
+
+    Raises:
+        Exception: it cannot be read, or should not be.
+    """
+    check_file(path)
+    with open(path, "rb") as file:
+        look, now = Look.of(os.fstat(file.fileno())), time.time_ns()
+        data = file.read(most_bytes + 1) if look.size <= most_bytes else None
+    if data is None or len(data) > most_bytes:
+        return None
+    # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
+    is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
+    return data, Sight(path, content_of(data), look if is_old else None)
+
+
+class _Process:
+    """A process that decodes what it is told, until nobody can tell it anything any more."""
+
+    def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
+        self._shape = (3, *preprocess.size)
+        self.has_answered = False
+        settings = json.dumps([asdict(preprocess), decoding.max_pixels, decoding.fast_jpeg, CPU_SECONDS])
+        # -P: nothing of the current folder is imported. This package comes last, as it may have the rest beside it.
+        code = "import sys; sys.path.append(sys.argv[1]); from zsclip.pixels.workers import main; main(sys.argv[2])"
+        command = [sys.executable, "-P", "-c", code, str(Path(__file__).parents[2]), settings]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self._process.stdin is not None
+        self._to, self._from = self._process.stdin, cast(io.BufferedReader, self._process.stdout)
+        with contextlib.suppress(OSError, AttributeError):  # no such thing on macOS, or no room for so much
+            fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def decode(self, path: str) -> tuple[NDArray[np.uint8], Sight] | None:
+        """Give the pixels and what was read, or None where it does not manage; OSError where it has ended."""
+        name = os.fsencode(path)
+        self._to.write(_LENGTH.pack(len(name)) + name)
+        self._to.flush()
+        answer = self._read(1)
+        self.has_answered = True
+        if answer == b"n":
+            return None
+        if answer != b"y":
+            raise BrokenPipeError("that is no answer")
+        is_old, *look, content = _SEEN.unpack(self._read(_SEEN.size))
+        pixels = np.empty(self._shape, np.uint8)
+        if self._from.readinto(pixels.data.cast("B")) < pixels.nbytes:
+            raise BrokenPipeError("it has ended")
+        return pixels, Sight(path, content, Look(*look) if is_old else None)
+
+    def _read(self, count: int) -> bytes:
+        if len(data := self._from.read(count)) < count:
+            raise BrokenPipeError("it has ended")
+        return data
+
+    def end(self) -> None:
+        """End it; a thread that waits for its answer gets an OSError."""
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk cannot be ended
+            self._process.wait(1)
+        for pipe in (self._to, self._from):
+            with contextlib.suppress(OSError):  # what it has not read
+                pipe.close()
+
+
+def main(settings: str) -> None:
+    """Decode the files that stdin names, as _Process does it: a length, then a path."""
+    fields, max_pixels, fast_jpeg, cpu_seconds = json.loads(settings)
+    preprocess = Preprocess(**fields | {name: tuple(fields[name]) for name in ("size", "mean", "std")})
+    decoding = Decoding(min(max_pixels, SMALL_PIXELS), fast_jpeg)
+    set_up_pillow(max_pixels)
+    read, write = sys.stdin.buffer.read, sys.stdout.buffer.write
+    while len(length := read(_LENGTH.size)) == _LENGTH.size:
+        path = os.fsdecode(read(*_LENGTH.unpack(length)))
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        try:
+            if (done := read_file(path, SMALL_BYTES)) is None:
+                write(b"n")
+            else:
+                data, sight = done
+                pixels = decode_file(io.BytesIO(data), preprocess, decoding)
+                look = sight.look or Look(0, 0, 0, 0)
+                write(b"y" + _SEEN.pack(sight.look is not None, *astuple(look), sight.content))
+                write(pixels.data)
+        except Exception:  # decoders raise anything at all; it is found again where it is told
+            write(b"n")
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.buffer.flush()

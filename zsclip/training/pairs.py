@@ -1,0 +1,349 @@
+"""Picture-caption pairs from Parquet shards, class folders and CSV, shuffled and augmented. No torch here.
+
+The stream keeps no random state: seed, epoch and step alone say which pairs a batch holds and how each is drawn.
+"""
+
+import io
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from zsclip.errors import InputError
+from zsclip.pictures.sources import Names, check_inputs, find_sources, first_line
+from zsclip.pixels.decode import DEFAULT_MAX_PIXELS, Preprocess, fit, set_up_pillow, upright
+from zsclip.training.drawing import (
+    CAPTION_DRAWS,
+    PICTURE_DRAWS,
+    Drawing,
+    augmented,
+    draw_texts,
+    pair_weights,
+    positives,
+)
+
+MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures kept: all of a small data set, else a window of it
+LOOKAHEAD = 2  # batches being decoded while one is trained on
+_PICTURES_A_TASK = 32  # a future costs 20 us, a 64-px picture 500
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pairs to learn from.
+
+    pixels: (B, 3, H, W) uint8, its memory in the order B, H, W, 3; captions: T, the first B the pictures' own, then
+    those that pictures are only compared with; positives: (B, T) bool, whether picture i is to be told by caption j;
+    pair_weights: (B, T) float32, how much they count for each other.
+    """
+
+    pixels: NDArray[np.uint8]
+    captions: tuple[str, ...]
+    positives: NDArray[np.bool_]
+    pair_weights: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Pairs whose pictures are read together: a row group, or a folder's or a CSV's files.
+
+    first: the number of its first pair; size: bytes it takes in memory; read: gives encoded pictures or their paths.
+    """
+
+    where: str
+    first: int
+    size: int
+    read: Callable[[], Any]
+
+
+@dataclass(eq=False)
+class Pairs:
+    """All pairs of a data set: their words in memory, their pictures where they are until they are wanted.
+
+    Attributes:
+        names: by number of the pair; None where it has none and is passed over.
+        train, held_out: (N,) int64 numbers of the pairs to learn from, and of those kept aside.
+        labels: every label, sorted.
+        digest: of all ids and words: other data, other digest.
+    """
+
+    names: list[Names | None]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    labels: tuple[str, ...]
+    digest: str
+    note: Callable[[str], None]
+    memory_limit: int
+    _blocks: list[_Block]
+    _kept: dict[int, Sequence[Any]] = field(default_factory=dict)  # by block, the last used at the end
+    _unreadable: set[int] = field(default_factory=set)
+
+    def steps(self, batch_size: int) -> int:
+        """Count the batches of an epoch; pairs that fill no last batch wait for another epoch."""
+        return max(1, len(self.train) // batch_size)
+
+    def batches(self, drawing: Drawing, *, epoch: int, step: int = 0, threads: int = 1) -> Iterator[Batch]:
+        """Yield the batches of an epoch from a step on, decoded on threads a little ahead.
+
+        A picture that cannot be read is noted once and missing from its batch, so that all others stay in their place.
+
+        Raises:
+            InputError: a whole epoch has no picture that can be read.
+        """
+        order = self._order(drawing.seed, epoch)
+        sources, labels = self._sources(), self._label_names() if drawing.all_labels else []
+        parts = (
+            (place, order[place * drawing.batch_size : (place + 1) * drawing.batch_size])
+            for place in range(step, self.steps(drawing.batch_size))
+        )
+
+        of_labels: deque[NDArray[np.float64]] = deque()  # draws for their captions, of the batches ahead
+
+        def with_draws() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+            for place, numbers in parts:
+                random = np.random.default_rng((drawing.seed, epoch, place))
+                yield numbers, random.random((len(numbers), CAPTION_DRAWS + PICTURE_DRAWS))
+                of_labels.append(random.random((len(labels), CAPTION_DRAWS)))
+
+        def picture(image: Image.Image, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+            return augmented(image, draws[CAPTION_DRAWS:], drawing)
+
+        readable = step > 0
+        for numbers, draws, pixels in self._decoded(with_draws(), picture, drawing.preprocess.size, threads):
+            readable = readable or len(pixels) > 0
+            names = [self._names_of(number) for number in numbers]
+            draws = np.concatenate([draws[:, :CAPTION_DRAWS], of_labels.popleft()])
+            texts = draw_texts(names, labels, drawing, draws)
+            positive = positives(names, texts)  # (B, T)
+            weights = pair_weights(names, texts, positive, drawing, sources)  # (B, T)
+            yield Batch(pixels, tuple(text.caption for text in texts), positive, weights)
+        if not readable:
+            raise InputError("data: not one picture can be read; see the notes above for why")
+
+    def held_out_batches(
+        self, preprocess: Preprocess, *, batch_size: int, threads: int = 1
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Yield the labelled pictures kept aside as a model sees them in use, and the places of their labels.
+
+        Yields:
+            (B, 3, H, W) uint8, and (B,) int64 positions in `labels`.
+        """
+        places = {label: place for place, label in enumerate(self.labels)}
+        labelled = [number for number in self.held_out if self._names_of(number).label]
+        parts = (
+            (np.array(labelled[start : start + batch_size]), np.zeros((min(batch_size, len(labelled) - start), 0)))
+            for start in range(0, len(labelled), batch_size)
+        )
+
+        def picture(image: Image.Image, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+            return np.asarray(fit(image, preprocess).convert("RGB"))
+
+        for numbers, _, pixels in self._decoded(parts, picture, preprocess.size, threads):
+            yield pixels, np.array([places[self._names_of(number).label] for number in numbers], dtype=np.int64)
+
+    def _label_names(self) -> list[Names]:
+        """Give each label with all its synonyms, without kinds, in the order of `labels`."""
+        synonyms: dict[str, dict[str, None]] = {label: {} for label in self.labels}
+        for one in dict.fromkeys(self.names):
+            if one is not None and one.label:
+                synonyms[one.label].update(dict.fromkeys(one.synonyms))
+        return [Names(label, tuple(more)) for label, more in synonyms.items()]
+
+    def _sources(self) -> dict[str, set[str]]:
+        """Give the sources in which each name, or free caption, occurs."""
+        sources: dict[str, set[str]] = {}
+        for one in {one for one in self.names if one is not None}:
+            for name in (one.label, *one.synonyms, *one.kinds, *one.captions):
+                sources.setdefault(name, set()).add(one.source)
+        return sources
+
+    def _names_of(self, number: int) -> Names:
+        names = self.names[number]
+        assert names is not None
+        return names
+
+    def _order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Shuffle blocks into windows that fit in memory, and all pairs within a window. (N,) int64."""
+        random = np.random.default_rng((seed, epoch))
+        by_block = np.split(self.train, np.searchsorted(self.train, [block.first for block in self._blocks[1:]]))
+        windows: list[list[NDArray[np.int64]]] = []
+        filled = 0
+        everything_fits = sum(block.size for block in self._blocks) <= self.memory_limit
+        limit = self.memory_limit if everything_fits else self.memory_limit // 2  # two windows meet in a batch
+        for number in random.permutation(len(self._blocks)):
+            if not windows or filled + self._blocks[number].size > limit:
+                windows.append([])
+                filled = 0
+            windows[-1].append(by_block[number])
+            filled += self._blocks[number].size
+        return np.concatenate([random.permutation(np.concatenate(window)) for window in windows])
+
+    def _decoded(
+        self,
+        parts: Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]],
+        picture: Callable[[Image.Image, NDArray[np.float64]], NDArray[np.uint8]],
+        size: tuple[int, int],
+        threads: int,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.uint8]]]:
+        """Decode parts of the data on threads, LOOKAHEAD parts ahead: numbers and draws of what is readable, pixels."""
+        set_up_pillow(DEFAULT_MAX_PIXELS)
+        firsts = np.array([block.first for block in self._blocks])
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-pairs")
+        Part = tuple[NDArray[np.int64], NDArray[np.float64], list[Future[list[NDArray[np.uint8] | str]]]]
+        ahead: deque[Part] = deque()
+
+        def start_next() -> None:
+            part = next(parts, None)
+            if part is None:
+                return
+            numbers, draws = part
+            pictures = [self._encoded(number, firsts) for number in numbers]
+            starts = range(0, len(numbers), _PICTURES_A_TASK)
+            tasks = [
+                pool.submit(_decode_some, pictures[i : i + _PICTURES_A_TASK], draws[i : i + _PICTURES_A_TASK], picture)
+                for i in starts
+            ]
+            ahead.append((numbers, draws, tasks))
+
+        try:
+            for _ in range(LOOKAHEAD):
+                start_next()
+            while ahead:
+                start_next()
+                numbers, draws, tasks = ahead.popleft()
+                outcomes = [outcome for task in tasks for outcome in task.result()]
+                good = np.array([not isinstance(outcome, str) for outcome in outcomes])
+                for number, outcome in zip(numbers, outcomes, strict=True):
+                    if isinstance(outcome, str) and outcome and number not in self._unreadable:
+                        self._unreadable.add(number)
+                        self.note(outcome)
+                rows = [outcome for outcome in outcomes if not isinstance(outcome, str)]
+                pixels = np.stack(rows) if rows else np.empty((0, *size, 3), np.uint8)  # (B, H, W, 3)
+                yield numbers[good], draws[good], pixels.transpose(0, 3, 1, 2)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _encoded(self, number: int, firsts: NDArray[np.int64]) -> tuple[str, bytes | str | None]:
+        """Give where a picture is and its bytes or its path; None if its block, already noted, cannot be read."""
+        place = int(np.searchsorted(firsts, number, side="right")) - 1
+        block = self._blocks[place]
+        if place not in self._kept:
+            sizes = [self._blocks[kept].size for kept in self._kept]
+            while self._kept and sum(sizes) + block.size > self.memory_limit:
+                del self._kept[next(iter(self._kept))], sizes[0]
+            try:
+                self._kept[place] = block.read()
+            except Exception as e:  # pyarrow raises anything on damaged pages
+                self.note(f"{block.where}: cannot be read, its pairs are passed over: {first_line(e)}")
+                self._kept[place] = ()
+        elif next(reversed(self._kept)) != place:
+            self._kept[place] = self._kept.pop(place)
+        pictures = self._kept[place]
+        row = int(number) - block.first
+        if row >= len(pictures):
+            return block.where, None
+        one = pictures[row]
+        if isinstance(one, str):
+            return one, one
+        return f"{block.where}, row {row}", one.as_py() or b""
+
+
+def read_pairs(
+    inputs: Sequence[str],
+    *,
+    holdout: int = 0,
+    note: Callable[[str], None] = lambda message: None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> Pairs:
+    """Find and check all pairs; their words are read now, their pictures as they are wanted.
+
+    Args:
+        inputs: `.parquet` files or folders of them, folders of class folders, or `.csv` files.
+        holdout: keep every so-manieth pair aside, chosen by a hash of its id; 0 keeps none.
+        note: called with one line about each thing that is passed over, now and while pictures are read.
+        memory_limit: bytes of encoded pictures to keep in memory.
+
+    Raises:
+        InputError: an input does not exist or is nothing of the kind, or no pair can be used.
+    """
+    check_inputs(inputs)
+    names: list[Names | None] = []
+    ids: list[str] = []
+    blocks: list[_Block] = []
+    known: dict[Names, Names] = {}  # 230,000 pictures share 600 labels: each is kept once
+    for text in inputs:
+        for source in find_sources(text, note):
+            blocks.append(_Block(source.where, len(names), source.size, source.read))
+            for identity, one in source.pictures:
+                ids.append(identity)
+                names.append(None if one is None else known.setdefault(one, one))
+    known = _with_synonyms_of_kinds(known)
+    names = [None if one is None else known[one] for one in names]
+    usable = np.array([number for number, one in enumerate(names) if one is not None], dtype=np.int64)
+    if not len(usable):
+        raise InputError(f"{', '.join(inputs) or 'data'}: no usable pair; give pictures with labels or captions")
+    aside = np.array([holdout > 0 and _hash(ids[number]) % holdout == 0 for number in usable], dtype=bool)
+    if aside.all():
+        raise InputError(f"--holdout {holdout}: keeps all {len(usable)} pairs aside; use a larger number, or 0")
+    total = blake2b(digest_size=16)
+    for identity, one in zip(ids, names, strict=True):
+        total.update(f"{identity}\0{one}\0".encode(errors="surrogateescape"))
+    return Pairs(
+        names=names,
+        train=usable[~aside],
+        held_out=usable[aside],
+        labels=tuple(sorted({one.label for one in known if one.label})),
+        digest=total.hexdigest(),
+        note=note,
+        memory_limit=memory_limit,
+        _blocks=blocks,
+    )
+
+
+def _with_synonyms_of_kinds(distinct: Iterable[Names]) -> dict[Names, Names]:
+    """Let a broader word go by its synonyms too: a convertible is a car, and so an automobile."""
+    synonyms: dict[str, dict[str, None]] = {}  # of a label, in the order they are met
+    for one in distinct:
+        synonyms.setdefault(one.label, {}).update(dict.fromkeys(one.synonyms))
+    longer = {}
+    for one in distinct:
+        kinds = [word for kind in one.kinds for word in (kind, *synonyms.get(kind, ()))]
+        longer[one] = replace(one, kinds=tuple(dict.fromkeys(kinds)))
+    return longer
+
+
+def _decode_some(
+    pictures: Sequence[tuple[str, bytes | str | None]],
+    draws: NDArray[np.float64],
+    picture: Callable[[Image.Image, NDArray[np.float64]], NDArray[np.uint8]],
+) -> list[NDArray[np.uint8] | str]:
+    """Decode pictures to (H, W, 3) uint8, or tell in one line why not; an empty line where that was told before."""
+    outcomes: list[NDArray[np.uint8] | str] = []
+    for (where, encoded), row in zip(pictures, draws, strict=True):
+        try:
+            if encoded is None:
+                outcomes.append("")
+                continue
+            if isinstance(encoded, str) and os.path.exists(encoded) and not os.path.isfile(encoded):
+                outcomes.append(f"{where}: picture passed over: a folder, pipe or device")  # a pipe may wait for ever
+                continue
+            with (
+                io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file,
+                upright(file) as image,
+            ):
+                outcomes.append(picture(image, row))
+        except UnidentifiedImageError:
+            outcomes.append(f"{where}: picture passed over: damaged, or not a picture of a kind that is read")
+        except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
+            outcomes.append(f"{where}: picture passed over: {first_line(e)}")
+    return outcomes
+
+
+def _hash(identity: str) -> int:
+    return int.from_bytes(blake2b(identity.encode(errors="surrogateescape"), digest_size=8).digest(), "big")

@@ -1,0 +1,1 @@
+"""What the user says: text files, labels, and the prompts they become."""

@@ -1,0 +1,163 @@
+"""A label list from the command line or from files."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from zsclip.errors import InputError
+from zsclip.kept.cache import remember
+from zsclip.words.textfiles import Node, Place, before, checked, fields, is_tree, read_lines, read_tree, text_of, texts
+
+# Here and not in prompts.py, which imports this room: a label's own prompts may have one too.
+PLACEHOLDERS = ("{}", "{c}", "{label}")
+
+BUILT_IN = "imagenet"
+COMMON = "common"
+_DISTRACTORS = Path(__file__).parents[1] / "data" / "distractors.txt"
+# open_clip has 'missile' and 'sunglasses' twice; these two are the WordNet synsets n04008634 and n04355933.
+IMAGENET_REPEATS = {(744, "missile"): "projectile missile", (836, "sunglasses"): "sunglass"}
+
+
+@dataclass(frozen=True)
+class Label:
+    """A word the user gave and gets back.
+
+    synonyms: further names of the same thing; prompts: sentences of its own, which replace a set's templates; found_as:
+    how labelled data call it where that is no word, such as a folder's name; empty if they call it by a name. group:
+    what it is a kind of, as the user sees it; empty if it stands for itself.
+    """
+
+    name: str
+    synonyms: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    found_as: str = ""
+    group: str = ""
+
+
+def read_labels(
+    words: str | None = None, single: Sequence[str] = (), files: Sequence[str] = (), *, alone: bool = False
+) -> list[Label]:
+    """Read every label that was given, in the order of the arguments.
+
+    Args:
+        words: the value of `--labels`, split on commas; None if it was not given.
+        single: the values of `--label`, each taken as it is.
+        files: the values of `--labels-file`, each a path or the built-in name `imagenet`; an existing file wins.
+        alone: whether one label is enough, because labels are judged one by one.
+
+    Raises:
+        InputError: there is no label, one is given twice or stands alone, or a file cannot be read.
+    """
+    given: list[tuple[Place, Label]] = []
+    if words is not None:
+        given += _split(words)
+    given += [(Place("--label"), Label(checked(Place("--label"), word))) for word in single]
+    for file in files:
+        given += _read_file(file)
+    if not given:
+        raise InputError('labels: none given; use --labels "cat,dog", --label WORD or --labels-file FILE')
+    first: dict[str, Place] = {}
+    for place, label in given:
+        if label.name in first:
+            where = before(first[label.name], place)
+            raise InputError(f"{place}: label {label.name!r} was already given{where}; remove one of the two")
+        first[label.name] = place
+    if len(given) == 1 and not alone:
+        place, label = given[0]
+        raise InputError(
+            f"{place}: label {label.name!r} has no other to be compared with; give another, or use --multi-label"
+        )
+    return [label for _, label in given]
+
+
+def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]:
+    """Read words that are to compete with labels, without those that are in a label's names or group, or hold one.
+
+    Args:
+        file: like a labels file; `common` is the list that comes with zsclip.
+    """
+    given = _read_file(str(_DISTRACTORS) if file == COMMON and not os.path.isfile(file) else file)
+    names = [_singular(name) for label in labels for name in (label.name, *label.synonyms, label.group) if name]
+    words = [(word, _singular(word.name)) for _, word in given]
+    return [word for word, spelt in words if not any(spelt in name or name in spelt for name in names)]
+
+
+def own_prompts(node: Node) -> tuple[str, ...]:
+    """Give one label's own prompts: sentences as they stand, or with one placeholder for the label's names."""
+    prompts = texts(node)
+    for place, prompt in prompts:
+        if count_placeholders(prompt) > 1:
+            raise InputError(f"{place}: prompt {prompt!r} has {count_placeholders(prompt)} placeholders; keep one")
+    return tuple(prompt for _, prompt in prompts)
+
+
+def count_placeholders(template: str) -> int:
+    """Count the places where a label can be put in."""
+    return sum(template.count(placeholder) for placeholder in PLACEHOLDERS)
+
+
+def _singular(name: str) -> str:
+    """Spell words so that whole ones are found in others: "Cats" as " cat "."""
+    return " " + " ".join(word.removesuffix("s") for word in name.lower().split()) + " "
+
+
+def _split(words: str) -> list[tuple[Place, Label]]:
+    place = Place("--labels")
+    names = [checked(place, word) for word in words.split(",") if word.strip()]
+    if not names:
+        raise InputError(f'{place}: no label in {words!r}; write words with commas between them, as in "cat,dog"')
+    return [(place, Label(name)) for name in names]
+
+
+def _read_file(file: str) -> list[tuple[Place, Label]]:
+    if file == BUILT_IN and not os.path.isfile(file):  # a folder named imagenet is likely, and not meant
+        return [(Place(file), Label(name)) for name in _imagenet_names()]
+    if is_tree(file):
+        given = list(_labels_of(read_tree(file)))
+    else:
+        given = [(place, Label(line)) for place, line in read_lines(file)]
+    if not given:
+        raise InputError(f"{file}: no label in it; write at least two")
+    return given
+
+
+def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
+    if isinstance(tree.value, str):
+        raise InputError(f"{tree.place}: expected a list or a mapping, found one text; begin each label with a dash")
+    if isinstance(tree.value, tuple):
+        for key, value in tree.value:
+            place, name = text_of(key)
+            yield place, _label(name, value)
+    else:
+        for place, name in texts(tree):
+            yield place, Label(name)
+
+
+def _label(name: str, node: Node) -> Label:
+    if isinstance(node.value, str):
+        raise InputError(
+            f"{node.place}: {node.value!r} after label {name!r} could be a synonym or a prompt; "
+            "write a list of prompts, or a mapping with synonyms or prompts"
+        )
+    if not isinstance(node.value, tuple):
+        return Label(name, prompts=own_prompts(node))
+    absent = Node(node.place, None)
+    found = fields(node, ("name", "group", "synonyms", "prompts"))
+    synonyms = tuple(text for _, text in texts(found.get("synonyms", absent)))
+    prompts = own_prompts(found.get("prompts", absent))
+    group = text_of(found["group"]).text if "group" in found else ""
+    if "name" in found:
+        return Label(text_of(found["name"]).text, synonyms, prompts, name, group)
+    return Label(name, synonyms, prompts, group=group)
+
+
+def _imagenet_names() -> list[str]:
+    def build() -> list[str]:
+        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # seconds: it brings torch
+
+        return list(IMAGENET_CLASSNAMES)
+
+    names = remember("imagenet-names", [version("open_clip_torch")], build)
+    return [IMAGENET_REPEATS.get((number, name), name) for number, name in enumerate(names)]

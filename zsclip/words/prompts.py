@@ -1,0 +1,138 @@
+"""Templates, and labels times templates: the sentences that stand for each label."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from zsclip.errors import InputError
+from zsclip.kept.cache import remember
+from zsclip.words.labels import PLACEHOLDERS, Label, count_placeholders, own_prompts
+from zsclip.words.textfiles import Place, Text, checked, fields, is_tree, read_lines, read_tree, text_of, texts
+
+_PACKAGED = Path(__file__).parents[1] / "data" / "prompts"  # in a wheel; an editable install has the checkout's only
+PROMPTS_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "prompts"
+
+# Names in open_clip.zero_shot_metadata, and what each set is.
+_OPEN_CLIP_SETS = {
+    "openai-imagenet": ("OPENAI_IMAGENET_TEMPLATES", "the 80 templates OpenAI evaluated CLIP on ImageNet with"),
+    "simple-imagenet": ("SIMPLE_IMAGENET_TEMPLATES", "the seven of those 80 that OpenAI's forward selection kept"),
+}
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Templates under a name.
+
+    source: where they are from; templates: sentences with one placeholder each; prompts: what stands for a label
+    instead of the templates, by label.
+    """
+
+    name: str
+    about: str
+    source: str
+    templates: tuple[str, ...]
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def prompt_set_names() -> list[str]:
+    """Give the names of the sets that come with zsclip and open_clip."""
+    return sorted([*(path.stem for path in PROMPTS_DIR.glob("*.yaml")), *_OPEN_CLIP_SETS])
+
+
+def read_prompts(name_or_file: str) -> PromptSet:
+    """Read a prompt set by its name, or from a file: YAML or JSON like ours, else one template a line.
+
+    A name wins over a file called so; `./photo` and `photo.yaml` are files.
+
+    Raises:
+        InputError: there is no such set or file, or the file is not a prompt set.
+    """
+    if name_or_file in _OPEN_CLIP_SETS:
+        return _from_open_clip(name_or_file)
+    if name_or_file in prompt_set_names():
+        return _from_tree(str(PROMPTS_DIR / f"{name_or_file}.yaml"))
+    if not os.path.exists(name_or_file):
+        names = ", ".join(prompt_set_names())
+        raise InputError(
+            f"--prompts: no prompt set or file {name_or_file!r}; use one of {names}, or the path of a file"
+        )
+    if is_tree(name_or_file):
+        return _from_tree(name_or_file)
+    return PromptSet(_stem(name_or_file), "", name_or_file, _templates(name_or_file, read_lines(name_or_file)))
+
+
+def read_templates(templates: Sequence[str]) -> PromptSet:
+    """Make a prompt set of the values of `--template`."""
+    given = [Text(Place("--template"), checked(Place("--template"), template)) for template in templates]
+    return PromptSet("template", "", "--template", _templates("--template", given))
+
+
+def expand(labels: Sequence[Label], prompts: PromptSet) -> list[list[str]]:
+    """Give the sentences that stand for each label, in the order of the labels.
+
+    A label's own prompts come first, then the set's prompts for it, then the templates; whichever it is, each name of
+    the label is put into all of them. A sentence that comes up again for the same label is left out, so that it counts
+    once in the label's mean.
+    """
+    return [
+        list(
+            dict.fromkeys(
+                fill_template(template, name)
+                for name in (label.name, *label.synonyms)
+                for template in label.prompts or prompts.prompts.get(label.name) or prompts.templates
+            )
+        )
+        for label in labels
+    ]
+
+
+def fill_template(template: str, name: str) -> str:
+    """Put a label into a template; one without a placeholder stands as it is."""
+    for placeholder in PLACEHOLDERS:
+        if placeholder in template:
+            return template.replace(placeholder, name)  # not str.format: a label may have braces
+    return template
+
+
+def _from_open_clip(name: str) -> PromptSet:
+    attribute, about = _OPEN_CLIP_SETS[name]
+
+    def build() -> list[str]:
+        from open_clip import zero_shot_metadata  # seconds: it brings torch
+
+        return [template("{}") for template in getattr(zero_shot_metadata, attribute)]
+
+    templates = remember("open-clip-templates", [version("open_clip_torch"), name], build)
+    return PromptSet(name, about, f"open_clip.zero_shot_metadata.{attribute}", tuple(templates))
+
+
+def _from_tree(file: str) -> PromptSet:
+    found = fields(read_tree(file), ("name", "about", "source", "templates", "prompts"))
+    own: dict[str, tuple[str, ...]] = {}
+    if "prompts" in found:
+        own = {label: own_prompts(node) for label, node in fields(found["prompts"]).items()}
+    return PromptSet(
+        name=text_of(found["name"]).text if "name" in found else _stem(file),
+        about=text_of(found["about"]).text if "about" in found else "",
+        source=text_of(found["source"]).text if "source" in found else file,
+        templates=_templates(file, texts(found["templates"]) if "templates" in found else []),
+        prompts=own,
+    )
+
+
+def _templates(source: str, given: Sequence[Text]) -> tuple[str, ...]:
+    if not given:
+        raise InputError(f"{source}: no template in it; write at least one, such as 'a photo of a {{}}.'")
+    for place, template in given:
+        count = count_placeholders(template)
+        if count == 0:
+            raise InputError(f"{place}: template {template!r} has no placeholder; put {{}} where the label goes")
+        if count > 1:
+            raise InputError(f"{place}: template {template!r} has {count} placeholders; keep one")
+    return tuple(template for _, template in given)
+
+
+def _stem(file: str) -> str:
+    return os.path.splitext(os.path.basename(file))[0]
