@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+
+from zsclip.kept import sqlite
 
 FILE_NAME = "cache-v1.sqlite"
 OWN_FILES = "cache-v*.sqlite*"
+_LOCK_SECONDS = 10
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS rows (kind TEXT, key TEXT, digest BLOB, value BLOB, PRIMARY KEY (kind, key))"
@@ -44,19 +46,15 @@ def read_rows(kind: str, keys: Iterable[str]) -> dict[str, bytes]:
     """Give the values that are there, by key; what is missing, damaged or out of reach is left out."""
     found: dict[str, bytes] = {}
     wanted = list(dict.fromkeys(keys))
-    for mode in ("mode=ro", "mode=ro&immutable=1"):  # the second: a WAL file in a folder that cannot be written
-        try:
-            with closing(sqlite3.connect(f"file:{quote(str(_path()))}?{mode}", uri=True, timeout=10)) as connection:
-                for start in range(0, len(wanted), 500):
-                    some = wanted[start : start + 500]
-                    marks = ",".join("?" * len(some))
-                    rows = connection.execute(
-                        f"SELECT key, digest, value FROM rows WHERE kind = ? AND key IN ({marks})", (kind, *some)
-                    )
-                    found.update((key, value) for key, digest, value in rows if digest == _digest(key, value))
-            return found
-        except (sqlite3.Error, TypeError):  # TypeError: a damaged file may hold another type where bytes were
-            continue
+    # A TypeError: a damaged file may hold another type where bytes were.
+    with suppress(sqlite3.Error, TypeError), closing(_open_for_reading()) as connection:
+        for start in range(0, len(wanted), sqlite.KEYS_A_QUERY):
+            some = wanted[start : start + sqlite.KEYS_A_QUERY]
+            marks = ",".join("?" * len(some))
+            rows = connection.execute(
+                f"SELECT key, digest, value FROM rows WHERE kind = ? AND key IN ({marks})", (kind, *some)
+            )
+            found.update((key, value) for key, digest, value in rows if digest == _digest(key, value))
     return found
 
 
@@ -64,13 +62,10 @@ def write_rows(kind: str, rows: Mapping[str, bytes]) -> None:
     """Keep values by key, all or none; a file that is not ours any more is started afresh."""
     for _attempt in range(3):
         try:
-            _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the keys know where the pictures are
-            with closing(sqlite3.connect(_path(), timeout=10)) as connection, connection:
-                # Where the file system has no shared memory SQLite answers with the mode it can do, and works on.
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.execute(_SCHEMA)
-                _path().chmod(0o600)
+            with (
+                closing(sqlite.open_for_writing(_path(), _SCHEMA, lock_seconds=_LOCK_SECONDS)) as connection,
+                connection,
+            ):
                 connection.executemany(
                     "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
                     [(kind, key, _digest(key, value), value) for key, value in rows.items()],
@@ -109,7 +104,7 @@ def keep(kind: str, parts: Sequence[Any], value: Any) -> None:
 def count_rows() -> dict[str, tuple[int, int]]:
     """Give, by kind, the number of rows and their bytes; empty if there is no readable cache."""
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(_path()))}?mode=ro", uri=True, timeout=10)) as connection:
+        with closing(_open_for_reading()) as connection:
             rows = connection.execute("SELECT kind, COUNT(*), SUM(LENGTH(value)) FROM rows GROUP BY kind ORDER BY kind")
             return {kind: (count, size) for kind, count, size in rows}
     except sqlite3.Error:
@@ -136,6 +131,10 @@ def clear(pattern: str = OWN_FILES) -> int:
 
 def _path() -> Path:
     return cache_dir() / FILE_NAME
+
+
+def _open_for_reading() -> sqlite3.Connection:
+    return sqlite.open_for_reading(_path(), "rows", lock_seconds=_LOCK_SECONDS)
 
 
 def _files(pattern: str) -> list[Path]:

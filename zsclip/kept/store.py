@@ -14,11 +14,11 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zsclip.kept import sqlite
 from zsclip.kept.cache import cache_dir
 from zsclip.kept.cache import clear as clear_files
 from zsclip.kept.cache import size_on_disk as size_of_files
@@ -27,9 +27,8 @@ from zsclip.pictures.identity import LARGEST, Look, Sight
 FILE_NAME = "embeddings-v1.sqlite"
 OWN_FILES = "embeddings-v*.sqlite*"
 MAX_BYTES = 5_000_000_000
-_PATHS_A_QUERY = 500
 _LOCK_SECONDS = 2
-_MOST_REFUSALS = 5  # of a store that others keep locked; each may take that long
+_MAX_REFUSALS = 5  # of a store that others keep locked; each may take that long
 _PATHS_A_PICTURE = 4
 _KEPT_SHARE = 0.9  # of what is allowed, after the least recently used went
 _SCHEMA = """
@@ -92,8 +91,8 @@ class EmbeddingStore:
                 looks[_key(path)] = (path, Look.of(os.stat(path)))
         found: dict[str, Stored] = {}
         keys = list(looks)
-        for start in range(0, len(keys), _PATHS_A_QUERY):
-            some = keys[start : start + _PATHS_A_QUERY]
+        for start in range(0, len(keys), sqlite.KEYS_A_QUERY):
+            some = keys[start : start + sqlite.KEYS_A_QUERY]
             marks = ",".join("?" * len(some))
             rows = self._query(
                 "SELECT f.path, f.size, f.mtime, f.ctime, f.inode, f.content, e.vector, e.digest, e.id, u.day"
@@ -149,7 +148,7 @@ class EmbeddingStore:
         except sqlite3.Error as e:
             self._note(e)
             self._refusals += 1
-            if self._refusals > _MOST_REFUSALS or not isinstance(e, sqlite3.OperationalError) or "lock" not in str(e):
+            if self._refusals > _MAX_REFUSALS or not isinstance(e, sqlite3.OperationalError) or "lock" not in str(e):
                 self._writer = None
 
     def close(self) -> None:
@@ -322,38 +321,12 @@ def _retried(work: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
 
 
 def _open_for_writing() -> sqlite3.Connection:
-    path = _path()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it remembers the paths of pictures
-    with suppress(FileExistsError):  # SQLite gives its further files the mode of the first
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    connection = sqlite3.connect(path, timeout=_LOCK_SECONDS)
-    try:
-        connection.execute("PRAGMA page_size = 16384")  # of 4096, rows of 2 kB would leave a half empty
-        # Where the file system has no shared memory SQLite answers with the mode it can do, and works on.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(_SCHEMA)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    # Of 4,096 bytes a page, rows of 2 kB would leave a half empty.
+    return sqlite.open_for_writing(_path(), _SCHEMA, lock_seconds=_LOCK_SECONDS, page_size=16384)
 
 
 def _open_for_reading() -> sqlite3.Connection:
-    # The second: a WAL file in a folder that cannot be written.
-    modes = ("mode=ro",) if os.access(_path().parent, os.W_OK) else ("mode=ro", "mode=ro&immutable=1")
-    for mode in modes:
-        connection = sqlite3.connect(f"file:{quote(str(_path()))}?{mode}", uri=True, timeout=_LOCK_SECONDS)
-        try:
-            connection.execute("SELECT COUNT(*) FROM models")
-            return connection
-        except sqlite3.OperationalError as e:
-            connection.close()
-            error = e
-        except BaseException:
-            connection.close()
-            raise
-    raise error
+    return sqlite.open_for_reading(_path(), "models", lock_seconds=_LOCK_SECONDS)
 
 
 def _used_bytes(connection: sqlite3.Connection) -> int:

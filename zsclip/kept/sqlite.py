@@ -1,0 +1,58 @@
+"""The one way to open our SQLite files, for reading and for writing."""
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+KEYS_A_QUERY = 500  # placeholders in one statement
+
+
+def open_for_reading(path: Path, table: str, *, lock_seconds: float) -> sqlite3.Connection:
+    """Open a file that is there.
+
+    Raises:
+        sqlite3.Error: there is no such file or no such table in it, it cannot be read, or it is damaged.
+    """
+    # The second: a WAL file in a folder that cannot be written.
+    modes = ("mode=ro",) if os.access(path.parent, os.W_OK) else ("mode=ro", "mode=ro&immutable=1")
+    for mode in modes:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, timeout=lock_seconds)
+        try:
+            connection.execute(f"SELECT 1 FROM {table} LIMIT 1")  # connecting alone reads nothing
+            return connection
+        except sqlite3.OperationalError as e:
+            connection.close()
+            error = e
+        except BaseException:
+            connection.close()
+            raise
+    raise error
+
+
+def open_for_writing(path: Path, schema: str, *, lock_seconds: float, page_size: int = 4096) -> sqlite3.Connection:
+    """Open a file, which is made if it is not there, for this user alone.
+
+    Args:
+        schema: statements that make the tables where they are not there.
+        page_size: of a file that is made.
+
+    Raises:
+        OSError: its folder cannot be made or written.
+        sqlite3.Error: it cannot be written, or it is damaged.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is kept knows where the pictures are
+    with suppress(FileExistsError):  # SQLite gives its further files the mode of the first
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    connection = sqlite3.connect(path, timeout=lock_seconds)
+    try:
+        connection.execute(f"PRAGMA page_size = {page_size}")
+        # Where the file system has no shared memory SQLite answers with the mode it can do, and works on.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(schema)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
