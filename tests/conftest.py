@@ -18,7 +18,8 @@ from tiny_models import save_tiny_model
 from torch import Tensor
 
 from zsclip.models.find import ModelSpec, find_model
-from zsclip.pixels.decode import Preprocess, to_pixels
+from zsclip.pixels.decode import to_pixels
+from zsclip.pixels.fit import Preprocess
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.models.embed import Embedded, Pixels, embed_images, look_ahead
-from zsclip.pixels.decode import DEFAULT_DECODING, Decoding, Preprocess
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
 from zsclip.pixels.skipped import Skipped
 
 

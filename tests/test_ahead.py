@@ -1,5 +1,4 @@
 import itertools
-import math
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from test_decode import SIMPLE
 
 from zsclip.errors import InputError
 from zsclip.pixels import ahead as ahead_module
-from zsclip.pixels.ahead import FOUND_BATCH, PATHS_AHEAD, Ahead, _cgroup_cpus, available_cpus
+from zsclip.pixels.ahead import FOUND_BATCH, PATHS_AHEAD, Ahead
 from zsclip.pixels.decode import decode_image
 from zsclip.pixels.skipped import Skipped
 
@@ -501,7 +500,7 @@ def test_what_has_not_begun_is_given_as_much_time_again(monkeypatch):
 def test_all_that_hang_beyond_the_most_are_told(monkeypatch):
     """Also one that comes earlier in order, and is found to hang later."""
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.05)
-    monkeypatch.setattr(ahead_module, "MOST_GIVEN_UP", 0)
+    monkeypatch.setattr(ahead_module, "MAX_GIVEN_UP", 0)
 
     with (
         Ahead(["hangs", "hangs"], spin, give_up=lambda path, thread: path, batch_size=2, threads=2) as ahead,
@@ -512,43 +511,10 @@ def test_all_that_hang_beyond_the_most_are_told(monkeypatch):
 
 def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.05)
-    monkeypatch.setattr(ahead_module, "MOST_GIVEN_UP", 2)
+    monkeypatch.setattr(ahead_module, "MAX_GIVEN_UP", 2)
 
     with (
         Ahead(["hangs"] * 9, spin, give_up=lambda path, thread: path, batch_size=2, threads=1) as ahead,
         pytest.raises(InputError, match="2 pictures were given up"),
     ):
         list(ahead.batches(2))
-
-
-def test_at_least_one_cpu_and_no_more_than_the_machine_has():
-    assert 1 <= available_cpus() <= (os.cpu_count() or 1)
-
-
-def test_the_cgroup_quota_is_the_smallest_above_us(tmp_path):
-    (tmp_path / "membership").write_text("0::/a/b\n")
-    (tmp_path / "mount/a/b").mkdir(parents=True)
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == math.inf
-
-    (tmp_path / "mount/a/b/cpu.max").write_text("max 100000\n")
-    (tmp_path / "mount/a/cpu.max").write_text("150000 100000\n")
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 1.5
-
-    (tmp_path / "mount/cpu.max").write_text("50000 100000\n")
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 0.5
-
-
-def test_the_quota_of_the_first_cgroups_is_read_too(tmp_path):
-    (tmp_path / "membership").write_text("5:memory:/x\n4:cpu,cpuacct:/docker/abc\n")
-    folder = tmp_path / "mount/cpu,cpuacct"  # the container sees its own group at the top
-    folder.mkdir(parents=True)
-    (folder / "cpu.cfs_quota_us").write_text("300000\n")
-    (folder / "cpu.cfs_period_us").write_text("100000\n")
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == 3.0
-
-    (folder / "cpu.cfs_quota_us").write_text("-1\n")
-    assert _cgroup_cpus(tmp_path / "membership", tmp_path / "mount") == math.inf
-
-
-def test_a_machine_without_cgroups_has_no_quota(tmp_path):
-    assert _cgroup_cpus(tmp_path / "none", tmp_path) == math.inf

@@ -20,8 +20,9 @@ from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.pixels import workers
-from zsclip.pixels.ahead import available_cpus
-from zsclip.pixels.decode import Decoding, Preprocess
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.limits import Decoding
+from zsclip.pixels.processors import available_cpus
 
 Run = Callable[..., CompletedProcess[bytes]]
 STAGES = ["read", "decode", "preprocess", "copy", "image tower", "score"]

@@ -1,19 +1,14 @@
-"""Odd files to pixels, and pixels in batches, held against open_clip's own transform."""
+"""Odd files to pixels, held against open_clip's own transform."""
 
 import math
 import os
-import socket
 import struct
 import subprocess
 import sys
 import textwrap
-import threading
-import time
-import warnings
 import zlib
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +17,9 @@ from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
-from zsclip.pixels.decode import MAX_RESIZED_PIXELS, Decoding, PixelBudget, Preprocess, decode_image, given_up
+from zsclip.pixels.decode import decode_image
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.limits import Decoding, PixelBudget
 from zsclip.pixels.skipped import Skipped
 
 SIMPLE = Preprocess((8, 8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -72,63 +69,6 @@ def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *chu
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
-
-
-# Resize and crop, to the pixel.
-
-SHAPES = [(8, 8), (20, 8), (8, 21), (1, 1), (1, 50), (50, 1), (33, 47), (301, 200), (7, 5), (9, 64), (1000, 3)]
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
-@pytest.mark.parametrize("size", [(8, 8), (32, 32), (17, 17), (12, 20), (21, 8)])
-def test_opaque_upright_pictures_look_as_open_clip_sees_them(tmp_path, size, resize_mode, interpolation, mode):
-    preprocess = Preprocess(size, (0.0,) * 3, (1.0,) * 3, interpolation, resize_mode, fill_color=7)
-    for width, height in SHAPES:
-        image = noise(width, height, mode, seed=width + height)
-        image.save(tmp_path / "x.png")
-        if resize_mode == "longest" and min(size[0] / height, size[1] / width) * min(width, height) <= 0.5:
-            continue  # open_clip rounds the short side to 0 and fails
-
-        assert np.array_equal(decode_image(str(tmp_path / "x.png"), preprocess), by_open_clip(image, preprocess))
-
-
-def test_a_thin_picture_keeps_at_least_a_pixel_when_padded(tmp_path):
-    Image.new("RGB", (500, 1), RED).save(tmp_path / "x.png")
-    preprocess = Preprocess((8, 8), (0.0,) * 3, (1.0,) * 3, resize_mode="longest", fill_color=9)
-
-    pixels = decode_image(str(tmp_path / "x.png"), preprocess)
-
-    assert not isinstance(pixels, Skipped)
-    assert [tuple(pixels[:, y, 4]) for y in (2, 3, 4)] == [(9, 9, 9), RED, (9, 9, 9)]
-
-
-def test_a_strip_is_not_blown_up_to_gigabytes(tmp_path):
-    # 224 x 112,000,000 in between, were the crop not taken first.
-    strip = Image.fromarray(np.arange(500_000, dtype=np.uint32).astype(np.uint8).reshape(-1, 1))
-    strip.save(tmp_path / "x.png")
-    code = f"""
-        import resource
-        from zsclip.pixels.decode import *
-        resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
-        pixels = decode_image({str(tmp_path / "x.png")!r}, Preprocess((224, 224), (0,) * 3, (1,) * 3))
-        print(pixels.shape, pixels[0].std(axis=1).max())
-    """
-
-    assert run_python(code).stdout == "(3, 224, 224) 0.0\n"
-
-
-@pytest.mark.parametrize(("width", "height"), [(1, 330), (330, 1), (3, 1001), (34, 11_000), (11_000, 34)])
-def test_a_strip_is_within_two_grey_levels_of_open_clip(tmp_path, width, height):
-    preprocess = Preprocess((224, 224), (0.0,) * 3, (1.0,) * 3)
-    image = noise(width, height, "L").point([64 + value // 2 for value in range(256)])  # nothing is clipped in between
-    image.save(tmp_path / "x.png")
-    assert 224 * 224 * max(width, height) / min(width, height) > MAX_RESIZED_PIXELS
-
-    pixels = decode_image(str(tmp_path / "x.png"), preprocess)
-
-    assert np.abs(np.subtract(pixels, by_open_clip(image, preprocess), dtype=int)).max() <= 2
 
 
 # Orientation, transparency, modes.
@@ -325,28 +265,6 @@ def test_formats_are_told_by_content_not_by_name(tmp_path, name):
     assert np.abs(colours(tmp_path / "y.png").astype(int) - (WHITE if name == "x.pbm" else RED)).max() < 5
 
 
-def test_heic_is_read_where_pillow_heif_is_installed(tmp_path):
-    pillow_heif = pytest.importorskip("pillow_heif")
-    pillow_heif.from_pillow(Image.new("RGB", (64, 64), RED)).save(str(tmp_path / "x.heic"), quality=100)
-
-    assert np.abs(colours(tmp_path / "x.heic").astype(int) - RED).max() < 20
-
-
-def test_heic_without_pillow_heif_names_the_cure(tmp_path):
-    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100))
-    code = f"""
-        import sys
-        sys.modules["pillow_heif"] = None  # as if it were not installed
-        from zsclip.pixels.decode import *
-        print(decode_image({str(tmp_path / "x.jpg")!r}, Preprocess((8, 8), (0,) * 3, (1,) * 3)).message)
-    """
-
-    assert run_python(code).stdout == "a HEIC picture; to read it: pip install 'zsclip[heic]'\n"
-
-
-# Files that give no pixels.
-
-
 def run_python(code: str, **options: Path) -> "subprocess.CompletedProcess[str]":
     """Run code in a Python of its own."""
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -356,252 +274,7 @@ def run_python(code: str, **options: Path) -> "subprocess.CompletedProcess[str]"
     return run
 
 
-def test_every_bad_file_becomes_a_skipped_of_its_kind(tmp_path):
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.jpg").write_text("hello")
-    (tmp_path / "page.jpg").write_text("\n<!doctype html><html>")
-    (tmp_path / "folder.jpg").mkdir()
-    (tmp_path / "broken.jpg").symlink_to("nowhere")
-    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    noise(64, 64).save(tmp_path / "whole.jpg")
-    noise(64, 64).save(tmp_path / "whole.png")
-    for name in ("whole.jpg", "whole.png"):
-        whole = (tmp_path / name).read_bytes()
-        (tmp_path / f"cut{name[-4:]}").write_bytes(whole[: len(whole) // 2])
-
-    seen = {name: skipped(tmp_path / name) for name in (
-        "empty.jpg", "text.jpg", "page.jpg", "folder.jpg", "broken.jpg", "loop.jpg", "cut.jpg", "cut.png", "none.jpg",
-        "text.jpg/x.jpg", "x" * 300, "a\0b",
-    )}  # fmt: skip
-
-    assert {name: (row.error, row.message) for name, row in seen.items() if not name.startswith("cut")} == {
-        "empty.jpg": ("unreadable", "the file is empty"),
-        "text.jpg": ("unreadable", "damaged, or not a picture of a kind that is read"),
-        "page.jpg": ("unreadable", "a web page or drawing (HTML, SVG), not a picture"),
-        "folder.jpg": ("not-a-file", "a folder"),
-        "broken.jpg": ("missing", "no such file or directory"),
-        "loop.jpg": ("missing", "too many levels of symbolic links"),
-        "none.jpg": ("missing", "no such file or directory"),
-        "text.jpg/x.jpg": ("missing", "not a directory"),
-        "x" * 300: ("missing", "file name too long"),
-        "a\0b": ("missing", "the path holds a NUL byte; paths separated by NUL need --null"),
-    }
-    for name in ("cut.jpg", "cut.png"):
-        assert seen[name].error == "unreadable"
-        assert seen[name].message.startswith("cannot decode: image file is truncated")
-
-
-def test_a_pipe_a_socket_and_a_device_are_not_opened(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for a writer
-    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("s.jpg")
-
-        for path in (tmp_path / "pipe.jpg", tmp_path / "s.jpg", "/dev/null"):
-            assert skipped(path).error == "not-a-file"
-
-
-def test_a_file_without_permission_says_so(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
-    (tmp_path / "x.png").chmod(0)
-    tmp_path.chmod(0o755)
-    code = """
-        import os
-        from zsclip.pixels.decode import *
-        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
-        decode_image("nope", preprocess)  # loads what it needs while it may
-        if os.geteuid() == 0:
-            os.setuid(65534)  # to root nothing is unreadable
-        print(decode_image("x.png", preprocess))
-    """
-
-    run = run_python(code, cwd=tmp_path)
-
-    assert run.stdout == "Skipped(path='x.png', error='permission', message='permission denied', truth=None)\n"
-
-
-def test_urls_raw_videos_and_drawings_are_refused_with_the_reason(tmp_path):
-    for name in ("x.CR2", "x.dng", "x.mp4", "x.svg", "x.pdf"):
-        Image.new("RGB", (8, 8)).save(tmp_path / name, format="TIFF")  # as RAW is: Pillow would show its thumbnail
-
-    assert "camera RAW is not read" in skipped(tmp_path / "x.CR2").message
-    assert "camera RAW is not read" in skipped(tmp_path / "x.dng").message
-    assert "a video" in skipped(tmp_path / "x.mp4").message
-    assert "export it as PNG" in skipped(tmp_path / "x.svg").message
-    assert "export it as PNG" in skipped(tmp_path / "x.pdf").message
-    assert skipped("http://example.com/x.jpg").error == "not-a-file"
-    assert "a URL; download it first" in skipped("http://example.com/x.jpg").message
-
-
-def test_ghostscript_and_formats_that_match_anything_are_never_tried(tmp_path):
-    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
-    Image.new("RGB", (8, 8)).save(tmp_path / "y.png", format="TGA")
-
-    assert skipped(tmp_path / "x.jpg").error == "unreadable"
-    assert skipped(tmp_path / "y.png").error == "unreadable"
-
-
-def test_an_icon_that_may_hold_more_pixels_than_it_says_is_never_tried(tmp_path):
-    picture = png(100, 100, 8, 2, b"")
-    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(picture), 22)  # 16 x 16, it says
-    (tmp_path / "x.png").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + picture)
-    Image.new("RGB", (16, 16)).save(tmp_path / "y.png", format="ICO")
-
-    assert skipped(tmp_path / "x.png").error == "unreadable"
-    assert skipped(tmp_path / "y.png").error == "unreadable"
-
-
-def test_too_many_pixels_are_refused_by_the_header(tmp_path):
-    (tmp_path / "bomb.png").write_bytes(png(100_000, 100_000, 8, 2, b""))
-    Image.new("1", (100, 101)).save(tmp_path / "x.png")
-    message = "10000000000 pixels, more than --max-pixels 178956970"
-
-    assert skipped(tmp_path / "bomb.png") == Skipped(str(tmp_path / "bomb.png"), "too-large", message)
-    assert skipped(tmp_path / "bomb.png", max_pixels=10**9).error == "too-large"
-    assert skipped(tmp_path / "x.png", max_pixels=10_099).message == "10100 pixels, more than --max-pixels 10099"
-    assert colours(tmp_path / "x.png", max_pixels=10_100).shape == (8, 8, 3)
-
-
-def test_max_pixels_may_be_more_than_pillow_allows(tmp_path):
-    # In a process of its own, as Pillow's limit is for the whole process.
-    Image.new("RGB", (40, 40)).save(tmp_path / "warned.png")
-    Image.new("RGB", (100, 100)).save(tmp_path / "refused.png")
-    code = """
-        from zsclip.pixels.decode import *
-        Image.MAX_IMAGE_PIXELS = 1000
-        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
-        print(decode_image("warned.png", preprocess, Decoding(1000)).message)
-        print(decode_image("warned.png", preprocess, Decoding(1600)).shape)
-        print(decode_image("refused.png", preprocess, Decoding(10_000)).shape)
-    """
-
-    assert run_python(code, cwd=tmp_path).stdout == "1600 pixels, more than --max-pixels 1000\n(3, 8, 8)\n(3, 8, 8)\n"
-
-
-def test_no_memory_left_is_a_row_too(tmp_path):
-    (tmp_path / "x.png").write_bytes(png(12_000, 12_000, 1, 0, bytes(12_000 * 1501)))
-    code = """
-        import resource
-        from zsclip.pixels.decode import *
-        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
-        decode_image("nope", preprocess)
-        resource.setrlimit(resource.RLIMIT_DATA, (100 << 20, 100 << 20))
-        print(decode_image("x.png", preprocess).error)
-    """
-
-    assert run_python(code, cwd=tmp_path).stdout == "out-of-memory\n"
-
-
-def test_pillows_warnings_stay_quiet_and_other_filters_as_they_were(tmp_path):
-    Image.new("P", (8, 8)).save(tmp_path / "x.png", transparency=b"\x80" * 256)
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\xff\xff\0\0\0\0"  # more values than the file has
-    Image.new("RGB", (8, 8)).save(tmp_path / "y.jpg", exif=exif)
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        colours(tmp_path / "x.png")
-        colours(tmp_path / "y.jpg")
-        warnings.warn("mine", stacklevel=1)
-
-    assert [str(warning.message) for warning in seen] == ["mine"]
-
-
-def test_what_pillow_logs_stays_off_stderr(tmp_path):
-    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 2, 273: 200, 277: 3000, 278: 1, 279: 3}  # 277: samples per pixel
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    (tmp_path / "x.tif").write_bytes(b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(100))
-    code = """
-        from zsclip.pixels.decode import *
-        print(decode_image("x.tif", Preprocess((8, 8), (0,) * 3, (1,) * 3)).error)
-    """
-
-    assert run_python(code, cwd=tmp_path).stdout == "unreadable\n"  # and nothing on stderr
-
-
-# The budget of decoded pixels, and JPEGs that are decoded smaller.
-
-
-def test_decoded_pixels_are_bounded_however_many_threads(tmp_path):
-    """Eight threads, pixels for two pictures and a half: two at a time. One larger than all of it goes alone."""
-    for i in range(8):
-        Image.new("RGB", (100, 100), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    Image.new("RGB", (300, 300)).save(tmp_path / "large.png")
-    held, most, lock, pair = 0, 0, threading.Lock(), threading.Barrier(2)
-
-    class Counted(PixelBudget):
-        @contextmanager
-        def held(self, pixels: int) -> Iterator[None]:
-            nonlocal held, most
-            with super().held(pixels):
-                with lock:
-                    held += pixels
-                    most = max(most, held)
-                if pixels == 10_000 and not pair.broken:
-                    pair.wait(60)  # there is always another one
-                yield
-                with lock:
-                    held -= pixels
-
-    decoding = Decoding(budget=Counted(25_000))
-    with ThreadPoolExecutor(8) as pool:
-        small = [pool.submit(decode_image, str(tmp_path / f"{i}.png"), SIMPLE, decoding) for i in range(8)]
-        reds = [int(outcome.result()[0, 0, 0]) for outcome in small]
-    assert most == 20_000
-    assert reds == list(range(8))
-    pair.abort()
-    with ThreadPoolExecutor(8) as pool:
-        names = ["0", "large", "1", "large"]
-        both = [pool.submit(decode_image, str(tmp_path / f"{name}.png"), SIMPLE, decoding) for name in names]
-        assert all(outcome.result().shape == (3, 8, 8) for outcome in both)
-    assert most == 90_000  # never beside another
-
-
-def test_pixels_are_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
-    Image.effect_noise((64, 64), 50).save(tmp_path / "x.png")
-    (tmp_path / "bad.png").write_bytes((tmp_path / "x.png").read_bytes()[:500])
-    decoding = Decoding(budget=PixelBudget(64 * 64))
-
-    for _ in range(3):
-        assert decode_image(str(tmp_path / "bad.png"), SIMPLE, decoding).error == "unreadable"
-    assert decode_image(str(tmp_path / "x.png"), SIMPLE, decoding).shape == (3, 8, 8)
-
-
-def test_what_a_hanging_decoder_holds_is_freed_once():
-    budget, stuck, over = PixelBudget(100), threading.Event(), threading.Event()
-
-    def hang() -> None:
-        with budget.held(100):
-            stuck.set()
-            over.wait(60)
-
-    thread = threading.Thread(target=hang)
-    thread.start()
-    assert stuck.wait(60)
-    row = given_up("x.jpg", thread.ident, Decoding(budget=budget))
-    assert (row.path, row.error) == ("x.jpg", "timeout")
-    with budget.held(100):
-        assert thread.is_alive()  # it has not simply been waited for
-        over.set()
-        thread.join(60)
-    with budget.held(100):
-        pass
-    assert budget._free == 100
-
-
-def test_who_waits_for_pixels_does_not_hang():
-    budget = PixelBudget(100)
-
-    def wait() -> None:
-        with budget.held(100):
-            pass
-
-    with budget.held(100):
-        thread = threading.Thread(target=wait)
-        thread.start()
-        while not budget.is_waited_for(thread.ident):
-            time.sleep(0.01)
-        assert given_up("x.jpg", thread.ident, Decoding(budget=budget)) is None
-    thread.join(60)
-    assert given_up("x.jpg", thread.ident, Decoding(budget=budget)) is not None
+# JPEGs that are decoded smaller.
 
 
 def scenery(width: int, height: int) -> Image.Image:

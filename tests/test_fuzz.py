@@ -151,7 +151,8 @@ def decode_mutants(folder: Path, count: int, seed: int) -> None:
 
 
 def test_every_format_is_read_before_it_is_damaged(tmp_path: Path) -> None:
-    from zsclip.pixels.decode import Preprocess, decode_image
+    from zsclip.pixels.decode import decode_image
+    from zsclip.pixels.fit import Preprocess
 
     for name, data in valid_files().items():
         path = tmp_path / f"x.{name}"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from zsclip.errors import InputError
-from zsclip.pixels.decode import Preprocess
+from zsclip.pixels.fit import Preprocess
 from zsclip.training.pairs import Batch, Drawing, Pairs, read_pairs
 from zsclip.words.prompts import read_templates
 

@@ -17,7 +17,7 @@ from PIL import Image
 from zsclip.answers.answers import Candidate, Prediction
 from zsclip.cli.main import main
 from zsclip.out import report as report_module
-from zsclip.out.contactsheet import MOST, with_contact_sheet
+from zsclip.out.contactsheet import MAX_PICTURES, with_contact_sheet
 from zsclip.out.report import with_report
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
 from zsclip.pixels.skipped import Skipped
@@ -110,7 +110,7 @@ def test_names_and_labels_cannot_end_the_script_and_links_lead_to_any_name(tmp_p
 
 
 def test_a_page_has_no_more_thumbnails_than_a_browser_can_open(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(report_module, "MOST_BYTES", 1)
+    monkeypatch.setattr(report_module, "MAX_PAGE_BYTES", 1)
 
     found = rows_in(page_of([answer(path, "cat", 0.5) for path in pictures * 2], tmp_path, batch=2))
 
@@ -198,7 +198,7 @@ def test_a_contact_sheet_shows_the_first_pictures_in_order(pictures):
     with Image.open(io.BytesIO(out.getvalue())) as sheet:
         pixels = np.asarray(sheet)
     columns, lines = (pixels.shape[1] - 8) // (WIDTH + 8), (pixels.shape[0] - 8) // (HEIGHT + 40)
-    assert MOST <= columns * lines < MOST + columns
+    assert MAX_PICTURES <= columns * lines < MAX_PICTURES + columns
     first = pixels[8 : 8 + HEIGHT, 8 : 8 + WIDTH]
     third = pixels[8 : 8 + HEIGHT, 8 + 2 * (WIDTH + 8) : 8 + 2 * (WIDTH + 8) + WIDTH]
     assert abs(int(first[HEIGHT // 2, WIDTH // 2, 0]) - 80) < 6

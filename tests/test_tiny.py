@@ -26,7 +26,8 @@ from zsclip.answers.scores import cosines
 from zsclip.models.catalogue import published_models
 from zsclip.models.find import TINY_DIR, find_model
 from zsclip.models.torch_encoder import load_model
-from zsclip.pixels.decode import Decoding, decode_image
+from zsclip.pixels.decode import decode_image
+from zsclip.pixels.limits import Decoding
 
 ROOT = Path(__file__).parent.parent
 PICTURES = Path(skimage.__file__).parent / "data"

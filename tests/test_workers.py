@@ -21,7 +21,8 @@ from PIL import Image
 from zsclip.kept.store import EmbeddingStore
 from zsclip.models.embed import Outcome, Pixels, look_ahead
 from zsclip.pixels import workers as workers_module
-from zsclip.pixels.decode import DEFAULT_DECODING, Decoding, Preprocess
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
 from zsclip.pixels.workers import SMALL_BYTES, SMALL_PIXELS, _Process, decoders, read_file
 
 PREPROCESS = Preprocess((40, 30), (0.1,) * 3, (0.2,) * 3, "bilinear", "longest", 7)
@@ -136,7 +137,7 @@ def test_a_large_picture_is_left_to_the_threads_and_their_budget(tmp_path: Path)
 
 def test_one_that_computes_for_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (1500, 1500)).save(tmp_path / "x.png")
-    monkeypatch.setattr(workers_module, "CPU_SECONDS", 0.001)
+    monkeypatch.setattr(workers_module, "WORKER_CPU_SECONDS", 0.001)
     process = _Process(preprocess_for(8), Decoding())
 
     with pytest.raises(OSError, match="has ended"):

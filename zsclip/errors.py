@@ -5,7 +5,7 @@
   * ModelError    3  weights that cannot be found, loaded or run on this device
   * OutputError   4  results that cannot be written: disk full, no permission
 
-A broken image is not an error: it becomes a results.Skipped and the run goes on.
+A broken image is not an error: it becomes a Skipped and the run goes on.
 A broken cache entry is not an error: it is rebuilt.
 
 The message of each is one line, `where: what; what to do`, without the leading `zsclip:`.
@@ -34,3 +34,9 @@ class OutputError(ZsclipError):
     """Results that cannot be written."""
 
     exit_code = 4
+
+
+def first_line(e: BaseException) -> str:
+    """Give the first line of what an exception says, or its type if it says nothing."""
+    lines = str(e).strip().splitlines()
+    return lines[0][:200] if lines else type(e).__name__

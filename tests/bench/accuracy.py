@@ -22,8 +22,8 @@ from zsclip.models.embed import embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.pictures.files import find_images
-from zsclip.pixels.ahead import available_cpus
-from zsclip.pixels.decode import DEFAULT_DECODING
+from zsclip.pixels.limits import DEFAULT_DECODING
+from zsclip.pixels.processors import available_cpus
 from zsclip.words.labels import Label
 from zsclip.words.prompts import PromptSet, expand, read_prompts
 

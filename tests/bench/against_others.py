@@ -29,7 +29,7 @@ from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.models.torch_encoder import has_bf16
 from zsclip.pictures.identity import Look, Sight, content_of
-from zsclip.pixels.decode import DEFAULT_MAX_PIXELS
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 HERE = Path(__file__).parent
 PEERS = os.environ.get("PEERS", str(HERE.parent.parent / ".peers" / "bin" / "python"))

@@ -25,8 +25,10 @@ from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.models.text import first_output
 from zsclip.models.torch_encoder import _DTYPES, load_model
-from zsclip.pixels.ahead import available_cpus
-from zsclip.pixels.decode import DEFAULT_DECODING, Preprocess, decode_image
+from zsclip.pixels.decode import decode_image
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.limits import DEFAULT_DECODING
+from zsclip.pixels.processors import available_cpus
 
 ARCHITECTURES = ("ViT-B-32", "ViT-L-14", "ViT-B-16")
 BATCH_SIZES = (64, 128, 256, 512)

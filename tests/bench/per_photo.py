@@ -13,8 +13,9 @@ from zsclip.answers.scores import Rule
 from zsclip.models.embed import embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
-from zsclip.pixels.ahead import available_cpus
-from zsclip.pixels.decode import DEFAULT_DECODING, set_up_pillow
+from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.limits import DEFAULT_DECODING
+from zsclip.pixels.processors import available_cpus
 from zsclip.words.labels import Label
 from zsclip.words.prompts import expand, read_prompts
 

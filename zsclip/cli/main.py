@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
-    from zsclip.pixels.decode import Decoding
+    from zsclip.pixels.limits import Decoding
     from zsclip.pixels.skipped import Skipped
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -238,8 +238,8 @@ def classify(
     from zsclip.kept.cache import fingerprint
     from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
-    from zsclip.pixels.ahead import available_cpus
-    from zsclip.pixels.decode import Decoding
+    from zsclip.pixels.limits import Decoding
+    from zsclip.pixels.processors import available_cpus
 
     encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
     rule = Rule(top_k, threshold, multi_label)
@@ -366,8 +366,8 @@ def evaluate(
     from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
     from zsclip.out.sinks import SINKS, write_csv, write_tsv
-    from zsclip.pixels.ahead import available_cpus
-    from zsclip.pixels.decode import Decoding
+    from zsclip.pixels.limits import Decoding
+    from zsclip.pixels.processors import available_cpus
 
     words = given or found_labels(pictures.words)
     names = [word.name for word in words]
@@ -485,8 +485,8 @@ def compare_variants(
     from zsclip.measure.evaluate import found_labels, truths_of
     from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
-    from zsclip.pixels.ahead import available_cpus
-    from zsclip.pixels.decode import Decoding
+    from zsclip.pixels.limits import Decoding
+    from zsclip.pixels.processors import available_cpus
 
     labels = {file: words or found_labels(pictures.words) for file, words in files.items()}
     truths = {file: truths_of(pictures.words, words) for file, words in labels.items()}
@@ -588,8 +588,8 @@ def calibrate(
     from zsclip.measure.evaluate import found_labels, truths_of
     from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
-    from zsclip.pixels.ahead import available_cpus
-    from zsclip.pixels.decode import Decoding
+    from zsclip.pixels.limits import Decoding
+    from zsclip.pixels.processors import available_cpus
 
     words = given or found_labels(pictures.words)
     truths = truths_of(pictures.words, words)
@@ -750,8 +750,8 @@ def bench(
     spec = find_model(model, offline=offline)
     from zsclip.measure.bench import bench, report_lines
     from zsclip.models.encoder import Encoder
-    from zsclip.pixels.ahead import available_cpus
-    from zsclip.pixels.decode import Decoding
+    from zsclip.pixels.limits import Decoding
+    from zsclip.pixels.processors import available_cpus
 
     encoder = Encoder(spec, device, precision, compiled=compile)
     encoder.load()

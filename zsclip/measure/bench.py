@@ -19,8 +19,12 @@ from zsclip.errors import InputError
 from zsclip.models.embed import embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.torch_encoder import ClipModel
-from zsclip.pixels.ahead import available_cpus
-from zsclip.pixels.decode import Decoding, Preprocess, check_file, jpeg_scale, set_up_pillow, to_pixels, upright
+from zsclip.pixels.decode import to_pixels, upright
+from zsclip.pixels.fit import Preprocess, jpeg_scale
+from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.limits import Decoding
+from zsclip.pixels.processors import available_cpus
+from zsclip.pixels.reasons import check_file
 from zsclip.pixels.workers import processes_for
 
 LABELS = 1000  # that pictures are scored against

@@ -16,14 +16,18 @@ from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.models.encoder import Encoder
 from zsclip.pictures.identity import Sight, content_of
 from zsclip.pixels.ahead import Ahead
-from zsclip.pixels.decode import Decoding, Preprocess, decode_file, decode_image, given_up, set_up_pillow, skipped
+from zsclip.pixels.decode import decode_file, decode_image
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.limits import Decoding
+from zsclip.pixels.reasons import given_up, skipped
 from zsclip.pixels.skipped import Skipped
 from zsclip.pixels.workers import Elsewhere, decoders, read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_BYTES = 64_000_000  # a larger file is not held in memory, so not known by its content: it is encoded every time
+MAX_FILE_BYTES = 64_000_000  # a larger file is not held in memory, so not known by its content, and encoded every time
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +143,7 @@ def _finder(
             if (done := elsewhere(path)) is not None:
                 pixels, sight = done
                 return _known(sight, store) or Pixels(pixels, sight)
-            if (file := read_file(path, MOST_BYTES)) is None:
+            if (file := read_file(path, MAX_FILE_BYTES)) is None:
                 outcome = decode_image(path, preprocess, decoding)
                 return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
             data, sight = file

@@ -17,10 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from zsclip.errors import ModelError
+from zsclip.errors import ModelError, first_line
 from zsclip.kept.cache import fingerprint, remember
-from zsclip.models.hub import HubFiles, cached_file, fetch, find_file, short
-from zsclip.pixels.decode import RULES, Preprocess
+from zsclip.models.hub import HubFiles, cached_file, fetch, find_file
+from zsclip.pixels.decode import RULES
+from zsclip.pixels.fit import Preprocess
 
 ALIASES = {
     "base": "ViT-B-32-256,datacomp_s34b_b86k",
@@ -390,7 +391,7 @@ def _read_config(name: str, path: Path) -> dict[str, Any]:
     except FileNotFoundError as e:
         raise ModelError(f"{name}: no {CONFIG_FILE} in {str(path.parent)!r}; open_clip models bring one") from e
     except (OSError, ValueError, RecursionError) as e:
-        raise ModelError(f"{name}: cannot read {str(path)!r}: {short(e)}; fetch it again") from e
+        raise ModelError(f"{name}: cannot read {str(path)!r}: {first_line(e)}; fetch it again") from e
     if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
         raise ModelError(f"{name}: {str(path)!r} has no 'model_cfg'; it is not an open_clip configuration")
     return config

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from zsclip.errors import ModelError
+from zsclip.errors import ModelError, first_line
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
     try:
         path = cached_file(wanted)
     except ValueError as e:  # not the form of a repository's name
-        raise ModelError(f"{model}: {short(e)}; write it as hf-hub:ORG/REPO") from e
+        raise ModelError(f"{model}: {first_line(e)}; write it as hf-hub:ORG/REPO") from e
     if path is not None:
         return path
     if offline or constants.HF_HUB_OFFLINE:
@@ -41,7 +41,7 @@ def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
     try:
         return hf_hub_download(wanted.repository, found[0], cache_dir=constants.HF_HUB_CACHE)
     except Exception as e:  # the hub's client raises anything
-        raise cannot_be_had(model, f"cannot fetch {found[0]} of {wanted.repository}: {short(e)}") from e
+        raise cannot_be_had(model, f"cannot fetch {found[0]} of {wanted.repository}: {first_line(e)}") from e
 
 
 def cached_file(wanted: HubFiles) -> str | None:
@@ -95,16 +95,10 @@ def _find_on_hub(model: str, wanted: HubFiles) -> tuple[str, int] | None:
         except EntryNotFoundError:
             continue
         except Exception as e:  # the hub's client raises anything
-            raise cannot_be_had(model, f"the hub cannot be reached: {short(e)}") from e
+            raise cannot_be_had(model, f"the hub cannot be reached: {first_line(e)}") from e
     return None
 
 
 def cannot_be_had(model: str, reason: str) -> ModelError:
     """Give the error for weights that are out of reach; it names what works without them."""
     return ModelError(f"model {model!r} cannot be had: {reason}; --model tiny works now")
-
-
-def short(e: BaseException) -> str:
-    """Give the first line of what an exception says, or its type if it says nothing."""
-    lines = str(e).strip().splitlines()
-    return lines[0][:200] if lines else type(e).__name__

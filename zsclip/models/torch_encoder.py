@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
-from zsclip.errors import ModelError
+from zsclip.errors import ModelError, first_line
 from zsclip.kept.cache import remember
 from zsclip.models.find import ModelSpec, tokenizer_folder
-from zsclip.models.hub import short
 from zsclip.models.text import encode_tokens, first_output
 from zsclip.models.towers import forbid_remote_code, load_tower, read_scales
 
@@ -133,7 +132,9 @@ class ClipModel:
             return partial(self._finish, *self._begin(pixels))
         except RuntimeError as e:
             if type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise ModelError(f"{self.spec.name}: cannot be compiled here: {short(e)}; leave out --compile") from e
+                raise ModelError(
+                    f"{self.spec.name}: cannot be compiled here: {first_line(e)}; leave out --compile"
+                ) from e
             if not _is_out_of_memory(e):
                 raise
             if len(pixels) <= 1:
@@ -329,7 +330,7 @@ def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
     except ModelError:
         raise
     except Exception as e:  # open_clip and transformers raise anything on a configuration they do not like
-        raise ModelError(f"{spec.name}: cannot load its tokenizer {about.name or 'CLIP'!r}: {short(e)}") from e
+        raise ModelError(f"{spec.name}: cannot load its tokenizer {about.name or 'CLIP'!r}: {first_line(e)}") from e
 
 
 def count_tokens(tokenizer: SimpleTokenizer | HFTokenizer, prompts: Sequence[str]) -> list[int]:

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from zsclip.errors import ModelError
+from zsclip.errors import first_line as short
 from zsclip.models.find import ModelSpec, text_config_folder
-from zsclip.models.hub import short
 from zsclip.models.imports import complete
 
 _SCALES = ("logit_scale", "logit_bias")

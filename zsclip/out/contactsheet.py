@@ -11,17 +11,17 @@ from zsclip.answers.answers import Prediction, Row
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
 from zsclip.pixels.skipped import Skipped
 
-MOST = 400  # pictures; the rest of a run is left out
+MAX_PICTURES = 400  # pictures; the rest of a run is left out
 _GAP, _LINE = 8, 16  # pixels
 
 
 def with_contact_sheet(
     batches: Iterable[list[Row]], out: BinaryIO, *, threads: int, max_pixels: int
 ) -> Iterator[list[Row]]:
-    """Pass batches on, and draw the first MOST pictures of the run, in order, as a PNG when it has ended."""
+    """Pass batches on, and draw the first MAX_PICTURES pictures of the run, in order, as a PNG when it has ended."""
     shown: list[tuple[Row, bytes | None]] = []
     for batch in batches:
-        rows = batch[: MOST - len(shown)]
+        rows = batch[: MAX_PICTURES - len(shown)]
         small = iter(
             thumbnails(
                 [row.path for row in rows if isinstance(row, Prediction)], threads=threads, max_pixels=max_pixels

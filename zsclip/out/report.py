@@ -11,11 +11,11 @@ from urllib.parse import quote
 from zsclip.answers.answers import Prediction, Row
 from zsclip.out.sinks import decoded, six_digits, without_surrogates
 from zsclip.out.thumbnails import thumbnails
-from zsclip.pixels.decode import DEFAULT_MAX_PIXELS
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.pixels.skipped import Skipped
 
 _AT_ONCE = 32  # thumbnails; of stored pictures a thousand come in a batch, and their rows would wait for all of them
-MOST_BYTES = 150_000_000  # of thumbnails; the pictures after them have none, so that a browser can still open the page
+MAX_PAGE_BYTES = 150_000_000  # of thumbnails; later pictures have none, so that a browser can still open the page
 _PAGE = Path(__file__).parents[1] / "data" / "report.html"
 _HOLE = "ROWS_OF_THE_REPORT"
 
@@ -41,7 +41,7 @@ def with_report(
     separator, written = "\n", 0
     parts = (batch[start : start + _AT_ONCE] for batch in batches for start in range(0, len(batch), _AT_ONCE))
     for batch in parts:
-        paths = [row.path for row in batch if isinstance(row, Prediction) and written < MOST_BYTES]
+        paths = [row.path for row in batch if isinstance(row, Prediction) and written < MAX_PAGE_BYTES]
         small = iter(thumbnails(paths, threads=threads, max_pixels=max_pixels, read=read))
         for row in batch:
             picture = next(small, None) if isinstance(row, Prediction) else None

@@ -4,7 +4,10 @@ import io
 from collections.abc import Callable, Sequence
 
 from zsclip.pixels.ahead import Ahead
-from zsclip.pixels.decode import DEFAULT_MAX_PIXELS, Decoding, Preprocess, set_up_pillow, upright
+from zsclip.pixels.decode import upright
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
 
 WIDTH, HEIGHT = 160, 130  # pixels; at most
 

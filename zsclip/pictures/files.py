@@ -18,8 +18,7 @@ ENDINGS = frozenset(
 )
 HEIC_ENDINGS = frozenset({".heic", ".heif"})  # only read with zsclip[heic]
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS, logos of packages
-
-
+A_URL = "a URL; download it first and give the file"
 _LONGEST_NAME = 1 << 20  # bytes; Linux takes no path over 4096
 
 
@@ -55,6 +54,11 @@ def find_images(
     roots = list(itertools.chain.from_iterable(_check(text, stdin_fd) for text in inputs))
     excluded = _exclusion(exclude)
     return itertools.islice(_find(roots, excluded, null, note, stdin_fd), limit)
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text begins as a URL does."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
 
 
 def read_paths(fd: int, *, null: bool = False, note: Callable[[str], None] = _ignore) -> Iterator[str]:
@@ -114,8 +118,8 @@ def _check(text: str, stdin_fd: int) -> list[str]:
         pass
     except OSError as e:
         raise InputError(f"cannot read {text!r}: {_reason(e)}") from e
-    if re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
-        raise InputError(f"{text!r} is a URL; download it first and give the file")
+    if is_url(text):
+        raise InputError(f"{text!r} is {A_URL}")
     if not glob.has_magic(text):
         raise InputError(f"no such file or folder: {text!r}")
     # A trailing `**` matches folders and all that is in them: walking the folders gives each file once.

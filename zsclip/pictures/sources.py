@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from zsclip.errors import InputError
+from zsclip.errors import InputError, first_line
 from zsclip.pictures.files import find_images
 
 
@@ -232,9 +232,3 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> list[str]:
 def _note_wordless(path: str, places: list[int], unit: str, note: Callable[[str], None]) -> None:
     if places:
         note(f"{path}: {len(places)} without a label or caption passed over, {unit} {places[0]} first")
-
-
-def first_line(e: BaseException) -> str:
-    """Give the first line of an error's message, or its type where it has none."""
-    lines = str(e).strip().splitlines()
-    return lines[0][:200] if lines else type(e).__name__

@@ -1,18 +1,15 @@
 """Paths -> batches of what is made of them, on threads a little ahead of the model."""
 
 import contextlib
-import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
 from zsclip.errors import InputError
-from zsclip.pixels.decode import CPU_SECONDS, WALL_SECONDS
+from zsclip.pixels.limits import CPU_SECONDS, WALL_SECONDS
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
 FIRST_BATCH = 32  # so many, and LOOKAHEAD times more, while nobody has said how large batches will be
@@ -25,7 +22,7 @@ LOOK_UP = 256  # paths at once: soon enough that nobody takes the source for a s
 FIRST_SECONDS = 3  # to the first path; a folder of half a million files is listed in that time
 MOMENT_SECONDS = 0.1  # from there to what is known of it
 WATCH_SECONDS = 0.5  # how often what takes too long is looked for
-MOST_GIVEN_UP = 100  # threads that hang, each with a picture in memory
+MAX_GIVEN_UP = 100  # threads that hang, each with a picture in memory
 
 _HAS_CPU_CLOCKS = hasattr(time, "pthread_getcpuclockid")  # not on macOS
 _END, _IDLE, _UNKNOWN = object(), object(), object()
@@ -255,8 +252,8 @@ class Ahead(Generic[T]):
                     continue
                 job.given_up = True
                 given_up += 1
-                if given_up > MOST_GIVEN_UP:
-                    job.answer.put(InputError(f"{job.path!r}: {MOST_GIVEN_UP} pictures were given up; leave such out"))
+                if given_up > MAX_GIVEN_UP:
+                    job.answer.put(InputError(f"{job.path!r}: {MAX_GIVEN_UP} pictures were given up; leave such out"))
                     continue
                 job.answer.put((job.path, outcome))
                 self._start_working()
@@ -289,38 +286,3 @@ def _wait(queue: "SimpleQueue[_Q]") -> _Q:
     while True:
         with contextlib.suppress(Empty):
             return queue.get(timeout=WAKE_SECONDS)
-
-
-def available_cpus() -> int:
-    """Count the processors this process may keep busy: its affinity and its cgroup's quota."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
-    return max(1, math.ceil(min(affinity, quota)))
-
-
-def _cgroup_cpus(membership: Path, mount: Path) -> float:
-    """Return the smallest CPU quota of the cgroup and those above it (v2 and v1), infinity without one."""
-    quotas = [math.inf]
-    with contextlib.suppress(OSError):
-        for line in membership.read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            base = mount / controllers  # v2: no controllers, the mount itself
-            own = base / group.lstrip("/")
-            # Also the mount itself: in a container the path may be the host's.
-            for folder in (own, *own.parents):
-                if folder.is_relative_to(base):
-                    quotas.append(_quota(folder))
-    return min(quotas)
-
-
-def _quota(folder: Path) -> float:
-    try:
-        if (folder / "cpu.max").exists():
-            quota, period = (folder / "cpu.max").read_text().split()
-        else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-        return float(quota) / float(period) if quota not in ("max", "-1") else math.inf
-    except (OSError, ValueError, ZeroDivisionError):
-        return math.inf

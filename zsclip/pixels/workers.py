@@ -27,15 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.pictures.identity import GRAIN_NS, Look, Sight, content_of
-from zsclip.pixels.ahead import available_cpus
-from zsclip.pixels.decode import Decoding, Preprocess, check_file, decode_file, set_up_pillow
+from zsclip.pixels.decode import decode_file
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.limits import Decoding
+from zsclip.pixels.processors import available_cpus
+from zsclip.pixels.reasons import check_file
 
 FEW = 4  # threads or processors: one interpreter keeps so many busy
 SOON = 256  # pictures, before processes are started: that takes a quarter of a second
 SMALL_BYTES, SMALL_PIXELS = 2_000_000, 2_500_000  # of larger pictures little time is Python's, and they need a budget
-MOST = 64  # each needs 40 MB and, with its thread, four file descriptors of perhaps 1,024
+MAX_WORKERS = 64  # each needs 40 MB and, with its thread, four file descriptors of perhaps 1,024
 PATIENCE = 2.0  # seconds that a thread waits for an idle one
-CPU_SECONDS = 5  # that a process may compute for one picture; then it is ended
+WORKER_CPU_SECONDS = 5  # that a process may compute for one picture; then it is ended
 _PIPE_BYTES = 1 << 19  # a picture; the usual 64 kB would be filled and emptied in turn
 _LENGTH = struct.Struct("<I")
 _SEEN = struct.Struct("<?4q32s")  # whether it will look otherwise when it is changed, its look, its content
@@ -99,7 +103,7 @@ def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterat
 
 def processes_for(threads: int) -> int:
     """Count those that are worth it for so many threads."""
-    count = min(threads, available_cpus(), MOST)
+    count = min(threads, available_cpus(), MAX_WORKERS)
     return count if count > FEW else 0
 
 
@@ -126,7 +130,7 @@ class _Process:
     def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
         self._shape = (3, *preprocess.size)
         self.has_answered = False
-        settings = json.dumps([asdict(preprocess), decoding.max_pixels, decoding.fast_jpeg, CPU_SECONDS])
+        settings = json.dumps([asdict(preprocess), decoding.max_pixels, decoding.fast_jpeg, WORKER_CPU_SECONDS])
         # -P: nothing of the current folder is imported. This package comes last, as it may have the rest beside it.
         code = "import sys; sys.path.append(sys.argv[1]); from zsclip.pixels.workers import main; main(sys.argv[2])"
         command = [sys.executable, "-P", "-c", code, str(Path(__file__).parents[2]), settings]

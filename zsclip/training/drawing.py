@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
 from zsclip.pictures.sources import Names
-from zsclip.pixels.decode import Preprocess
+from zsclip.pixels.fit import Preprocess
 from zsclip.words.prompts import PromptSet, fill_template
 
 CAPTION_DRAWS, PICTURE_DRAWS = 3, 15  # random numbers a pair

@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from zsclip.errors import InputError
-from zsclip.pictures.sources import Names, check_inputs, find_sources, first_line
-from zsclip.pixels.decode import DEFAULT_MAX_PIXELS, Preprocess, fit, set_up_pillow, upright
+from zsclip.errors import InputError, first_line
+from zsclip.pictures.sources import Names, check_inputs, find_sources
+from zsclip.pixels.decode import upright
+from zsclip.pixels.fit import Preprocess, fit
+from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.training.drawing import (
     CAPTION_DRAWS,
     PICTURE_DRAWS,

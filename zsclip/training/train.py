@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from zsclip.answers.classifier import class_embeddings
 from zsclip.answers.scores import cosines
 from zsclip.errors import InputError, ModelError, OutputError
+from zsclip.errors import first_line as short
 from zsclip.kept.cache import fingerprint
 from zsclip.models.find import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder
-from zsclip.models.hub import short
 from zsclip.models.text import encode_ids, first_output, used_lengths
 from zsclip.models.torch_encoder import check_device, has_bf16, load_tokenizer
 from zsclip.models.towers import new_model
 from zsclip.pictures.sources import check_inputs
-from zsclip.pixels.ahead import available_cpus
+from zsclip.pixels.processors import available_cpus
 from zsclip.training.checkpoint import Evaluation, Run, averaged, resume, save_checkpoint, write_tensors
 from zsclip.training.drawing import Drawing
 from zsclip.training.pairs import Batch, Pairs, read_pairs

@@ -1,0 +1,59 @@
+"""Which files are tried as pictures, and what Pillow would otherwise say."""
+
+import struct
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_decode import RED, colours, png, run_python, skipped
+
+
+def test_ghostscript_and_formats_that_match_anything_are_never_tried(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "y.png", format="TGA")
+
+    assert skipped(tmp_path / "x.jpg").error == "unreadable"
+    assert skipped(tmp_path / "y.png").error == "unreadable"
+
+
+def test_an_icon_that_may_hold_more_pixels_than_it_says_is_never_tried(tmp_path):
+    picture = png(100, 100, 8, 2, b"")
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(picture), 22)  # 16 x 16, it says
+    (tmp_path / "x.png").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + picture)
+    Image.new("RGB", (16, 16)).save(tmp_path / "y.png", format="ICO")
+
+    assert skipped(tmp_path / "x.png").error == "unreadable"
+    assert skipped(tmp_path / "y.png").error == "unreadable"
+
+
+def test_heic_is_read_where_pillow_heif_is_installed(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), RED)).save(str(tmp_path / "x.heic"), quality=100)
+
+    assert np.abs(colours(tmp_path / "x.heic").astype(int) - RED).max() < 20
+
+
+def test_pillows_warnings_stay_quiet_and_other_filters_as_they_were(tmp_path):
+    Image.new("P", (8, 8)).save(tmp_path / "x.png", transparency=b"\x80" * 256)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\xff\xff\xff\xff\0\0\0\0"  # more values than the file has
+    Image.new("RGB", (8, 8)).save(tmp_path / "y.jpg", exif=exif)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        colours(tmp_path / "x.png")
+        colours(tmp_path / "y.jpg")
+        warnings.warn("mine", stacklevel=1)
+
+    assert [str(warning.message) for warning in seen] == ["mine"]
+
+
+def test_what_pillow_logs_stays_off_stderr(tmp_path):
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 2, 273: 200, 277: 3000, 278: 1, 279: 3}  # 277: samples per pixel
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    (tmp_path / "x.tif").write_bytes(b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(100))
+    code = """
+        from zsclip.pixels.decode import *
+        print(decode_image("x.tif", Preprocess((8, 8), (0,) * 3, (1,) * 3)).error)
+    """
+
+    assert run_python(code, cwd=tmp_path).stdout == "unreadable\n"  # and nothing on stderr

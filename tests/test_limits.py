@@ -1,0 +1,126 @@
+"""What one picture may cost, and what all may hold at once."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from PIL import Image
+from test_decode import SIMPLE, colours, png, run_python, skipped
+
+from zsclip.pixels.decode import decode_image
+from zsclip.pixels.limits import Decoding, PixelBudget
+from zsclip.pixels.reasons import given_up
+from zsclip.pixels.skipped import Skipped
+
+
+def test_too_many_pixels_are_refused_by_the_header(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png(100_000, 100_000, 8, 2, b""))
+    Image.new("1", (100, 101)).save(tmp_path / "x.png")
+    message = "10000000000 pixels, more than --max-pixels 178956970"
+
+    assert skipped(tmp_path / "bomb.png") == Skipped(str(tmp_path / "bomb.png"), "too-large", message)
+    assert skipped(tmp_path / "bomb.png", max_pixels=10**9).error == "too-large"
+    assert skipped(tmp_path / "x.png", max_pixels=10_099).message == "10100 pixels, more than --max-pixels 10099"
+    assert colours(tmp_path / "x.png", max_pixels=10_100).shape == (8, 8, 3)
+
+
+def test_max_pixels_may_be_more_than_pillow_allows(tmp_path):
+    # In a process of its own, as Pillow's limit is for the whole process.
+    Image.new("RGB", (40, 40)).save(tmp_path / "warned.png")
+    Image.new("RGB", (100, 100)).save(tmp_path / "refused.png")
+    code = """
+        from zsclip.pixels.decode import *
+        Image.MAX_IMAGE_PIXELS = 1000
+        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
+        print(decode_image("warned.png", preprocess, Decoding(1000)).message)
+        print(decode_image("warned.png", preprocess, Decoding(1600)).shape)
+        print(decode_image("refused.png", preprocess, Decoding(10_000)).shape)
+    """
+
+    assert run_python(code, cwd=tmp_path).stdout == "1600 pixels, more than --max-pixels 1000\n(3, 8, 8)\n(3, 8, 8)\n"
+
+
+def test_decoded_pixels_are_bounded_however_many_threads(tmp_path):
+    """Eight threads, pixels for two pictures and a half: two at a time. One larger than all of it goes alone."""
+    for i in range(8):
+        Image.new("RGB", (100, 100), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    Image.new("RGB", (300, 300)).save(tmp_path / "large.png")
+    held, most, lock, pair = 0, 0, threading.Lock(), threading.Barrier(2)
+
+    class Counted(PixelBudget):
+        @contextmanager
+        def held(self, pixels: int) -> Iterator[None]:
+            nonlocal held, most
+            with super().held(pixels):
+                with lock:
+                    held += pixels
+                    most = max(most, held)
+                if pixels == 10_000 and not pair.broken:
+                    pair.wait(60)  # there is always another one
+                yield
+                with lock:
+                    held -= pixels
+
+    decoding = Decoding(budget=Counted(25_000))
+    with ThreadPoolExecutor(8) as pool:
+        small = [pool.submit(decode_image, str(tmp_path / f"{i}.png"), SIMPLE, decoding) for i in range(8)]
+        reds = [int(outcome.result()[0, 0, 0]) for outcome in small]
+    assert most == 20_000
+    assert reds == list(range(8))
+    pair.abort()
+    with ThreadPoolExecutor(8) as pool:
+        names = ["0", "large", "1", "large"]
+        both = [pool.submit(decode_image, str(tmp_path / f"{name}.png"), SIMPLE, decoding) for name in names]
+        assert all(outcome.result().shape == (3, 8, 8) for outcome in both)
+    assert most == 90_000  # never beside another
+
+
+def test_pixels_are_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "x.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "x.png").read_bytes()[:500])
+    decoding = Decoding(budget=PixelBudget(64 * 64))
+
+    for _ in range(3):
+        assert decode_image(str(tmp_path / "bad.png"), SIMPLE, decoding).error == "unreadable"
+    assert decode_image(str(tmp_path / "x.png"), SIMPLE, decoding).shape == (3, 8, 8)
+
+
+def test_what_a_hanging_decoder_holds_is_freed_once():
+    budget, stuck, over = PixelBudget(100), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with budget.held(100):
+            stuck.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    assert stuck.wait(60)
+    row = given_up("x.jpg", thread.ident, Decoding(budget=budget))
+    assert (row.path, row.error) == ("x.jpg", "timeout")
+    with budget.held(100):
+        assert thread.is_alive()  # it has not simply been waited for
+        over.set()
+        thread.join(60)
+    with budget.held(100):
+        pass
+    assert budget._free == 100
+
+
+def test_who_waits_for_pixels_does_not_hang():
+    budget = PixelBudget(100)
+
+    def wait() -> None:
+        with budget.held(100):
+            pass
+
+    with budget.held(100):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not budget.is_waited_for(thread.ident):
+            time.sleep(0.01)
+        assert given_up("x.jpg", thread.ident, Decoding(budget=budget)) is None
+    thread.join(60)
+    assert given_up("x.jpg", thread.ident, Decoding(budget=budget)) is not None

@@ -1,0 +1,110 @@
+"""Files that give no pixels, and what is said of them."""
+
+import os
+import socket
+
+from PIL import Image
+from test_decode import noise, png, run_python, skipped
+
+
+def test_every_bad_file_becomes_a_skipped_of_its_kind(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "page.jpg").write_text("\n<!doctype html><html>")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "broken.jpg").symlink_to("nowhere")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    noise(64, 64).save(tmp_path / "whole.jpg")
+    noise(64, 64).save(tmp_path / "whole.png")
+    for name in ("whole.jpg", "whole.png"):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / f"cut{name[-4:]}").write_bytes(whole[: len(whole) // 2])
+
+    seen = {name: skipped(tmp_path / name) for name in (
+        "empty.jpg", "text.jpg", "page.jpg", "folder.jpg", "broken.jpg", "loop.jpg", "cut.jpg", "cut.png", "none.jpg",
+        "text.jpg/x.jpg", "x" * 300, "a\0b",
+    )}  # fmt: skip
+
+    assert {name: (row.error, row.message) for name, row in seen.items() if not name.startswith("cut")} == {
+        "empty.jpg": ("unreadable", "the file is empty"),
+        "text.jpg": ("unreadable", "damaged, or not a picture of a kind that is read"),
+        "page.jpg": ("unreadable", "a web page or drawing (HTML, SVG), not a picture"),
+        "folder.jpg": ("not-a-file", "a folder"),
+        "broken.jpg": ("missing", "no such file or directory"),
+        "loop.jpg": ("missing", "too many levels of symbolic links"),
+        "none.jpg": ("missing", "no such file or directory"),
+        "text.jpg/x.jpg": ("missing", "not a directory"),
+        "x" * 300: ("missing", "file name too long"),
+        "a\0b": ("missing", "the path holds a NUL byte; paths separated by NUL need --null"),
+    }
+    for name in ("cut.jpg", "cut.png"):
+        assert seen[name].error == "unreadable"
+        assert seen[name].message.startswith("cannot decode: image file is truncated")
+
+
+def test_a_pipe_a_socket_and_a_device_are_not_opened(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for a writer
+    monkeypatch.chdir(tmp_path)  # the name of a socket must be short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("s.jpg")
+
+        for path in (tmp_path / "pipe.jpg", tmp_path / "s.jpg", "/dev/null"):
+            assert skipped(path).error == "not-a-file"
+
+
+def test_a_file_without_permission_says_so(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    (tmp_path / "x.png").chmod(0)
+    tmp_path.chmod(0o755)
+    code = """
+        import os
+        from zsclip.pixels.decode import *
+        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
+        decode_image("nope", preprocess)  # loads what it needs while it may
+        if os.geteuid() == 0:
+            os.setuid(65534)  # to root nothing is unreadable
+        print(decode_image("x.png", preprocess))
+    """
+
+    run = run_python(code, cwd=tmp_path)
+
+    assert run.stdout == "Skipped(path='x.png', error='permission', message='permission denied', truth=None)\n"
+
+
+def test_urls_raw_videos_and_drawings_are_refused_with_the_reason(tmp_path):
+    for name in ("x.CR2", "x.dng", "x.mp4", "x.svg", "x.pdf"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, format="TIFF")  # as RAW is: Pillow would show its thumbnail
+
+    assert "camera RAW is not read" in skipped(tmp_path / "x.CR2").message
+    assert "camera RAW is not read" in skipped(tmp_path / "x.dng").message
+    assert "a video" in skipped(tmp_path / "x.mp4").message
+    assert "export it as PNG" in skipped(tmp_path / "x.svg").message
+    assert "export it as PNG" in skipped(tmp_path / "x.pdf").message
+    assert skipped("http://example.com/x.jpg").error == "not-a-file"
+    assert "a URL; download it first" in skipped("http://example.com/x.jpg").message
+
+
+def test_heic_without_pillow_heif_names_the_cure(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic" + bytes(100))
+    code = f"""
+        import sys
+        sys.modules["pillow_heif"] = None  # as if it were not installed
+        from zsclip.pixels.decode import *
+        print(decode_image({str(tmp_path / "x.jpg")!r}, Preprocess((8, 8), (0,) * 3, (1,) * 3)).message)
+    """
+
+    assert run_python(code).stdout == "a HEIC picture; to read it: pip install 'zsclip[heic]'\n"
+
+
+def test_no_memory_left_is_a_row_too(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(12_000, 12_000, 1, 0, bytes(12_000 * 1501)))
+    code = """
+        import resource
+        from zsclip.pixels.decode import *
+        preprocess = Preprocess((8, 8), (0,) * 3, (1,) * 3)
+        decode_image("nope", preprocess)
+        resource.setrlimit(resource.RLIMIT_DATA, (100 << 20, 100 << 20))
+        print(decode_image("x.png", preprocess).error)
+    """
+
+    assert run_python(code, cwd=tmp_path).stdout == "out-of-memory\n"

@@ -1,0 +1,74 @@
+"""Resize and crop as the model's own preprocessing says."""
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+FAST_JPEG_MARGIN = 3  # at twice the size 5 of 41 photographs differed by a cosine below 0.999 (`tiny`), at 3 none
+MAX_RESIZED_PIXELS = 16_000_000  # a resized picture larger than this is computed only where the crop is
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a model wants its pictures, in open_clip's words.
+
+    size: (H, W); mean, std: of channels in [0, 1], applied by the model itself; interpolation: `bicubic` or
+    `bilinear`; resize_mode: `shortest` side to the size and cropped, `longest` side and padded with `fill_color`, or
+    `squash`.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill_color: int = 0
+
+
+def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Resize and crop (or pad) as open_clip's inference transform does, to the pixel."""
+    height, width = preprocess.size
+    new_width, new_height = _resized_size(image.width, image.height, preprocess)
+    # open_clip's `shortest` for a size that is not square knows only bicubic.
+    only_bicubic = preprocess.resize_mode == "shortest" and height != width
+    bilinear = preprocess.interpolation == "bilinear" and not only_bicubic
+    resample = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
+    left, top = _margin(new_width, width), _margin(new_height, height)
+    if new_width * new_height > MAX_RESIZED_PIXELS:
+        # A strip, 1 x 50000, would be blown up to gigabytes first. This is within 2 grey levels of resizing all of it
+        # (Pillow orders its two passes by cost), or more where bicubic overshoots black or white in between.
+        x, y = image.width / new_width, image.height / new_height
+        return image.resize((width, height), resample, (left * x, top * y, (left + width) * x, (top + height) * y))
+    if image.size != (new_width, new_height):
+        image = image.resize((new_width, new_height), resample)
+    fill = preprocess.fill_color if preprocess.resize_mode == "longest" else 0
+    fitted = Image.new(image.mode, (width, height), fill if image.mode == "L" else (fill, fill, fill))
+    fitted.paste(image, (-left, -top))
+    return fitted
+
+
+def _resized_size(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
+    target_height, target_width = preprocess.size
+    if preprocess.resize_mode == "squash":
+        return target_width, target_height
+    if preprocess.resize_mode == "shortest" and target_height == target_width:
+        # torchvision's Resize cuts the long side down, where the others round it.
+        side = target_width
+        return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+    ratios = height / target_height, width / target_width
+    ratio = max(ratios) if preprocess.resize_mode == "longest" else min(ratios)
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
+def _margin(size: int, target: int) -> int:
+    """Return how much to cut off at the left or top; negative where padding is needed."""
+    return round((size - target) / 2) if size >= target else -((target - size) // 2)
+
+
+def jpeg_scale(size: tuple[int, int], preprocess: Preprocess) -> int:
+    """Give by how much the decoder may reduce an upright JPEG: enough must be left, and no border be lost."""
+    times = min(side / needed for side, needed in zip(size, _resized_size(*size, preprocess), strict=True))
+    for scale in (8, 4, 2):
+        if times >= FAST_JPEG_MARGIN * scale and not size[0] % scale and not size[1] % scale:
+            return scale
+    return 1
