@@ -17,7 +17,8 @@ from PIL import Image
 from tiny_models import save_tiny_model
 from torch import Tensor
 
-from zsclip.models.find import ModelSpec, find_model
+from zsclip.models.find import find_model
+from zsclip.models.spec import ModelSpec
 from zsclip.pixels.decode import to_pixels
 from zsclip.pixels.fit import Preprocess
 

@@ -10,7 +10,7 @@ import pytest
 import zsclip.words.labels
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
-from zsclip.words.labels import Label, read_labels
+from zsclip.words.labels import Label, in_other_scripts, read_labels
 
 
 @pytest.fixture(autouse=True)
@@ -277,3 +277,9 @@ def test_a_key_may_be_what_data_call_a_label_that_has_another_name(tmp_path):
         Label("golden retriever", found_as="n02099601"),
         Label("owl"),
     ]
+
+
+def test_labels_in_other_scripts_are_noticed() -> None:
+    labels = ["cat", "café", "Ærø", "猫", "кот", "Πάπια", "3 🐈", "5 µm", "5º"]
+
+    assert in_other_scripts(labels) == ["猫", "кот", "Πάπια"]

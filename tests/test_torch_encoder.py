@@ -19,7 +19,8 @@ from torchvision.transforms import Normalize
 from zsclip.errors import ModelError
 from zsclip.kept.cache import count_rows
 from zsclip.models import torch_encoder
-from zsclip.models.find import ModelSpec, find_model
+from zsclip.models.find import find_model
+from zsclip.models.spec import ModelSpec
 from zsclip.models.text import sees_no_padding
 from zsclip.models.torch_encoder import ClipModel, _bf16_agrees, count_tokens, load_model, load_tokenizer
 from zsclip.models.towers import load_tower

@@ -1132,8 +1132,7 @@ def _build(
 ) -> "Classifier":
     """Make the text matrix, and tell what was cut or may not be understood."""
     from zsclip.answers.classifier import build_classifier
-    from zsclip.models.find import unread_labels
-    from zsclip.words.labels import Label
+    from zsclip.words.labels import Label, in_other_scripts
     from zsclip.words.prompts import expand
 
     neutral = expand([Label("something")], sentences)[0] if multi_label and clip.logit_bias is None else ()
@@ -1151,7 +1150,7 @@ def _build(
     if classifier.cut:
         limit = clip.spec.tokenizer.context_length
         say(f"zsclip: prompts longer than the model's {limit} tokens were cut: {listed(classifier.cut)}; shorten them")
-    unread = unread_labels(clip.spec, classifier.labels)
+    unread = [] if clip.spec.reads_any_script else in_other_scripts(classifier.labels)
     if unread:
         say(f"zsclip: {clip.spec.name} was trained on English: {listed(unread)}; --model multilingual reads more")
     return classifier

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from zsclip.models.find import ALIASES, ModelSpec, hub_files_of_tag, tags
+from zsclip.models.find import ALIASES, hub_files_of_tag, tags
 from zsclip.models.hub import cached_file
+from zsclip.models.spec import ModelSpec
 
 _FACTS_FILE = Path(__file__).parents[1] / "data" / "models.csv"  # from open_clip's docs/openclip_results.csv
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsclip.kept.cache import keep, remember
-from zsclip.models.find import ModelSpec
 from zsclip.models.imports import lean_open_clip
+from zsclip.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     import numpy as np

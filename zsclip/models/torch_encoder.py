@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from zsclip.errors import ModelError, first_line
 from zsclip.kept.cache import remember
-from zsclip.models.find import ModelSpec, tokenizer_folder
+from zsclip.models.find import tokenizer_folder
+from zsclip.models.spec import ModelSpec
 from zsclip.models.text import encode_tokens, first_output
 from zsclip.models.towers import forbid_remote_code, load_tower, read_scales
 

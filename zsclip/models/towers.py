@@ -30,8 +30,9 @@ from torch.overrides import TorchFunctionMode
 
 from zsclip.errors import ModelError
 from zsclip.errors import first_line as short
-from zsclip.models.find import ModelSpec, text_config_folder
+from zsclip.models.find import text_config_folder
 from zsclip.models.imports import complete
+from zsclip.models.spec import ModelSpec
 
 _SCALES = ("logit_scale", "logit_bias")
 # In old checkpoints of Hugging Face towers and of OpenAI; no tower has them any more.

@@ -25,7 +25,8 @@ from zsclip.answers.scores import cosines
 from zsclip.errors import InputError, ModelError, OutputError
 from zsclip.errors import first_line as short
 from zsclip.kept.cache import fingerprint
-from zsclip.models.find import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, find_architecture, find_model, tokenizer_folder
+from zsclip.models.find import find_architecture, find_model, tokenizer_folder
+from zsclip.models.spec import CONFIG_FILE, TOKENIZER_FILES, ModelSpec
 from zsclip.models.text import encode_ids, first_output, used_lengths
 from zsclip.models.torch_encoder import check_device, has_bf16, load_tokenizer
 from zsclip.models.towers import new_model

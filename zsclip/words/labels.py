@@ -1,7 +1,8 @@
 """A label list from the command line or from files."""
 
 import os
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -82,6 +83,17 @@ def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]
     names = [_singular(name) for label in labels for name in (label.name, *label.synonyms, label.group) if name]
     words = [(word, _singular(word.name)) for _, word in given]
     return [word for word, spelt in words if not any(spelt in name or name in spelt for name in names)]
+
+
+def in_other_scripts(labels: Iterable[str]) -> list[str]:
+    """Give the labels that are mostly written in other letters than Latin ones."""
+    return [label for label in labels if _is_in_another_script(label)]
+
+
+def _is_in_another_script(label: str) -> bool:
+    letters = [c for c in unicodedata.normalize("NFKC", label) if c.isalpha()]
+    others = sum("LATIN" not in unicodedata.name(c, "") for c in letters)
+    return others * 2 > len(letters)  # more than half: the one Greek letter of "5 µm" makes no Greek label
 
 
 def own_prompts(node: Node) -> tuple[str, ...]:
