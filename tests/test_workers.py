@@ -23,7 +23,7 @@ from zsclip.models.embed import Outcome, Pixels, look_ahead
 from zsclip.pixels import workers as workers_module
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
-from zsclip.pixels.workers import SMALL_BYTES, SMALL_PIXELS, _Process, decoders, read_file
+from zsclip.pixels.workers import SMALL_BYTES, SMALL_PIXELS, _Process, read_file, worker_pool
 
 PREPROCESS = Preprocess((40, 30), (0.1,) * 3, (0.2,) * 3, "bilinear", "longest", 7)
 MANY = 6  # threads
@@ -183,7 +183,7 @@ def test_processes_that_hang_take_no_thread_along(
     files: list[str], started: list[_Process], one_cpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers_module, "PATIENCE", 0.3)
-    with ThreadPoolExecutor(1) as pool, decoders(PREPROCESS, Decoding(), MANY) as elsewhere:
+    with ThreadPoolExecutor(1) as pool, worker_pool(PREPROCESS, Decoding(), MANY) as elsewhere:
         assert elsewhere(files[0]) is not None
         os.kill(started[0]._process.pid, signal.SIGSTOP)
         hung = pool.submit(elsewhere, files[0])
@@ -215,7 +215,7 @@ def test_none_can_be_started(files: list[str], monkeypatch: pytest.MonkeyPatch, 
 
 def test_threads_that_wait_when_all_ends_come_back(files: list[str], started: list[_Process], one_cpu: None) -> None:
     with ThreadPoolExecutor(2) as pool:
-        with decoders(PREPROCESS, Decoding(), MANY) as elsewhere:
+        with worker_pool(PREPROCESS, Decoding(), MANY) as elsewhere:
             assert elsewhere(files[0]) is not None
             os.kill(started[0]._process.pid, signal.SIGSTOP)
             waiting = [pool.submit(elsewhere, files[0]) for _ in range(2)]  # for an answer, for a process

@@ -165,10 +165,10 @@ def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Progress 
         transient=True, disable=not visible,
     )  # fmt: skip
     task = bars.add_task("reading the data", total=None)
-    told = time.monotonic()
+    reported_at = time.monotonic()
 
     def report(event: "Progress | Evaluation") -> None:
-        nonlocal told
+        nonlocal reported_at
         if isinstance(event, Evaluation):
             say(f"epoch {event.epoch}: {event.top1:.1%} of {event.images:,} held-out pictures, {event.labels} labels")
             return
@@ -178,9 +178,9 @@ def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Progress 
             f"temperature {1 / event.logit_scale:.4f}, {event.images_per_second:.0f} images a second, {left}"
         )
         bars.update(task, description=line, completed=event.step, total=event.steps)
-        if not visible and time.monotonic() - told > 30:
+        if not visible and time.monotonic() - reported_at > 30:
             say(f"step {event.step} of {event.steps}, {line}")
-            told = time.monotonic()
+            reported_at = time.monotonic()
 
     with bars:
         yield report

@@ -34,7 +34,7 @@ class OfLabel:
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Scorecard:
     """How good the answers to labelled pictures are.
 
     figures: by name of the metric. confusion: (C, C) int64, row is the truth, column the answer.
@@ -101,7 +101,7 @@ def judge(
         yield rows
 
 
-def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Evaluation:
+def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Scorecard:
     """Sum up what was judged.
 
     Raises:
@@ -111,7 +111,7 @@ def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Evaluation:
         raise InputError("data: not one picture could be read; see the rows of --rows for why")
     whole = joined(judged)
     confusion = confusion_matrix(whole, len(labels))
-    return Evaluation(
+    return Scorecard(
         pictures=len(whole.truth),
         figures=figures(whole),
         labels=tuple(_of_label(place, labels, confusion) for place in range(len(labels))),
@@ -138,16 +138,16 @@ def _of_label(place: int, labels: Sequence[str], confusion: NDArray[np.int64]) -
     )
 
 
-def report_lines(evaluation: Evaluation) -> list[str]:
+def report_lines(scorecard: Scorecard) -> list[str]:
     """Give the metrics with their intervals, then the labels, the ones most often missed first."""
     lines = [
         f"{name:<18}{_percent(figure.value)}   {_percent(figure.low)} to {_percent(figure.high)}"
-        for name, figure in evaluation.figures.items()
+        for name, figure in scorecard.figures.items()
     ]
-    names = {each.label: escaped(each.label) for each in evaluation.labels}
+    names = {each.label: escaped(each.label) for each in scorecard.labels}
     width = max(map(len, [*names.values(), "label"]))
     lines += ["", f"{'label':<{width}}  pictures   recall  precision  most often taken for"]
-    with_pictures = [each for each in evaluation.labels if each.pictures]
+    with_pictures = [each for each in scorecard.labels if each.pictures]
     for each in sorted(with_pictures, key=lambda each: each.recall or 0.0):
         taken_for = f"{names[each.taken_for]} ({each.so_often:,})" if each.taken_for else ""
         numbers = f"{each.pictures:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"

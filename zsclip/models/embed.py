@@ -22,7 +22,7 @@ from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import Decoding
 from zsclip.pixels.reasons import given_up, skipped
 from zsclip.pixels.skipped import Skipped
-from zsclip.pixels.workers import Elsewhere, decoders, read_file
+from zsclip.pixels.workers import Elsewhere, read_file, worker_pool
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +74,7 @@ def look_ahead(
     """
     set_up_pillow(decoding.max_pixels)
     give_up = partial(given_up, decoding=decoding)
-    with decoders(preprocess, decoding, threads) as elsewhere:
+    with worker_pool(preprocess, decoding, threads) as elsewhere:
         if read is not None:
             work = _reader(read, preprocess, decoding, store)
         else:

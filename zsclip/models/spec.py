@@ -102,8 +102,8 @@ class ModelSpec:
     @property
     def reads_any_script(self) -> bool:
         """Tell whether the text tower was trained on more than English."""
-        told = f"{self.name} {self.tokenizer.name} {self.architecture['text_cfg'].get('hf_model_name')}".lower()
-        return any(mark in told for mark in _MULTILINGUAL)
+        description = f"{self.name} {self.tokenizer.name} {self.architecture['text_cfg'].get('hf_model_name')}".lower()
+        return any(mark in description for mark in _MULTILINGUAL)
 
 
 def build_spec(

@@ -348,5 +348,5 @@ def _is_out_of_memory(e: RuntimeError) -> bool:
     if isinstance(e, torch.OutOfMemoryError):
         return True
     # The CPU's way to say it, and cuBLAS's, where it is asked for the first product.
-    told = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
-    return any(text in str(e) for text in told)
+    messages = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+    return any(text in str(e) for text in messages)

@@ -66,7 +66,7 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
     out: TextIO | None = None
     is_ours = not overwrite and go_on_at is None  # a new file; another only once nobody else writes it
     try:
-        with _told_as_output_error(name, file):
+        with _as_output_error(name, file):
             if part:
                 out = _stream(_open_part(part, name, is_new=is_ours, go_on_at=go_on_at or 0))
                 is_ours = True
@@ -107,7 +107,7 @@ def check_output(target: str | None, *, overwrite: bool = False) -> None:
         _stdout_descriptor()
     elif is_replaceable(target):
         folder = os.path.dirname(os.path.realpath(target))
-        with _told_as_output_error(target, folder):
+        with _as_output_error(target, folder):
             os.stat(folder)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -159,7 +159,7 @@ def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileI
 
 
 @contextmanager
-def _told_as_output_error(name: str, opened: str | int | None = None) -> Iterator[None]:
+def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[None]:
     """Tell an OSError of the output as an OutputError: one that names what was opened, or, being a write's, nothing."""
     try:
         yield

@@ -48,7 +48,7 @@ Elsewhere = Callable[[str], tuple[NDArray[np.uint8], Sight] | None]
 
 
 @contextmanager
-def decoders(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterator[Elsewhere]:
+def worker_pool(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterator[Elsewhere]:
     """Give a function for so many threads: path -> (3, H, W) uint8 and what was read, or None: to be done here.
 
     So it is with few threads or processors, for the first hundreds of pictures, and for all that are not small.

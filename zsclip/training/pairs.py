@@ -22,7 +22,7 @@ from zsclip.pixels.decode import upright
 from zsclip.pixels.fit import Preprocess, fit
 from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
-from zsclip.training.drawing import (
+from zsclip.training.augment import (
     CAPTION_DRAWS,
     PICTURE_DRAWS,
     Drawing,

@@ -32,8 +32,8 @@ from zsclip.models.torch_encoder import check_device, has_bf16, load_tokenizer
 from zsclip.models.towers import new_model
 from zsclip.pictures.sources import check_inputs
 from zsclip.pixels.processors import available_cpus
+from zsclip.training.augment import Drawing
 from zsclip.training.checkpoint import Evaluation, Run, averaged, resume, save_checkpoint, write_tensors
-from zsclip.training.drawing import Drawing
 from zsclip.training.pairs import Batch, Pairs, read_pairs
 from zsclip.words.labels import Label
 from zsclip.words.prompts import expand, read_prompts

@@ -1,0 +1,251 @@
+"""`zsclip classify`."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from zsclip.cli.options import (
+    NONE,
+    BatchSizeOption,
+    CompileOption,
+    ContactSheetOption,
+    DeviceOption,
+    DistractorsOption,
+    ExcludeOption,
+    FastJpegOption,
+    FormatOption,
+    InputsArgument,
+    LabelOption,
+    LabelsFileOption,
+    LabelsOption,
+    LimitOption,
+    MaxPixelsOption,
+    ModelOption,
+    MultiLabelOption,
+    NoStoreOption,
+    NullOption,
+    OfflineOption,
+    OnlyOption,
+    OutputOption,
+    OverwriteOption,
+    PrecisionOption,
+    Print0Option,
+    PromptsOption,
+    QuietOption,
+    ReportOption,
+    ResumeOption,
+    RetryErrorsOption,
+    TemplateOption,
+    ThreadsOption,
+    ThresholdOption,
+    TopKOption,
+    check_device,
+    check_picture_files,
+    read_batch_size,
+    read_sentences,
+    set_environment,
+)
+from zsclip.cli.run import (
+    build_text_matrix,
+    drain,
+    embedding,
+    made_with,
+    notes,
+    report_run,
+    row_settings,
+    shows_progress,
+)
+from zsclip.cli.terminal import Tally, images_bar, is_terminal, listed
+from zsclip.errors import InputError
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from zsclip.answers.answers import Prediction
+    from zsclip.pixels.skipped import Skipped
+
+
+def classify(
+    inputs: InputsArgument,
+    labels: LabelsOption = None,
+    label: LabelOption = NONE,
+    labels_file: LabelsFileOption = NONE,
+    prompts: PromptsOption = "photo",
+    template: TemplateOption = NONE,
+    model: ModelOption = "base",
+    offline: OfflineOption = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    compile: CompileOption = False,
+    batch_size: BatchSizeOption = "auto",
+    threads: ThreadsOption = None,
+    top_k: TopKOption = None,
+    threshold: ThresholdOption = None,
+    multi_label: MultiLabelOption = False,
+    by: Annotated[
+        Literal["label", "group"],
+        typer.Option("--by", help="Answer with labels, or with their groups of a labels file."),
+    ] = "label",
+    none_of_these: Annotated[bool, typer.Option("--none-of-these", help="As --distractors common.")] = False,
+    distractors: DistractorsOption = None,
+    calibration: Annotated[
+        str | None, typer.Option("--calibration", metavar="FILE", help="What `zsclip calibrate` has learnt.")
+    ] = None,
+    only: OnlyOption = NONE,
+    format: FormatOption = None,
+    output: OutputOption = None,
+    report: ReportOption = None,
+    contact_sheet: ContactSheetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+    retry_errors: RetryErrorsOption = False,
+    exclude: ExcludeOption = NONE,
+    limit: LimitOption = None,
+    null: NullOption = False,
+    print0: Print0Option = False,
+    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
+    fast_jpeg: FastJpegOption = False,
+    no_store: NoStoreOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Give every picture the label that fits it best.
+
+    Example:
+
+        zsclip classify photos/ --labels "cat,dog,bird"
+    """
+    from dataclasses import asdict, replace
+
+    from zsclip.out.journal import Journal
+    from zsclip.out.output import check_output, format_of, is_replaceable, open_output
+    from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
+    from zsclip.pictures.files import find_images
+    from zsclip.words.labels import COMMON, read_distractors, read_labels
+    from zsclip.words.prompts import expand
+
+    set_environment(offline, quiet)
+    output = None if output == "-" else output
+    note = notes(quiet)
+    words = read_labels(labels, label, labels_file, alone=multi_label)
+    sentences = read_sentences(template, prompts)
+    sink_name = format or format_of(output, is_terminal(sys.stdout))
+    names = [word.group or word.name if by == "group" else word.name for word in words]
+    _check_options(device, only, names, print0 and sink_name != "paths")
+    if multi_label and (none_of_these or distractors is not None or calibration is not None):
+        raise InputError("--multi-label: judges each label for itself, so nothing competes; leave out one of the two")
+    if calibration is not None and (none_of_these or distractors is not None):
+        raise InputError("--calibration: was made with distractors or without; give them to `zsclip calibrate`")
+    if by == "group" and not any(word.group for word in words):
+        raise InputError("--by group: no label has a group; write `group: NAME` for some in a --labels-file")
+    if by == "group" and len(set(names)) == 1 and not multi_label:
+        raise InputError(f"--by group: all labels are in group {names[0]!r}, which has no other to be compared with")
+    if none_of_these and distractors is not None:
+        raise InputError("--none-of-these: is --distractors common; leave out one of the two")
+    distractors = distractors or (COMMON if none_of_these else None)
+    competing = expand(read_distractors(words, distractors), sentences) if distractors is not None else []
+    learnt = None
+    if calibration is not None:
+        from zsclip.measure.calibrate import check_made_with, read_calibration
+
+        learnt = read_calibration(calibration)
+    size = read_batch_size(batch_size)
+    paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
+    sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS.get(sink_name, drain)
+    check_output(output, overwrite=overwrite or resume or retry_errors)
+    check_picture_files(report, contact_sheet, overwrite=overwrite)
+    if (resume or retry_errors) and (report or contact_sheet or sink_name == "html"):
+        raise InputError("--resume: a page or a sheet shows a whole run; leave it out, what was encoded is kept anyway")
+    if (resume or retry_errors) and (overwrite or output is None or not is_replaceable(output)):
+        raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
+    from zsclip.answers.scores import Rule
+    from zsclip.kept.cache import fingerprint
+    from zsclip.models.encoder import Encoder
+    from zsclip.models.find import find_model
+    from zsclip.pixels.limits import Decoding
+    from zsclip.pixels.processors import available_cpus
+
+    encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
+    rule = Rule(top_k, threshold, multi_label)
+    if learnt is not None and calibration is not None:
+        check_made_with(learnt, calibration, made_with(words, sentences, encoder))
+        if by == "group" and learnt.thresholds and threshold is None:
+            raise InputError(f"{calibration}: has thresholds of labels, not of groups; calibrate without --per-label")
+        competing = [list(prompts) for prompts in learnt.distractors]
+        rule = replace(rule, temperature=learnt.temperature)
+        if threshold is None:
+            rule = replace(rule, threshold=learnt.threshold, thresholds=learnt.thresholds)
+    flags = {
+        "format": sink_name, "batch size": size, "top k": top_k, "threshold": threshold, "multi label": multi_label,
+        "only": only, "print0": print0, "fast jpeg": fast_jpeg, "max pixels": max_pixels,
+        "groups": fingerprint(names)[:8] if by == "group" else None,
+        "calibration": None if learnt is None else fingerprint(asdict(learnt))[:8],
+        "distractors": fingerprint(competing)[:8] if competing else None,
+    }  # fmt: skip
+    if sink_name == "table":
+        flags["width"] = get_terminal_size((100, 24)).columns
+    own_page = output if sink_name == "html" and output is not None and is_replaceable(output) else None
+    journal = None
+    point = None
+    if output is not None and is_replaceable(output):
+        journal = Journal(output, row_settings(words, sentences, encoder) | flags)
+        point = journal.go_on(paths, retry_errors=retry_errors) if resume or retry_errors else None
+    if point is not None and point.pictures and sink_name in ("csv", "tsv"):
+        sink = partial(write_csv if sink_name == "csv" else write_tsv, header=False)
+    tally = Tally(point.pictures, point.failed) if point else Tally()
+    decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
+    with embedding(paths, encoder, decoding, no_store, size, cpus) as (embedded, store):
+        from zsclip.answers.classify import classify
+
+        classifier = build_text_matrix(words, sentences, encoder, multi_label, quiet, competing)
+        if by == "group":
+            classifier = replace(classifier, groups=tuple(names))
+        with (
+            journal or nullcontext(),
+            open_output(output, overwrite=overwrite, go_on_at=point.size if point else None) as out,
+            nullcontext() if report is None else open_output(report, overwrite=overwrite) as page,
+            nullcontext() if contact_sheet is None else open_output(contact_sheet, overwrite=overwrite) as sheet,
+            images_bar(tally, shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
+        ):
+            rows = tally.count(classify(embedded, classifier, rule))
+            if journal is not None:
+                journal.begin()
+                rows = journal.noted(rows, out)
+            rows = _only(rows, only)
+            for target, stream in ((own_page, out if sink_name == "html" else None), (report, page)):
+                if stream is not None:
+                    from zsclip.out.report import with_report
+
+                    folder = os.path.dirname(target or "")
+                    rows = with_report(rows, stream, folder, threads=cpus, max_pixels=max_pixels)
+            if sheet is not None:
+                from zsclip.out.contactsheet import with_contact_sheet
+
+                rows = with_contact_sheet(rows, sheet.buffer, threads=cpus, max_pixels=max_pixels)
+            sink(rows, out)
+    return report_run(tally, store, quiet, [report, own_page])
+
+
+def _only(
+    batches: "Iterable[list[Prediction | Skipped]]", labels: Sequence[str]
+) -> "Iterator[list[Prediction | Skipped]]":
+    """Keep the rows whose answer is one of the labels; without labels, all rows."""
+    wanted = {label.strip() for label in labels}  # as labels themselves are
+    for batch in batches:
+        yield [row for row in batch if getattr(row, "label", None) in wanted] if labels else batch
+
+
+def _check_options(device: str, only: Sequence[str], names: Sequence[str], stray_print0: bool) -> None:
+    """Check what Typer cannot, before anything slow."""
+    if stray_print0:
+        raise InputError("--print0: only paths can end in NUL; add --format paths")
+    check_device(device)
+    for label in only:
+        if label.strip() not in names:
+            raise InputError(
+                f"--only: {label!r} is not one of the labels; use one of {listed(list(dict.fromkeys(names)), 8)}"
+            )
