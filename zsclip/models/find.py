@@ -193,7 +193,7 @@ def _tokenizer_files(repository: str) -> list[HubFiles]:
 
 
 def _architectures() -> dict[str, Path]:
-    package = importlib.util.findbuild_spec("open_clip")  # finds the folder, imports nothing
+    package = importlib.util.find_spec("open_clip")  # finds the folder, imports nothing
     assert package is not None
     assert package.submodule_search_locations is not None
     folder = Path(package.submodule_search_locations[0]) / "model_configs"
