@@ -236,7 +236,8 @@ def test_a_folder_that_may_not_be_read_becomes_a_row(tmp_path):
     tmp_path.chmod(0o755)
     code = """
         import os
-        from zsclip.pixels.decode import Preprocess, decode_image
+        from zsclip.pixels.decode import decode_image
+        from zsclip.pixels.fit import Preprocess
         from zsclip.pictures.files import find_images
         look = lambda: decode_image("./b", Preprocess((8, 8), (0,) * 3, (1,) * 3))
         look()  # imports what another user may not be able to

@@ -95,7 +95,8 @@ DECODE = textwrap.dedent("""
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import look_ahead
     from zsclip.pixels import workers
-    from zsclip.pixels.decode import Decoding, Preprocess
+    from zsclip.pixels.fit import Preprocess
+    from zsclip.pixels.limits import Decoding
     from zsclip.pixels.skipped import Skipped
 
     paths = sorted(str(path) for path in Path(sys.argv[1]).iterdir())

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from test_sinks import SURE
 
+from zsclip.answers.answers import Row
 from zsclip.errors import InputError
 from zsclip.out.journal import Journal
 from zsclip.out.output import open_output
-from zsclip.out.sinks import SINKS, Row, write_csv
+from zsclip.out.sinks import SINKS, write_csv
 from zsclip.pixels.skipped import Skipped
 
 PATHS = [f"{i}.png" for i in range(10)]

@@ -10,9 +10,10 @@ from typing import BinaryIO
 import pytest
 from test_sinks import SURE
 
+from zsclip.answers.answers import Row
 from zsclip.errors import InputError, OutputError
 from zsclip.out.output import check_output, format_of, open_output
-from zsclip.out.sinks import SINKS, Row
+from zsclip.out.sinks import SINKS
 
 
 def test_the_format_follows_the_ending_or_the_reader() -> None:

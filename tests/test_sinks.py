@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from zsclip.answers.answers import Candidate, Prediction
+from zsclip.answers.answers import Candidate, Prediction, Row
 from zsclip.out.output import open_output
-from zsclip.out.sinks import SINKS, Row, write_paths, write_table
+from zsclip.out.sinks import SINKS, write_paths, write_table
 from zsclip.pixels.skipped import Skipped
 
 CAT = Candidate("cat", 0.9312441234, 0.2871129)

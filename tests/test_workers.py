@@ -247,7 +247,8 @@ def long_run(files: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], list[i
         from itertools import cycle
         from zsclip.pixels import workers
         workers.available_cpus = lambda: 6
-        from zsclip.pixels.decode import Decoding, Preprocess
+        from zsclip.pixels.fit import Preprocess
+        from zsclip.pixels.limits import Decoding
         from zsclip.models.embed import look_ahead
         with look_ahead(
             cycle(sys.argv[1:]), Preprocess((8, 8), (0,) * 3, (1,) * 3), Decoding(), None, batch_size=64, threads=6
