@@ -218,7 +218,7 @@ def test_a_signal_in_the_middle_of_a_write_repeats_nothing(tmp_path: Path) -> No
     code = """
         import os, signal, sys, threading
         from zsclip.out.output import open_output
-        from zsclip.answers.answers import Skipped
+        from zsclip.pixels.skipped import Skipped
         from zsclip.out.sinks import write_jsonl
         signal.signal(signal.SIGTERM, lambda *_: (print("came", file=sys.stderr, flush=True), sys.exit(143)))
         rows = [[Skipped(f"{i:06}", "missing", "x" * 90) for i in range(256)]] * 99
