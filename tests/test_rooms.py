@@ -44,9 +44,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": {"drawing", "images"},
     "pairs": {"decode", "drawing", "sources"},
     "checkpoint": set(),
+    "features": {"cache", "checkpoint", "model", "pairs", "weights"},
     "train": {
-        "batches", "cache", "checkpoint", "classifier", "drawing", "hub", "labels", "model", "pairs", "prompts",
-        "score", "sources", "text", "towers", "weights",
+        "batches", "cache", "checkpoint", "classifier", "drawing", "features", "hub", "labels", "metrics", "model",
+        "pairs", "prompts", "score", "sources", "text", "towers", "weights",
     },
     "labelled": {"sources"},
     "metrics": set(),
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "thumbnails": {"batches", "decode"},
     "report": {"decode", "results", "sinks", "thumbnails"},
     "contactsheet": {"results", "thumbnails"},
-    "terminal": {"checkpoint", "embed", "results", "train"},  # of all but results only the types
+    "terminal": {"checkpoint", "embed", "features", "results", "train"},  # of all but results only the types
     "cli": {
         "batches", "bench", "cache", "calibrate", "catalogue", "classifier", "classify", "compare", "confusion",
         "contactsheet", "decode", "embed", "encoder", "evaluate", "hub", "images", "journal", "labelled", "labels",
