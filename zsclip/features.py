@@ -119,5 +119,5 @@ def _write_rows(path: Path, key: str, rows: NDArray[np.float32]) -> None:
 
 def _about(key: str, rows: NDArray[np.float32]) -> dict[str, str]:
     digest = blake2b(f"{rows.dtype} {rows.shape}\0".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(rows))
+    digest.update(np.ascontiguousarray(rows).data)
     return {"key": key, "digest": digest.hexdigest()}

@@ -259,13 +259,14 @@ def train(
             checkpoint_seconds=checkpoint_seconds, progress=progress, note=note,
         )  # fmt: skip
     with _open_log(log_dir, run.done) as log, _held_signals() as held:
+        saved = time.monotonic()
 
         def measure() -> Tensor:
             """Save the run, with what it knows of the pictures kept aside: (n,) bool, whether each is right."""
             nonlocal saved
             right = _right_answers(run, encoder, pairs, spec, threads, features)
             if len(right):
-                top1 = right.float().mean().item()
+                top1 = int(right.sum()) / len(right)
                 run.evaluations.append(Evaluation(run.epoch, top1, len(right), len(pairs.labels)))
                 log(run.done, {"held-out top-1": top1})
                 if not run.done:
@@ -277,7 +278,6 @@ def train(
             _let_go(held)
             return right
 
-        saved = time.monotonic()
         right = measure() if not run.done and not run.evaluations else None
         while run.epoch < recipe.epochs:
             _set_training(run.model, recipe)
