@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -525,6 +526,7 @@ def test_a_training_that_is_stopped_goes_on_and_its_model_classifies(
     )
     assert process.stderr is not None
     assert process.stdout is not None
+    assert b"epoch 0 (before training): " in process.stderr.readline()
     assert b"epoch 1: " in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
@@ -542,6 +544,40 @@ def test_a_training_that_is_stopped_goes_on_and_its_model_classifies(
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     right = sum(row["label"] == Path(row["file_name"]).parent.name for row in rows)
     assert right / len(rows) > 0.9
+
+
+def examples_of_train() -> list[str]:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\$ (zsclip train .*)$", readme, re.MULTILINE)
+    return [*shown, *re.findall(r"^ +(zsclip train .*)$", commands()["train"], re.MULTILINE)]
+
+
+@pytest.mark.parametrize("example", examples_of_train())
+def test_the_examples_of_train_run_and_their_model_classifies(
+    tiny_model: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    example: str,
+) -> None:
+    for name, colour in (("oak", (220, 30, 30)), ("ash", (30, 200, 40)), ("elm", (30, 40, 220))):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (32, 32), tuple(value + i for value in colour)).save(tmp_path / f"pictures/{name}/{i}.png")
+    monkeypatch.chdir(tmp_path)
+    _, *arguments = shlex.split(example)
+    out = arguments[arguments.index("--out") + 1]
+
+    assert main([str(tiny_model("plain")) if word == "base" else word for word in arguments]) == 0
+
+    captured = capfd.readouterr()
+    assert captured.out == f"{out}\n"
+    told = captured.err.splitlines()
+    assert told[0].startswith("epoch 0 (before training): ")
+    assert told[0].endswith("of 6 held-out pictures, 3 labels")
+    assert told[-1].startswith("zsclip: held-out: ")
+    assert not [line for line in told if "worse" in line]
+    assert main(["classify", "pictures", "--labels", "oak,ash,elm", "--model", out, "-q"]) == 0
 
 
 def test_prompts_show_counts_tokens_and_marks_what_is_cut(

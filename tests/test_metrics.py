@@ -9,9 +9,11 @@ from zsclip.measure.metrics import (
     balanced_accuracy,
     calibration_error,
     confusion_matrix,
+    differs,
     figures,
     joined,
     macro_f1,
+    share,
     top1,
     top5,
 )
@@ -125,3 +127,23 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     for name, times in held.items():
         assert times >= least.get(name, 88), (name, held)
     assert held["top-1"] < 100
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),  # of R's prop.test(count, total, correct = FALSE)
+    [(37, 40, 0.8014, 0.9742), (40, 40, 0.9124, 1.0), (0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634)],
+)
+def test_a_share_has_the_score_interval(count, total, low, high):
+    figure = share(count, total)
+
+    assert figure.value == count / total
+    assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_answers_differ_where_a_coin_would_hardly_fall_so():
+    assert not differs(0, 0)
+    assert not differs(2, 5)
+    assert differs(0, 6)
+    assert differs(6, 0)
+    assert not differs(100, 120)
+    assert differs(100, 130)

@@ -59,7 +59,7 @@ def shards(tmp_path: Path) -> str:
 
 
 def numbers_in(batches: Sequence[Batch]) -> list[int]:
-    return [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pixels]
+    return [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pictures]
 
 
 def epoch_of(pairs: Pairs, epoch: int = 0, step: int = 0, drawing: Drawing = AS_IT_IS, threads: int = 2) -> list[Batch]:
@@ -70,7 +70,7 @@ def assert_same(one: Sequence[Batch], other: Sequence[Batch]) -> None:
     assert len(one) == len(other)
     for a, b in zip(one, other, strict=True):
         assert a.captions == b.captions
-        np.testing.assert_array_equal(a.pixels, b.pixels)
+        np.testing.assert_array_equal(a.pictures, b.pictures)
         np.testing.assert_array_equal(a.positives, b.positives)
 
 
@@ -132,6 +132,93 @@ def test_a_slice_is_kept_aside_by_its_ids_alone(shards: str, tmp_path: Path) -> 
     assert 5 < len(held) < 30
     assert sorted([*held, *numbers_in(epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=1)))]) == list(range(80))
     assert sorted(79 - again.held_out) == held
+
+
+def listed(path: Path, rows: Sequence[str], header: str = "file_name,label") -> str:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(("count", "aside"), [(4, 0), (5, 1), (80, 16), (700, 100), (10_000, 200)])
+def test_a_hundred_pictures_are_kept_aside_where_the_data_allow_and_a_fifth_at_most(
+    tmp_path: Path, count: int, aside: int
+) -> None:
+    rows = [f"{i}.png,{'dog' if i % 2 else 'cat'}" for i in range(count)]
+    pairs = read_pairs([listed(tmp_path / "a.csv", rows)], holdout=None)
+    again = read_pairs([listed(tmp_path / "b.csv", rows[::-1])], holdout=None)
+
+    assert len(pairs.held_out) == aside
+    assert sorted([*pairs.held_out, *pairs.train]) == list(range(count))
+    assert sorted(count - 1 - again.held_out) == list(pairs.held_out)
+
+
+def test_more_data_keep_the_same_pictures_aside(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{'dog' if i % 2 else 'cat'}" for i in range(2000)]
+    fewer, more = (
+        set(read_pairs([listed(tmp_path / f"{count}.csv", rows[:count])], holdout=None).held_out)
+        for count in (200, 250)
+    )
+
+    assert len(more - fewer) < 25
+    assert len(fewer - more) < 15
+
+
+def test_a_picture_of_several_captions_is_kept_aside_with_all_of_them(tmp_path: Path) -> None:
+    rows = [f"{i // 2}.png,{'dog' if i // 2 % 2 else 'cat'},{'' if i % 2 else 'a caption'}" for i in range(200)]
+    pairs = read_pairs([listed(tmp_path / "a.csv", rows, "file_name,label,caption")], holdout=None)
+
+    assert len(pairs.held_out) == 40
+    assert set(pairs.held_out // 2) & set(pairs.train // 2) == set()
+
+
+def test_captions_without_a_label_are_all_learnt_from(tmp_path: Path) -> None:
+    rows = [f"{i}.png,{'' if i > 50 else 'dog' if i % 2 else 'cat'},a caption" for i in range(200)]
+    pairs = read_pairs([listed(tmp_path / "a.csv", rows, "file_name,label,caption")], holdout=None)
+    alike = read_pairs([listed(tmp_path / "b.csv", [f"{i}.png,dog" for i in range(200)])], holdout=None)
+
+    assert len(pairs.held_out) == 10
+    assert max(pairs.held_out) <= 50
+    assert len(alike.held_out) == 0
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_batches_hold_embeddings_in_the_place_of_pictures(shards: str, step: int) -> None:
+    pairs = read_pairs([shards], holdout=5)
+    embeddings = np.stack([np.full(3, i, np.float32) for i in range(80)])
+    embeddings[pairs.train[4]] = embeddings[pairs.held_out[2]] = np.nan
+
+    expected = epoch_of(pairs, step=step)
+    batches = list(pairs.batches(AS_IT_IS, epoch=0, step=step, embeddings=embeddings))
+    held = list(pairs.held_out_batches(PREPROCESS, batch_size=4, embeddings=embeddings))
+
+    numbers = [number for number in numbers_in(expected) if number != pairs.train[4]]
+    assert [batch.pictures[:, 0].tolist() for batch in batches if len(batch.pictures) == 4] == [
+        numbers_in([batch]) for batch in expected if pairs.train[4] not in numbers_in([batch])
+    ]
+    assert np.concatenate([batch.pictures for batch in batches])[:, 0].tolist() == numbers
+    for batch in batches:
+        names = ["dog" if number % 2 else "cat" for number in batch.pictures[:, 0]]
+        assert list(batch.captions) == [f"a photo of a {name}." for name in names]
+    kept = np.concatenate([rows for rows, _ in held])[:, 0].astype(int)
+    assert kept.tolist() == [number for number in pairs.held_out if number != pairs.held_out[2]]
+    assert np.concatenate([places for _, places in held]).tolist() == (kept % 2).tolist()
+
+
+def test_the_stamp_follows_the_files_and_not_the_words(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(7))
+    stamps = [read_pairs([listed(tmp_path / "a.csv", ["a.png,dog", "gone.png,cat"])]).stamp()]
+    stamps.append(read_pairs([listed(tmp_path / "b.csv", ["a.png,cow", "gone.png,cat"])]).stamp())
+    (tmp_path / "a.png").write_bytes(encoded(8) + b" ")
+    stamps.append(read_pairs([str(tmp_path / "a.csv")]).stamp())
+    (tmp_path / "gone.png").write_bytes(encoded(9))
+    stamps.append(read_pairs([str(tmp_path / "a.csv")]).stamp())
+    shard = write_shard(tmp_path / "a.parquet", [row(0), row(1)])
+    stamps.append(read_pairs([shard]).stamp())
+    write_shard(tmp_path / "a.parquet", [row(0), row(2), row(3)])
+    stamps.append(read_pairs([shard]).stamp())
+
+    assert stamps[0] == stamps[1]
+    assert len(set(stamps)) == 5
 
 
 def test_held_out_pictures_come_with_the_places_of_their_labels(shards: str) -> None:
@@ -292,7 +379,7 @@ def test_a_picture_is_compared_with_a_caption_of_every_label(shards: str) -> Non
     for batch, without in zip(whole, epoch_of(pairs, drawing=plain), strict=True):
         own, others = batch.captions[:3], batch.captions[3:]
         assert own == without.captions
-        np.testing.assert_array_equal(batch.pixels, without.pixels)
+        np.testing.assert_array_equal(batch.pictures, without.pictures)
         np.testing.assert_array_equal(batch.positives[:, :3], without.positives)
         assert others[0] == "a photo of a cat."
         assert others[2] == "a photo of a dog."
@@ -341,7 +428,7 @@ def test_pictures_are_cropped_mirrored_and_tinted(tmp_path: Path) -> None:
 
     def lines(**change: Any) -> np.ndarray:
         batches = epoch_of(pairs, drawing=replace(AS_IT_IS, **change))
-        return np.concatenate([batch.pixels[:, :, 4] for batch in batches]).astype(int)  # (40, 3, 8)
+        return np.concatenate([batch.pictures[:, :, 4] for batch in batches]).astype(int)  # (40, 3, 8)
 
     assert len(np.unique(lines(), axis=0)) == 1
     mirrored = lines(flip=True)
@@ -360,7 +447,7 @@ def test_a_share_of_the_pictures_is_scaled_down_first_so_that_sharpness_tells_no
 
     def contrast(**change: Any) -> np.ndarray:
         batches = epoch_of(pairs, drawing=replace(AS_IT_IS, **change))
-        return np.concatenate([batch.pixels.astype(float).std(axis=(1, 2, 3)) for batch in batches])
+        return np.concatenate([batch.pictures.astype(float).std(axis=(1, 2, 3)) for batch in batches])
 
     sharp, mixed, blurred = contrast()[0], contrast(blur=0.5), contrast(blur=1.0)
     assert 8 < (mixed < 0.9 * sharp).sum() < 32
@@ -374,7 +461,7 @@ def test_a_share_of_the_pictures_is_made_crisper(tmp_path: Path) -> None:
 
     def step(share: float) -> np.ndarray:  # between the two pixels at the edge, (40,)
         batches = epoch_of(pairs, drawing=replace(AS_IT_IS, sharpen=share))
-        pixels = np.concatenate([batch.pixels.astype(int) for batch in batches])
+        pixels = np.concatenate([batch.pictures.astype(int) for batch in batches])
         return np.abs(np.diff(pixels[:, 0], axis=1))[:, 3].mean(axis=1)
 
     whole, mixed, changed = step(0.0), step(0.5), step(1.0)
@@ -389,7 +476,7 @@ def test_colours_are_made_softer_or_crisper_and_brightness_stays(tmp_path: Path)
 
     def pixels(share: float) -> np.ndarray:  # (40, 3, 8, 8)
         batches = epoch_of(pairs, drawing=replace(AS_IT_IS, chroma=share))
-        return np.concatenate([batch.pixels.astype(int) for batch in batches])
+        return np.concatenate([batch.pictures.astype(int) for batch in batches])
 
     def step(changed: np.ndarray) -> np.ndarray:  # of red against green, between the two pixels at the edge
         return np.abs(np.diff(changed[:, 0] - changed[:, 1], axis=2))[:, :, 3].mean(axis=1)
@@ -407,7 +494,7 @@ def test_colours_are_made_paler_or_stronger_and_brightness_stays(tmp_path: Path)
 
     def spread(share: float) -> np.ndarray:  # of red and blue, (40,)
         batches = epoch_of(pairs, drawing=replace(AS_IT_IS, saturation=share))
-        pixels = np.concatenate([batch.pixels.astype(int) for batch in batches])
+        pixels = np.concatenate([batch.pictures.astype(int) for batch in batches])
         light = np.einsum("bchw,c->bhw", pixels, [0.299, 0.587, 0.114])
         assert np.abs(light - light.mean()).max() < 4
         return np.abs(pixels[:, 0] - pixels[:, 2]).mean(axis=(1, 2))
@@ -424,7 +511,7 @@ def test_a_whole_picture_is_not_cropped_whatever_its_shape(tmp_path: Path) -> No
     pixels[:, :4], pixels[:, -4:] = 100, 200
     (batch,) = epoch_of(pairs_of(tmp_path / "a.parquet", pixels, count=1))
 
-    assert (batch.pixels[0, 0, :, 0].mean(), batch.pixels[0, 0, :, -1].mean()) == pytest.approx((100, 200), abs=30)
+    assert (batch.pictures[0, 0, :, 0].mean(), batch.pictures[0, 0, :, -1].mean()) == pytest.approx((100, 200), abs=30)
 
 
 def test_an_unreadable_picture_is_one_line_and_all_others_stay(tmp_path: Path) -> None:

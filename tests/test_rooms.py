@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "answers": {"kept", "models", "pixels"},
     "out": {"answers", "pixels"},
     "measure": {"answers", "models", "out", "pictures", "pixels", "words"},
-    "training": {"answers", "kept", "models", "pictures", "pixels", "words"},
+    "training": {"answers", "kept", "measure", "models", "pictures", "pixels", "words"},
     "cli": {"answers", "kept", "measure", "models", "out", "pictures", "pixels", "training", "words"},
     "__main__": {"cli"},
 }
@@ -32,6 +32,7 @@ NEED_TORCH = {
     "zsclip.models.torch_encoder",
     "zsclip.models.towers",
     "zsclip.training.checkpoint",
+    "zsclip.training.features",
     "zsclip.training.train",
 }
 TORCH = {"torch", "open_clip", "torchvision", "transformers", "timm"}

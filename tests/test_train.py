@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import re
 import resource
 import shutil
 import signal
@@ -26,20 +27,29 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from zsclip.answers.classifier import class_embeddings
 from zsclip.errors import InputError, ModelError, OutputError
 from zsclip.models.find import find_architecture, find_model
-from zsclip.models.torch_encoder import has_bf16, load_model
+from zsclip.models.text import first_output
+from zsclip.models.torch_encoder import has_bf16, load_model, load_tokenizer
+from zsclip.models.towers import new_model
+from zsclip.training.augment import Drawing
+from zsclip.training.features import FEATURES_FILE, Encoding
+from zsclip.training.pairs import read_pairs
 from zsclip.training.train import (
     CHECKPOINT_FILE,
     WEIGHTS_FILE,
-    Evaluation,
+    Event,
     Progress,
     Recipe,
+    _Encoder,
+    chosen_rate,
     contrastive_loss,
     learning_rate,
     picture_size,
     train,
 )
+from zsclip.words.prompts import read_prompts
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 ARCHITECTURE = {
@@ -192,7 +202,7 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
 
 
 def test_a_few_steps_teach_colours(recipe: Recipe, tmp_path: Path) -> None:
-    events: list[Progress | Evaluation] = []
+    events: list[Event] = []
 
     # The evaluation asks with `photo`: so little training does not teach it sentences that it was not trained on.
     taught = replace(recipe, epochs=30, learning_rate=1e-3, prompts="photo")
@@ -234,7 +244,7 @@ def run_killed_at(kills: list[int], recipe: Recipe, out: Path, **arguments: Any)
     """Train, cut off in the callback of these steps counted over all epochs, each time beginning anew."""
     pending = list(kills)
 
-    def kill(event: Progress | Evaluation) -> None:
+    def kill(event: Event) -> None:
         if isinstance(event, Progress) and pending and (event.epoch - 1) * event.steps + event.step == pending[0]:
             pending.pop(0)
             raise Killed
@@ -351,7 +361,7 @@ def test_a_run_does_not_go_on_with_pictures_prepared_otherwise(recipe: Recipe, t
 def test_a_finished_run_is_not_trained_further(recipe: Recipe, tmp_path: Path) -> None:
     evaluations = train(recipe, tmp_path / "out")
     before = weights(tmp_path / "out")
-    events: list[Progress | Evaluation] = []
+    events: list[Event] = []
 
     assert train(recipe, tmp_path / "out", progress=events.append) == evaluations
     assert events == []
@@ -396,14 +406,14 @@ def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_checkpoint_of_that_step(recipe: Recipe, tmp_path: Path) -> None:
-    def interrupt(event: Progress | Evaluation) -> None:
+    def interrupt(event: Event) -> None:
         if isinstance(event, Progress) and (event.epoch, event.step) == (2, 2):
             signal.raise_signal(signal.SIGINT)
 
     train(recipe, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "out", progress=interrupt)
-    events: list[Progress | Evaluation] = []
+    events: list[Event] = []
     train(recipe, tmp_path / "out", progress=events.append)
 
     assert isinstance(events[0], Progress)
@@ -429,7 +439,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(recipe: Recipe,
     train(recipe, out)
 
 
-def kill_at_step_three(event: Progress | Evaluation) -> None:
+def kill_at_step_three(event: Event) -> None:
     if isinstance(event, Progress) and event.step == 3:
         raise Killed
 
@@ -474,7 +484,8 @@ def test_a_model_is_trained_on_with_its_image_tower_locked(
     before = weights(tiny_model(kind))
     out = tmp_path / "out"
 
-    train(replace(recipe, arch=None, init=str(tiny_model(kind)), lock_image=True, epochs=1), out)
+    change = {"arch": None, "init": str(tiny_model(kind)), "lock_image": True, "epochs": 1, "learning_rate": 1e-3}
+    train(replace(recipe, colour=0.2, **change), out)
 
     after = weights(out)
     visual = [name for name in before if name.startswith("visual.")]
@@ -488,6 +499,214 @@ def test_a_model_is_trained_on_with_its_image_tower_locked(
     torch.testing.assert_close(
         ours.encode_text(["a cat"]), theirs.encode_text(tokens, normalize=True).detach(), atol=1e-5, rtol=1e-4
     )
+
+
+@pytest.fixture
+def locked(recipe: Recipe, tiny_model: Callable[[str], Path]) -> Recipe:
+    """The recipe for a model whose image tower is locked; it has batch normalisation."""
+    init = str(tiny_model("timm"))
+    return replace(recipe, arch=None, init=init, lock_image=True, colour=0.2, learning_rate=1e-3)
+
+
+def trained_plainly(recipe: Recipe) -> tuple[list[float], dict[str, Tensor]]:
+    """The slow twin of a locked image tower: every picture and every caption is encoded anew for every batch."""
+    spec = find_model(recipe.init or "")
+    model, tokenizer = new_model(spec), load_tokenizer(spec)
+    model.visual.eval().requires_grad_(False)
+    model.text.train()
+    drawing = Drawing(
+        read_prompts(recipe.prompts), spec.preprocess, recipe.batch_size, crop_scale=1.0, flip=False, colour=0.0
+    )
+    pairs = read_pairs(recipe.data, holdout=recipe.holdout)
+    steps = recipe.epochs * pairs.steps(recipe.batch_size)
+    trained = [*model.text.parameters(), model.logit_scale]
+    matrices, others = ([p for p in trained if (p.ndim >= 2) == wanted] for wanted in (True, False))
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), eps=1e-6)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (spec.preprocess.mean, spec.preprocess.std))
+    losses: list[float] = []
+    for batch in (batch for epoch in range(recipe.epochs) for batch in pairs.batches(drawing, epoch=epoch)):
+        images = F.normalize(first_output(model.visual((torch.from_numpy(batch.pictures) / 255 - mean) / std)), dim=-1)
+        texts = F.normalize(first_output(model.text(tokenizer(list(batch.captions)))), dim=-1)
+        positives, counts = torch.from_numpy(batch.positives), torch.from_numpy(batch.pair_weights)
+        loss = contrastive_loss(images, texts, positives, model.logit_scale.exp(), counts)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(len(losses), steps, recipe)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, model.state_dict()
+
+
+def test_a_locked_image_tower_teaches_what_encoding_the_pictures_for_every_batch_teaches(
+    locked: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "toys" / "red" / "3.png").write_bytes(b"nonsense")
+    losses: list[float] = []
+    train(locked, tmp_path / "out", progress=lambda e: losses.append(e.loss) if isinstance(e, Progress) else None)
+    expected, plain = trained_plainly(locked)
+
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert losses[-1] < losses[0]
+    for name, tensor in weights(tmp_path / "out").items():
+        torch.testing.assert_close(tensor, plain[name], atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(("checkpoint_seconds", "encoded"), [(0, [32, 40]), (3600, [32, 32, 40])])
+def test_a_run_killed_while_it_encodes_and_while_it_learns_ends_bit_for_bit_as_an_undisturbed_one(
+    locked: Recipe, tmp_path: Path, checkpoint_seconds: float, encoded: list[int]
+) -> None:
+    train(locked, tmp_path / "whole")
+    done: list[int] = []
+    out = tmp_path / "killed"
+
+    def kill_while_encoding(event: Event) -> None:
+        assert isinstance(event, Encoding)
+        done.append(event.done)
+        raise Killed
+
+    def count(event: Event) -> None:
+        if isinstance(event, Encoding):
+            done.append(event.done)
+        if isinstance(event, Progress) and (event.epoch, event.step) == (1, 3):
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(locked, out, checkpoint_seconds=checkpoint_seconds, progress=kill_while_encoding)
+    with pytest.raises(Killed):
+        train(locked, out, checkpoint_seconds=checkpoint_seconds, progress=count)
+    train(locked, out, checkpoint_seconds=checkpoint_seconds, progress=count_none)
+
+    assert done == encoded
+    assert_same(weights(tmp_path / "whole"), weights(out))
+    assert (out / FEATURES_FILE).read_bytes() == (tmp_path / "whole" / FEATURES_FILE).read_bytes()
+
+
+def count_none(event: Event) -> None:
+    assert not isinstance(event, Encoding)
+
+
+def test_the_pictures_kept_aside_are_measured_by_the_same_embeddings(locked: Recipe, tmp_path: Path) -> None:
+    locked = replace(locked, holdout=None)
+    (first, *_) = train(locked, tmp_path / "out")
+
+    assert (first.epoch, first.images) == (0, 8)
+    assert first.top1 == share_right(locked, locked.init or "")
+    assert train(replace(locked, lock_image=False, lock_text=True), tmp_path / "anew")[0] == first
+
+
+def share_right(recipe: Recipe, model: str) -> float:
+    """The share of the pictures kept aside for which a model names the right label, one picture at a time."""
+    clip = load_model(find_model(model), "cpu", "fp32")
+    pairs = read_pairs(recipe.data, holdout=recipe.holdout)
+    texts = clip.encode_text([f"a photo of a {label}." for label in pairs.labels]).numpy()
+    classes = class_embeddings(texts, [1] * len(pairs.labels))
+    right = [
+        (clip.encode_images(pixels).numpy() @ classes.T).argmax() == place
+        for pixels, place in pairs.held_out_batches(clip.spec.preprocess, batch_size=1)
+    ]
+    return float(np.mean(right))
+
+
+@pytest.fixture
+def taught(recipe: Recipe, tmp_path: Path) -> Recipe:
+    """A recipe that begins from a model that knows the colours, and keeps half of the pictures aside."""
+    known = replace(recipe, epochs=30, learning_rate=1e-3, prompts="photo", holdout=0)
+    train(known, tmp_path / "taught")
+    return replace(known, arch=None, init=str(tmp_path / "taught"), epochs=2, holdout=2)
+
+
+def test_training_that_does_harm_is_named(taught: Recipe, tmp_path: Path) -> None:
+    notes: list[str] = []
+    evaluations = train(replace(taught, learning_rate=0.1), tmp_path / "out", note=notes.append)
+
+    before, after = (f"{evaluations[i].top1:.1%}" for i in (0, -1))
+    assert evaluations[0].top1 > 0.8
+    assert evaluations[-1].top1 < 0.6
+    assert notes[0] == (
+        f"training made the model worse: right for {before} of the held-out pictures before, {after} now; "
+        "use --learning-rate 0.01, or fewer --epochs"
+    )
+
+
+def test_the_chosen_learning_rate_does_no_harm_and_is_part_of_the_recipe(taught: Recipe, tmp_path: Path) -> None:
+    notes: list[str] = []
+    rates: list[float] = []
+    chosen = replace(taught, learning_rate=None)
+    evaluations = train(
+        chosen,
+        tmp_path / "out",
+        note=notes.append,
+        progress=lambda event: rates.append(event.learning_rate) if isinstance(event, Progress) else None,
+    )
+
+    assert max(rates) == chosen_rate(chosen) < chosen_rate(Recipe(data=(), arch="x")) == 1e-3
+    assert evaluations[-1].top1 >= evaluations[0].top1 - 0.05
+    assert [note for note in notes if "worse" in note] == []
+    train(replace(taught, learning_rate=chosen_rate(chosen)), tmp_path / "out")
+    with pytest.raises(InputError, match=r"another recipe: learning-rate .* there, 0\.001 here"):
+        train(replace(taught, learning_rate=1e-3), tmp_path / "out")
+
+
+def test_a_run_that_goes_on_after_the_first_measurement_compares_with_it(taught: Recipe, tmp_path: Path) -> None:
+    harmful = replace(taught, learning_rate=0.1)
+    notes: list[str] = []
+    with pytest.raises(Killed):
+        train(harmful, tmp_path / "out", progress=kill_at_step_two, checkpoint_seconds=0)
+
+    evaluations = train(harmful, tmp_path / "out", note=notes.append)
+
+    assert [evaluation.epoch for evaluation in evaluations] == [0, 1, 2]
+    assert notes[0].startswith("training made the model worse: ")
+
+
+def kill_at_step_two(event: Event) -> None:
+    if isinstance(event, Progress) and event.step == 2:
+        raise Killed
+
+
+def test_a_figure_of_few_pictures_comes_with_its_interval(taught: Recipe, tmp_path: Path) -> None:
+    notes: list[str] = []
+    (*_, last) = train(replace(taught, learning_rate=1e-6, epochs=1), tmp_path / "out", note=notes.append)
+
+    assert last.images < 40
+    assert len(notes) == 1
+    right = round(last.top1 * last.images)
+    told = rf"held-out: {right} of {last.images} right; with so few pictures the true share may be anywhere from "
+    low, high = re.fullmatch(told + r"(\d+) to (\d+)%", notes[0]).groups()  # type: ignore[union-attr]
+    assert int(low) < 100 * last.top1 <= int(high)
+
+
+@pytest.mark.parametrize("labels", [1, 4])
+def test_data_too_few_to_measure_on_are_named(recipe: Recipe, tmp_path: Path, labels: int) -> None:
+    few = tmp_path / "few"
+    for colour in list(COLOURS)[:labels]:
+        (few / colour).mkdir(parents=True)
+        for number in range(4 if labels == 1 else 1):
+            shutil.copy(tmp_path / "toys" / colour / f"{number}.png", few / colour)
+    notes: list[str] = []
+
+    assert train(replace(recipe, data=(str(few),), holdout=None, epochs=1), tmp_path / "out", note=notes.append) == []
+    assert notes == ["held-out: nothing is kept aside to measure on; that takes five labelled pictures and two labels"]
+
+
+def test_equal_captions_are_encoded_once_and_learn_as_often(recipe: Recipe, tmp_path: Path) -> None:
+    spec = find_architecture(recipe.arch or "")
+    torch.manual_seed(0)
+    model = new_model(spec)
+    encoder = _Encoder(model, spec, "cpu", "fp32")
+    captions = ["red", "a blue thing", "red", "red", "white"]
+
+    def gradients(rows: Tensor) -> Tensor:
+        model.zero_grad()
+        (rows * embeddings(5, 3).repeat(1, 4)[:, :16]).sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.text.parameters() if p.grad is not None])
+
+    one_by_one = torch.cat([encoder.texts([caption]) for caption in captions])
+    torch.testing.assert_close(encoder.texts(captions), one_by_one)
+    torch.testing.assert_close(gradients(encoder.texts(captions)), gradients(one_by_one))
 
 
 def test_a_locked_text_tower_stays_as_it_is(recipe: Recipe, tmp_path: Path, tiny_model: Callable[[str], Path]) -> None:
@@ -531,7 +750,8 @@ def test_a_picture_that_cannot_be_read_costs_one_line_and_nothing_else(recipe: R
 
     train(recipe, tmp_path / "out", note=notes.append)
 
-    assert len(notes) == 1
+    assert len(notes) == 2
+    assert notes[1].startswith("held-out: ")
     assert "red/3.png: picture passed over: " in notes[0]
 
 
@@ -557,6 +777,7 @@ def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> No
     [
         ({"arch": None}, "give either --arch"),
         ({"init": "tiny"}, "give either --arch"),
+        ({"arch": None, "init": "tiny", "lock_image": True}, "--colour: does nothing with --lock-image"),
         ({"lock_image": True}, "an untrained tower would stay so"),
         ({"epochs": 0}, "--epochs: 0 is not above 0"),
         ({"batch_size": 1}, "--batch-size: needs at least two"),

@@ -13,8 +13,7 @@ from zsclip.pixels.skipped import Skipped
 
 if TYPE_CHECKING:
     from zsclip.models.embed import Embedded
-    from zsclip.training.checkpoint import Evaluation
-    from zsclip.training.train import Progress
+    from zsclip.training.train import Event
 
 _LABELS_IN_SUMMARY = 20
 
@@ -149,7 +148,7 @@ def prompts_bar(visible: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Progress | Evaluation"], None]]:
+def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Event"], None]]:
     """Give a callback that tells how training goes: a bar on a terminal, elsewhere a line every half minute."""
     if quiet:
         yield lambda event: None
@@ -159,6 +158,7 @@ def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Progress 
     from rich.progress import Progress as Bars
 
     from zsclip.training.checkpoint import Evaluation
+    from zsclip.training.features import Encoding
 
     bars = Bars(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=Console(stderr=True),
@@ -167,19 +167,25 @@ def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Progress 
     task = bars.add_task("reading the data", total=None)
     reported_at = time.monotonic()
 
-    def report(event: "Progress | Evaluation") -> None:
+    def report(event: "Event") -> None:
         nonlocal reported_at
         if isinstance(event, Evaluation):
-            say(f"epoch {event.epoch}: {event.top1:.1%} of {event.images:,} held-out pictures, {event.labels} labels")
+            when = f"epoch {event.epoch}" if event.epoch else "epoch 0 (before training)"
+            say(f"{when}: {event.top1:.1%} of {event.images:,} held-out pictures, {event.labels} labels")
             return
-        left = f"{event.seconds_left / 60:.0f} min left"
-        line = (
-            f"epoch {event.epoch}, {event.size[0]} px, loss {event.loss:.3f}, learning rate {event.learning_rate:.1e}, "
-            f"temperature {1 / event.logit_scale:.4f}, {event.images_per_second:.0f} images a second, {left}"
-        )
-        bars.update(task, description=line, completed=event.step, total=event.steps)
+        line = f"{event.images_per_second:.0f} images a second, {event.seconds_left / 60:.0f} min left"
+        if isinstance(event, Encoding):
+            done, total = event.done, event.total
+            line = f"encoding the pictures once, {line}"
+        else:
+            done, total = event.step, event.steps
+            line = (
+                f"epoch {event.epoch}, {event.size[0]} px, loss {event.loss:.3f}, learning rate "
+                f"{event.learning_rate:.1e}, temperature {1 / event.logit_scale:.4f}, {line}"
+            )
+        bars.update(task, description=line, completed=done, total=total)
         if not visible and time.monotonic() - reported_at > 30:
-            say(f"step {event.step} of {event.steps}, {line}")
+            say(f"{'picture' if isinstance(event, Encoding) else 'step'} {done:,} of {total:,}, {line}")
             reported_at = time.monotonic()
 
     with bars:

@@ -28,7 +28,9 @@ def train(
         str | None, typer.Option("--arch", metavar="FILE|NAME", help="Begin from nothing with this.")
     ] = None,
     init: Annotated[str | None, typer.Option("--init", metavar="MODEL", help="Begin from this model.")] = None,
-    lock_image: Annotated[bool, typer.Option("--lock-image", help="Leave the image tower as it is.")] = False,
+    lock_image: Annotated[
+        bool, typer.Option("--lock-image", help="Leave the image tower as it is; encode each picture once.")
+    ] = False,
     lock_text: Annotated[bool, typer.Option("--lock-text", help="Leave the text tower as it is.")] = False,
     prompts: PromptsOption = "general",
     epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Passes over the data.")] = 10,
@@ -36,7 +38,10 @@ def train(
     accumulate: Annotated[
         int, typer.Option("--accumulate", metavar="N", min=1, help="Parts of a batch in memory.")
     ] = 1,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", metavar="X", help="After warm-up.")] = 1e-3,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--learning-rate", metavar="X", help="After warm-up. Default: 1e-3, with --init 1e-5."),
+    ] = None,
     weight_decay: Annotated[float, typer.Option("--weight-decay", metavar="X", help="Of matrices only.")] = 0.1,
     warmup: Annotated[float, typer.Option("--warmup", metavar="SHARE", help="Of all steps.")] = 0.05,
     precision: Annotated[Precision, typer.Option("--precision", help="auto: bf16 if the device has it.")] = "auto",
@@ -77,8 +82,14 @@ def train(
         float, typer.Option("--saturation", metavar="SHARE", help="Pictures with paler or stronger colours.")
     ] = 0.0,
     holdout: Annotated[
-        int, typer.Option("--holdout", metavar="N", min=0, help="Keep every Nth pair aside to measure on; 0: none.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            "--holdout",
+            metavar="N",
+            min=0,
+            help="Keep every Nth pair aside to measure on; 0: none. Default: 100 pictures or more, at most a fifth.",
+        ),
+    ] = None,
     weights: Annotated[Literal["fp16", "fp32"], typer.Option("--weights", help="Of the saved model.")] = "fp16",
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Same seed, same model.")] = 0,
     log_dir: Annotated[Path | None, typer.Option("--log-dir", metavar="DIR", help="TensorBoard scalars.")] = None,
@@ -92,6 +103,7 @@ def train(
     Example:
 
         zsclip train pictures/ --init base --lock-text --out my-model
+        zsclip train pictures/ --init base --lock-image --out my-model
     """
     set_environment(offline, quiet)
     check_device(device)

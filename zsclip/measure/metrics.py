@@ -1,5 +1,6 @@
 """How good answers are, and how sure that figure is. Pure arithmetic: no files, no models, no printing."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 FEW = 50  # pictures; of fewer, intervals are narrower than they should be
 BINS = 15  # of the calibration error, as in Guo et al. 2017
+_DEVIATIONS = 1.96  # of a normal distribution, on either side of the middle, that hold 95 %
 _TAIL = 2.5  # percent on either side of an interval
 
 
@@ -109,6 +111,29 @@ def figures(judged: Judged, *, resamples: int = RESAMPLES, seed: int = 0) -> dic
         name: Figure(*map(float, three))
         for name, three in zip(METRICS, zip(values, lows, highs, strict=True), strict=True)
     }
+
+
+def share(count: int, total: int) -> Figure:
+    """Give a share of pictures with its interval, which holds for few pictures too, and where all or none are right.
+
+    Source: Wilson 1927 (the score interval).
+    """
+    value, wide = count / total, _DEVIATIONS**2 / total
+    middle = value + wide / 2
+    reach = math.sqrt(wide * (value * (1 - value) + wide / 4))
+    low, high = (middle - reach) / (1 + wide), (middle + reach) / (1 + wide)
+    return Figure(value, max(0.0, low), min(1.0, high))
+
+
+def differs(gained: int, lost: int) -> bool:
+    """Say whether answers to the same pictures became better or worse by more than chance explains.
+
+    Args:
+        gained, lost: pictures that only the later answers got right, and only the earlier ones.
+
+    Source: McNemar 1947.
+    """
+    return abs(gained - lost) > _DEVIATIONS * math.sqrt(gained + lost)
 
 
 def confusion_matrix(judged: Judged, labels: int) -> NDArray[np.int64]:

@@ -34,7 +34,8 @@ class Source:
     """Pictures that are read together: a row group, or a folder's or a list's files.
 
     pictures: an id and the words of each, None where there are none. size: bytes that `read` takes in memory.
-    read: gives their paths where they `are_files`, else the encoded pictures as pyarrow's bytes.
+    read: gives their paths where they `are_files`, else the encoded pictures as pyarrow's bytes. files: those that they
+    are in.
     """
 
     where: str
@@ -42,6 +43,7 @@ class Source:
     pictures: list[tuple[str, Names | None]]
     read: Callable[[], Sequence[Any]]
     are_files: bool
+    files: Sequence[str]
 
 
 def check_inputs(inputs: Sequence[str]) -> None:
@@ -124,7 +126,7 @@ def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
                 else:
                     about = file.metadata.row_group(group)
                     size = about.column(leaves.index("image.bytes")).total_uncompressed_size
-                    yield Source(f"{path}, row group {group}", size, some, partial(pictures, group), are_files=False)
+                    yield Source(f"{path}, row group {group}", size, some, partial(pictures, group), False, [path])
                 row += file.metadata.row_group(group).num_rows
     except Exception as e:
         note(f"{path}: passed over: not a whole Parquet file: {first_line(e)}")
@@ -160,7 +162,7 @@ def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[Source]:
             note(f"{os.path.join(root, label)!r} passed over: {why}")
             continue
         some: list[tuple[str, Names | None]] = [(os.path.relpath(path, root), Names(label)) for path in paths]
-        yield Source(f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths), are_files=True)
+        yield Source(f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 
 def _listed(path: str, note: Callable[[str], None]) -> Source:
@@ -183,7 +185,7 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: not UTF-8: {e}; save it as that") from e
     _note_wordless(path, wordless, "line", note)
-    return Source(path, sum(map(len, paths)), some, partial(list, paths), are_files=True)
+    return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 
 def _text(value: Any) -> str:

@@ -20,7 +20,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Zero-shot accuracy on the pictures kept aside, among all labels of the data, after an epoch counted from 1."""
+    """Zero-shot accuracy on the pictures kept aside, among all labels of the data, after an epoch; 0: before any."""
 
     epoch: int
     top1: float
@@ -30,7 +30,10 @@ class Evaluation:
 
 @dataclass(eq=False)
 class Run:
-    """What a checkpoint holds: everything that changes while training, and the identity of what does not."""
+    """What a checkpoint holds: everything that changes while training, and the identity of what does not.
+
+    right_at_start: (n,) bool, of the pictures kept aside, whether the model was right before the first step.
+    """
 
     identity: dict[str, Any]
     model: Any  # an nn.Module with `visual`, `text` and `logit_scale`
@@ -41,6 +44,7 @@ class Run:
     epoch: int = 0
     step: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
+    right_at_start: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
     @property
     def done(self) -> int:
@@ -73,6 +77,7 @@ def save_checkpoint(run: Run, path: Path) -> None:
     for name, parameter in run.model.named_parameters():
         if parameter in run.optimizer.state:
             tensors |= {f"{moment}.{name}": run.optimizer.state[parameter][moment] for moment in (*_MOMENTS, "step")}
+    tensors["right_at_start"] = run.right_at_start
     state = {
         "identity": run.identity,
         "epoch": run.epoch,
@@ -121,6 +126,7 @@ def resume(run: Run, path: Path) -> None:
             run.optimizer.state[parameter] = own | {"step": steps[name].to(parameter.device)}
     run.scaler.load_state_dict(state["scaler"])
     run.epoch, run.step = state["epoch"], state["step"]
+    run.right_at_start = tensors["right_at_start"]
     run.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
 
 

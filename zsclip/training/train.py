@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zsclip.answers.classifier import class_embeddings
@@ -25,6 +26,7 @@ from zsclip.answers.scores import cosines
 from zsclip.errors import InputError, ModelError, OutputError
 from zsclip.errors import first_line as short
 from zsclip.kept.cache import fingerprint
+from zsclip.measure.metrics import differs, share
 from zsclip.models.find import find_architecture, find_model, tokenizer_folder
 from zsclip.models.spec import CONFIG_FILE, TOKENIZER_FILES, ModelSpec
 from zsclip.models.text import encode_ids, first_output, used_lengths
@@ -34,7 +36,8 @@ from zsclip.pictures.sources import check_inputs
 from zsclip.pixels.processors import available_cpus
 from zsclip.training.augment import Drawing
 from zsclip.training.checkpoint import Evaluation, Run, averaged, resume, save_checkpoint, write_tensors
-from zsclip.training.pairs import Batch, Pairs, read_pairs
+from zsclip.training.features import FEATURES_FILE, Encoding, build_features
+from zsclip.training.pairs import HELD_OUT, Batch, Pairs, read_pairs
 from zsclip.words.labels import Label
 from zsclip.words.prompts import expand, read_prompts
 
@@ -43,16 +46,25 @@ WEIGHTS_FILE = "open_clip_model.safetensors"
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5: more is unstable
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _EVALUATION_BATCH = 256
+_RATE_FROM_NOTHING = 1e-3
+_RATE_FROM_A_MODEL = 1e-5  # what CLIP is fine-tuned with: Wortsman et al. 2022 (WiSE-FT), Goyal et al. 2023 (FLYP)
+# What is done to pictures as they are drawn. A locked image tower sees each once, and whole.
+_PICTURE_OPTIONS = (
+    "crop_scale", "flip", "colour", "blur", "sharpen", "chroma", "saturation", "start_size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All that decides what is learnt; a checkpoint goes on only with the recipe it was begun with.
 
-    data: Parquet shards, class folders, CSV files; holdout: keep every so-manieth pair aside to measure on.
+    data: Parquet shards, class folders, CSV files; holdout: keep every Nth pair aside to measure on, 0 for none; None:
+    see `read_pairs`.
     arch: a JSON file with a `model_cfg` or open_clip's name of an architecture, to begin from nothing; init: a model
-    to begin from instead. lock_image, lock_text: leave that tower as it is.
+    to begin from instead. lock_image, lock_text: leave that tower as it is. With lock_image each picture is encoded
+    once, whole: no crops, tints or other changes, and no growing.
     batch_size: pairs that are compared with each other; accumulate: parts it is encoded in, to save memory.
+    learning_rate: None chooses one, see `chosen_rate`.
     warmup: share of all steps until the full learning rate, which then falls along a cosine.
     precision: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device multiplies it itself, else fp32.
     average: how much of the running average of the weights a step keeps, such as 0.999, 0 for none; what is saved and
@@ -71,7 +83,7 @@ class Recipe:
     epochs: int = 10
     batch_size: int = 256
     accumulate: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     weight_decay: float = 0.1
     beta2: float = 0.98
     warmup: float = 0.05
@@ -92,7 +104,7 @@ class Recipe:
     sharpen: float = 0.0
     chroma: float = 0.0
     saturation: float = 0.0
-    holdout: int = 50
+    holdout: int | None = None
     seed: int = 0
     weights: str = "fp16"
 
@@ -114,6 +126,9 @@ class Progress:
     logit_scale: float
     images_per_second: float
     seconds_left: float
+
+
+Event = Progress | Evaluation | Encoding
 
 
 def contrastive_loss(
@@ -144,8 +159,14 @@ def contrastive_loss(
     return (image_loss + text_loss) / 2
 
 
+def chosen_rate(recipe: Recipe) -> float:
+    """Give the learning rate of a recipe that names none."""
+    return _RATE_FROM_NOTHING if recipe.init is None else _RATE_FROM_A_MODEL
+
+
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     """Give the learning rate of a step, counted from 0 over all epochs: linear warm-up, then a cosine to 0."""
+    assert recipe.learning_rate is not None
     warmup = round(recipe.warmup * steps)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
@@ -174,7 +195,7 @@ def train(
     threads: int | None = None,
     log_dir: Path | None = None,
     checkpoint_seconds: float = 180,
-    progress: Callable[[Progress | Evaluation], None] = lambda event: None,
+    progress: Callable[[Event], None] = lambda event: None,
     note: Callable[[str], None] = lambda message: None,
 ) -> list[Evaluation]:
     """Train a model, or go on with the training that `out` holds the checkpoint of, and save it in `out`.
@@ -182,8 +203,9 @@ def train(
     Args:
         device: "auto" takes CUDA, then the CPU. threads: for decoding, not part of the recipe, nor is the device.
         log_dir: where to write TensorBoard scalars.
-        progress: told of every step and every evaluation; an exception it raises ends the run at once.
-        note: called with one line about each thing that is passed over.
+        progress: called with every step, every evaluation, and every batch that a locked image tower encodes; an
+            exception it raises ends the run at once.
+        note: called with one line about each thing that is passed over, or that the user should know in the end.
 
     Raises:
         InputError: the recipe or the data are wrong, or `out` holds a checkpoint of another recipe.
@@ -197,6 +219,8 @@ def train(
         recipe = replace(recipe, precision="bf16" if has_bf16(device) else "fp32")
     if recipe.precision == "fp16" and not device.startswith("cuda"):
         raise InputError("--precision fp16: trains on CUDA only; use bf16 or fp32")
+    if recipe.learning_rate is None:
+        recipe = replace(recipe, learning_rate=chosen_rate(recipe))
     check_inputs(recipe.data)
     if log_dir is not None:
         _make_log_folder(log_dir)
@@ -204,6 +228,8 @@ def train(
     prompts = read_prompts(recipe.prompts)
     spec = find_architecture(recipe.arch) if recipe.arch is not None else find_model(recipe.init or "")
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
+    if recipe.holdout is None and not len(pairs.held_out):
+        note("held-out: nothing is kept aside to measure on; that takes five labelled pictures and two labels")
     drawing = Drawing(
         prompts, spec.preprocess, batch_size=recipe.batch_size, seed=recipe.seed, kinds=recipe.kinds,
         synonyms=recipe.synonyms, kinds_are_true=recipe.kinds_are_true, across=recipe.across,
@@ -217,6 +243,8 @@ def train(
     }
     for name in ("arch", "init"):  # the same model may lie in another place
         del identity[name]
+    if recipe.holdout is None:
+        identity["holdout"] = "auto"
     _make_folder(out)
     checkpoint = out / CHECKPOINT_FILE
     run = _begin(recipe, spec, identity, pairs.steps(recipe.batch_size), device)
@@ -225,18 +253,43 @@ def train(
     encoder = _Encoder(run.model, spec, device, recipe.precision)
     if recipe.start_size:
         _check_start_size(encoder, recipe, spec)
+    features = None  # (N, D), of a locked image tower
+    if recipe.lock_image and run.epoch < recipe.epochs:
+        features = build_features(
+            pairs, spec, out / FEATURES_FILE, device=device, precision=recipe.precision, threads=threads,
+            checkpoint_seconds=checkpoint_seconds, progress=progress, note=note,
+        )  # fmt: skip
     with _open_log(log_dir, run.done) as log, _held_signals() as held:
         saved = time.monotonic()
+
+        def measure() -> Tensor:
+            """Save the run, with what it knows of the pictures kept aside: (n,) bool, whether each is right."""
+            nonlocal saved
+            right = _right_answers(run, encoder, pairs, spec, threads, features)
+            if len(right):
+                top1 = int(right.sum()) / len(right)
+                run.evaluations.append(Evaluation(run.epoch, top1, len(right), len(pairs.labels)))
+                log(run.done, {"held-out top-1": top1})
+                if not run.done:
+                    run.right_at_start = right
+            save_checkpoint(run, checkpoint)
+            saved = time.monotonic()
+            if len(right):
+                progress(run.evaluations[-1])
+            _let_go(held)
+            return right
+
+        right = measure() if not run.done and not run.evaluations else None
         while run.epoch < recipe.epochs:
             _set_training(run.model, recipe)
             clock = deque([(time.monotonic(), 0)], maxlen=50)
             size = picture_size(run.epoch, spec.preprocess.size, recipe)
             drawing = replace(drawing, preprocess=replace(spec.preprocess, size=size))
-            for batch in pairs.batches(drawing, epoch=run.epoch, step=run.step, threads=threads):
+            for batch in pairs.batches(drawing, epoch=run.epoch, step=run.step, threads=threads, embeddings=features):
                 rate = learning_rate(run.done, recipe.epochs * run.steps, recipe)
                 loss = _train_step(run, encoder, batch, rate, recipe)
                 run.step += 1
-                clock.append((time.monotonic(), clock[-1][1] + len(batch.pixels)))
+                clock.append((time.monotonic(), clock[-1][1] + len(batch.pictures)))
                 event = _progress(run, loss, rate, clock, spec, recipe)
                 log(run.done, {"loss": loss, "learning rate": rate, "logit scale": event.logit_scale})
                 progress(event)
@@ -245,18 +298,30 @@ def train(
                     save_checkpoint(run, checkpoint)
                     saved = time.monotonic()
                     _let_go(held)
-            evaluation = _evaluate(run, encoder, pairs, spec, threads)
             run.epoch, run.step = run.epoch + 1, 0
-            if evaluation is not None:
-                run.evaluations.append(evaluation)
-                log(run.done, {"held-out top-1": evaluation.top1})
-            save_checkpoint(run, checkpoint)
-            saved = time.monotonic()
-            if evaluation is not None:
-                progress(evaluation)
-            _let_go(held)
+            right = measure()
         _write_model(run, spec, out, recipe.weights)
+    if right is not None and len(right):
+        _judge(run, right, note)
     return run.evaluations
+
+
+def _judge(run: Run, right: Tensor, note: Callable[[str], None]) -> None:
+    """Note what the figures do not say by themselves: that they are of few pictures, or that training did harm."""
+    first = run.right_at_start
+    if len(first) == len(right):
+        gained, lost = int((right & ~first).sum()), int((first & ~right).sum())
+        if lost > gained and differs(gained, lost):
+            shares = (
+                f"right for {first.float().mean():.1%} of the held-out pictures before, {right.float().mean():.1%} now"
+            )
+            rate = run.identity["learning_rate"]
+            note(f"training made the model worse: {shares}; use --learning-rate {rate / 10:.1g}, or fewer --epochs")
+    if len(right) < HELD_OUT:
+        count = int(right.sum())
+        figure = share(count, len(right))
+        limits = f"the true share may be anywhere from {100 * figure.low:.0f} to {figure.high:.0%}"
+        note(f"held-out: {count} of {len(right)} right; with so few pictures {limits}")
 
 
 def _check(recipe: Recipe) -> None:
@@ -266,11 +331,15 @@ def _check(recipe: Recipe) -> None:
         raise InputError("--lock-image, --lock-text: an untrained tower would stay so; give --init MODEL")
     if recipe.lock_image and recipe.lock_text:
         raise InputError("--lock-image, --lock-text: nothing is left to train; lock one of the two")
+    for field in fields(recipe):
+        if recipe.lock_image and field.name in _PICTURE_OPTIONS and getattr(recipe, field.name) != field.default:
+            name = f"--{field.name.replace('_', '-')}"
+            raise InputError(f"{name}: does nothing with --lock-image, which encodes each picture once; leave it out")
     for name, choices in (("precision", ("auto", "fp32", "bf16", "fp16")), ("weights", ("fp16", "fp32"))):
         if getattr(recipe, name) not in choices:
             raise InputError(f"--{name}: {getattr(recipe, name)!r} is not one of {', '.join(choices)}")
     for name in ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm"):
-        if not getattr(recipe, name) > 0:
+        if getattr(recipe, name) is not None and not getattr(recipe, name) > 0:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not above 0")
     if not recipe.weight_decay >= 0:
         raise InputError(f"--weight-decay: {recipe.weight_decay!r} is below 0")
@@ -310,16 +379,16 @@ def _train_step(run: Run, encoder: "_Encoder", batch: Batch, rate: float, recipe
     more for the gradient of each part (Gao et al. 2021, GradCache): every pair has the negatives of the whole batch.
     Only batch normalisation notices, which sees the parts one by one.
     """
-    if len(batch.pixels) < 2:  # its pictures cannot be read
+    if len(batch.pictures) < 2:  # its pictures cannot be read
         return math.nan
     seed = np.random.SeedSequence((recipe.seed, run.epoch, run.step)).generate_state(1, np.uint32).item()
-    count = min(recipe.accumulate, len(batch.pixels))  # some may not have been readable
-    parts = list(zip(_parts(len(batch.pixels), count), _parts(len(batch.captions), count), strict=True))
+    count = min(recipe.accumulate, len(batch.pictures))  # some may not have been readable
+    parts = list(zip(_parts(len(batch.pictures), count), _parts(len(batch.captions), count), strict=True))
 
     def encode_part(number: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(seed + number)  # dropout depends on the place in the data alone: nothing to checkpoint
         of_images, of_texts = parts[number]
-        return encoder.images(batch.pixels[of_images]), encoder.texts(batch.captions[of_texts])
+        return encoder.images(batch.pictures[of_images]), encoder.texts(batch.captions[of_texts])
 
     positives = torch.from_numpy(batch.positives).to(encoder.device)  # (B, T)
     pair_weights = torch.from_numpy(batch.pair_weights).to(encoder.device)  # (B, T)
@@ -412,20 +481,25 @@ class _Encoder:
         # Captions come again and again, and are cleaned in slow Python each time.
         self._ids = lru_cache(maxsize=100_000)(lambda caption: tokenizer([caption])[0])
 
-    def images(self, pixels: np.ndarray) -> Tensor:
-        """Encode (B, 3, H, W) uint8. (B, D) float32, rows of length 1."""
-        x = (torch.from_numpy(pixels).to(self.device).float() / 255 - self._mean) / self._std  # (B, 3, H, W)
+    def images(self, pictures: np.ndarray) -> Tensor:
+        """Encode (B, 3, H, W) uint8, or take (B, D) embeddings as they are. (B, D) float32, rows of length 1."""
+        if pictures.ndim == 2:
+            return torch.from_numpy(pictures).to(self.device)
+        x = (torch.from_numpy(pictures).to(self.device).float() / 255 - self._mean) / self._std  # (B, 3, H, W)
         with self._autocast():
             features = first_output(self.model.visual(x))
         return F.normalize(features.float(), dim=-1)
 
     def texts(self, captions: Sequence[str]) -> Tensor:
-        """Encode B captions, no longer than the longest of them needs. (B, D) float32, rows of length 1."""
-        ids = torch.stack([self._ids(caption) for caption in captions])  # (B, context_length)
+        """Encode B captions, each once, no longer than the longest needs. (B, D) float32, rows of length 1."""
+        places: dict[str, int] = {}  # a batch of 256 pictures of ten labels has far fewer captions than pictures
+        rows = [places.setdefault(caption, len(places)) for caption in captions]
+        ids = torch.stack([self._ids(caption) for caption in places])  # (distinct, context_length)
         ids = ids[:, : int(used_lengths(self.model.text, ids).max())]
         with self._autocast():
             features = encode_ids(self.model.text, ids.to(self.device))
-        return F.normalize(features.float(), dim=-1)
+        # Not by an index, whose gradient is summed up in any order; this one's a killed run computes to the same bit.
+        return F.embedding(torch.tensor(rows, device=self.device), F.normalize(features.float(), dim=-1))
 
     def _autocast(self) -> torch.autocast:
         kind = self.device.partition(":")[0]
@@ -433,23 +507,32 @@ class _Encoder:
 
 
 @torch.no_grad()
-def _evaluate(run: Run, encoder: _Encoder, pairs: Pairs, spec: ModelSpec, threads: int) -> Evaluation | None:
+def _right_answers(
+    run: Run,
+    encoder: _Encoder,
+    pairs: Pairs,
+    spec: ModelSpec,
+    threads: int,
+    features: NDArray[np.float32] | None,
+) -> Tensor:
+    """Ask the model for the labels of the pictures kept aside. (n,) bool, whether each answer is right."""
+    right = [torch.zeros(0, dtype=torch.bool)]
     if not len(pairs.held_out) or len(pairs.labels) < 2:
-        return None
+        return right[0]
     prompts = expand([Label(label) for label in pairs.labels], read_prompts("photo"))
     flat = [prompt for some in prompts for prompt in some]
-    right = images = 0
     with averaged(run):
         run.model.eval()
         starts = range(0, len(flat), _EVALUATION_BATCH)
         embeddings = torch.cat([encoder.texts(flat[start : start + _EVALUATION_BATCH]) for start in starts])
         classes = class_embeddings(embeddings.cpu().numpy(), [len(some) for some in prompts])  # (C, D)
-        for pixels, places in pairs.held_out_batches(spec.preprocess, batch_size=_EVALUATION_BATCH, threads=threads):
-            if len(pixels):
-                answers = cosines(encoder.images(pixels).cpu().numpy(), classes).argmax(axis=1)
-                right += int((answers == places).sum())
-                images += len(places)
-    return Evaluation(run.epoch + 1, right / images, images, len(pairs.labels)) if images else None
+        for pictures, places in pairs.held_out_batches(
+            spec.preprocess, batch_size=_EVALUATION_BATCH, threads=threads, embeddings=features
+        ):
+            if len(pictures):
+                answers = cosines(encoder.images(pictures).cpu().numpy(), classes).argmax(axis=1)
+                right.append(torch.from_numpy(answers == places))
+    return torch.cat(right)
 
 
 def _begin(recipe: Recipe, spec: ModelSpec, identity: dict[str, Any], steps: int, device: str) -> Run:
@@ -464,7 +547,7 @@ def _begin(recipe: Recipe, spec: ModelSpec, identity: dict[str, Any], steps: int
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},  # gains, biases, temperature
     ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), eps=1e-6, fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), eps=1e-6, fused=True)
     scaler = torch.amp.GradScaler(device.partition(":")[0], enabled=recipe.precision == "fp16")
     average = {name: tensor.clone() for name, tensor in model.state_dict().items()} if recipe.average else {}
     return Run(identity, model, optimizer, scaler, average, steps)
