@@ -650,6 +650,22 @@ def test_the_chosen_learning_rate_does_no_harm_and_is_part_of_the_recipe(taught:
         train(replace(taught, learning_rate=1e-3), tmp_path / "out")
 
 
+def test_a_model_to_begin_from_keeps_its_batch_statistics(
+    recipe: Recipe, tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    before = weights(tiny_model("timm"))
+    gentle = replace(recipe, arch=None, init=str(tiny_model("timm")), learning_rate=1e-7)
+
+    first, *_, last = train(gentle, tmp_path / "out")
+
+    after = weights(tmp_path / "out")
+    statistics = [name for name in before if "running_" in name or "num_batches" in name]
+    assert len(statistics) > 10
+    assert_same({name: before[name] for name in statistics}, {name: after[name] for name in statistics})
+    assert not torch.equal(before["visual.trunk.conv1.0.weight"], after["visual.trunk.conv1.0.weight"])
+    assert last.top1 == first.top1
+
+
 def test_a_run_that_goes_on_after_the_first_measurement_compares_with_it(taught: Recipe, tmp_path: Path) -> None:
     harmful = replace(taught, learning_rate=0.1)
     notes: list[str] = []
