@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # numbers
     "imports": set(),
     "text": set(),
-    "towers": {"hub", "imports", "weights"},
+    "fold": set(),
+    "towers": {"fold", "hub", "imports", "weights"},
     "model": {"cache", "hub", "text", "towers", "weights"},
     "score": set(),
     "encoder": {"cache", "imports", "model", "weights"},
