@@ -85,10 +85,11 @@ def randomised(net: nn.Module) -> nn.Module:
     """Give each batch norm numbers of its own; a fresh one changes nothing, and would hide a fold that is wrong."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.running_var):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-            for tensor in (module.bias, module.running_mean):
-                nn.init.normal_(tensor, 0, 0.3)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.normal_(module.running_mean, 0, 0.3)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.3)
     return net.eval()
 
 
@@ -135,9 +136,9 @@ def test_batch_norms_become_part_of_the_convolutions_before_them(build: Callable
 class ConvAndNorm(nn.Module):
     """A convolution and a norm, used as the rule says."""
 
-    def __init__(self, rule: Callable[[Any, Tensor], Any]) -> None:
+    def __init__(self, rule: Callable[[Any, Tensor], Any], affine: bool = True) -> None:
         super().__init__()
-        self.conv, self.norm, self.rule = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), rule
+        self.conv, self.norm, self.rule = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3, affine=affine), rule
         self.unlisted = [self.norm]
 
     def forward(self, x: Tensor) -> Any:
@@ -177,7 +178,7 @@ def test_a_norm_that_alone_reads_a_convolution_is_folded(rule: Callable[[Any, Te
         pytest.param(lambda net, x: net.norm(net.conv(x)) + F.conv2d(x, net.conv.weight, padding=1), id="weight used"),
         pytest.param(lambda net, x: net.norm(net.conv(x)) * net.norm.weight.sum(), id="scale used"),
         pytest.param(lambda net, x: net.conv(net.norm(x)), id="the other way round"),
-        pytest.param(lambda net, x: net.norm(y) if (y := net.conv(x)).sum() > 0 else y, id="the picture decides"),
+        pytest.param(lambda net, x: net.norm(y := net.conv(x)) + (y if x.sum() > 0 else 0), id="the picture decides"),
         pytest.param(lambda net, x: F.relu(net.norm(net.conv(x) + 0)), id="another tensor"),
     ],
 )
@@ -190,6 +191,19 @@ def test_a_norm_in_doubt_is_left_alone(rule: Callable[[Any, Tensor], Any]) -> No
 
     assert norms_of(net) == 1
     torch.testing.assert_close(net(x), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_norm_without_scale_and_shift_is_folded_if_it_is_called_once(times: int) -> None:
+    torch.manual_seed(0)
+    net = randomised(ConvAndNorm(lambda net, x: nn.Sequential(*[net.norm] * times)(net.conv(x)), affine=False))
+    x = torch.randn(2, 3, 8, 8)
+    expected = net(x)
+
+    fold_norms(net, (8, 8))
+
+    assert norms_of(net) == times - 1
+    torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("part", ["conv", "norm"])

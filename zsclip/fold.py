@@ -54,7 +54,7 @@ def _is_plain(module: nn.Module) -> bool:
 @torch.no_grad()
 def _find_pairs(tower: nn.Module, watched: list[nn.Module], images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     calls: dict[nn.Module, list[tuple[Any, Tensor]]] = defaultdict(list)  # arguments and result, which stay alive
-    reads = _Reads([tensor for module in watched for tensor in module.state_dict(keep_vars=True).values()])
+    reads = _Reads([tensor for module in watched for tensor in _own(module)])
 
     def note(module: nn.Module, args: Any, result: Tensor) -> None:
         calls[module].append((args, result))
@@ -73,11 +73,16 @@ def _find_pairs(tower: nn.Module, watched: list[nn.Module], images: Tensor) -> l
     pairs = []
     for norm, (args, _) in once.items():
         conv = sources.get(id(args[0])) if len(args) == 1 else None
-        if isinstance(norm, nn.BatchNorm2d) and conv is not None:
-            own = [*conv.state_dict(keep_vars=True).values(), *norm.state_dict(keep_vars=True).values()]
-            if all(reads.of(tensor) <= 1 for tensor in (args[0], *own)):
-                pairs.append((conv, norm))
+        if conv is None or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        if all(reads.of(tensor) <= 1 for tensor in (args[0], *_own(conv), *_own(norm))):
+            pairs.append((conv, norm))
     return pairs
+
+
+def _own(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
 
 
 class _Reads(TorchDispatchMode):
