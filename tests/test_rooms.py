@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 NEED_TORCH = {
     "zsclip.measure.bench",
+    "zsclip.models.fold",
     "zsclip.models.text",
     "zsclip.models.torch_encoder",
     "zsclip.models.towers",

@@ -24,6 +24,7 @@ from open_clip.transformer import (
     Transformer,
     VisionTransformer,
 )
+from open_clip.utils import to_2tuple
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -31,6 +32,7 @@ from torch.overrides import TorchFunctionMode
 from zsclip.errors import ModelError
 from zsclip.errors import first_line as short
 from zsclip.models.find import text_config_folder
+from zsclip.models.fold import fold_norms
 from zsclip.models.imports import complete
 from zsclip.models.spec import ModelSpec
 
@@ -58,8 +60,8 @@ def fast_form(tower: nn.Module) -> nn.Module:
     """Change a tower in evaluation mode to one that is faster and gives the same, up to rounding.
 
     QuickGELU becomes SiLU, the last block of a ViT computes only the token that is asked for, branches that were only
-    there to be trained are summed up (timm's `reparameterize_model`: MobileCLIP, RepVGG), and convolutions keep the
-    channels of a pixel together.
+    there to be trained are summed up (timm's `reparameterize_model`: MobileCLIP, RepVGG), batch norms become part of
+    the convolution before them (ResNet, EfficientNet), and convolutions keep the channels of a pixel together.
     """
     for module in tower.modules():
         if isinstance(module, nn.Sequential):
@@ -70,6 +72,8 @@ def fast_form(tower: nn.Module) -> nn.Module:
         from timm.utils import reparameterize_model
 
         reparameterize_model(tower, inplace=True)
+    if hasattr(tower, "image_size"):
+        fold_norms(tower, to_2tuple(tower.image_size))
     return tower.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
