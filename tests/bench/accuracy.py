@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from zsclip.answers.answers import Prediction
 from zsclip.answers.classifier import build_classifier
 from zsclip.answers.classify import classify
 from zsclip.answers.scores import Rule
+from zsclip.measure.metrics import Judged, calibration_error
 from zsclip.models.embed import embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
@@ -61,13 +63,17 @@ def measured(truths: Sequence[tuple[str, set[str]]], labels: Sequence[str], mode
     with look_ahead(paths, model.spec.preprocess, DEFAULT_DECODING, None, batch_size=64, threads=threads) as ahead:
         batches = embed_images(ahead.batches(64), model, None)
         rows = [row for rows in classify(batches, classifier, Rule(5)) for row in rows]
-    best = among_five = 0
+    right, scores, among_five = [], [], []
     for row, (_, true) in zip(rows, truths, strict=True):
         assert isinstance(row, Prediction), row
         answers = [answer.label for answer in row.candidates]
-        best += answers[0] in true
-        among_five += bool(true & set(answers))
-    return f"{len(labels)} | {len(rows):,} | {best / len(rows):.1%} | {among_five / len(rows):.1%}"
+        right.append(answers[0] in true)
+        scores.append(row.best.score)
+        among_five.append(bool(true & set(answers)))
+    hit = np.array(right, np.int64)
+    among = np.array(among_five)
+    error = calibration_error(Judged(np.ones_like(hit), hit, among, np.array(scores)))
+    return f"{len(labels)} | {len(rows):,} | {hit.mean():.1%} | {among.mean():.1%} | {error:.1%}"
 
 
 def main() -> None:
@@ -78,7 +84,7 @@ def main() -> None:
     parser.add_argument("--prompts", default="photo")
     arguments = parser.parse_args()
     model, prompts = Encoder(find_model(arguments.model), "cpu", "fp32"), read_prompts(arguments.prompts)
-    print("| set | classes | pictures | top-1 | top-5 |\n|---|---|---|---|---|")
+    print("| set | classes | pictures | top-1 | top-5 | calibration error |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as root:
         for shard in sorted((arguments.data / "val").glob("*.parquet")):
             folder = Path(root) / shard.stem

@@ -1,0 +1,173 @@
+"""The image side: EfficientNet-Lite0's published weights, and a projection made of its own ImageNet head.
+
+Nothing here is trained. A picture's features f (1,280) become normalize(V f), where the rows of V are the 512 leading
+right singular vectors of the head's weights W (1,000 x 1,280), less their mean. Class c then lies at normalize(V W[c]).
+Source of the idea to lock the tower: Zhai et al. 2022, "LiT: Zero-Shot Transfer with Locked-image text Tuning".
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+
+D = 512
+CONFIG = {
+    "model_cfg": {
+        "embed_dim": D,
+        "vision_cfg": {
+            "timm_model_name": "tf_efficientnet_lite0",
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": 224,
+        },
+        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 160, "heads": 5, "layers": 4},
+        "custom_text": True,
+    },
+    "preprocess_cfg": {
+        "mean": [127 / 255] * 3,
+        "std": [128 / 255] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    },
+}
+_CHUNK = 2048  # pictures between two checkpoints: half a minute
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The image tower and what its own head says of ImageNet.
+
+    state: its tensors by open_clip's names, fp32. classes: (1000, D) float32, rows of length 1, where class c lies.
+    """
+
+    state: dict[str, torch.Tensor]
+    classes: NDArray[np.float32]
+
+
+def read_tower(sources: Path) -> Tower:
+    """Read the published weights; their tensors are those of timm's model, in the same order."""
+    published = torch.load(next(sources.glob("efficientnet_lite0*/models/*.pth")), weights_only=True)
+    names = list(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict())
+    state = dict(zip(names, published.values(), strict=True))
+    head = state.pop("classifier.weight").double()  # (1000, 1280)
+    del state["classifier.bias"]  # of 0.08 at most: leaving it out moves no answer
+    head = head - head.mean(dim=0)
+    _, vectors = torch.linalg.eigh(head.T @ head)
+    projection = vectors.flip(1)[:, :D].T.contiguous()  # (D, 1280)
+    classes = torch.nn.functional.normalize(head @ projection.T, dim=-1)
+    state = {f"visual.trunk.{name}": tensor for name, tensor in state.items()}
+    state["visual.head.proj.weight"] = projection.float()
+    return Tower(state, classes.float().numpy())
+
+
+def write_model(folder: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write a model that zsclip and open_clip load, floats in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
+    halves = {name: t.half().contiguous() if t.is_floating_point() else t for name, t in state.items()}
+    save_file(halves, folder / "open_clip_model.safetensors", {"format": "pt"})
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """Name a file by what it was made from, so that it is never taken for something else."""
+    total = blake2b(digest_size=8)
+    for part in parts:
+        total.update(blake2b(part, digest_size=16).digest())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the training data. synset: the WordNet offset in its file's name, or an empty string."""
+
+    encoded: bytes
+    label: str
+    source: str
+    synset: str
+
+
+def read_pictures(data: Path, per_label: int, seed: int) -> list[Picture]:
+    """Take up to `per_label` pictures of each label, shuffled, so that a prefix holds about as many of each."""
+    pictures: list[Picture] = []
+    for shard in sorted((data / "train").glob("*.parquet")):
+        table = pq.read_table(shard, columns=["image", "label", "source"])
+        for image, label, source in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+            if label:
+                start = image["path"].find("n0")
+                synset = image["path"][start + 1 : start + 9]
+                pictures.append(Picture(image["bytes"], label, source, synset if synset.isdigit() else ""))
+    order = np.random.default_rng(seed).permutation(len(pictures))
+    seen: dict[str, int] = {}
+    ranked = []
+    for i in order:
+        rank = seen.get(pictures[i].label, 0)
+        seen[pictures[i].label] = rank + 1
+        if rank < per_label:
+            ranked.append((rank, int(i)))
+    return [pictures[i] for _, i in sorted(ranked)]
+
+
+def embed_pictures(
+    pictures: Sequence[Picture], model: Path, folder: Path, *, side: int | None = None
+) -> NDArray[np.float32]:
+    """Embed pictures as `zsclip classify` does; what is done is kept in files, so that a kill costs half a minute.
+
+    Args:
+        model: folder of a model whose image tower is used. folder: where to keep the embeddings.
+        side: scale pictures down to this many pixels first, as the smallest thumbnails are; None leaves them alone.
+
+    Returns:
+        (N, D) float32, rows of length 1.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for start in range(0, len(pictures), _CHUNK):
+        chunk = pictures[start : start + _CHUNK]
+        file = folder / f"{side or 'full'}-{digest(picture.encoded for picture in chunk)}.npy"
+        if not file.exists():
+            rows = np.concatenate(list(_encoded(chunk, model, side)))
+            with file.with_suffix(".part").open("wb") as part:
+                np.save(part, rows.astype(np.float16))
+            file.with_suffix(".part").replace(file)
+            print(f"{start + len(rows):,} of {len(pictures):,} pictures", flush=True)
+        parts.append(np.load(file).astype(np.float32))
+    rows = np.concatenate(parts)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _encoded(pictures: Sequence[Picture], model: Path, side: int | None) -> Iterator[NDArray[np.float32]]:
+    from zsclip.models.encoder import Encoder
+    from zsclip.models.find import find_model
+    from zsclip.pixels.fit import fit
+
+    encoder = Encoder(find_model(str(model)), "cpu", "fp32")
+
+    def decode(batch: Sequence[Picture]) -> NDArray[np.uint8]:
+        pixels = []
+        for picture in batch:
+            with Image.open(io.BytesIO(picture.encoded)) as file:
+                image = file.convert("RGB")
+            if side is not None and min(image.size) > side:
+                image = image.resize((side, side), Image.Resampling.LANCZOS)
+            pixels.append(np.asarray(fit(image, encoder.spec.preprocess)))
+        return np.stack(pixels).transpose(0, 3, 1, 2)  # (B, 3, H, W)
+
+    batches = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(decode, batches[0])
+        for following in [*batches[1:], None]:
+            pixels = ahead.result()
+            if following is not None:
+                ahead = pool.submit(decode, following)
+            yield np.asarray(encoder.begin_images(pixels)())
