@@ -49,6 +49,7 @@ from zsclip.cli.options import (
     check_picture_files,
     read_batch_size,
     read_sentences,
+    rivals_of,
     set_environment,
 )
 from zsclip.cli.run import (
@@ -125,8 +126,7 @@ def classify(
     from zsclip.out.output import check_output, format_of, is_replaceable, open_output
     from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
     from zsclip.pictures.files import find_images
-    from zsclip.words.labels import COMMON, read_distractors, read_labels
-    from zsclip.words.prompts import expand
+    from zsclip.words.labels import COMMON, read_labels
 
     set_environment(offline, quiet)
     output = None if output == "-" else output
@@ -147,7 +147,7 @@ def classify(
     if none_of_these and distractors is not None:
         raise InputError("--none-of-these: is --distractors common; leave out one of the two")
     distractors = distractors or (COMMON if none_of_these else None)
-    competing = expand(read_distractors(words, distractors), sentences) if distractors is not None else []
+    competing = rivals_of(words, distractors, sentences)
     learnt = None
     if calibration is not None:
         from zsclip.measure.calibrate import check_made_with, read_calibration
@@ -175,7 +175,7 @@ def classify(
         check_made_with(learnt, calibration, made_with(words, sentences, encoder))
         if by == "group" and learnt.thresholds and threshold is None:
             raise InputError(f"{calibration}: has thresholds of labels, not of groups; calibrate without --per-label")
-        competing = [list(prompts) for prompts in learnt.distractors]
+        competing = dict(learnt.distractors)
         rule = replace(rule, temperature=learnt.temperature)
         if threshold is None:
             rule = replace(rule, threshold=learnt.threshold, thresholds=learnt.thresholds)

@@ -137,6 +137,16 @@ def read_sentences(template: Sequence[str], prompts: str) -> "PromptSet":
     return read_templates(template) if template else read_prompts(prompts)
 
 
+def rivals_of(words: "list[Label]", distractors: str | None, sentences: "PromptSet") -> dict[str, tuple[str, ...]]:
+    """Read --distractors: the prompts of the words that compete with the labels, by their names."""
+    from zsclip.words.labels import read_distractors
+    from zsclip.words.prompts import expand
+
+    rivals = read_distractors(words, distractors) if distractors is not None else []
+    prompts = expand(rivals, sentences)
+    return {rival.name: tuple(each) for rival, each in zip(rivals, prompts, strict=True)}
+
+
 def given_labels(labels: str | None, label: Sequence[str], labels_file: Sequence[str]) -> "list[Label] | None":
     """Read the labels, if any were given; else those of the data are taken."""
     from zsclip.words.labels import read_labels

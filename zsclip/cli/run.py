@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ def build_text_matrix(
     clip: "Encoder",
     multi_label: bool,
     quiet: bool,
-    distractors: Sequence[Sequence[str]] = (),
+    distractors: Mapping[str, Sequence[str]] | None = None,
 ) -> "Classifier":
     """Make the text matrix, and tell what was cut or may not be understood."""
     from zsclip.answers.classifier import build_classifier
@@ -78,7 +78,7 @@ def build_text_matrix(
             expand(words, sentences),
             clip,
             neutral_prompts=neutral,
-            distractor_prompts=distractors,
+            distractors=distractors,
             progress=progress,
         )
     if quiet:
