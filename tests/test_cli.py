@@ -189,6 +189,28 @@ def test_formats_agree(run: Run, photos: Path, model: str) -> None:
     assert paths.decode().split("\0")[:-1] == [row["file_name"] for row in rows if row["label"] == only]
 
 
+def test_only_unknown_keeps_pictures_without_an_answer(run: Run, photos: Path, model: str) -> None:
+    (photos / "bad.png").write_bytes(b"no picture")
+    arguments = ("classify", "photos", *COLOURS, "--model", model, "-q")
+    scores = sorted(json.loads(line)["score"] or 0 for line in run(*arguments).stdout.splitlines())
+    arguments += ("--threshold", str((scores[-2] + scores[-1]) / 2))  # the surest picture alone has an answer
+    rows = [json.loads(line) for line in run(*arguments).stdout.splitlines()]
+    unknown = [row["file_name"] for row in rows if row["label"] is None and row["error"] is None]
+    (answered,) = (row for row in rows if row["label"] is not None)
+
+    paths = run(*arguments, "--only", "unknown", "--format", "paths")
+    both = run(*arguments, "--only", "unknown", "--only", answered["label"])
+    named = run(*arguments, "--label", "unknown", "--only", "unknown", "--format", "paths")
+
+    assert len(unknown) == 2
+    assert (paths.returncode, paths.stdout.decode().splitlines()) == (1, unknown)
+    assert [json.loads(line)["file_name"] for line in both.stdout.splitlines()] == sorted(
+        [*unknown, answered["file_name"]]
+    )
+    assert b"photos/bad.png" not in paths.stdout + both.stdout
+    assert (named.returncode, named.stdout) == (1, b"")  # a label of that name, which no picture has
+
+
 def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp_path: Path) -> None:
     """And with the numbers that were computed; a label that is not known takes the model again."""
     for i in range(40):

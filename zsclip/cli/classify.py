@@ -66,6 +66,8 @@ from zsclip.cli.terminal import Tally, images_bar, is_terminal, listed
 from zsclip.errors import InputError
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
+UNKNOWN = "unknown"  # what --only, tables and pages call a picture without an answer
+
 if TYPE_CHECKING:
     from zsclip.answers.answers import Prediction
     from zsclip.pixels.skipped import Skipped
@@ -135,7 +137,10 @@ def classify(
     sentences = read_sentences(template, prompts)
     sink_name = format or format_of(output, is_terminal(sys.stdout))
     names = [word.group or word.name if by == "group" else word.name for word in words]
-    _check_options(device, only, names, print0 and sink_name != "paths")
+    if print0 and sink_name != "paths":
+        raise InputError("--print0: only paths can end in NUL; add --format paths")
+    check_device(device)
+    wanted = _wanted(only, names)
     if multi_label and (none_of_these or distractors is not None or calibration is not None):
         raise InputError("--multi-label: judges each label for itself, so nothing competes; leave out one of the two")
     if calibration is not None and (none_of_these or distractors is not None):
@@ -155,7 +160,8 @@ def classify(
         learnt = read_calibration(calibration)
     size = read_batch_size(batch_size)
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
-    sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS.get(sink_name, drain)
+    paths_only = partial(write_paths, print0=print0, unknown=None in wanted)
+    sink = paths_only if sink_name == "paths" else SINKS.get(sink_name, drain)
     check_output(output, overwrite=overwrite or resume or retry_errors)
     check_picture_files(report, contact_sheet, overwrite=overwrite)
     if (resume or retry_errors) and (report or contact_sheet or sink_name == "html"):
@@ -215,7 +221,7 @@ def classify(
             if journal is not None:
                 journal.begin()
                 rows = journal.noted(rows, out)
-            rows = _only(rows, only)
+            rows = _only(rows, wanted) if only else rows
             for target, stream in ((own_page, out if sink_name == "html" else None), (report, page)):
                 if stream is not None:
                     from zsclip.out.report import with_report
@@ -230,22 +236,19 @@ def classify(
     return report_run(tally, store, quiet, [report, own_page])
 
 
+def _wanted(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
+    """Give the answers that --only asks for; None stands for unknown, unless there is a label of that name."""
+    wanted = [label.strip() for label in only]  # as labels themselves are
+    for label in wanted:
+        if label not in names and label != UNKNOWN:
+            labels = listed(list(dict.fromkeys(names)), 8)
+            raise InputError(f"--only: {label!r} is not one of the labels; use one of {labels}, or {UNKNOWN}")
+    return {None if label == UNKNOWN and label not in names else label for label in wanted}
+
+
 def _only(
-    batches: "Iterable[list[Prediction | Skipped]]", labels: Sequence[str]
+    batches: "Iterable[list[Prediction | Skipped]]", wanted: set[str | None]
 ) -> "Iterator[list[Prediction | Skipped]]":
-    """Keep the rows whose answer is one of the labels; without labels, all rows."""
-    wanted = {label.strip() for label in labels}  # as labels themselves are
+    """Keep the rows with these answers; a picture that failed has none, not even None."""
     for batch in batches:
-        yield [row for row in batch if getattr(row, "label", None) in wanted] if labels else batch
-
-
-def _check_options(device: str, only: Sequence[str], names: Sequence[str], stray_print0: bool) -> None:
-    """Check what Typer cannot, before anything slow."""
-    if stray_print0:
-        raise InputError("--print0: only paths can end in NUL; add --format paths")
-    check_device(device)
-    for label in only:
-        if label.strip() not in names:
-            raise InputError(
-                f"--only: {label!r} is not one of the labels; use one of {listed(list(dict.fromkeys(names)), 8)}"
-            )
+        yield [row for row in batch if getattr(row, "label", "") in wanted]

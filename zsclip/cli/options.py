@@ -58,7 +58,10 @@ ThresholdOption = Annotated[
     float | None, typer.Option("--threshold", metavar="P", min=0, max=1, help="A best score under P is unknown.")
 ]
 MultiLabelOption = Annotated[bool, typer.Option("--multi-label", help="Score each label for itself: does it apply?")]
-OnlyOption = Annotated[list[str], typer.Option("--only", metavar="LABEL", help="Keep rows so answered; may repeat.")]
+OnlyOption = Annotated[
+    list[str],
+    typer.Option("--only", metavar="LABEL|unknown", help="Write only rows with this answer; may repeat."),
+]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", help="Default: by -o's ending; table on a terminal, else jsonl.")
 ]

@@ -50,11 +50,14 @@ def write_tsv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = T
     _write_lines(batches, out, "\t", _tsv_field, header, truth)
 
 
-def write_paths(batches: Iterable[Sequence[Row]], out: TextIO, *, print0: bool = False) -> None:
-    """Write only the paths whose answer is a label, one a line or, with `print0`, each ended by a NUL."""
+def write_paths(batches: Iterable[Sequence[Row]], out: TextIO, *, print0: bool = False, unknown: bool = False) -> None:
+    """Write only the paths of pictures that have an answer; with `unknown`, of all that could be read.
+
+    One path a line; with `print0`, each is ended by a NUL.
+    """
     end = "\0" if print0 else "\n"
     for rows in batches:
-        answered = (row.path for row in rows if isinstance(row, Prediction) and row.label is not None)
+        answered = (row.path for row in rows if isinstance(row, Prediction) and (unknown or row.label is not None))
         out.writelines(_in_utf8(path) + end for path in answered)
         out.flush()
 
