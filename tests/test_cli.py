@@ -405,6 +405,28 @@ def test_a_mistyped_model_keeps_the_rows_of_an_earlier_run(run: Run, photos: Pat
     assert (tmp_path / "rows.csv.part").read_text() == "precious"
 
 
+def test_a_finished_file_is_kept_before_a_model_is_looked_for(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("old.csv", "old.html", "old.png", "old.json"):
+        Path(name).write_text("precious")
+    classify = ["classify", "photos", *COLOURS]
+    for arguments, name, hint in (
+        ([*classify, "-o", "old.csv"], "old.csv", ", or --resume if this is the same run again"),
+        ([*classify, "--report", "old.html"], "old.html", ""),
+        ([*classify, "--contact-sheet", "old.png"], "old.png", ""),
+        (["eval", "photos", "--rows", "old.csv"], "old.csv", ""),
+        (["eval", "photos", "--report", "old.html"], "old.html", ""),
+        (["eval", "photos", "--confusion", "old.png"], "old.png", ""),
+        (["calibrate", "photos", "-o", "old.json"], "old.json", ""),
+    ):
+        assert main([*arguments, "--model", "nowhere"]) == 2
+        told = capfd.readouterr().err
+        assert told == f"zsclip: {name}: already exists; add --overwrite to replace it{hint}\n"
+        assert Path(name).read_text() == "precious"
+
+
 def test_a_closed_stderr_lets_nothing_into_the_results(photos: Path, model: str, tmp_path: Path) -> None:
     """libtiff writes to descriptor 2 itself, which must not be the results' file."""
     command = f"{sys.executable} -m zsclip classify photos {' '.join(COLOURS)} --model {model} -o rows.jsonl 2>&-"

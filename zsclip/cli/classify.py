@@ -162,7 +162,7 @@ def classify(
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
     paths_only = partial(write_paths, print0=print0, unknown=None in wanted)
     sink = paths_only if sink_name == "paths" else SINKS.get(sink_name, drain)
-    check_output(output, overwrite=overwrite or resume or retry_errors)
+    check_output(output, overwrite=overwrite or resume or retry_errors, resumable=True)
     check_picture_files(report, contact_sheet, overwrite=overwrite)
     if (resume or retry_errors) and (report or contact_sheet or sink_name == "html"):
         raise InputError("--resume: a page or a sheet shows a whole run; leave it out, what was encoded is kept anyway")
@@ -212,7 +212,7 @@ def classify(
             classifier = replace(classifier, groups=tuple(names))
         with (
             journal or nullcontext(),
-            open_output(output, overwrite=overwrite, go_on_at=point.size if point else None) as out,
+            open_output(output, overwrite=overwrite, go_on_at=point.size if point else None, resumable=True) as out,
             nullcontext() if report is None else open_output(report, overwrite=overwrite) as page,
             nullcontext() if contact_sheet is None else open_output(contact_sheet, overwrite=overwrite) as sheet,
             images_bar(tally, shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),

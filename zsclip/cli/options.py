@@ -74,7 +74,7 @@ ReportOption = Annotated[
 ContactSheetOption = Annotated[
     str | None, typer.Option("--contact-sheet", metavar="FILE", help="Also draw the first pictures in a grid: .png.")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.part of an earlier run.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files of an earlier run, finished or not.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with FILE.part of an earlier run.")]
 RetryErrorsOption = Annotated[
     bool, typer.Option("--retry-errors", help="Like --resume, and try its failed images again.")
