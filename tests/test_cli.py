@@ -277,6 +277,68 @@ def test_resume_needs_a_file(run: Run, photos: Path, model: str) -> None:
         assert b"--resume: " in result.stderr
 
 
+def test_a_finished_file_is_complete_or_of_other_settings(
+    photos: Path,
+    model: str,
+    tiny_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+    arguments = ["classify", "photos", *COLOURS, "--model", model, "-o", "rows.csv"]
+    assert main([*arguments, "-q"]) == 1
+    rows = Path("rows.csv").read_bytes()
+    capfd.readouterr()
+
+    def told(code: int, *arguments: str) -> str:
+        assert main([*arguments]) == code
+        assert sorted(os.listdir()) == ["photos", "rows.csv"]
+        captured = capfd.readouterr()
+        assert captured.out == ""
+        return captured.err
+
+    complete = "zsclip: rows.csv: complete already: 4 images, 1 failed; --retry-errors tries them again\n"
+    assert told(1, *arguments, "--resume") == complete
+    assert told(1, *arguments, "--resume", "-q") == ""
+    other = [*arguments, "--label", "fox", "--model", str(tiny_model("siglip")), "--prompts", "plain", "--resume"]
+    assert told(2, *other) == (
+        "zsclip: rows.csv: made with other settings: labels: red, green, blue -> red, green, blue, fox; "
+        f"prompts: photo -> plain; model: {model} -> {tiny_model('siglip')}; write to another file, or add --overwrite "
+        "to replace it\n"
+    )
+    assert Path("rows.csv").read_bytes() == rows
+
+
+def test_only_the_failed_rows_of_a_finished_file_are_made_again(
+    photos: Path, model: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    (photos / "a.png").write_bytes(b"nonsense")
+    (photos / "c.png").write_bytes(b"nonsense")
+    arguments = ["classify", "photos", *COLOURS, "--model", model, "-k", "2"]
+    assert main([*arguments, "-o", "rows.csv"]) == 1
+    before = Path("rows.csv").read_text().splitlines()
+    capfd.readouterr()
+    (photos / "a.png").write_bytes((photos / "red.png").read_bytes())
+    Image.new("RGB", (40, 30), "white").save(photos / "blue.png")  # answered before: its row stays
+
+    assert main([*arguments, "-o", "rows.csv", "--retry-errors"]) == 1
+
+    assert capfd.readouterr().err.startswith("2 images in ")
+    after = Path("rows.csv").read_text().splitlines()
+    assert main([*arguments, "-o", "fresh.csv", "-q"]) == 1
+    fresh = Path("fresh.csv").read_text().splitlines()
+    assert before[1].startswith("photos/a.png,,,,,,,unreadable")
+    assert after == [before[0], *fresh[1:3], *before[2:]]
+    assert fresh[3:5] != before[2:4]
+    (photos / "c.png").write_bytes((photos / "red.png").read_bytes())
+    assert main([*arguments, "-o", "rows.csv", "--retry-errors", "-q"]) == 0
+    capfd.readouterr()
+    assert main([*arguments, "-o", "rows.csv", "--retry-errors"]) == 0
+    assert capfd.readouterr().err == "zsclip: rows.csv: complete already: 5 images\n"
+
+
 def test_a_second_model_answers_label_by_label(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
     result = run("classify", "photos", *COLOURS, "--model", tiny_model("siglip"), "--multi-label", "--threshold", "0")
 

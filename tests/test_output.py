@@ -144,7 +144,7 @@ def test_a_part_file_of_an_earlier_run_is_kept_unless_overwritten(
     with (
         pytest.raises(
             InputError,
-            match=r"^rows.jsonl.part: left by an earlier run; add --overwrite to start again, or --resume to continue it",
+            match=r"^rows.jsonl.part: .* add --overwrite to start again, or --resume to continue it",
         ),
         open_output("rows.jsonl", resumable=True),
     ):

@@ -3,10 +3,10 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
@@ -54,6 +54,7 @@ from zsclip.cli.options import (
 )
 from zsclip.cli.run import (
     build_text_matrix,
+    digested,
     drain,
     embedding,
     made_with,
@@ -69,8 +70,9 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 UNKNOWN = "unknown"  # what --only, tables and pages call a picture without an answer
 
 if TYPE_CHECKING:
-    from zsclip.answers.answers import Prediction
-    from zsclip.pixels.skipped import Skipped
+    from zsclip.answers.answers import Row
+    from zsclip.answers.classifier import Classifier
+    from zsclip.kept.store import EmbeddingStore
 
 
 def classify(
@@ -169,7 +171,6 @@ def classify(
     if (resume or retry_errors) and (overwrite or output is None or not is_replaceable(output)):
         raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
     from zsclip.answers.scores import Rule
-    from zsclip.kept.cache import fingerprint
     from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
     from zsclip.pixels.limits import Decoding
@@ -185,43 +186,66 @@ def classify(
         rule = replace(rule, temperature=learnt.temperature)
         if threshold is None:
             rule = replace(rule, threshold=learnt.threshold, thresholds=learnt.thresholds)
-    flags = {
-        "format": sink_name, "batch size": size, "top k": top_k, "threshold": threshold, "multi label": multi_label,
-        "only": only, "print0": print0, "fast jpeg": fast_jpeg, "max pixels": max_pixels,
-        "groups": fingerprint(names)[:8] if by == "group" else None,
-        "calibration": None if learnt is None else fingerprint(asdict(learnt))[:8],
-        "distractors": fingerprint(competing)[:8] if competing else None,
+    settings = row_settings(words, sentences, encoder, model, compile) | {
+        "format": sink_name, "batch-size": batch_size, "top-k": top_k, "threshold": threshold,
+        "multi-label": multi_label, "only": only, "print0": print0, "fast-jpeg": fast_jpeg, "max-pixels": max_pixels,
+        "by": digested(by, names) if by == "group" else by,
+        "calibration": None if learnt is None else digested(calibration, asdict(learnt)),
+        "distractors": digested(distractors or "of the calibration", competing) if competing else None,
+        "table width": get_terminal_size((100, 24)).columns if sink_name == "table" else None,
     }  # fmt: skip
-    if sink_name == "table":
-        flags["width"] = get_terminal_size((100, 24)).columns
     own_page = output if sink_name == "html" and output is not None and is_replaceable(output) else None
-    journal = None
-    point = None
+    journal = point = end = None
     if output is not None and is_replaceable(output):
-        journal = Journal(output, row_settings(words, sentences, encoder) | flags)
-        point = journal.go_on(paths, retry_errors=retry_errors) if resume or retry_errors else None
-    if point is not None and point.pictures and sink_name in ("csv", "tsv"):
-        sink = partial(write_csv if sink_name == "csv" else write_tsv, header=False)
-    tally = Tally(point.pictures, point.failed) if point else Tally()
+        journal = Journal(output, settings, overwrite=overwrite)
+        if resume or retry_errors:
+            point = journal.go_on(paths)
+            end = journal.finished(paths) if point is None else None
+    tally = Tally()
+    if earlier := point or end:
+        tally = Tally(earlier.pictures - earlier.failed) if retry_errors else Tally(earlier.pictures, earlier.failed)
+    if end is not None and output is not None and not (retry_errors and end.failed):
+        notes(quiet)(tally.complete(output))
+        return tally.exit_code
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
-    with embedding(paths, encoder, decoding, no_store, size, cpus) as (embedded, store):
-        from zsclip.answers.classify import classify
 
-        classifier = build_text_matrix(words, sentences, encoder, multi_label, quiet, competing)
-        if by == "group":
-            classifier = replace(classifier, groups=tuple(names))
+    @cache
+    def text_matrix() -> "Classifier":
+        matrix = build_text_matrix(words, sentences, encoder, multi_label, quiet, competing)
+        return replace(matrix, groups=tuple(names)) if by == "group" else matrix
+
+    @contextmanager
+    def answering(pictures: Iterable[str]) -> "Iterator[tuple[Iterator[list[Row]], EmbeddingStore | None]]":
+        with embedding(pictures, encoder, decoding, no_store, size, cpus) as (embedded, store):
+            from zsclip.answers.classify import classify
+
+            classifier = text_matrix()
+            with images_bar(tally, shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))):
+                yield tally.count(classify(embedded, classifier, rule)), store
+
+    def only_wanted(rows: "Iterator[list[Row]]") -> "Iterator[list[Row]]":
+        return _only(rows, wanted) if only else rows
+
+    def into(out: TextIO, rows: "Iterable[list[Row]]", *, header: bool) -> None:
+        with_header = {"csv": write_csv, "tsv": write_tsv}.get(sink_name)
+        write = sink if with_header is None else partial(with_header, header=header)
+        write(rows, out)
+
+    if end is None:
         with (
+            answering(paths) as (rows, store),
             journal or nullcontext(),
-            open_output(output, overwrite=overwrite, go_on_at=point.size if point else None, resumable=True) as out,
+            open_output(
+                output, overwrite=journal.overwrite if journal else overwrite,
+                go_on_at=point.size if point else None, resumable=True,
+            ) as out,
             nullcontext() if report is None else open_output(report, overwrite=overwrite) as page,
             nullcontext() if contact_sheet is None else open_output(contact_sheet, overwrite=overwrite) as sheet,
-            images_bar(tally, shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
-        ):
-            rows = tally.count(classify(embedded, classifier, rule))
+        ):  # fmt: skip
             if journal is not None:
                 journal.begin()
                 rows = journal.noted(rows, out)
-            rows = _only(rows, wanted) if only else rows
+            rows = only_wanted(rows)
             for target, stream in ((own_page, out if sink_name == "html" else None), (report, page)):
                 if stream is not None:
                     from zsclip.out.report import with_report
@@ -232,7 +256,20 @@ def classify(
                 from zsclip.out.contactsheet import with_contact_sheet
 
                 rows = with_contact_sheet(rows, sheet.buffer, threads=cpus, max_pixels=max_pixels)
-            sink(rows, out)
+            into(out, rows, header=not (point and point.pictures))
+            if journal is not None:
+                journal.finish(out)
+    if retry_errors and journal is not None and output is not None and journal.failed_paths:
+        with (
+            answering(journal.failed_paths) as (rows, store),
+            journal,
+            open(output, "rb") as old,
+            open_output(output, overwrite=True) as out,
+        ):
+            journal.begin(retries=True)
+            header = journal.retries_first_row
+            into(out, only_wanted(journal.retried(rows, old, out)), header=header)
+            journal.finish(out)
     return report_run(tally, store, quiet, [report, own_page])
 
 
@@ -246,9 +283,7 @@ def _wanted(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
     return {None if label == UNKNOWN and label not in names else label for label in wanted}
 
 
-def _only(
-    batches: "Iterable[list[Prediction | Skipped]]", wanted: set[str | None]
-) -> "Iterator[list[Prediction | Skipped]]":
+def _only(batches: "Iterable[list[Row]]", wanted: set[str | None]) -> "Iterator[list[Row]]":
     """Keep the rows with these answers; a picture that failed has none, not even None."""
     for batch in batches:
         yield [row for row in batch if getattr(row, "label", "") in wanted]

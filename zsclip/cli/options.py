@@ -75,9 +75,12 @@ ContactSheetOption = Annotated[
     str | None, typer.Option("--contact-sheet", metavar="FILE", help="Also draw the first pictures in a grid: .png.")
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files of an earlier run, finished or not.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with FILE.part of an earlier run.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue FILE.part of an earlier run; do nothing if FILE is complete.")
+]
 RetryErrorsOption = Annotated[
-    bool, typer.Option("--retry-errors", help="Like --resume, and try its failed images again.")
+    bool,
+    typer.Option("--retry-errors", help="Like --resume, and try failed images again, those of a finished FILE too."),
 ]
 ExcludeOption = Annotated[list[str], typer.Option("--exclude", metavar="GLOB", help="Leave these out; may repeat.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after N images.")]
