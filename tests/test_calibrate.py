@@ -129,9 +129,8 @@ def test_a_promise_is_not_made_of_the_pictures_that_were_learnt_from():
 
 
 def test_distractors_compete_and_are_never_the_answer(colour_model):
-    labels, distractors = [Label("red"), Label("blue")], ["green"]
     classifier = build_classifier(
-        [label.name for label in labels], [["red"], ["blue"]], colour_model, distractor_prompts=[distractors]
+        ["red", "blue"], [["red"], ["blue"]], colour_model, distractors={"mauve": ["red green blue"], "lime": ["green"]}
     )
     pictures = np.array([[1, 0, 0.1], [0.2, 1, 0], [0, 0.6, 0.8]], np.float32)
     pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
@@ -140,8 +139,9 @@ def test_distractors_compete_and_are_never_the_answer(colour_model):
 
     assert classifier.labels == ("red", "blue")
     assert [row.label for row in rows] == ["red", None, "blue"]
+    assert [row.beaten_by for row in rows] == [None, "lime", None]
     assert rows[1].best.label == "red"
-    scores = softmax_scores(pictures @ classifier.class_embeddings.T, colour_model.logit_scale)  # (3, 3)
+    scores = softmax_scores(pictures @ classifier.class_embeddings.T, colour_model.logit_scale)  # (3, 4)
     for row, of_all in zip(rows, scores, strict=True):
         assert len(row.candidates) == 2
         for candidate in row.candidates:
@@ -286,13 +286,24 @@ def test_distractors_are_kept_with_a_calibration(run: Run, data: Path, tiny_mode
     calibrated = run("classify", "data", *common, "--calibration", "c.json")
 
     assert learnt.returncode == 0, learnt.stderr
-    assert json.loads((data.parent / "c.json").read_text())["distractors"][:2] == [
-        ["a photo of a mauve.", "a photo of a pale purple."],
-        ["a photo of a word 0."],
+    learnt_with = json.loads((data.parent / "c.json").read_text())
+    assert list(learnt_with["distractors"].items())[:2] == [
+        ("mauve", ["a photo of a mauve.", "a photo of a pale purple."]),
+        ("word 0", ["a photo of a word 0."]),
     ]
-    unknown = [json.loads(line)["label"] is None for line in direct.stdout.splitlines()]
-    assert any(unknown)
-    assert [json.loads(line)["label"] is None for line in calibrated.stdout.splitlines()] == unknown
+    rows = [json.loads(line) for line in direct.stdout.splitlines()]
+    beaten_by = [row["beaten_by"] for row in rows]
+    assert [row["label"] is None for row in rows] == [rival is not None for rival in beaten_by]
+    assert {rival for rival in beaten_by if rival} <= learnt_with["distractors"].keys()
+    assert any(beaten_by)
+    assert [json.loads(line)["beaten_by"] for line in calibrated.stdout.splitlines()] == beaten_by
+    nameless = learnt_with | {"distractors": list(learnt_with["distractors"].values())}  # as once written
+    (data.parent / "c.json").write_text(json.dumps(nameless))
+    old = [
+        json.loads(line)["beaten_by"]
+        for line in run("classify", "data", *common, "--calibration", "c.json").stdout.splitlines()
+    ]
+    assert old == [rival and learnt_with["distractors"][rival][0] for rival in beaten_by]
     scores = [sum(one["score"] for one in json.loads(line)["predictions"]) for line in direct.stdout.splitlines()]
     assert all(total < 0.99 for total in scores)
 

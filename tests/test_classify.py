@@ -167,11 +167,11 @@ def test_a_group_of_many_may_win_where_the_best_label_is_another(colour_model: C
 
 def test_a_distractor_is_held_against_the_sum_of_a_group(colour_model: ColourModel) -> None:
     rows = np.array([[0.9, 0], [0.9, 0.1], [1, 0]], np.float32)  # two labels of one group, and a better distractor
-    classifier = Classifier(("a", "b"), rows, None, 1.0, None, ())
+    classifier = Classifier(("a", "b"), rows, None, 1.0, None, (), distractors=("c",))
     picture = np.array([[1, 0]], np.float32)
 
     (plain,) = answer_for(["x"], picture, classifier, PLAIN)
     (by_group,) = answer_for(["x"], picture, replace(classifier, groups=("both", "both")), PLAIN)
 
-    assert plain.label is None
-    assert by_group.label == "both"
+    assert (plain.label, plain.beaten_by) == (None, "c")
+    assert (by_group.label, by_group.beaten_by) == ("both", None)

@@ -189,6 +189,28 @@ def test_formats_agree(run: Run, photos: Path, model: str) -> None:
     assert paths.decode().split("\0")[:-1] == [row["file_name"] for row in rows if row["label"] == only]
 
 
+def test_only_unknown_keeps_pictures_without_an_answer(run: Run, photos: Path, model: str) -> None:
+    (photos / "bad.png").write_bytes(b"no picture")
+    arguments = ("classify", "photos", *COLOURS, "--model", model, "-q")
+    scores = sorted(json.loads(line)["score"] or 0 for line in run(*arguments).stdout.splitlines())
+    arguments += ("--threshold", str((scores[-2] + scores[-1]) / 2))  # the surest picture alone has an answer
+    rows = [json.loads(line) for line in run(*arguments).stdout.splitlines()]
+    unknown = [row["file_name"] for row in rows if row["label"] is None and row["error"] is None]
+    (answered,) = (row for row in rows if row["label"] is not None)
+
+    paths = run(*arguments, "--only", "unknown", "--format", "paths")
+    both = run(*arguments, "--only", "unknown", "--only", answered["label"])
+    named = run(*arguments, "--label", "unknown", "--only", "unknown", "--format", "paths")
+
+    assert len(unknown) == 2
+    assert (paths.returncode, paths.stdout.decode().splitlines()) == (1, unknown)
+    assert [json.loads(line)["file_name"] for line in both.stdout.splitlines()] == sorted(
+        [*unknown, answered["file_name"]]
+    )
+    assert b"photos/bad.png" not in paths.stdout + both.stdout
+    assert (named.returncode, named.stdout) == (1, b"")  # a label of that name, which no picture has
+
+
 def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp_path: Path) -> None:
     """And with the numbers that were computed; a label that is not known takes the model again."""
     for i in range(40):
@@ -253,6 +275,68 @@ def test_resume_needs_a_file(run: Run, photos: Path, model: str) -> None:
         result = run("classify", "photos", *COLOURS, "--model", model, *flags)
         assert (result.returncode, result.stdout) == (2, b"")
         assert b"--resume: " in result.stderr
+
+
+def test_a_finished_file_is_complete_or_of_other_settings(
+    photos: Path,
+    model: str,
+    tiny_model: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+    arguments = ["classify", "photos", *COLOURS, "--model", model, "-o", "rows.csv"]
+    assert main([*arguments, "-q"]) == 1
+    rows = Path("rows.csv").read_bytes()
+    capfd.readouterr()
+
+    def told(code: int, *arguments: str) -> str:
+        assert main([*arguments]) == code
+        assert sorted(os.listdir()) == ["photos", "rows.csv"]
+        captured = capfd.readouterr()
+        assert captured.out == ""
+        return captured.err
+
+    complete = "zsclip: rows.csv: complete already: 4 images, 1 failed; --retry-errors tries them again\n"
+    assert told(1, *arguments, "--resume") == complete
+    assert told(1, *arguments, "--resume", "-q") == ""
+    other = [*arguments, "--label", "fox", "--model", str(tiny_model("siglip")), "--prompts", "plain", "--resume"]
+    assert told(2, *other) == (
+        "zsclip: rows.csv: made with other settings: labels: red, green, blue -> red, green, blue, fox; "
+        f"prompts: photo -> plain; model: {model} -> {tiny_model('siglip')}; write to another file, or add --overwrite "
+        "to replace it\n"
+    )
+    assert Path("rows.csv").read_bytes() == rows
+
+
+def test_only_the_failed_rows_of_a_finished_file_are_made_again(
+    photos: Path, model: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    (photos / "a.png").write_bytes(b"nonsense")
+    (photos / "c.png").write_bytes(b"nonsense")
+    arguments = ["classify", "photos", *COLOURS, "--model", model, "-k", "2"]
+    assert main([*arguments, "-o", "rows.csv"]) == 1
+    before = Path("rows.csv").read_text().splitlines()
+    capfd.readouterr()
+    (photos / "a.png").write_bytes((photos / "red.png").read_bytes())
+    Image.new("RGB", (40, 30), "white").save(photos / "blue.png")  # answered before: its row stays
+
+    assert main([*arguments, "-o", "rows.csv", "--retry-errors"]) == 1
+
+    assert capfd.readouterr().err.startswith("2 images in ")
+    after = Path("rows.csv").read_text().splitlines()
+    assert main([*arguments, "-o", "fresh.csv", "-q"]) == 1
+    fresh = Path("fresh.csv").read_text().splitlines()
+    assert before[1].startswith("photos/a.png,,,,,,,unreadable")
+    assert after == [before[0], *fresh[1:3], *before[2:]]
+    assert fresh[3:5] != before[2:4]
+    (photos / "c.png").write_bytes((photos / "red.png").read_bytes())
+    assert main([*arguments, "-o", "rows.csv", "--retry-errors", "-q"]) == 0
+    capfd.readouterr()
+    assert main([*arguments, "-o", "rows.csv", "--retry-errors"]) == 0
+    assert capfd.readouterr().err == "zsclip: rows.csv: complete already: 5 images\n"
 
 
 def test_a_second_model_answers_label_by_label(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
@@ -381,6 +465,28 @@ def test_a_mistyped_model_keeps_the_rows_of_an_earlier_run(run: Run, photos: Pat
 
     assert result.returncode == 3
     assert (tmp_path / "rows.csv.part").read_text() == "precious"
+
+
+def test_a_finished_file_is_kept_before_a_model_is_looked_for(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("old.csv", "old.html", "old.png", "old.json"):
+        Path(name).write_text("precious")
+    classify = ["classify", "photos", *COLOURS]
+    for arguments, name, hint in (
+        ([*classify, "-o", "old.csv"], "old.csv", ", or --resume if this is the same run again"),
+        ([*classify, "--report", "old.html"], "old.html", ""),
+        ([*classify, "--contact-sheet", "old.png"], "old.png", ""),
+        (["eval", "photos", "--rows", "old.csv"], "old.csv", ""),
+        (["eval", "photos", "--report", "old.html"], "old.html", ""),
+        (["eval", "photos", "--confusion", "old.png"], "old.png", ""),
+        (["calibrate", "photos", "-o", "old.json"], "old.json", ""),
+    ):
+        assert main([*arguments, "--model", "nowhere"]) == 2
+        told = capfd.readouterr().err
+        assert told == f"zsclip: {name}: already exists; add --overwrite to replace it{hint}\n"
+        assert Path(name).read_text() == "precious"
 
 
 def test_a_closed_stderr_lets_nothing_into_the_results(photos: Path, model: str, tmp_path: Path) -> None:

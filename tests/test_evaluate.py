@@ -222,6 +222,10 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     assert done.stderr == b""
     rows = list(csv.DictReader(io.StringIO((classes.parent / "rows.csv").read_text())))
     assert {row["truth"] for row in rows} == {"red", "green blue", "n01"}
+    assert [row["candidate"] for row in rows if row["rank"] == "1"] == [
+        row["label"] for row in rows if row["rank"] == "1"
+    ]
+    assert {row["score_kind"] for row in rows if not row["error"]} == {"softmax"}
     assert sum(row["error"] == "unreadable" and row["truth"] == "red" for row in rows) == 1
     with Image.open(classes.parent / "c.png") as image:
         assert image.format == "PNG"

@@ -185,7 +185,10 @@ def test_ctrl_c_and_resume_is_one_file(tiny_model: Callable[[str], Path], tmp_pa
         [*whole, "--resume", "--threshold", "0.9"], cwd=tmp_path, input=listing, capture_output=True
     )
     assert changed.returncode == 2
-    assert b"begun with another threshold (None, now 0.9)" in changed.stderr
+    assert (
+        b"rows.csv.part: begun with other settings: threshold: none -> 0.9; use those, or add --overwrite"
+        in changed.stderr
+    )
 
     assert subprocess.run([*whole, "--resume"], cwd=tmp_path, input=listing).returncode == 1
 

@@ -1,4 +1,4 @@
-"""Going on with a run that was cut: the finished file is that of a run that was not, or the run says what changed."""
+"""Continuing a run that was cut, or is finished: the file is that of one run, or the run says what changed."""
 
 import json
 import os
@@ -6,49 +6,77 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from test_sinks import SURE
 
 from zsclip.answers.answers import Row
 from zsclip.errors import InputError
+from zsclip.out.changes import changes
 from zsclip.out.journal import Journal
 from zsclip.out.output import open_output
 from zsclip.out.sinks import SINKS, write_csv
 from zsclip.pixels.skipped import Skipped
 
 PATHS = [f"{i}.png" for i in range(10)]
-SETTINGS = {"label list": "3 labels", "threshold": None}
+SETTINGS = {"labels": {"is": ["cat", "dog"], "digest": "a"}, "threshold": None}
 
 
 class Killed(BaseException):
     pass
 
 
-def batches(paths: list[str], killed_after: int | None = None, bad: tuple[str, ...] = ()) -> Iterator[list[Row]]:
+def batches(
+    paths: list[str], killed_after: int | None = None, bad: tuple[str, ...] = (), tried: list[str] | None = None
+) -> Iterator[list[Row]]:
     """Rows of two pictures at a time, up to a kill."""
     for start in range(0, len(paths), 2):
         if start == killed_after:
             raise Killed
+        if tried is not None:
+            tried += paths[start : start + 2]
         yield [
             Skipped(path, "unreadable", "no") if path in bad else replace(SURE, path=path)
             for path in paths[start : start + 2]
         ]
 
 
-def run(target: Path, paths: list[str], *, resume: bool = False, settings: dict | None = None, **options) -> str:
-    """A run of one format or the other into a file; gives the content of what is there then."""
-    retry_errors = options.pop("retry_errors", False)
-    journal = Journal(str(target), settings or SETTINGS)
+def write(target: Path, rows: Iterator[list[Row]], out: TextIO, *, header: bool) -> None:
+    if target.suffix == ".csv":
+        write_csv(rows, out, header=header)
+    else:
+        SINKS[target.suffix[1:]](rows, out)
+
+
+def run(
+    target: Path,
+    paths: list[str],
+    *,
+    resume: bool = False,
+    retry: bool = False,
+    settings: dict | None = None,
+    overwrite: bool = False,
+    **options,
+) -> str:
+    """A run of one format or another into a file, as the command line does it; gives the content of the file."""
+    journal = Journal(str(target), settings or SETTINGS, overwrite=overwrite)
     left = iter(paths)
-    point = journal.go_on(left, retry_errors=retry_errors) if resume else None
-    with journal, open_output(str(target), go_on_at=point.size if point else None) as out:
-        journal.begin()
-        rows = journal.noted(batches(list(left), **options), out)
-        if target.suffix == ".csv":
-            write_csv(rows, out, header=not (point and point.pictures))
-        else:
-            SINKS["jsonl"](rows, out)
+    point = journal.go_on(left) if resume or retry else None
+    end = journal.finished(left) if (resume or retry) and point is None else None
+    go_on_at = point.size if point else None
+    if end is None:
+        with journal, open_output(str(target), overwrite=journal.overwrite, go_on_at=go_on_at) as out:
+            journal.begin()
+            rows = journal.noted(batches(list(left), **options), out)
+            write(target, rows, out, header=not (point and point.pictures))
+            journal.finish(out)
+    if retry and journal.failed_paths:
+        with journal, open(target, "rb") as old, open_output(str(target), overwrite=True) as out:
+            journal.begin(retries=True)
+            header = journal.retries_first_row
+            write(target, journal.retried(batches(journal.failed_paths, **options), old, out), out, header=header)
+            journal.finish(out)
     return target.read_text()
 
 
@@ -93,7 +121,9 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         run(tmp_path / "rows.csv", PATHS, killed_after=4)
     before = (tmp_path / "rows.csv.part").read_bytes()
 
-    with pytest.raises(InputError, match=r"begun with another threshold \(None, now 0.5\); repeat .*--overwrite"):
+    with pytest.raises(
+        InputError, match=r"begun with other settings: threshold: none -> 0.5; use those, or .*--overwrite"
+    ):
         run(tmp_path / "rows.csv", PATHS, resume=True, settings=SETTINGS | {"threshold": 0.5})
 
     assert (tmp_path / "rows.csv.part").read_bytes() == before
@@ -110,22 +140,186 @@ def test_another_list_of_pictures_is_refused(tmp_path: Path) -> None:
     assert run(tmp_path / "rows.csv", longer, resume=True) == run(tmp_path / "expected.csv", longer)
 
 
-def test_failed_pictures_are_tried_again_if_that_is_wanted(tmp_path: Path) -> None:
-    expected = run(tmp_path / "expected.csv", PATHS)
-    with pytest.raises(Killed):
-        run(tmp_path / "rows.csv", PATHS, killed_after=8, bad=("5.png",))
-    journal = Journal(str(tmp_path / "rows.csv"), SETTINGS)
-    point = journal.go_on(iter(PATHS))
-    assert point is not None
-    assert (point.pictures, point.failed) == (8, 1)
+BAD = ("0.png", "3.png", "4.png", "5.png", "9.png")
 
-    assert run(tmp_path / "rows.csv", PATHS, resume=True, retry_errors=True) == expected
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "paths", "table"])
+@pytest.mark.parametrize("killed_after", [None, 2, 6, 8])
+def test_only_failed_pictures_are_tried_again(tmp_path: Path, ending: str, killed_after: int | None) -> None:
+    """Of a finished file and of one that was cut; the first row and the last, neighbours, and one that fails again."""
+    expected = run(tmp_path / f"expected.{ending}", PATHS, bad=("4.png",))
+    target = tmp_path / f"rows.{ending}"
+    try:
+        run(target, PATHS, killed_after=killed_after, bad=BAD)
+    except Killed:
+        assert killed_after
+    tried: list[str] = []
+
+    assert run(target, PATHS, retry=True, bad=("4.png",), tried=tried) == expected
+
+    first = killed_after or 10
+    failed = [path for path in PATHS[:first] if path in BAD]
+    assert tried == PATHS[first:] + failed
+    assert run(target, PATHS, retry=True) == run(tmp_path / f"good.{ending}", PATHS)
+    assert sorted(os.listdir(tmp_path)) == [f"expected.{ending}", f"good.{ending}", f"rows.{ending}"]
+
+
+def test_a_picture_that_failed_in_this_very_run_is_not_tried_twice(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path / "rows.csv", PATHS, killed_after=4, bad=BAD)
+    tried: list[str] = []
+
+    run(tmp_path / "rows.csv", PATHS, retry=True, bad=BAD, tried=tried)
+
+    assert tried == [*PATHS[4:], "0.png", "3.png"]
+    tried.clear()
+    assert run(tmp_path / "rows.csv", PATHS, retry=True, tried=tried) == run(tmp_path / "expected.csv", PATHS)
+    assert tried == list(BAD)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_trying_again_may_be_cut_and_the_finished_file_stays(tmp_path: Path, is_killed: bool) -> None:
+    target = tmp_path / "rows.jsonl"
+    before = run(target, PATHS, bad=BAD)
+    journal = Journal(str(target), SETTINGS)
+    journal.finished(iter(PATHS))
+
+    def cut() -> None:
+        with journal, open(target, "rb") as old, open_output(str(target), overwrite=True) as out:
+            journal.begin(retries=True)
+            some = batches(journal.failed_paths, killed_after=2)
+            write(target, journal.retried(some, old, out), out, header=False)
+
+    with pytest.raises(Killed):
+        cut()
+    if is_killed:  # with what a kill would have left
+        (tmp_path / "rows.jsonl.part").write_text(before[:300])
+        header = {"version": 2, "overwrite": False, "retries": True, "settings": SETTINGS}
+        (tmp_path / "rows.jsonl.part.json").write_text(json.dumps(header) + "\n")
+    else:
+        assert os.listdir(tmp_path) == ["rows.jsonl"]
+    assert target.read_text() == before
+    assert run(target, PATHS, resume=True) == before
+
+    assert run(target, PATHS, retry=True) == run(tmp_path / "expected.jsonl", PATHS)
+    assert sorted(os.listdir(tmp_path)) == ["expected.jsonl", "rows.jsonl"]
+
+
+def test_a_finished_file_is_known_wherever_it_is_moved(tmp_path: Path) -> None:
+    target = tmp_path / "rows.csv"
+    rows = run(target, PATHS, bad=("3.png",))
+    (tmp_path / "elsewhere").mkdir()
+    moved = target.rename(tmp_path / "elsewhere" / "answers.csv")
+
+    end = Journal(str(moved), SETTINGS).finished(iter(PATHS))
+
+    assert end is not None
+    assert (end.pictures, end.failed) == (10, 1)
+    assert Journal(str(target), SETTINGS).finished(iter(PATHS)) is None
+    assert run(moved, PATHS, resume=True) == rows
+    assert os.listdir(tmp_path / "elsewhere") == ["answers.csv"]
+
+
+def test_a_finished_file_of_another_run_is_refused_in_words(tmp_path: Path) -> None:
+    target = tmp_path / "rows.csv"
+    rows = run(target, PATHS)
+    labels = {"is": ["cat", "dog", "fox"], "digest": "b"}
+    swapped = [*PATHS[:3], "x.png", *PATHS[4:]]
+
+    for paths, settings, told in (
+        (PATHS, SETTINGS | {"labels": labels}, "labels: cat, dog -> cat, dog, fox;"),
+        (PATHS, {"labels": labels, "threshold": 0.5}, "labels: .*fox; threshold: none -> 0.5;"),
+        ([*PATHS, "more.png"], SETTINGS, "pictures: 10 -> 11;"),
+        (PATHS[:9], SETTINGS, "pictures: 10 -> 9;"),
+        (swapped, SETTINGS, "pictures: 10 -> 10 others;"),
+    ):
+        with pytest.raises(InputError, match=rf"rows.csv: made with other settings: {told} .*--overwrite"):
+            run(target, paths, resume=True, settings=settings)
+    assert target.read_text() == rows
+
+
+def test_the_same_rows_may_be_those_of_several_runs(tmp_path: Path) -> None:
+    others = [SETTINGS | {"threshold": threshold} for threshold in range(20)]
+    for settings in (SETTINGS, SETTINGS | {"threshold": 0.5}):
+        run(tmp_path / "rows.csv", [], settings=settings, overwrite=True)
+
+    for settings in (SETTINGS, SETTINGS | {"threshold": 0.5}):
+        assert run(tmp_path / "rows.csv", [], settings=settings, resume=True)
+    with pytest.raises(InputError, match=r"threshold: 0.5 -> 3;"):
+        run(tmp_path / "rows.csv", [], settings=others[3], resume=True)
+    for settings in others:
+        run(tmp_path / "rows.csv", [], settings=settings, overwrite=True)
+    with pytest.raises(InputError, match=r"threshold: 19 -> none;"):  # so many are not kept
+        run(tmp_path / "rows.csv", [], resume=True)
+
+
+def test_a_finished_file_of_nobody_knows_what_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "rows.csv"
+    for text in ("", "precious", run(tmp_path / "other.csv", PATHS) + "edited\n"):
+        target.write_text(text)
+        for options in ({"resume": True}, {"retry": True}):
+            with pytest.raises(
+                InputError, match=r"rows.csv: nothing is known of how this file was made; .*--overwrite"
+            ):
+                run(target, PATHS, **options)
+        assert target.read_text() == text
+
+
+def test_a_run_that_was_to_replace_a_file_still_does_when_it_is_continued(tmp_path: Path) -> None:
+    target = tmp_path / "rows.csv"
+    run(target, PATHS, bad=BAD)
+    with pytest.raises(Killed):
+        run(target, PATHS, overwrite=True, killed_after=4)
+
+    assert run(target, PATHS, resume=True) == run(tmp_path / "expected.csv", PATHS)
+
+
+def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "rows.csv"
+    with pytest.raises(Killed):
+        run(target, PATHS, killed_after=4)
+    target.write_text("precious")
+
+    with pytest.raises(InputError, match=r"rows.csv: already exists beside .*rows.csv.part; move one of the two away"):
+        run(target, PATHS, resume=True)
+
+    assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({"model": {"is": "tiny", "digest": 1}}, {"model": {"is": "base", "digest": 2}}, ["model: tiny -> base"]),
+        ({"model": {"is": "tiny", "digest": 1}}, {"model": {"is": "other name", "digest": 1}}, []),
+        (
+            {"prompts": {"is": "photo", "digest": 1}},
+            {"prompts": {"is": "photo", "digest": 2}},
+            ["prompts: photo (content changed)"],
+        ),
+        ({"a": None, "b": True, "c": 1}, {"a": 0, "b": False, "c": 1}, ["a: none -> 0", "b: yes -> no"]),
+        ({"only": []}, {"only": ["cat"]}, ["only: none -> cat"]),
+        ({"old": 1}, {"new": 2}, ["old: 1 -> none", "new: none -> 2"]),
+        (
+            {"labels": [*"abcdefghi"]},
+            {"labels": [*"bcdefghixy"]},
+            ["labels: 9 -> 10 (new: x, y; gone: a)"],
+        ),
+        ({"labels": [*"abcdefghi"]}, {"labels": [*"bacdefghi"]}, ["labels: 9 -> 9 (in another order)"]),
+        (
+            {"labels": ["a"]},
+            {"labels": [*"abcdefghij"]},
+            ["labels: 1 -> 10 (new: b, c, d, e, f, g, h, i and 1 more)"],
+        ),
+    ],
+)
+def test_changes_are_told_in_words(before: dict, now: dict, told: list[str]) -> None:
+    assert list(changes(before, now)) == told
 
 
 def test_rows_of_nobody_knows_what_are_refused(tmp_path: Path) -> None:
     part = tmp_path / "rows.csv.part"
     part.write_text("precious")
-    for text in (None, "", "[1]\n", "no json\n", '"text"\n'):
+    for text in (None, "", "[1]\n", "no json\n", '"text"\n', '{"label list": "of an older version"}\n'):
         if text is not None:
             Path(f"{part}.json").write_text(text)
         with pytest.raises(InputError, match="does not tell how it was begun"):
@@ -143,4 +337,4 @@ def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
     point = journal.go_on(left)
     assert point is not None
     assert (point.pictures, list(islice(left, 9))) == (2, paths[2:])
-    assert json.loads((tmp_path / "rows.csv.part.json").read_text().splitlines()[0]) == SETTINGS
+    assert json.loads((tmp_path / "rows.csv.part.json").read_text().splitlines()[0])["settings"] == SETTINGS

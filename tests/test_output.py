@@ -62,7 +62,10 @@ def test_rows_that_another_run_finished_or_began_again_meanwhile_are_left_alone(
     if left is not None:
         part.write_text(left)
 
-    with pytest.raises(OutputError, match="another run has gone on"), open_output(str(target), go_on_at=50):
+    with (
+        pytest.raises(OutputError, match="another run has gone on"),
+        open_output(str(target), go_on_at=50, overwrite=True),
+    ):
         pass
 
     assert target.read_text() == "all rows\n" * 9
@@ -87,7 +90,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "rows.jsonl"
     target.write_text("of last week\n")
 
-    with open_output(str(target)) as out:
+    with open_output(str(target), overwrite=True) as out:
         SINKS["jsonl"]([[SURE]], out)
         assert target.read_text() == "of last week\n"
 
@@ -120,8 +123,8 @@ def test_rows_that_were_not_yet_flushed_survive_a_failure_whole(tmp_path: Path) 
 
     assert json.loads((tmp_path / "rows.jsonl.part").read_text())["label"] == "cat"
     assert (tmp_path / "rows.csv.part").read_text().splitlines()[1:] == [
-        "a/cat.jpg,1,cat,0.931244,0.287113,,",
-        "a/cat.jpg,2,dog,0.0687,0.21,,",
+        "a/cat.jpg,1,cat,cat,0.931244,0.287113,softmax,,",
+        "a/cat.jpg,2,cat,dog,0.0687,0.21,softmax,,",
     ]
 
 
@@ -141,9 +144,9 @@ def test_a_part_file_of_an_earlier_run_is_kept_unless_overwritten(
     with (
         pytest.raises(
             InputError,
-            match=r"^rows.jsonl.part: left by an earlier run; add --overwrite to start again, or --resume to go on",
+            match=r"^rows.jsonl.part: .* add --overwrite to start again, or --resume to continue it",
         ),
-        open_output("rows.jsonl"),
+        open_output("rows.jsonl", resumable=True),
     ):
         pass
     assert "half a night" in Path("rows.jsonl.part").read_text()
@@ -152,6 +155,46 @@ def test_a_part_file_of_an_earlier_run_is_kept_unless_overwritten(
         SINKS["paths"]([[SURE]], out)
     assert Path("rows.jsonl").read_text() == "a/cat.jpg\n"
     assert os.listdir() == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_finished_file_is_kept_unless_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_link: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("real.jsonl").write_text("a night's work\n")
+    name = "link.jsonl" if is_link else "real.jsonl"
+    if is_link:
+        os.symlink("real.jsonl", name)
+
+    for resumable, hint in ((True, ", or --resume if this is the same run again"), (False, "")):
+        message = f"^{name}: already exists; add --overwrite to replace it{hint}$"
+        with pytest.raises(InputError, match=message):
+            check_output(name, resumable=resumable)
+        with pytest.raises(InputError, match=message), open_output(name, resumable=resumable):
+            pass
+    assert Path("real.jsonl").read_text() == "a night's work\n"
+    assert not list(tmp_path.glob("*.part"))
+
+    check_output(name, overwrite=True)
+    with open_output(name, overwrite=True) as out:
+        out.write("new\n")
+    assert Path("real.jsonl").read_text() == "new\n"
+
+
+def test_a_file_that_something_else_creates_during_the_run_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "rows.jsonl"
+
+    def run() -> None:
+        with open_output(str(target)) as out:
+            out.write("a row\n")
+            target.write_text("of someone else\n")
+
+    with pytest.raises(OutputError, match=r"rows.jsonl: was created by something else meanwhile; .* use .*\.part$"):
+        run()
+
+    assert target.read_text() == "of someone else\n"
+    assert (tmp_path / "rows.jsonl.part").read_text() == "a row\n"
 
 
 def test_a_symlink_stays_one_and_its_file_is_replaced(tmp_path: Path) -> None:
@@ -285,7 +328,7 @@ def run_in_child(block: str, stdout: int | BinaryIO = subprocess.PIPE) -> subpro
 def test_standard_output_is_utf8_and_keeps_raw_names_whatever_the_locale() -> None:
     child = run_in_child("with open_output(None) as out: write_csv([[row]], out)")
 
-    assert child.stdout.splitlines()[1:] == [b"\xff.jpg,1," + "猫".encode() + b",0.5,0.25,,"]
+    assert child.stdout.splitlines()[1:] == ["\udcff.jpg,1,猫,猫,0.5,0.25,softmax,,".encode(errors="surrogateescape")]
     assert (child.returncode, child.stderr) == (0, b"")
 
 

@@ -248,7 +248,7 @@ def test_eval_writes_a_page_with_the_truth(run: Run, photos: Path, model_dir: st
     done = run("eval", "photos", "--model", model_dir, "--report", "r.html", "-q", "--overwrite")
 
     assert refused.returncode == 2
-    assert b"r.html.part: left by an earlier run; add --overwrite" in refused.stderr
+    assert b"r.html.part: left by an earlier run; add --overwrite to start again\n" in refused.stderr
 
     assert done.returncode == 0, done.stderr
     found = rows_in((photos.parent / "r.html").read_text(encoding="utf-8"))

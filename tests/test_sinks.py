@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,10 @@ def test_a_jsonl_row_is_the_row_of_the_contract() -> None:
     assert lines == [
         '{"file_name": "a/cat.jpg", "label": "cat", "score": 0.931244, "cosine": 0.287113, "score_kind": "softmax", '
         '"predictions": [{"label": "cat", "score": 0.931244, "cosine": 0.287113}, '
-        '{"label": "dog", "score": 0.0687, "cosine": 0.21}], "error": null, "message": null}',
+        '{"label": "dog", "score": 0.0687, "cosine": 0.21}], "beaten_by": null, "error": null, "message": null}',
         '{"file_name": "a/bad.jpg", "label": null, "score": null, "cosine": null, "score_kind": null, '
-        '"predictions": [], "error": "unreadable", "message": "truncated JPEG: 4096 of 88211 bytes"}',
+        '"predictions": [], "beaten_by": null, "error": "unreadable", '
+        '"message": "truncated JPEG: 4096 of 88211 bytes"}',
     ]
 
 
@@ -94,6 +96,14 @@ def test_an_unknown_keeps_the_score_and_cosine_of_its_best_candidate_in_jsonl() 
     assert (unknown["label"], unknown["score"], unknown["cosine"]) == (None, 0.4, 0.2)
     assert [candidate["label"] for candidate in unknown["predictions"]] == ["cat", "dog"]
     assert (nothing["label"], nothing["score"], nothing["predictions"]) == (None, 1e-9, [])
+
+
+def test_a_jsonl_row_names_the_distractor_that_won() -> None:
+    rows = [replace(UNKNOWN, beaten_by="a shoe\ud800"), UNKNOWN]
+
+    beaten_by = [json.loads(line)["beaten_by"] for line in written(SINKS["jsonl"], rows).splitlines()]
+
+    assert beaten_by == ["a shoe\ufffd", None]
 
 
 def test_names_come_back_from_jsonl_byte_for_byte(tmp_path: Path) -> None:
@@ -142,12 +152,13 @@ def test_a_lone_surrogate_in_a_label_or_message_is_written_as_a_replacement_char
 
 def test_csv_has_one_line_for_each_image_and_rank() -> None:
     assert written(SINKS["csv"], ALL) == (
-        "file_name,rank,label,score,cosine,error,message\n"
-        "a/cat.jpg,1,cat,0.931244,0.287113,,\n"
-        "a/cat.jpg,2,dog,0.0687,0.21,,\n"
-        "a/what.jpg,1,,0.4,0.2,,\n"
-        "a/none.jpg,1,,1e-09,-0.1,,\n"
-        "a/bad.jpg,,,,,unreadable,truncated JPEG: 4096 of 88211 bytes\n"
+        "file_name,rank,label,candidate,score,cosine,score_kind,error,message\n"
+        "a/cat.jpg,1,cat,cat,0.931244,0.287113,softmax,,\n"
+        "a/cat.jpg,2,cat,dog,0.0687,0.21,softmax,,\n"
+        "a/what.jpg,1,,cat,0.4,0.2,softmax,,\n"
+        "a/what.jpg,2,,dog,0.0687,0.21,softmax,,\n"
+        "a/none.jpg,1,,cat,1e-09,-0.1,sigmoid,,\n"
+        "a/bad.jpg,,,,,,,unreadable,truncated JPEG: 4096 of 88211 bytes\n"
     )
 
 
@@ -156,8 +167,9 @@ def test_tsv_has_the_lines_of_the_csv_between_tabs() -> None:
 
 
 def test_csv_and_tsv_of_no_rows_are_a_header() -> None:
-    assert written(SINKS["csv"]).splitlines() == ["file_name,rank,label,score,cosine,error,message"]
-    assert written(SINKS["tsv"], []).splitlines() == ["file_name\trank\tlabel\tscore\tcosine\terror\tmessage"]
+    header = "file_name,rank,label,candidate,score,cosine,score_kind,error,message"
+    assert written(SINKS["csv"]).splitlines() == [header]
+    assert written(SINKS["tsv"], []).splitlines() == [header.replace(",", "\t")]
 
 
 def test_names_and_labels_come_back_from_csv_byte_for_byte(tmp_path: Path) -> None:
@@ -165,7 +177,7 @@ def test_names_and_labels_come_back_from_csv_byte_for_byte(tmp_path: Path) -> No
 
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8", "surrogateescape"), newline="")))
     assert [os.fsencode(row["file_name"]) for row in rows] == ODD_NAMES
-    assert {row["label"] for row in rows} == {"=crane, bird"}
+    assert {(row["label"], row["candidate"]) for row in rows} == {("=crane, bird", "=crane, bird")}
 
 
 def test_names_and_labels_come_back_from_tsv_byte_for_byte(tmp_path: Path) -> None:
@@ -177,14 +189,14 @@ def test_names_and_labels_come_back_from_tsv_byte_for_byte(tmp_path: Path) -> No
         for line in content.split(b"\n")[1:-1]
     ]
     assert [row[0] for row in rows] == ODD_NAMES
-    assert {row[2] for row in rows} == {b"a\\tb\tc"}
-    assert {len(row) for row in rows} == {7}
+    assert {(row[2], row[3]) for row in rows} == {(b"a\\tb\tc", b"a\\tb\tc")}
+    assert {len(row) for row in rows} == {9}
     assert b"\r" not in content
 
 
 def test_an_answer_without_candidates_over_the_threshold_still_has_its_line() -> None:
     assert written(SINKS["csv"], [Prediction("a.jpg", "cat", CAT, (), "sigmoid")]).splitlines()[1:] == [
-        "a.jpg,1,cat,0.931244,0.287113,,"
+        "a.jpg,1,cat,cat,0.931244,0.287113,sigmoid,,"
     ]
 
 

@@ -29,6 +29,7 @@ class Prediction:
     best: the best candidate, whether or not it is the answer.
     candidates: best first; the k best, or for independent scores those over the threshold (may be empty).
     truth: the label that is known to be right, where pictures are labelled.
+    beaten_by: the distractor that is better than every label; None where there is none.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Prediction:
     candidates: tuple[Candidate, ...]
     score_kind: ScoreKind
     truth: str | None = None
+    beaten_by: str | None = None
 
 
 Row = Prediction | Skipped

@@ -1,6 +1,6 @@
 """Prompts -> text matrix, built once, kept on disk label by label."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ class Classifier:
     neutral_embedding: (1, D) likewise, what labels are held against one by one; None where that is not asked for.
     cut: prompts that were longer than the model's context.
     groups: C names, of the group that each label is to be reported as; None reports labels.
+    distractors: the names of the last K rows.
     """
 
     labels: tuple[str, ...]
@@ -34,6 +35,7 @@ class Classifier:
     logit_bias: float | None
     cut: tuple[str, ...]
     groups: tuple[str, ...] | None = None
+    distractors: tuple[str, ...] = ()
 
 
 def build_classifier(
@@ -42,7 +44,7 @@ def build_classifier(
     model: "ClipModel | Encoder",
     *,
     neutral_prompts: Sequence[str] = (),
-    distractor_prompts: Sequence[Sequence[str]] = (),
+    distractors: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Classifier:
     """Embed every label, reading from the cache what was ever embedded before.
@@ -51,10 +53,10 @@ def build_classifier(
         labels: C names.
         prompts: C lists of sentences; their lengths may differ.
         neutral_prompts: sentences about nothing in particular, for independent scores.
-        distractor_prompts: K lists of sentences, of words that only compete.
+        distractors: the sentences of K words that only compete, by their names.
         progress: told how many prompts of how many are encoded.
     """
-    classes = [*prompts, *distractor_prompts]
+    classes = [*prompts, *(distractors or {}).values()]
     wanted = [*classes, neutral_prompts] if neutral_prompts else classes
     embeddings, cut = _embed(wanted, model, progress)  # (C + K, D), or one row more with the neutral word
     return Classifier(
@@ -64,6 +66,7 @@ def build_classifier(
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
         cut=tuple(cut),
+        distractors=tuple(distractors or ()),
     )
 
 

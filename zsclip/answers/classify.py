@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zsclip.answers.answers import Candidate, Prediction, ScoreKind
 from zsclip.answers.classifier import Classifier
@@ -50,14 +51,26 @@ def answers(paths: Sequence[str], image_embeddings: Matrix, classifier: Classifi
         scores = ranked = over_groups(scores[:, :labels], members, best_only=rule.independent)  # (B, G)
         similar = over_groups(similar, members, best_only=True)
     best = top_k(ranked, _candidates_wanted(len(names), rule))  # (B, k)
-    is_none = (rivals > ranked.max(axis=1, keepdims=True)).any(axis=1)  # (B,), a distractor is better
+    beaten_by = _winners(rivals, ranked.max(axis=1), classifier.distractors)
     best_scores, best_cosines = (np.take_along_axis(each, best, axis=1).tolist() for each in (scores, similar))
     return [
-        _prediction(path, [names[i] for i in indices], some_scores, some_cosines, none, score_kind, rule)
-        for path, indices, some_scores, some_cosines, none in zip(
-            paths, best.tolist(), best_scores, best_cosines, is_none.tolist(), strict=True
+        _prediction(path, [names[i] for i in indices], some_scores, some_cosines, rival, score_kind, rule)
+        for path, indices, some_scores, some_cosines, rival in zip(
+            paths, best.tolist(), best_scores, best_cosines, beaten_by, strict=True
         )
     ]
+
+
+def _winners(rivals: Matrix, best: NDArray[np.float32], names: Sequence[str]) -> list[str | None]:
+    """Name the best distractor of every picture where it is better than the best label, else None.
+
+    Args:
+        rivals: (B, K) float32. best: (B,) float32, of labels. names: K names.
+    """
+    if not names:
+        return [None] * len(rivals)
+    better = (rivals.max(axis=1) > best).tolist()
+    return [names[i] if won else None for i, won in zip(rivals.argmax(axis=1).tolist(), better, strict=True)]
 
 
 def _scores(similar: Matrix, image_embeddings: Matrix, classifier: Classifier, rule: Rule) -> tuple[Matrix, ScoreKind]:
@@ -82,7 +95,7 @@ def _prediction(
     labels: list[str],
     scores: list[float],
     cosines: list[float],
-    is_none: bool,
+    beaten_by: str | None,
     score_kind: ScoreKind,
     rule: Rule,
 ) -> Prediction:
@@ -93,5 +106,5 @@ def _prediction(
         threshold = 0.5 if rule.independent else 0.0
     if rule.independent:
         candidates = [candidate for candidate in candidates if candidate.score >= threshold]
-    label = best.label if best.score >= threshold and not is_none else None
-    return Prediction(path, label, best, tuple(candidates), score_kind)
+    label = best.label if best.score >= threshold and beaten_by is None else None
+    return Prediction(path, label, best, tuple(candidates), score_kind, beaten_by=beaten_by)

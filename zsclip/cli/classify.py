@@ -3,10 +3,10 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
@@ -49,10 +49,12 @@ from zsclip.cli.options import (
     check_picture_files,
     read_batch_size,
     read_sentences,
+    rivals_of,
     set_environment,
 )
 from zsclip.cli.run import (
     build_text_matrix,
+    digested,
     drain,
     embedding,
     made_with,
@@ -65,9 +67,12 @@ from zsclip.cli.terminal import Tally, images_bar, is_terminal, listed
 from zsclip.errors import InputError
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
+UNKNOWN = "unknown"  # what --only, tables and pages call a picture without an answer
+
 if TYPE_CHECKING:
-    from zsclip.answers.answers import Prediction
-    from zsclip.pixels.skipped import Skipped
+    from zsclip.answers.answers import Row
+    from zsclip.answers.classifier import Classifier
+    from zsclip.kept.store import EmbeddingStore
 
 
 def classify(
@@ -125,8 +130,7 @@ def classify(
     from zsclip.out.output import check_output, format_of, is_replaceable, open_output
     from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
     from zsclip.pictures.files import find_images
-    from zsclip.words.labels import COMMON, read_distractors, read_labels
-    from zsclip.words.prompts import expand
+    from zsclip.words.labels import COMMON, read_labels
 
     set_environment(offline, quiet)
     output = None if output == "-" else output
@@ -135,7 +139,10 @@ def classify(
     sentences = read_sentences(template, prompts)
     sink_name = format or format_of(output, is_terminal(sys.stdout))
     names = [word.group or word.name if by == "group" else word.name for word in words]
-    _check_options(device, only, names, print0 and sink_name != "paths")
+    if print0 and sink_name != "paths":
+        raise InputError("--print0: only paths can end in NUL; add --format paths")
+    check_device(device)
+    wanted = _wanted(only, names)
     if multi_label and (none_of_these or distractors is not None or calibration is not None):
         raise InputError("--multi-label: judges each label for itself, so nothing competes; leave out one of the two")
     if calibration is not None and (none_of_these or distractors is not None):
@@ -147,7 +154,7 @@ def classify(
     if none_of_these and distractors is not None:
         raise InputError("--none-of-these: is --distractors common; leave out one of the two")
     distractors = distractors or (COMMON if none_of_these else None)
-    competing = expand(read_distractors(words, distractors), sentences) if distractors is not None else []
+    competing = rivals_of(words, distractors, sentences)
     learnt = None
     if calibration is not None:
         from zsclip.measure.calibrate import check_made_with, read_calibration
@@ -155,15 +162,15 @@ def classify(
         learnt = read_calibration(calibration)
     size = read_batch_size(batch_size)
     paths = find_images(inputs, exclude=exclude, limit=limit, null=null, note=note)
-    sink = partial(write_paths, print0=print0) if sink_name == "paths" else SINKS.get(sink_name, drain)
-    check_output(output, overwrite=overwrite or resume or retry_errors)
+    paths_only = partial(write_paths, print0=print0, unknown=None in wanted)
+    sink = paths_only if sink_name == "paths" else SINKS.get(sink_name, drain)
+    check_output(output, overwrite=overwrite or resume or retry_errors, resumable=True)
     check_picture_files(report, contact_sheet, overwrite=overwrite)
     if (resume or retry_errors) and (report or contact_sheet or sink_name == "html"):
         raise InputError("--resume: a page or a sheet shows a whole run; leave it out, what was encoded is kept anyway")
     if (resume or retry_errors) and (overwrite or output is None or not is_replaceable(output)):
         raise InputError("--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite")
     from zsclip.answers.scores import Rule
-    from zsclip.kept.cache import fingerprint
     from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
     from zsclip.pixels.limits import Decoding
@@ -175,47 +182,70 @@ def classify(
         check_made_with(learnt, calibration, made_with(words, sentences, encoder))
         if by == "group" and learnt.thresholds and threshold is None:
             raise InputError(f"{calibration}: has thresholds of labels, not of groups; calibrate without --per-label")
-        competing = [list(prompts) for prompts in learnt.distractors]
+        competing = dict(learnt.distractors)
         rule = replace(rule, temperature=learnt.temperature)
         if threshold is None:
             rule = replace(rule, threshold=learnt.threshold, thresholds=learnt.thresholds)
-    flags = {
-        "format": sink_name, "batch size": size, "top k": top_k, "threshold": threshold, "multi label": multi_label,
-        "only": only, "print0": print0, "fast jpeg": fast_jpeg, "max pixels": max_pixels,
-        "groups": fingerprint(names)[:8] if by == "group" else None,
-        "calibration": None if learnt is None else fingerprint(asdict(learnt))[:8],
-        "distractors": fingerprint(competing)[:8] if competing else None,
+    settings = row_settings(words, sentences, encoder, model, compile) | {
+        "format": sink_name, "batch-size": batch_size, "top-k": top_k, "threshold": threshold,
+        "multi-label": multi_label, "only": only, "print0": print0, "fast-jpeg": fast_jpeg, "max-pixels": max_pixels,
+        "by": digested(by, names) if by == "group" else by,
+        "calibration": None if learnt is None else digested(calibration, asdict(learnt)),
+        "distractors": digested(distractors or "of the calibration", competing) if competing else None,
+        "table width": get_terminal_size((100, 24)).columns if sink_name == "table" else None,
     }  # fmt: skip
-    if sink_name == "table":
-        flags["width"] = get_terminal_size((100, 24)).columns
     own_page = output if sink_name == "html" and output is not None and is_replaceable(output) else None
-    journal = None
-    point = None
+    journal = point = end = None
     if output is not None and is_replaceable(output):
-        journal = Journal(output, row_settings(words, sentences, encoder) | flags)
-        point = journal.go_on(paths, retry_errors=retry_errors) if resume or retry_errors else None
-    if point is not None and point.pictures and sink_name in ("csv", "tsv"):
-        sink = partial(write_csv if sink_name == "csv" else write_tsv, header=False)
-    tally = Tally(point.pictures, point.failed) if point else Tally()
+        journal = Journal(output, settings, overwrite=overwrite)
+        if resume or retry_errors:
+            point = journal.go_on(paths)
+            end = journal.finished(paths) if point is None else None
+    tally = Tally()
+    if earlier := point or end:
+        tally = Tally(earlier.pictures - earlier.failed) if retry_errors else Tally(earlier.pictures, earlier.failed)
+    if end is not None and output is not None and not (retry_errors and end.failed):
+        notes(quiet)(tally.complete(output))
+        return tally.exit_code
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
-    with embedding(paths, encoder, decoding, no_store, size, cpus) as (embedded, store):
-        from zsclip.answers.classify import classify
 
-        classifier = build_text_matrix(words, sentences, encoder, multi_label, quiet, competing)
-        if by == "group":
-            classifier = replace(classifier, groups=tuple(names))
+    @cache
+    def text_matrix() -> "Classifier":
+        matrix = build_text_matrix(words, sentences, encoder, multi_label, quiet, competing)
+        return replace(matrix, groups=tuple(names)) if by == "group" else matrix
+
+    @contextmanager
+    def answering(pictures: Iterable[str]) -> "Iterator[tuple[Iterator[list[Row]], EmbeddingStore | None]]":
+        with embedding(pictures, encoder, decoding, no_store, size, cpus) as (embedded, store):
+            from zsclip.answers.classify import classify
+
+            classifier = text_matrix()
+            with images_bar(tally, shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))):
+                yield tally.count(classify(embedded, classifier, rule)), store
+
+    def only_wanted(rows: "Iterator[list[Row]]") -> "Iterator[list[Row]]":
+        return _only(rows, wanted) if only else rows
+
+    def into(out: TextIO, rows: "Iterable[list[Row]]", *, header: bool) -> None:
+        with_header = {"csv": write_csv, "tsv": write_tsv}.get(sink_name)
+        write = sink if with_header is None else partial(with_header, header=header)
+        write(rows, out)
+
+    if end is None:
         with (
+            answering(paths) as (rows, store),
             journal or nullcontext(),
-            open_output(output, overwrite=overwrite, go_on_at=point.size if point else None) as out,
+            open_output(
+                output, overwrite=journal.overwrite if journal else overwrite,
+                go_on_at=point.size if point else None, resumable=True,
+            ) as out,
             nullcontext() if report is None else open_output(report, overwrite=overwrite) as page,
             nullcontext() if contact_sheet is None else open_output(contact_sheet, overwrite=overwrite) as sheet,
-            images_bar(tally, shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))),
-        ):
-            rows = tally.count(classify(embedded, classifier, rule))
+        ):  # fmt: skip
             if journal is not None:
                 journal.begin()
                 rows = journal.noted(rows, out)
-            rows = _only(rows, only)
+            rows = only_wanted(rows)
             for target, stream in ((own_page, out if sink_name == "html" else None), (report, page)):
                 if stream is not None:
                     from zsclip.out.report import with_report
@@ -226,26 +256,34 @@ def classify(
                 from zsclip.out.contactsheet import with_contact_sheet
 
                 rows = with_contact_sheet(rows, sheet.buffer, threads=cpus, max_pixels=max_pixels)
-            sink(rows, out)
+            into(out, rows, header=not (point and point.pictures))
+            if journal is not None:
+                journal.finish(out)
+    if retry_errors and journal is not None and output is not None and journal.failed_paths:
+        with (
+            answering(journal.failed_paths) as (rows, store),
+            journal,
+            open(output, "rb") as old,
+            open_output(output, overwrite=True) as out,
+        ):
+            journal.begin(retries=True)
+            header = journal.retries_first_row
+            into(out, only_wanted(journal.retried(rows, old, out)), header=header)
+            journal.finish(out)
     return report_run(tally, store, quiet, [report, own_page])
 
 
-def _only(
-    batches: "Iterable[list[Prediction | Skipped]]", labels: Sequence[str]
-) -> "Iterator[list[Prediction | Skipped]]":
-    """Keep the rows whose answer is one of the labels; without labels, all rows."""
-    wanted = {label.strip() for label in labels}  # as labels themselves are
+def _wanted(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
+    """Give the answers that --only asks for; None stands for unknown, unless there is a label of that name."""
+    wanted = [label.strip() for label in only]  # as labels themselves are
+    for label in wanted:
+        if label not in names and label != UNKNOWN:
+            labels = listed(list(dict.fromkeys(names)), 8)
+            raise InputError(f"--only: {label!r} is not one of the labels; use one of {labels}, or {UNKNOWN}")
+    return {None if label == UNKNOWN and label not in names else label for label in wanted}
+
+
+def _only(batches: "Iterable[list[Row]]", wanted: set[str | None]) -> "Iterator[list[Row]]":
+    """Keep the rows with these answers; a picture that failed has none, not even None."""
     for batch in batches:
-        yield [row for row in batch if getattr(row, "label", None) in wanted] if labels else batch
-
-
-def _check_options(device: str, only: Sequence[str], names: Sequence[str], stray_print0: bool) -> None:
-    """Check what Typer cannot, before anything slow."""
-    if stray_print0:
-        raise InputError("--print0: only paths can end in NUL; add --format paths")
-    check_device(device)
-    for label in only:
-        if label.strip() not in names:
-            raise InputError(
-                f"--only: {label!r} is not one of the labels; use one of {listed(list(dict.fromkeys(names)), 8)}"
-            )
+        yield [row for row in batch if getattr(row, "label", "") in wanted]

@@ -35,6 +35,7 @@ from zsclip.cli.options import (
     given_labels,
     read_batch_size,
     read_sentences,
+    rivals_of,
     set_environment,
 )
 from zsclip.cli.run import (
@@ -317,8 +318,6 @@ def calibrate(
 
     from zsclip.measure.labelled import read_labelled
     from zsclip.out.output import check_output, open_output
-    from zsclip.words.labels import read_distractors
-    from zsclip.words.prompts import expand
 
     set_environment(offline, quiet)
     check_device(device)
@@ -343,7 +342,7 @@ def calibrate(
 
     words = given or found_labels(pictures.words)
     truths = truths_of(pictures.words, words)
-    competing = expand(read_distractors(words, distractors), sentences) if distractors is not None else []
+    competing = rivals_of(words, distractors, sentences)
     encoder = Encoder(find_model(model, offline=offline), device, precision)
     decoding, cpus, tally = Decoding(max_pixels, fast_jpeg), threads or available_cpus(), Tally()
     with embedding(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (embedded, store):
@@ -353,9 +352,7 @@ def calibrate(
     note_if_few(len(truth), quiet)
     wish = Wish(target_precision, target_share, per_label)
     learning = (similar, truth, classifier.labels, encoder.logit_scale, wish)
-    calibration = replace(
-        learn(*learning, made_with(words, sentences, encoder)), distractors=tuple(map(tuple, competing))
-    )
+    calibration = replace(learn(*learning, made_with(words, sentences, encoder)), distractors=competing)
     promised = promise(*learning)
     text = to_json(calibration)
     with open_output(output, overwrite=overwrite) as out:

@@ -58,7 +58,10 @@ ThresholdOption = Annotated[
     float | None, typer.Option("--threshold", metavar="P", min=0, max=1, help="A best score under P is unknown.")
 ]
 MultiLabelOption = Annotated[bool, typer.Option("--multi-label", help="Score each label for itself: does it apply?")]
-OnlyOption = Annotated[list[str], typer.Option("--only", metavar="LABEL", help="Keep rows so answered; may repeat.")]
+OnlyOption = Annotated[
+    list[str],
+    typer.Option("--only", metavar="LABEL|unknown", help="Write only rows with this answer; may repeat."),
+]
 FormatOption = Annotated[
     Format | None, typer.Option("--format", help="Default: by -o's ending; table on a terminal, else jsonl.")
 ]
@@ -71,10 +74,13 @@ ReportOption = Annotated[
 ContactSheetOption = Annotated[
     str | None, typer.Option("--contact-sheet", metavar="FILE", help="Also draw the first pictures in a grid: .png.")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace FILE.part of an earlier run.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with FILE.part of an earlier run.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files of an earlier run, finished or not.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue FILE.part of an earlier run; do nothing if FILE is complete.")
+]
 RetryErrorsOption = Annotated[
-    bool, typer.Option("--retry-errors", help="Like --resume, and try its failed images again.")
+    bool,
+    typer.Option("--retry-errors", help="Like --resume, and try failed images again, those of a finished FILE too."),
 ]
 ExcludeOption = Annotated[list[str], typer.Option("--exclude", metavar="GLOB", help="Leave these out; may repeat.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after N images.")]
@@ -135,6 +141,16 @@ def read_sentences(template: Sequence[str], prompts: str) -> "PromptSet":
     from zsclip.words.prompts import read_prompts, read_templates
 
     return read_templates(template) if template else read_prompts(prompts)
+
+
+def rivals_of(words: "list[Label]", distractors: str | None, sentences: "PromptSet") -> dict[str, tuple[str, ...]]:
+    """Read --distractors: the prompts of the words that compete with the labels, by their names."""
+    from zsclip.words.labels import read_distractors
+    from zsclip.words.prompts import expand
+
+    rivals = read_distractors(words, distractors) if distractors is not None else []
+    prompts = expand(rivals, sentences)
+    return {rival.name: tuple(each) for rival, each in zip(rivals, prompts, strict=True)}
 
 
 def given_labels(labels: str | None, label: Sequence[str], labels_file: Sequence[str]) -> "list[Label] | None":

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ def build_text_matrix(
     clip: "Encoder",
     multi_label: bool,
     quiet: bool,
-    distractors: Sequence[Sequence[str]] = (),
+    distractors: Mapping[str, Sequence[str]] | None = None,
 ) -> "Classifier":
     """Make the text matrix, and tell what was cut or may not be understood."""
     from zsclip.answers.classifier import build_classifier
@@ -78,7 +78,7 @@ def build_text_matrix(
             expand(words, sentences),
             clip,
             neutral_prompts=neutral,
-            distractor_prompts=distractors,
+            distractors=distractors,
             progress=progress,
         )
     if quiet:
@@ -92,20 +92,24 @@ def build_text_matrix(
     return classifier
 
 
-def row_settings(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, object]:
+def row_settings(
+    words: "list[Label]", sentences: "PromptSet", encoder: "Encoder", model: str, compiled: bool
+) -> dict[str, object]:
     """Give the settings that rows depend on, in words for the message that says what changed."""
     from importlib.metadata import version
 
-    from zsclip.kept.cache import fingerprint
-    from zsclip.words.labels import Label
-    from zsclip.words.prompts import expand
-
-    names = [word.name for word in words]
-    neutral = Label("something")  # that --multi-label may compare with
+    spec = encoder.spec
+    of_model = (spec.image_recipe("cpu", "fp32", False, False), spec.text_recipe("cpu"))
     return {
-        "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
-        "prompts": fingerprint([list(prompts) for prompts in expand([*words, neutral], sentences)])[:8],
-        "model": f"{encoder.spec.name}, {fingerprint(encoder.image_recipe(fast_jpeg=False), encoder.text_recipe)[:8]}",
+        "labels": digested([word.name for word in words], [[word.name, word.synonyms, word.prompts] for word in words]),
+        "prompts": digested(
+            list(sentences.templates) if sentences.source == "--template" else sentences.name,
+            [sentences.templates, dict(sentences.prompts)],
+        ),
+        "model": digested(model, of_model),
+        "device": encoder.device,
+        "precision": encoder.precision,
+        "compile": compiled,
         "version of zsclip": version("zsclip"),
         "version of torch": version("torch"),
         "version of open_clip": version("open_clip_torch"),
@@ -113,16 +117,29 @@ def row_settings(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder
     }
 
 
+def digested(shown: object, *about: object) -> dict[str, object]:
+    """Give a setting that is shown as one thing and compared by all that it is about."""
+    from zsclip.kept.cache import fingerprint
+
+    return {"is": shown, "digest": fingerprint(*about)[:16]}
+
+
 def made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, str]:
     """What a calibration holds for, on whatever device."""
     from dataclasses import asdict
 
     from zsclip.kept.cache import fingerprint
+    from zsclip.words.labels import Label
+    from zsclip.words.prompts import expand
 
     spec = encoder.spec
-    settings = row_settings(sorted(words, key=lambda word: word.name), sentences, encoder)
-    model = f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}"
-    return {"model": model, **{key: str(settings[key]) for key in ("label list", "prompts")}}
+    words = sorted(words, key=lambda word: word.name)
+    names = [word.name for word in words]
+    return {
+        "model": f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}",
+        "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
+        "prompts": fingerprint(expand([*words, Label("something")], sentences))[:8],
+    }
 
 
 def report_run(tally: Tally, store: "EmbeddingStore | None", quiet: bool, pages: Sequence[str | None] = ()) -> int:

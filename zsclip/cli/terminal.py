@@ -60,8 +60,9 @@ class Tally:
         return int(self.errors.total() + self.failed > 0 or self.images + self.done == 0)
 
     def count(self, batches: Iterable[list[Prediction | Skipped]]) -> Iterator[list[Prediction | Skipped]]:
-        """Pass batches on, counting."""
-        self.started = time.monotonic()
+        """Pass batches on, counting; more than once where failed pictures are tried again."""
+        if not self.images:
+            self.started = time.monotonic()
         for batch in batches:
             self.errors.update(row.error for row in batch if isinstance(row, Skipped))
             self.labels.update(row.label for row in batch if isinstance(row, Prediction) and row.label is not None)
@@ -75,6 +76,11 @@ class Tally:
             self.errors.update(row.error for row in batch.rows if isinstance(row, Skipped))
             self.encoded += len(batch.embeddings)
             yield batch
+
+    def complete(self, file: str) -> str:
+        """Say that an earlier run has done everything."""
+        failed = f", {self.failed:,} failed; --retry-errors tries them again" if self.failed else ""
+        return f"{file}: complete already: {_counted(self.done, 'image')}{failed}"
 
     def summary(self) -> list[str]:
         """Tell images, speed, labels and failures, in one to three lines."""

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,14 @@ class Calibration:
     made_with: what it holds for, as a person may be told: model, labels, prompts. temperature: cosines are divided by
     it, besides the model's own scale. threshold: a best score under it is no answer. thresholds: of single labels
     instead; infinite where no score is sure enough. distractors: the prompts of words that compete with
-    the labels.
+    the labels, by their names.
     """
 
     made_with: Mapping[str, str]
     temperature: float
     threshold: float
     thresholds: Mapping[str, float]
-    distractors: tuple[tuple[str, ...], ...] = ()
+    distractors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def read_calibration(file: str) -> Calibration:
             temperature=float(values["temperature"]),
             threshold=_infinite(values["threshold"]),
             thresholds={str(label): _infinite(value) for label, value in values["thresholds"].items()},
-            distractors=tuple(tuple(map(str, prompts)) for prompts in values["distractors"]),
+            distractors=_distractors(values["distractors"]),
         )
     except OSError as e:
         raise InputError(f"{file}: cannot be read: {(e.strerror or str(e)).lower()}; check the path") from e
@@ -229,6 +230,12 @@ def read_calibration(file: str) -> Calibration:
     if not 0 < found.temperature < math.inf:
         raise InputError(f"{file}: not a calibration: its temperature is {found.temperature}")
     return found
+
+
+def _distractors(value: Any) -> dict[str, tuple[str, ...]]:
+    """Read prompts by name, or, as they were written once, without names: the first prompt says which word it is."""
+    named = value.items() if isinstance(value, dict) else [(prompts[0], prompts) for prompts in value if prompts]
+    return {str(name): tuple(map(str, prompts)) for name, prompts in named}
 
 
 def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str, str]) -> None:

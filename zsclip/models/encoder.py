@@ -91,6 +91,16 @@ class Encoder:
         return int(self.spec.architecture["embed_dim"])
 
     @property
+    def device(self) -> str:
+        """The kind of device that computes: cpu, cuda or mps."""
+        return str(self._settings["device"]).partition(":")[0]
+
+    @property
+    def precision(self) -> str:
+        """What the image tower computes in: fp32, bf16 or fp16."""
+        return str(self._settings["precision"])
+
+    @property
     def text_recipe(self) -> str:
         """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
         return self.spec.text_recipe(self._settings["device"])

@@ -1,22 +1,46 @@
-"""How far a run into a file came, in FILE.part.json beside its rows, so that another run can go on from there.
+"""What is noted of a run into a file, so that another run can continue it, or knows that there is nothing to do.
 
-The first line is an object: what the rows depend on. Each further one is a place between two batches. Batches begin
-where they would have begun, so no number depends on where a run was cut.
+While rows are written, `FILE.part.json` lies beside them. Its first line is an object: what the rows depend on. Each
+further one is a place between two batches. Batches begin where they would have begun, so no number depends on where a
+run was cut.
+
+Of a finished file the cache keeps the same facts, under the digest of its content: the file may be moved, copied or
+renamed, nothing lies beside it, and one that was changed since is simply not known.
 """
 
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import islice, takewhile
-from typing import Any, TextIO
+from itertools import chain, groupby, islice
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from zsclip.answers.answers import Prediction
 from zsclip.errors import InputError, OutputError
+from zsclip.kept.cache import read_rows, write_rows
+from zsclip.out.changes import changes
 from zsclip.out.output import part_of
 from zsclip.pixels.skipped import Skipped
+
+_VERSION = 2
+_KIND = "finished files"  # what the cache calls the records
+_MOST_RECORDS = 16  # of one content: other settings may give the same few rows, or none
+
+
+class Failures(NamedTuple):
+    """Neighbouring pictures that failed.
+
+    first: the place of the first one in the list of pictures. start, end: of all their rows in the file, in bytes;
+    equal where --only or the format leaves them out.
+    """
+
+    first: int
+    count: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -24,12 +48,14 @@ class Point:
     """A place between two batches.
 
     pictures: before it, and of them failed. size: of FILE.part there, in bytes. paths: a hash of the pictures' paths.
+    failures: of the batch before it; of a finished file all.
     """
 
     pictures: int
     failed: int
     size: int
     paths: str
+    failures: tuple[Failures, ...] = ()
 
 
 _BEGINNING = Point(0, 0, 0, "")
@@ -40,56 +66,115 @@ class Journal:
 
     Args:
         target: the file of `-o`.
-        settings: all that its rows depend on besides the pictures; JSON-like.
+        settings: all that its rows depend on besides the pictures; JSON-like, see `changes`.
+        overwrite: whether the run may replace a finished file; a run that continues it may if it might.
     """
 
-    def __init__(self, target: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, target: str, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.overwrite = overwrite
+        self.failed_paths: list[str] = []  # of the pictures that failed in earlier runs
+        self._target = target
         self._part = part_of(target)
         self._file = self._part + ".json"
         self._settings = dict(settings)
         self._paths = hashlib.blake2b(digest_size=8)
         self._points: list[Point] = []
+        self._last = _BEGINNING
+        self._failures: list[Failures] = []
+        self._known = 0  # pictures that earlier runs have rows of
+        self._retries = False
 
-    def go_on(self, paths: Iterator[str], *, retry_errors: bool = False) -> Point | None:
-        """Check that an earlier run can be gone on with, and take the paths it has rows of from the list.
-
-        Args:
-            retry_errors: go on before the first batch with a failed picture.
+    def go_on(self, paths: Iterator[str]) -> Point | None:
+        """Check that an earlier run can be continued, and take the paths it has rows of from the list.
 
         Returns:
-            Where to go on, maybe at the very beginning; None where no earlier run left anything.
+            Where to go on, maybe at the very beginning; None where there is nothing to continue.
 
         Raises:
-            InputError: there is nothing to tell how it was begun, or something is not as it was.
+            InputError: nothing says how it was begun, or something is not as it was.
         """
+        exists = os.path.exists(self._target)
         if not os.path.exists(self._part):
             return None
         size = os.path.getsize(self._part)
         if size == 0:  # killed before its first row
-            return _BEGINNING
-        settings, points = self._read()
-        changed = [key for key in {**settings, **self._settings} if settings.get(key) != self._settings.get(key)]
-        if changed:
-            what = ", ".join(f"{key} ({settings.get(key)!r}, now {self._settings.get(key)!r})" for key in changed)
-            raise InputError(f"{self._part}: begun with another {what}; repeat that command, or add --overwrite")
-        usable = (point for point in points if point.size <= size)
-        for point in takewhile(lambda point: not (retry_errors and point.failed), usable):
+            return None if exists else _BEGINNING
+        header, points = self._read()
+        if header["retries"] and exists:  # the file is there, and only its failed rows are made again
+            return None
+        if exists and not header["overwrite"]:
+            raise InputError(f"{self._target}: already exists beside {self._part}; move one of the two away")
+        if header["retries"]:
+            raise InputError(f"{self._part}: a copy of {self._target}, which is gone; add --overwrite to start again")
+        what = "; ".join(changes(header["settings"], self._settings))
+        if what:
+            raise InputError(f"{self._part}: begun with other settings: {what}; use those, or add --overwrite")
+        self.overwrite = header["overwrite"]
+        for point in points:
+            if point.size > size:
+                break
             before = self._last.pictures
-            for path in islice(paths, point.pictures - before):
-                self._add(path)
+            self._take(paths, point)
             if self._paths.hexdigest() != point.paths:
                 which = f"pictures {before + 1} to {point.pictures}"
                 raise InputError(
                     f"{self._part}: {which} are not those of the list as it is now; --overwrite starts again"
                 )
             self._points.append(point)
+        self._known = self._last.pictures
         return self._last
 
-    def begin(self) -> None:
-        """Write down what is known, once the FILE.part is ours."""
+    def finished(self, paths: Iterator[str]) -> Point | None:
+        """Check that a finished file is that of this run, and take all paths from the list.
+
+        Returns:
+            Its end; None where there is no such file.
+
+        Raises:
+            InputError: nothing says how it was made, or something is not as it was.
+        """
+        if not os.path.exists(self._target):
+            return None
+        records = _records(_digest(self._target))
+        if not records:
+            raise InputError(
+                f"{self._target}: nothing is known of how this file was made; move it away, or add --overwrite to "
+                "replace it"
+            )
+        same = [each for each in records if not any(changes(each["settings"], self._settings))]
+        record = (same or records)[-1]
+        what = list(changes(record["settings"], self._settings))
+        end = _point(record["end"])
+        if not what:
+            self._take(paths, end)
+            count = self._last.pictures + sum(1 for _ in paths)
+            if count != end.pictures:
+                what = [f"pictures: {end.pictures:,} -> {count:,}"]
+            elif self._paths.hexdigest() != end.paths:
+                what = [f"pictures: {count:,} -> {count:,} others"]
+        if what:
+            raise InputError(
+                f"{self._target}: made with other settings: {'; '.join(what)}; write to another file, or add "
+                "--overwrite to replace it"
+            )
+        self._known = end.pictures
+        with suppress(FileNotFoundError):  # of a run that was killed between its last two steps
+            if not os.path.lexists(self._part):
+                os.unlink(self._file)
+        return end
+
+    def begin(self, *, retries: bool = False) -> None:
+        """Write down what is known, once the FILE.part is ours.
+
+        Args:
+            retries: whether FILE.part is a copy of FILE in which failed rows are replaced.
+        """
+        self._retries = retries
+        header = {"version": _VERSION, "overwrite": self.overwrite, "retries": retries, "settings": self._settings}
         try:
             with open(self._file + ".new", "w", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in (self._settings, *map(_line, self._points)))
+                points = () if retries else map(_line, self._points)
+                file.writelines(json.dumps(line) + "\n" for line in (header, *points))
             os.replace(self._file + ".new", self._file)
         except OSError as e:
             with suppress(OSError):
@@ -97,51 +182,152 @@ class Journal:
             raise OutputError(f"{self._file}: {(e.strerror or str(e)).lower()}; choose a place to write to") from e
 
     def noted(self, batches: Iterable[list[Prediction | Skipped]], out: TextIO) -> Iterator[list[Prediction | Skipped]]:
-        """Pass batches on, and note each once its rows are written: when the next one is asked for."""
+        """Pass batches on, and note each once its rows are written: when the next one is asked for.
+
+        A batch is passed on in runs of answered and of failed pictures, which shows where the rows of these are.
+        """
         pictures, failed = self._last.pictures, self._last.failed
         with open(self._file, "a", encoding="utf-8") as file:
             for batch in batches:
-                yield batch
+                failures: list[Failures] = []
+                yield from _in_runs(batch, pictures, out, failures)
                 for row in batch:
-                    self._add(row.path)
-                    failed += isinstance(row, Skipped)
+                    self._paths.update(_line_of(row.path))
+                failed += sum(each.count for each in failures)
                 pictures += len(batch)
-                point = Point(pictures, failed, os.fstat(out.fileno()).st_size, self._paths.hexdigest())
-                file.write(json.dumps(_line(point)) + "\n")
+                self._last = Point(pictures, failed, _size(out), self._paths.hexdigest(), tuple(failures))
+                self._failures += failures
+                file.write(json.dumps(_line(self._last)) + "\n")
                 file.flush()
+
+    @property
+    def retries_first_row(self) -> bool:
+        """Whether `retried` replaces the rows at the very beginning of the file, a header included."""
+        return bool(self._failures) and self._failures[0].start == 0 and self._failures[0].first < self._known
+
+    def retried(
+        self, batches: Iterable[list[Prediction | Skipped]], old: BinaryIO, out: TextIO
+    ) -> Iterator[list[Prediction | Skipped]]:
+        """Pass on the rows of `failed_paths`, and copy all others of the finished file around them.
+
+        Args:
+            old: the finished file. out: its copy.
+        """
+        rows = chain.from_iterable(batches)
+        failures: list[Failures] = []
+        for each in self._failures:
+            _copy(old, out, each.start - old.tell())
+            if each.first < self._known:
+                yield from _in_runs(islice(rows, each.count), each.first, out, failures)
+                old.seek(each.end)
+            else:  # failed in this very run
+                start = _size(out)
+                _copy(old, out, each.end - each.start)
+                failures.append(each._replace(start=start, end=_size(out)))
+        _copy(old, out, os.fstat(old.fileno()).st_size - old.tell())
+        failed = sum(each.count for each in failures)
+        self._failures = failures
+        self._last = Point(self._last.pictures, failed, _size(out), self._last.paths)
+
+    def finish(self, out: TextIO) -> None:
+        """Keep how the file was made, once all rows are written; it is known by its content."""
+        out.flush()
+        end = Point(self._last.pictures, self._last.failed, _size(out), self._paths.hexdigest(), tuple(self._failures))
+        record = {"version": _VERSION, "settings": self._settings, "end": _line(end)}
+        key = _digest(self._part)
+        others = [each for each in _records(key) if each["settings"] != self._settings]
+        records = [*others[1 - _MOST_RECORDS :], record]
+        write_rows(_KIND, {key: zlib.compress(json.dumps(records).encode())})
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._retries and any(exception):  # the finished file is still there, so half a copy of it is worth nothing
+            with suppress(FileNotFoundError):
+                os.unlink(self._part)
         # Of a run that is complete, or has left no row, there is no FILE.part any more.
         if not os.path.lexists(self._part):
             with suppress(FileNotFoundError):
                 os.unlink(self._file)
 
-    @property
-    def _last(self) -> Point:
-        return self._points[-1] if self._points else _BEGINNING
-
-    def _add(self, path: str) -> None:
-        self._paths.update(os.fsencode(path) + b"\0")
+    def _take(self, paths: Iterator[str], point: Point) -> None:
+        """Take the paths up to a point from the list, and keep those of failed pictures."""
+        failed = {each.first + i for each in point.failures for i in range(each.count)}
+        place = self._last.pictures
+        for path in islice(paths, point.pictures - place):
+            self._paths.update(_line_of(path))
+            if place in failed:
+                self.failed_paths.append(path)
+            place += 1
+        self._failures += point.failures
+        self._last = Point(place, point.failed, point.size, point.paths)
 
     def _read(self) -> tuple[dict[str, Any], list[Point]]:
         try:
             with open(self._file, encoding="utf-8") as file:
-                settings = json.loads(file.readline())
+                header = json.loads(file.readline())
                 points = []
                 for line in file:
                     with suppress(ValueError, TypeError):  # a last line that was not written to its end
-                        points.append(Point(*json.loads(line)))
-            if not isinstance(settings, dict):
-                raise ValueError("no settings")
-            return settings, points
+                        points.append(_point(json.loads(line)))
+            if not isinstance(header, dict) or header.get("version") != _VERSION:
+                raise ValueError("not of this version")
+            return header, points
         except (OSError, ValueError) as e:
             raise InputError(
                 f"{self._part}: {self._file} does not tell how it was begun; add --overwrite to start again"
             ) from e
 
 
+def _in_runs(
+    rows: Iterable[Prediction | Skipped], first: int, out: TextIO, failures: list[Failures]
+) -> Iterator[list[Prediction | Skipped]]:
+    """Pass rows on in runs of answered and of failed pictures, and add where the rows of the failed ones were written.
+
+    Args:
+        first: the place of the first row's picture in the list of pictures.
+    """
+    for is_failed, run in groupby(rows, lambda row: isinstance(row, Skipped)):
+        some, start = list(run), _size(out)
+        yield some
+        if is_failed:
+            failures.append(Failures(first, len(some), start, _size(out)))
+        first += len(some)
+
+
+def _copy(old: BinaryIO, out: TextIO, size: int) -> None:
+    out.flush()
+    while size > 0 and (some := old.read(min(size, 1 << 20))):
+        out.buffer.write(some)
+        size -= len(some)
+    out.flush()
+
+
+def _size(out: TextIO) -> int:
+    return os.fstat(out.fileno()).st_size
+
+
+def _records(digest: str) -> list[dict[str, Any]]:
+    """Give what is known of how a content was made, the latest last."""
+    kept = read_rows(_KIND, [digest]).get(digest)
+    records = json.loads(zlib.decompress(kept)) if kept else []
+    return [each for each in records if each["version"] == _VERSION]
+
+
+def _digest(file: str) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _line_of(path: str) -> bytes:
+    return os.fsencode(path) + b"\0"
+
+
 def _line(point: Point) -> list[Any]:
     return list(asdict(point).values())
+
+
+def _point(values: list[Any]) -> Point:
+    *rest, failures = values
+    return Point(*rest, failures=tuple(Failures(*each) for each in failures))

@@ -36,18 +36,22 @@ def format_of(target: str | None, is_terminal: bool) -> str:
 
 
 @contextmanager
-def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | None = None) -> Iterator[TextIO]:
+def open_output(
+    target: str | None, *, overwrite: bool = False, go_on_at: int | None = None, resumable: bool = False
+) -> Iterator[TextIO]:
     """Open the stream for the rows: standard output, or a file that appears only when it is complete.
 
-    Rows for a file go to `FILE.part`, renamed over FILE when the block ends. If the block fails, the rows so far stay
+    Rows for a file go to `FILE.part`, renamed to FILE when the block ends. If the block fails, the rows so far stay
     in `FILE.part`; it is removed only if there were none. A pipe or a device is written directly.
     `check_output` tells beforehand what would be refused.
 
     Args:
-        go_on_at: keep so many bytes of the `FILE.part` of an earlier run, and write after them.
+        overwrite: replace a FILE, and a `FILE.part` that an earlier run left.
+        go_on_at: keep this many bytes of the `FILE.part` of an earlier run, and write after them.
+        resumable: whether the command has --resume, which an error then suggests.
 
     Raises:
-        InputError: an earlier run left a `FILE.part`, and `overwrite` is not set.
+        InputError: there is a FILE, or an earlier run left a `FILE.part`, and `overwrite` is not set.
         OutputError: the target cannot be opened or written. A closed pipe stays a BrokenPipeError.
     """
     name = target or "standard output"
@@ -60,6 +64,7 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
     elif is_replaceable(target):
         file = part = part_of(target)
         target = part.removesuffix(".part")
+        _check_absent(target, name, overwrite=overwrite, resumable=resumable)
     if file is None:
         yield sys.stdout
         return
@@ -79,12 +84,14 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
             if part and target:
                 os.fsync(out.fileno())
                 out.close()
+                if not overwrite and os.path.exists(target):
+                    raise OutputError(f"{name}: was created by something else meanwhile; move it away, and use {part}")
                 os.replace(part, target)
             out.close()
     except FileExistsError as e:
         if part is None or e.filename != part:
             raise
-        raise _left_over(part) from e
+        raise _left_over(part, resumable) from e
     except BaseException:
         # What is still in the buffer goes out if it can. If it cannot, the first failure is the one to tell, and a
         # stream left open would complain once more when the interpreter ends.
@@ -97,7 +104,7 @@ def open_output(target: str | None, *, overwrite: bool = False, go_on_at: int | 
         raise
 
 
-def check_output(target: str | None, *, overwrite: bool = False) -> None:
+def check_output(target: str | None, *, overwrite: bool = False, resumable: bool = False) -> None:
     """Find out what `open_output` would refuse, and touch nothing: for before the model is looked for.
 
     Raises:
@@ -113,7 +120,8 @@ def check_output(target: str | None, *, overwrite: bool = False) -> None:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         part = part_of(target)
         if os.path.lexists(part) and not overwrite:
-            raise _left_over(part)
+            raise _left_over(part, resumable)
+        _check_absent(target, target, overwrite=overwrite, resumable=resumable)
 
 
 def part_of(target: str) -> str:
@@ -121,8 +129,15 @@ def part_of(target: str) -> str:
     return (os.path.realpath(target) if os.path.islink(target) else target) + ".part"
 
 
-def _left_over(part: str) -> InputError:
-    return InputError(f"{part}: left by an earlier run; add --overwrite to start again, or --resume to go on with rows")
+def _left_over(part: str, resumable: bool) -> InputError:
+    hint = ", or --resume to continue it" if resumable else ""
+    return InputError(f"{part}: left by an earlier run; add --overwrite to start again{hint}")
+
+
+def _check_absent(target: str, name: str, *, overwrite: bool, resumable: bool) -> None:
+    if not overwrite and os.path.exists(target):
+        hint = ", or --resume if this is the same run again" if resumable else ""
+        raise InputError(f"{name}: already exists; add --overwrite to replace it{hint}")
 
 
 def _stream(raw: io.FileIO) -> TextIO:

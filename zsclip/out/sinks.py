@@ -12,7 +12,6 @@ import re
 import shutil
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from zsclip.answers.answers import Candidate, Prediction, Row
@@ -21,7 +20,8 @@ from zsclip.pixels.skipped import Skipped
 if TYPE_CHECKING:
     from rich.text import Text
 
-COLUMNS = ("file_name", "rank", "label", "score", "cosine", "error", "message")
+# label: the answer, empty where there is none; candidate: the label of this rank.
+COLUMNS = ("file_name", "rank", "label", "candidate", "score", "cosine", "score_kind", "error", "message")
 BAR_WIDTH = 10
 
 
@@ -50,11 +50,14 @@ def write_tsv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = T
     _write_lines(batches, out, "\t", _tsv_field, header, truth)
 
 
-def write_paths(batches: Iterable[Sequence[Row]], out: TextIO, *, print0: bool = False) -> None:
-    """Write only the paths whose answer is a label, one a line or, with `print0`, each ended by a NUL."""
+def write_paths(batches: Iterable[Sequence[Row]], out: TextIO, *, print0: bool = False, unknown: bool = False) -> None:
+    """Write only the paths of pictures that have an answer; with `unknown`, of all that could be read.
+
+    One path a line; with `print0`, each is ended by a NUL.
+    """
     end = "\0" if print0 else "\n"
     for rows in batches:
-        answered = (row.path for row in rows if isinstance(row, Prediction) and row.label is not None)
+        answered = (row.path for row in rows if isinstance(row, Prediction) and (unknown or row.label is not None))
         out.writelines(_in_utf8(path) + end for path in answered)
         out.flush()
 
@@ -108,6 +111,7 @@ def _record(row: Row) -> dict[str, Any]:
             "cosine": None,
             "score_kind": None,
             "predictions": [],
+            "beaten_by": None,
             "error": row.error,
             "message": without_surrogates(row.message),
         }
@@ -118,6 +122,7 @@ def _record(row: Row) -> dict[str, Any]:
         "cosine": best["cosine"],
         "score_kind": row.score_kind,
         "predictions": [best if each is row.best else _candidate(each) for each in row.candidates],
+        "beaten_by": None if row.beaten_by is None else without_surrogates(row.beaten_by),
         "error": None,
         "message": None,
     }
@@ -154,18 +159,12 @@ def _write_lines(
 
 def _cells(row: Row) -> Iterator[tuple[object, ...]]:
     if isinstance(row, Skipped):
-        yield _in_utf8(row.path), "", "", "", "", row.error, without_surrogates(row.message)
+        yield _in_utf8(row.path), "", "", "", "", "", "", row.error, without_surrogates(row.message)
         return
-    for rank, answer in enumerate(_answers(row), 1):
-        label = without_surrogates(answer.label)
-        yield _in_utf8(row.path), rank, label, six_digits(answer.score), six_digits(answer.cosine), "", ""
-
-
-def _answers(row: Prediction) -> tuple[Candidate, ...]:
-    """The candidates to list, best first; an unknown is a single one, its label empty."""
-    if row.label is None:
-        return (replace(row.best, label=""),)
-    return row.candidates or (row.best,)
+    name, label = _in_utf8(row.path), without_surrogates(row.label or "")
+    for rank, each in enumerate(row.candidates or (row.best,), 1):
+        score, cosine = six_digits(each.score), six_digits(each.cosine)
+        yield name, rank, label, without_surrogates(each.label), score, cosine, row.score_kind, "", ""
 
 
 def _csv_field(cell: object) -> str:
@@ -184,9 +183,10 @@ def _answer_texts(row: Row) -> "Iterator[Text]":
     if isinstance(row, Skipped):
         yield Text.assemble((row.error, "red"), ": ", (escaped(without_surrogates(row.message)), "dim"))
         return
-    for rank, answer in enumerate(_answers(row)):
-        is_answer = rank == 0 and row.label is not None
-        label = escaped(without_surrogates(answer.label)) or "unknown"
+    is_known = row.label is not None
+    for rank, answer in enumerate((row.candidates if is_known else ()) or (row.best,)):
+        is_answer = rank == 0 and is_known
+        label = escaped(without_surrogates(answer.label)) if is_known else "unknown"
         bar = (_bar(answer.score), "green" if is_answer else "dim")
         yield Text.assemble(f"{answer.score:.3f} ", bar, " ", (label, "bold" if is_answer else "dim"))
 
