@@ -130,7 +130,7 @@ def test_a_promise_is_not_made_of_the_pictures_that_were_learnt_from():
 
 def test_distractors_compete_and_are_never_the_answer(colour_model):
     classifier = build_classifier(
-        ["red", "blue"], [["red"], ["blue"]], colour_model, distractors={"mauve": ["red green blue"], "lime": ["green"]}
+        ["red", "blue"], [["red"], ["blue"]], colour_model, distractors={"mauve": ["red blue"], "lime": ["green"]}
     )
     pictures = np.array([[1, 0, 0.1], [0.2, 1, 0], [0, 0.6, 0.8]], np.float32)
     pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
@@ -185,7 +185,9 @@ def test_cosines_are_those_of_the_pictures_that_could_be_read(colour_model):
 
 
 def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
-    made = Calibration(MADE_WITH, 1.5, math.inf, {"a": 0.25, "ü": math.inf}, (("fog", "dense fog"), ("rain",)))
+    made = Calibration(
+        MADE_WITH, 1.5, math.inf, {"a": 0.25, "ü": math.inf}, {"fog": ("fog", "dense fog"), "rain": ("rain",)}
+    )
     file = tmp_path / "c.json"
     file.write_text(to_json(made), encoding="utf-8")
 

@@ -274,6 +274,22 @@ def test_a_run_that_was_to_replace_a_file_still_does_when_it_is_continued(tmp_pa
     assert run(target, PATHS, resume=True) == run(tmp_path / "expected.csv", PATHS)
 
 
+def test_a_run_that_was_killed_before_its_first_row_leaves_the_finished_file(tmp_path: Path) -> None:
+    rows = run(tmp_path / "rows.csv", PATHS)
+    (tmp_path / "rows.csv.part").touch()
+
+    assert run(tmp_path / "rows.csv", PATHS, resume=True) == rows
+
+
+def test_half_a_copy_of_a_file_that_is_gone_is_not_continued(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv.part").write_text("some rows\n")
+    header = {"version": 2, "overwrite": False, "retries": True, "settings": SETTINGS}
+    (tmp_path / "rows.csv.part.json").write_text(json.dumps(header) + "\n")
+
+    with pytest.raises(InputError, match=r"rows.csv.part: a copy of .*rows.csv, which is gone; add --overwrite"):
+        run(tmp_path / "rows.csv", PATHS, resume=True)
+
+
 def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "rows.csv"
     with pytest.raises(Killed):

@@ -33,12 +33,12 @@ _MOST_RECORDS = 16  # of one content: other settings may give the same few rows,
 class Failures(NamedTuple):
     """Neighbouring pictures that failed.
 
-    first: the place of the first one in the list of pictures. start, end: of all their rows in the file, in bytes;
-    equal where --only or the format leaves them out.
+    first: the place of the first one in the list of pictures. pictures: how many they are. start, end: of all
+    their rows in the file, in bytes; equal where --only or the format leaves them out.
     """
 
     first: int
-    count: int
+    pictures: int
     start: int
     end: int
 
@@ -193,7 +193,7 @@ class Journal:
                 yield from _in_runs(batch, pictures, out, failures)
                 for row in batch:
                     self._paths.update(_line_of(row.path))
-                failed += sum(each.count for each in failures)
+                failed += sum(each.pictures for each in failures)
                 pictures += len(batch)
                 self._last = Point(pictures, failed, _size(out), self._paths.hexdigest(), tuple(failures))
                 self._failures += failures
@@ -218,14 +218,14 @@ class Journal:
         for each in self._failures:
             _copy(old, out, each.start - old.tell())
             if each.first < self._known:
-                yield from _in_runs(islice(rows, each.count), each.first, out, failures)
+                yield from _in_runs(islice(rows, each.pictures), each.first, out, failures)
                 old.seek(each.end)
             else:  # failed in this very run
                 start = _size(out)
                 _copy(old, out, each.end - each.start)
                 failures.append(each._replace(start=start, end=_size(out)))
         _copy(old, out, os.fstat(old.fileno()).st_size - old.tell())
-        failed = sum(each.count for each in failures)
+        failed = sum(each.pictures for each in failures)
         self._failures = failures
         self._last = Point(self._last.pictures, failed, _size(out), self._last.paths)
 
@@ -253,7 +253,7 @@ class Journal:
 
     def _take(self, paths: Iterator[str], point: Point) -> None:
         """Take the paths up to a point from the list, and keep those of failed pictures."""
-        failed = {each.first + i for each in point.failures for i in range(each.count)}
+        failed = {each.first + i for each in point.failures for i in range(each.pictures)}
         place = self._last.pictures
         for path in islice(paths, point.pictures - place):
             self._paths.update(_line_of(path))
@@ -329,5 +329,5 @@ def _line(point: Point) -> list[Any]:
 
 
 def _point(values: list[Any]) -> Point:
-    *rest, failures = values
-    return Point(*rest, failures=tuple(Failures(*each) for each in failures))
+    pictures, failed, size, paths, failures = values
+    return Point(pictures, failed, size, paths, tuple(Failures(*each) for each in failures))
