@@ -121,7 +121,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def views() -> np.ndarray:
-    """200 parts of five photographs, as the model in the box sees them. (200, 3, 64, 64) uint8."""
+    """200 parts of five photographs, as the bundled model sees them. (200, 3, 224, 224) uint8."""
     import skimage
 
     random = np.random.default_rng(0)

@@ -1,6 +1,6 @@
-"""The model in the box: small, whole, loaded by open_clip too.
+"""The bundled model: small, whole, right about the demo, and loaded by open_clip too.
 
-The pictures were chosen from those it is right about, so they guard what works; `make accuracy` measures how well.
+`make accuracy` measures how good it is; these tests guard that it is the model that was measured.
 """
 
 import json
@@ -16,7 +16,7 @@ import open_clip
 import pytest
 import skimage
 import torch
-from demo import LABELS, PHOTOS
+from demo import BROAD_LABELS, LABELS, PHOTOS
 from PIL import Image
 from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,10 +32,10 @@ from zsclip.pixels.limits import Decoding
 ROOT = Path(__file__).parent.parent
 PICTURES = Path(skimage.__file__).parent / "data"
 ANSWERS = {
+    "chelsea.png": "cat",
     "coffee.png": "cup of coffee",
     "rocket.jpg": "rocket",
     "motorcycle_left.png": "motorcycle",
-    "astronaut.png": "person",
 }
 
 Run = Callable[..., CompletedProcess[bytes]]
@@ -48,15 +48,28 @@ def answers_among(labels: str, photos: Iterable[str], run: Run) -> dict[str, str
     return {Path(row["file_name"]).name: row["label"] for row in rows}
 
 
-def test_coffee_a_rocket_a_motorcycle_and_an_astronaut_are_still_told_apart(run: Run) -> None:
+BROAD_ANSWERS = {
+    "coffee.png": "food",
+    "rocket.jpg": "vehicle",
+    "motorcycle_left.png": "vehicle",
+}
+
+
+def test_a_cat_coffee_a_rocket_and_a_motorcycle_are_told_apart(run: Run) -> None:
     assert answers_among(LABELS, ANSWERS, run) == ANSWERS
 
 
-def test_coffee_is_food_and_a_motorcycle_a_vehicle(run: Run) -> None:
-    answers = answers_among("animal,vehicle,food,building,plant,furniture", ANSWERS, run)
+def test_food_and_vehicles_are_told_apart(run: Run) -> None:
+    assert answers_among(BROAD_LABELS, BROAD_ANSWERS, run) == BROAD_ANSWERS
 
-    assert answers["coffee.png"] == "food"
-    assert answers["motorcycle_left.png"] == "vehicle"
+
+def test_a_word_that_no_label_of_the_training_data_is_finds_its_picture(run: Run) -> None:
+    """Words reach the model through WordNet and a sentence encoder, not through pictures alone."""
+    labels = "kitten,espresso drink,spaceship,motorbike,cosmonaut"
+
+    answers = answers_among(labels, ("chelsea.png", "coffee.png", "motorcycle_left.png"), run)
+
+    assert list(answers.values()) == ["kitten", "espresso drink", "motorbike"]
 
 
 def test_the_readme_shows_what_the_demo_answers(run: Run) -> None:
@@ -70,15 +83,15 @@ def test_the_readme_shows_what_the_demo_answers(run: Run) -> None:
 
 def test_it_is_small() -> None:
     weights = TINY_DIR / "open_clip_model.safetensors"
-    assert weights.stat().st_size <= 20e6
+    assert weights.stat().st_size <= 30e6
     with safe_open(weights, framework="pt") as file:
         dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     assert {dtype for name, dtype in dtypes.items() if not name.endswith("num_batches_tracked")} == {"F16"}
 
     model = load_model(find_model("tiny"), "cpu", "fp32")
     with FlopCounterMode(display=False) as counter:
-        model.encode_images(np.zeros((1, 3, 64, 64), np.uint8))
-    assert model.spec.preprocess.size == (64, 64)
+        model.encode_images(np.zeros((1, 3, 224, 224), np.uint8))
+    assert model.spec.preprocess.size == (224, 224)
     assert counter.get_total_flops() <= 1e9
 
 
@@ -86,7 +99,7 @@ def test_the_list_of_models_tells_its_size() -> None:
     tiny = next(iter(published_models()))
     model = open_clip.create_model(f"local-dir:{TINY_DIR}")
     with FlopCounterMode(display=False) as counter:
-        model.encode_image(torch.zeros(1, 3, 64, 64))
+        model.encode_image(torch.zeros(1, 3, 224, 224))
         model.encode_text(torch.zeros(1, 32, dtype=torch.long))
 
     assert tiny.name == "tiny"
@@ -113,9 +126,12 @@ def test_open_clip_gives_the_same_embeddings() -> None:
     torch.testing.assert_close(ours.encode_text(prompts), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("precision", "most_others"), [("fp16", 0.005), ("bf16", 0.03)])
-def test_half_precision_answers_as_fp32_does(precision: str, most_others: float, views: np.ndarray) -> None:
-    """In bf16 less so than a default may, which is why none gives it to pictures as small."""
+@pytest.mark.parametrize(("precision", "cosine", "most_others"), [("fp16", 0.999, 0), ("bf16", 0.99, 0.1)])
+def test_half_precision_answers_as_fp32_does(
+    precision: str, cosine: float, most_others: float, views: np.ndarray
+) -> None:
+    """In bf16 a few doubtful pictures may change; by default a CPU uses it only where it multiplies bf16 itself."""
+    views = views[::10]
     exact, half = (load_model(find_model("tiny"), "cpu", name) for name in ("fp32", precision))
     labels = LABELS.split(",")
     classes = build_classifier(labels, [[f"a photo of a {label}."] for label in labels], exact).class_embeddings
@@ -123,7 +139,7 @@ def test_half_precision_answers_as_fp32_does(precision: str, most_others: float,
 
     answers, rounded = (cosines(one, classes).argmax(axis=1) for one in (expected, embeddings))
 
-    assert (expected * embeddings).sum(axis=1).min() >= 0.999
+    assert (expected * embeddings).sum(axis=1).min() >= cosine
     assert (answers != rounded).mean() <= most_others
     assert len(set(answers.tolist())) >= 3
 
@@ -133,7 +149,7 @@ def test_fast_jpeg_gives_nearly_the_same_embeddings(tmp_path: Path) -> None:
     model = load_model(spec, "cpu", "fp32")
     for name in PHOTOS:
         photo = Image.open(PICTURES / name).convert("RGB")
-        photo = photo.resize((2 * photo.width, 2 * photo.height))  # as large as a camera's
+        photo = photo.resize((5 * photo.width, 5 * photo.height))  # as large as a camera's
         photo.crop((0, 0, photo.width // 8 * 8, photo.height // 8 * 8)).save(tmp_path / "x.jpg", quality=90)
         fast = decode_image(str(tmp_path / "x.jpg"), spec.preprocess, Decoding(fast_jpeg=True))
         full = decode_image(str(tmp_path / "x.jpg"), spec.preprocess)
@@ -147,8 +163,9 @@ def test_fast_jpeg_gives_nearly_the_same_embeddings(tmp_path: Path) -> None:
 def test_its_card_says_where_it_is_from_and_what_it_is_not_for() -> None:
     card = (TINY_DIR / "README.md").read_text(encoding="utf-8")
 
-    for words in ("covers the code, not these weights", "not for production", "make train-tiny", "make accuracy"):
+    for words in ("EfficientNet-Lite0", "Apache-2.0", "MiniLM", "WordNet", "make train-tiny", "make accuracy"):
         assert words in card
+    assert len(card.splitlines()) <= 80  # one screen, more or less
 
 
 def test_the_readmes_library_example_runs(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from zsclip.answers.classifier import build_classifier
 from zsclip.answers.classify import classify
 from zsclip.answers.scores import Rule
 from zsclip.measure.metrics import Judged, calibration_error
-from zsclip.models.embed import embed_images, look_ahead
+from zsclip.models.embed import Embedded, embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.pictures.files import find_images
@@ -55,16 +55,25 @@ def read_folders(root: Path) -> list[Picture]:
     return [Picture(path, Path(path).parent.name) for path in find_images([str(root)])]
 
 
-def measured(truths: Sequence[tuple[str, set[str]]], labels: Sequence[str], model: Encoder, prompts: PromptSet) -> str:
-    """Classify files among labels; tell as cells of a table how often the best label, or one of five, is true."""
-    classifier = build_classifier(labels, expand([Label(label) for label in labels], prompts), model)
-    paths = iter([path for path, _ in truths])
-    threads = available_cpus()
+def embedded(pictures: Sequence[Picture], model: Encoder) -> list[Embedded]:
+    """Encode the pictures once, as `zsclip classify` does; all label lists are then compared with the same vectors."""
+    paths, threads = iter([picture.path for picture in pictures]), available_cpus()
     with look_ahead(paths, model.spec.preprocess, DEFAULT_DECODING, None, batch_size=64, threads=threads) as ahead:
-        batches = embed_images(ahead.batches(64), model, None)
-        rows = [row for rows in classify(batches, classifier, Rule(5)) for row in rows]
+        return list(embed_images(ahead.batches(64), model, None))
+
+
+def measured(
+    batches: Sequence[Embedded], truths: Sequence[set[str]], labels: Sequence[str], model: Encoder, prompts: PromptSet
+) -> str:
+    """Classify among labels; report as cells of a table how often the best label, or one of five, is true.
+
+    truths: by picture what is true of it; empty for one that does not count.
+    """
+    classifier = build_classifier(labels, expand([Label(label) for label in labels], prompts), model)
+    every = [row for rows in classify(batches, classifier, Rule(5)) for row in rows]
+    rows, truths = zip(*((row, true) for row, true in zip(every, truths, strict=True) if true), strict=True)
     right, scores, among_five = [], [], []
-    for row, (_, true) in zip(rows, truths, strict=True):
+    for row, true in zip(rows, truths, strict=True):
         assert isinstance(row, Prediction), row
         answers = [answer.label for answer in row.candidates]
         right.append(answers[0] in true)
@@ -95,17 +104,18 @@ def main() -> None:
 
 def report(name: str, pictures: Sequence[Picture], model: Encoder, prompts: PromptSet) -> None:
     """Print the rows of one set: its labels, a synonym in place of each label that has one, and its broadest kinds."""
+    batches = embedded(pictures, model)
     labels = sorted({one.label for one in pictures})
-    print(f"| {name} | {measured([(one.path, {one.label}) for one in pictures], labels, model, prompts)} |", flush=True)
+    print(f"| {name} | {measured(batches, [{one.label} for one in pictures], labels, model, prompts)} |", flush=True)
     said = {one.label: one.synonyms[0] for one in pictures if one.synonyms and one.synonyms[0] not in labels}
     if said:
         renamed = sorted({said.get(label, label) for label in labels})
-        truths = [(one.path, {said[one.label]}) for one in pictures if one.label in said]
-        print(f"| {name}, first synonyms | {measured(truths, renamed, model, prompts)} |", flush=True)
+        truths = [{said[one.label]} if one.label in said else set() for one in pictures]
+        print(f"| {name}, first synonyms | {measured(batches, truths, renamed, model, prompts)} |", flush=True)
     kinds = sorted({one.kinds[-1] for one in pictures if one.kinds})
     if len(kinds) > 1:
-        truths = [(one.path, set(one.kinds)) for one in pictures if one.kinds]
-        print(f"| {name}, broad words | {measured(truths, kinds, model, prompts)} |", flush=True)
+        truths = [set(one.kinds) for one in pictures]
+        print(f"| {name}, broad words | {measured(batches, truths, kinds, model, prompts)} |", flush=True)
 
 
 if __name__ == "__main__":

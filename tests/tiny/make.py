@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train/*.parquet and classes.tsv")
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--out", type=Path, help="default: WORK/model")
-    parser.add_argument("--steps", type=int, default=2000, help="of the text tower")
+    parser.add_argument("--steps", type=int, default=1400, help="of the text tower")
     parser.add_argument("--hold-out", type=int, default=0, help="ImageNet classes to learn nothing of")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
@@ -78,7 +78,12 @@ def main() -> None:
     stage("text: teaching the text tower")
     name = f"held-out-{a.hold_out}" if a.hold_out else "text"
     text = train_text_tower(
-        groups, directions[known], steps=a.steps, seed=a.seed, checkpoint=a.work / f"{name}.safetensors"
+        groups,
+        directions[known],
+        np.concatenate(rows),
+        steps=a.steps,
+        seed=a.seed,
+        checkpoint=a.work / f"{name}.safetensors",
     )
 
     out = a.out or a.work / ("model" if not a.hold_out else f"model-{name}")

@@ -26,6 +26,7 @@ PROMPT_SETS = ("photo", "plain", "captions", "general")
 _BATCH = 512
 _PARTS = 4  # of a batch, by length: padding is then little of it
 _RATE = 2e-3
+_PICTURES = 50.0  # weight of the difference on pictures, which is about 0.001
 _SHARPNESS = 12.0  # of the softmax over things in which a text must agree with its target
 _CHECKPOINT_SECONDS = 120
 
@@ -39,14 +40,19 @@ class _Pool:
     weights: np.ndarray
 
 
-def train_text_tower(groups: Sequence[Phrases], things: Rows, *, steps: int, seed: int, checkpoint: Path) -> nn.Module:
+def train_text_tower(
+    groups: Sequence[Phrases], things: Rows, pictures: Rows, *, steps: int, seed: int, checkpoint: Path
+) -> nn.Module:
     """Teach a tower the targets of phrases, bare and in the sentences of our prompt sets.
 
-    The loss is 1 - cosine, plus how much the text disagrees with its target about all things: the divergence of their
-    softmaxes. Killed at any moment, the same call goes on from its checkpoint.
+    The loss is 1 - cosine, plus how much the text disagrees with its target about all things (the divergence of their
+    softmaxes) and about pictures (the mean square of the difference of their cosines): what all pictures share is one
+    direction of many, but an error along it favours a label for every picture. Killed at any moment, the same call goes
+    on from its checkpoint.
 
     Args:
         groups: of phrases; a batch holds `SHARES` of them. things: (T, D) directions, rows of length 1.
+        pictures: (N, D) embeddings, rows of length 1.
         checkpoint: file to go on from, written every two minutes.
     """
     torch.manual_seed(seed)
@@ -68,6 +74,7 @@ def train_text_tower(groups: Sequence[Phrases], things: Rows, *, steps: int, see
              for group in groups]  # fmt: skip
     sentences = _sentences(tokenizer)
     probes = torch.from_numpy(things)
+    moment = torch.from_numpy(pictures.T @ pictures / len(pictures))  # (D, D)
     saved = told = time.monotonic()
     for step in range(begun, steps):
         random = np.random.default_rng((seed, step))
@@ -76,7 +83,9 @@ def train_text_tower(groups: Sequence[Phrases], things: Rows, *, steps: int, see
         wanted = (_SHARPNESS * targets @ probes.T).softmax(dim=-1)  # (B, T)
         told_apart = F.kl_div((_SHARPNESS * texts @ probes.T).log_softmax(dim=-1), wanted, reduction="batchmean")
         cosine = (texts * targets).sum(dim=-1).mean()
-        loss = 1 - cosine + 0.5 * told_apart
+        off = texts - targets
+        on_pictures = ((off @ moment) * off).sum(dim=-1).mean()
+        loss = 1 - cosine + 0.5 * told_apart + _PICTURES * on_pictures
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
@@ -87,7 +96,11 @@ def train_text_tower(groups: Sequence[Phrases], things: Rows, *, steps: int, see
         for name, tensor in tower.state_dict().items():
             average[name].lerp_(tensor, 1 - keep)
         if time.monotonic() - told > 30:
-            print(f"step {step + 1:,} of {steps:,}: cosine {cosine:.3f}, divergence {told_apart:.3f}", flush=True)
+            print(
+                f"step {step + 1:,} of {steps:,}: cosine {cosine:.3f}, divergence {told_apart:.3f}, "
+                f"difference on pictures {on_pictures.sqrt():.4f}",
+                flush=True,
+            )
             told = time.monotonic()
         if time.monotonic() - saved > _CHECKPOINT_SECONDS or step == steps - 1:
             _save(tower, optimizer, average, step + 1, checkpoint, recipe)

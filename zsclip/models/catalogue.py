@@ -31,7 +31,7 @@ class PublishedModel:
 
 def published_models() -> Iterator[PublishedModel]:
     """List what can be had by name: the bundled model and the aliases first, then the rest by architecture."""
-    yield PublishedModel("tiny", None, 8.2, 0.2, None, is_here=True)
+    yield PublishedModel("tiny", None, 13.3, 0.8, None, is_here=True)
     table = tags()
     names = [f"{architecture},{tag}" for architecture, of_architecture in table.items() for tag in of_architecture]
     aliases = {name: alias for alias, name in ALIASES.items()}
