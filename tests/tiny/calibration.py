@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from image_tower import Rows
 from numpy.typing import NDArray
 from things import Things
 
@@ -19,16 +20,14 @@ _LIST_SIZES = (5, 10, 20, 50, 100, 200, 500)
 _LISTS = 20  # random label lists of each size
 
 
-def text_matrix(model: Path, labels: Sequence[str]) -> NDArray[np.float32]:
+def text_matrix(model: Path, labels: Sequence[str]) -> Rows:
     """Encode labels as `zsclip classify` does by default. (C, D), rows of length 1."""
     encoder = Encoder(find_model(str(model)), "cpu", "fp32")
     prompts = expand([Label(label) for label in labels], read_prompts("photo"))
     return np.asarray(build_classifier(labels, prompts, encoder).class_embeddings)
 
 
-def fit_scale(
-    model: Path, embeddings: NDArray[np.float32], labels: NDArray[np.int64], names: Sequence[str], seed: int
-) -> float:
+def fit_scale(model: Path, embeddings: Rows, labels: NDArray[np.int64], names: Sequence[str], seed: int) -> float:
     """Find the logit scale that makes the true labels most likely, over random label lists of 5 to 500 words.
 
     Args:
@@ -55,19 +54,17 @@ def fit_scale(
         return loss
 
     optimizer.step(closure)
-    return float(log_scale.exp())
+    return log_scale.exp().item()
 
 
-def right_among_labels(
-    directions: NDArray[np.float32], things: Things, embeddings: NDArray[np.float32], labels: NDArray[np.int64]
-) -> float:
+def right_among_labels(directions: Rows, things: Things, embeddings: Rows, labels: NDArray[np.int64]) -> float:
     """Give the share of pictures whose label, among all labels, has the nearest direction: the text tower's limit."""
     matrix = directions[[things.of_label[label.name] for label in things.labels]]
     return float(((embeddings @ matrix.T).argmax(axis=1) == labels).mean())
 
 
 def tell_unseen(
-    model: Path, classes: NDArray[np.float32], held_out: NDArray[np.int64], embeddings: NDArray[np.float32],
+    model: Path, classes: Rows, held_out: NDArray[np.int64], embeddings: Rows,
     labels: NDArray[np.int64], things: Things,
 ) -> None:  # fmt: skip
     """Print how often the name of a class that was never mentioned is the nearest to what it looks like.

@@ -6,11 +6,10 @@ import numpy as np
 import scipy.sparse as sparse
 import torch
 import torch.nn.functional as F
+from image_tower import Rows, unit
 from numpy.typing import NDArray
 from things import CLASSES, Things
 from wordnet import WordNet
-
-Rows = NDArray[np.float32]
 
 # All chosen on training pictures kept aside.
 _SCALE = 30.0  # of cosines in the softmax
@@ -19,11 +18,6 @@ _SHARP = 0.3  # share of its class's direction in the embedding of a photograph,
 _BATCH = 1024
 _BALANCE = 0.9  # of broader words: 0 as often as they are true, 1 all alike
 _NOISE = 0.1  # of the regression, where the kernels are 1 for the same meaning at most 2.5
-
-
-def unit(rows: Rows) -> Rows:
-    """Divide rows by their length."""
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def fit_directions(

@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
+from zsclip.models.spec import CONFIG_FILE
+from zsclip.training.train import WEIGHTS_FILE
+
 D = 512
 CONFIG = {
     "model_cfg": {
@@ -44,6 +47,14 @@ CONFIG = {
 _CHUNK = 2048  # pictures between two checkpoints: half a minute
 
 
+Rows = NDArray[np.float32]
+
+
+def unit(rows: Rows) -> Rows:
+    """Divide rows by their length."""
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
 @dataclass(frozen=True)
 class Tower:
     """The image tower and what its own head says of ImageNet.
@@ -52,7 +63,7 @@ class Tower:
     """
 
     state: dict[str, torch.Tensor]
-    classes: NDArray[np.float32]
+    classes: Rows
 
 
 def read_tower(sources: Path) -> Tower:
@@ -74,9 +85,9 @@ def read_tower(sources: Path) -> Tower:
 def write_model(folder: Path, state: dict[str, torch.Tensor]) -> None:
     """Write a model that zsclip and open_clip load, floats in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
     halves = {name: t.half().contiguous() if t.is_floating_point() else t for name, t in state.items()}
-    save_file(halves, folder / "open_clip_model.safetensors", {"format": "pt"})
+    save_file(halves, folder / WEIGHTS_FILE, {"format": "pt"})
 
 
 def digest(parts: Iterable[bytes]) -> str:
@@ -118,9 +129,7 @@ def read_pictures(data: Path, per_label: int, seed: int) -> list[Picture]:
     return [pictures[i] for _, i in sorted(ranked)]
 
 
-def embed_pictures(
-    pictures: Sequence[Picture], model: Path, folder: Path, *, side: int | None = None
-) -> NDArray[np.float32]:
+def embed_pictures(pictures: Sequence[Picture], model: Path, folder: Path, *, side: int | None = None) -> Rows:
     """Embed pictures as `zsclip classify` does; what is done is kept in files, so that a kill costs half a minute.
 
     Args:
@@ -131,10 +140,11 @@ def embed_pictures(
         (N, D) float32, rows of length 1.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    weights = (model / WEIGHTS_FILE).read_bytes()
     parts = []
     for start in range(0, len(pictures), _CHUNK):
         chunk = pictures[start : start + _CHUNK]
-        file = folder / f"{side or 'full'}-{digest(picture.encoded for picture in chunk)}.npy"
+        file = folder / f"{side or 'full'}-{digest([weights, *(picture.encoded for picture in chunk)])}.npy"
         if not file.exists():
             rows = np.concatenate(list(_encoded(chunk, model, side)))
             with file.with_suffix(".part").open("wb") as part:
@@ -142,26 +152,24 @@ def embed_pictures(
             file.with_suffix(".part").replace(file)
             print(f"{start + len(rows):,} of {len(pictures):,} pictures", flush=True)
         parts.append(np.load(file).astype(np.float32))
-    rows = np.concatenate(parts)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit(np.concatenate(parts))
 
 
-def _encoded(pictures: Sequence[Picture], model: Path, side: int | None) -> Iterator[NDArray[np.float32]]:
+def _encoded(pictures: Sequence[Picture], model: Path, side: int | None) -> Iterator[Rows]:
     from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
-    from zsclip.pixels.fit import fit
+    from zsclip.pixels.decode import to_pixels, upright
 
     encoder = Encoder(find_model(str(model)), "cpu", "fp32")
 
     def decode(batch: Sequence[Picture]) -> NDArray[np.uint8]:
         pixels = []
         for picture in batch:
-            with Image.open(io.BytesIO(picture.encoded)) as file:
-                image = file.convert("RGB")
-            if side is not None and min(image.size) > side:
-                image = image.resize((side, side), Image.Resampling.LANCZOS)
-            pixels.append(np.asarray(fit(image, encoder.spec.preprocess)))
-        return np.stack(pixels).transpose(0, 3, 1, 2)  # (B, 3, H, W)
+            with upright(io.BytesIO(picture.encoded)) as image:
+                is_large = side is not None and min(image.size) > side
+                small = image.resize((side, side), Image.Resampling.LANCZOS) if is_large else image
+                pixels.append(to_pixels(small, encoder.spec.preprocess))
+        return np.stack(pixels)  # (B, 3, H, W)
 
     batches = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
     with ThreadPoolExecutor(1) as pool:

@@ -6,6 +6,7 @@ ImageNet's classes, their names and their definitions out of everything and repo
 
 import argparse
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,8 @@ def main() -> None:
 
     stage("pictures: embeddings by the image tower")
     pictures = read_pictures(a.data, PER_LABEL, a.seed)
-    small = read_pictures(a.data, PER_LABEL_SMALL, a.seed)  # the first of `pictures`
+    of_label = Counter(picture.label for picture in pictures)
+    small = pictures[: sum(min(count, PER_LABEL_SMALL) for count in of_label.values())]  # they come round by round
     at_32 = embed_pictures(small, a.work / "tower", a.work / "pictures", side=32)
     embeddings = embed_pictures(pictures, a.work / "tower", a.work / "pictures")
 

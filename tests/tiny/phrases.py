@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sparse
-from directions import Rows, ancestor_features, spread_directions, unit
+from directions import ancestor_features, spread_directions
+from image_tower import Rows, unit
 from numpy.typing import NDArray
 from teacher import sentence_vectors
 from things import Things, plural_of
@@ -56,19 +57,20 @@ def teach(
             senses[row] = max(senses.get(row, 0), weight)
             often[phrase] = max(often.get(phrase, 0), share)
 
+    seen = {synset for synset in things.synsets if synset is not None}
+    in_data = {*things.of_label.values(), *things.of_kind.values()}
     others: set[str] = set()
     for synset in meanings:
         for name in wordnet.names(synset):
             senses = wordnet.senses.get(key_of(name), [synset])
             rank = senses.index(synset) + 1 if synset in senses else len(senses)
-            seen = 1.5 if synset in things.synsets else 1.0
-            say(name, place[synset], seen / rank * (1.0 if wordnet.synsets[synset].file in THINGS else 0.3), 1.0)
+            sight = 1.5 if synset in seen else 1.0
+            say(name, place[synset], sight / rank * (1.0 if wordnet.synsets[synset].file in THINGS else 0.3), 1.0)
             others.add(name)
     for i in np.flatnonzero(known):
         synset = things.synsets[i]
-        is_class = i not in things.of_label.values() and i not in things.of_kind.values()
         for rank, name in enumerate(things.names[i]):
-            say(name, len(of_meaning) + i, 3.0, 2.0 if is_class else 3.0 if rank == 0 else 2.0)
+            say(name, len(of_meaning) + i, 3.0, 3.0 if i in in_data and rank == 0 else 2.0)
             say(plural_of(name), len(of_meaning) + i, 1.0, 0.7)
         for name in wordnet.names(synset) if synset is not None else ():
             say(name, len(of_meaning) + i, 1.0, 1.5 if i < len(things.true_of_class) else 1.0)

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from directions import Rows
-from image_tower import CONFIG, D, digest
+from image_tower import CONFIG, D, Rows, digest
 from open_clip.model import _build_text_tower
 from open_clip.tokenizer import SimpleTokenizer
 from phrases import Phrases

@@ -66,13 +66,15 @@ def find_things(labels: list[Label], pictures: list[Picture], wordnet: WordNet) 
     for synset, count in below.items():
         if 2 <= count <= CLASSES // 2:  # "entity" and "object" say nothing
             thing(synset)
-    of_label = {label.name: thing(_meaning(label, pictures_of, wordnet, set(classes)))
-                for label, pictures_of in _pictures_by_label(labels, pictures)}  # fmt: skip
+    by_label: dict[str, list[Picture]] = {label.name: [] for label in labels}
+    for picture in pictures:
+        by_label[picture.label].append(picture)
+    of_label = {label.name: thing(_meaning(label, by_label[label.name], wordnet, set(classes))) for label in labels}
     of_kind: dict[str, int] = {}
-    for kind in (kind for label in labels for kind in label.kinds):
+    for kind in dict.fromkeys(kind for label in labels for kind in label.kinds):
         best = _best_sense([kind], (), wordnet, set(classes))
-        is_above = best is not None and below[best[1]] > 0
-        of_kind.setdefault(kind, of_label.get(kind, thing(best[1] if best is not None and is_above else kind)))
+        meaning = thing(best[1] if best is not None and below[best[1]] else kind)  # a thing, whatever labels there are
+        of_kind[kind] = of_label.get(kind, meaning)
     keys = list(things)
     names: list[list[str]] = [[] for _ in keys]
     for label in labels:
@@ -97,13 +99,6 @@ def find_things(labels: list[Label], pictures: list[Picture], wordnet: WordNet) 
         labels, [None if isinstance(key, str) else key for key in keys], [list(dict.fromkeys(some)) for some in names],
         of_label, of_kind, is_kind, _as_matrix(of_classes, len(keys)), _as_matrix(of_labels, len(keys)),
     )  # fmt: skip
-
-
-def _pictures_by_label(labels: list[Label], pictures: list[Picture]) -> list[tuple[Label, list[Picture]]]:
-    by_label: dict[str, list[Picture]] = {label.name: [] for label in labels}
-    for picture in pictures:
-        by_label[picture.label].append(picture)
-    return [(label, by_label[label.name]) for label in labels]
 
 
 def _meaning(label: Label, pictures: list[Picture], wordnet: WordNet, classes: set[int]) -> int | str:
