@@ -17,7 +17,7 @@ $(STAMPS)/dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[heic,hf,parquet,train]' --group dev --group demo
 	mkdir -p $(STAMPS) && touch $@
 
-demo: install  ## Classify photographs with the model in the box, as table and as JSONL.
+demo: install  ## Classify photographs with the bundled model, as tables and as JSONL.
 	$(BIN)/python tests/demo.py
 
 test: install  ## Run the tests.
@@ -52,5 +52,5 @@ $(STAMPS)/peers:
 train-tiny: install  ## Make the bundled model: make train-tiny DATA=folder with train/ and classes.tsv.
 	$(BIN)/python tests/tiny/make.py $(DATA) --work .tiny
 
-accuracy: install  ## Measure the model in the box: make accuracy DATA=folder with val/ and photos/.
+accuracy: install  ## Measure the bundled model: make accuracy DATA=folder with val/ and photos/.
 	$(BIN)/python tests/bench/accuracy.py $(DATA)

@@ -1,4 +1,4 @@
-"""The bundled model: small, whole, right about the demo, and loaded by open_clip too.
+"""The bundled model: small, whole, right about most of the demo, and loaded by open_clip too.
 
 `make accuracy` measures how good it is; these tests guard that it is the model that was measured.
 """

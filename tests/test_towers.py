@@ -1,6 +1,6 @@
 """The fast form of a tower against the tower as it was trained, and the forms a checkpoint may have.
 
-That both give what open_clip gives is in test_model.py.
+That both give what open_clip gives is in test_torch_encoder.py.
 """
 
 import shutil

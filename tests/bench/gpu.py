@@ -3,7 +3,7 @@
 Four questions: how fast do the threads decode with nothing behind them; how fast is the tower alone on pictures that
 are on the device already, as open_clip builds it, in our form, and compiled; what does a whole run make of both; and
 are the answers those of the CPU in fp32. Seeded weights of the true architectures, as speed does not depend on values;
-the model in the box for the answers.
+the bundled model for the answers.
 """
 
 import argparse

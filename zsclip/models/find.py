@@ -22,7 +22,7 @@ ALIASES = {
     "multilingual": "ViT-B-16-SigLIP2-256,webli",
 }
 
-TINY_DIR = Path(__file__).parents[1] / "data" / "tiny"  # the model in the box
+TINY_DIR = Path(__file__).parents[1] / "data" / "tiny"  # the bundled model
 # The order in which open_clip itself looks for weights, in a folder and in a hub repository.
 _LOCAL_WEIGHTS = (
     "open_clip_model.safetensors",

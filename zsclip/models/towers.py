@@ -29,8 +29,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from zsclip.errors import ModelError
-from zsclip.errors import first_line as short
+from zsclip.errors import ModelError, first_line
 from zsclip.models.find import text_config_folder
 from zsclip.models.fold import fold_norms
 from zsclip.models.imports import complete
@@ -291,13 +290,13 @@ def _told(spec: ModelSpec) -> Iterator[None]:
 
 def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
     if spec.weights is None:
-        return ModelError(f"{spec.name}: cannot be built: {short(e)}; compare its 'model_cfg' with one that works")
+        return ModelError(f"{spec.name}: cannot be built: {first_line(e)}; compare its 'model_cfg' with one that works")
     if "state_dict" in str(e):
         told = " ".join(str(e).split())[:300]
         return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {told}")
     from_hub = "/models--" in spec.weights
     cure = "; delete the file and fetch it again" if from_hub else "; is it the right file, and whole?"
-    return ModelError(f"{spec.name}: cannot load {spec.weights!r}: {short(e)}{cure}")
+    return ModelError(f"{spec.name}: cannot load {spec.weights!r}: {first_line(e)}{cure}")
 
 
 def forbid_remote_code(name: str) -> None:

@@ -29,6 +29,9 @@ REFUSED_ENDINGS = {
 }
 
 
+NO_PICTURE = "damaged, or not a picture of a kind that is read"
+
+
 class _Refused(Exception):
     """A file that is not opened, for the reason given: (error kind, message)."""
 
@@ -88,7 +91,7 @@ def _what_it_is(path: str) -> str:
             return "a HEIC picture; to read it: pip install 'zsclip[heic]'"
         if start.startswith(b"<"):
             return "a web page or drawing (HTML, SVG), not a picture"
-    return "damaged, or not a picture of a kind that is read"
+    return NO_PICTURE
 
 
 def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped | None:

@@ -22,6 +22,7 @@ from zsclip.pixels.decode import upright
 from zsclip.pixels.fit import Preprocess, fit
 from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
+from zsclip.pixels.reasons import NO_PICTURE
 from zsclip.training.augment import (
     CAPTION_DRAWS,
     PICTURE_DRAWS,
@@ -435,7 +436,7 @@ def _decode_some(
             ):
                 outcomes.append(picture(image, row))
         except UnidentifiedImageError:
-            outcomes.append(f"{where}: picture passed over: damaged, or not a picture of a kind that is read")
+            outcomes.append(f"{where}: picture passed over: {NO_PICTURE}")
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
             outcomes.append(f"{where}: picture passed over: {first_line(e)}")
     return outcomes

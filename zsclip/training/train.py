@@ -23,8 +23,7 @@ from torch import Tensor, nn
 
 from zsclip.answers.classifier import class_embeddings
 from zsclip.answers.scores import cosines
-from zsclip.errors import InputError, ModelError, OutputError
-from zsclip.errors import first_line as short
+from zsclip.errors import InputError, ModelError, OutputError, first_line
 from zsclip.kept.cache import fingerprint
 from zsclip.measure.metrics import differs, share
 from zsclip.models.find import find_architecture, find_model, tokenizer_folder
@@ -368,7 +367,7 @@ def _check_start_size(encoder: "_Encoder", recipe: Recipe, spec: ModelSpec) -> N
         try:
             encoder.images(np.zeros((1, 3, height, width), np.uint8))
         except (AssertionError, RuntimeError, ValueError) as e:  # timm asserts, torch raises
-            why = f"this image tower cannot take {height} x {width} pixels: {short(e)}"
+            why = f"this image tower cannot take {height} x {width} pixels: {first_line(e)}"
             raise InputError(f"--start-size {recipe.start_size}: {why}; leave it out") from e
 
 
@@ -557,7 +556,7 @@ def _set_training(model: Any, recipe: Recipe) -> None:
     """Switch to training; a locked tower keeps the batch statistics and the absence of dropout it is used with.
 
     A model to begin from keeps its batch statistics too: those of a few cropped pictures replaced them within fifty
-    steps, and took 4 points from `tiny` at a learning rate that changed nothing else.
+    steps, and took 4 points from a small model at a learning rate that changed nothing else.
     """
     model.train()
     model.visual.train(not recipe.lock_image)
