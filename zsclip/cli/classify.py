@@ -70,9 +70,10 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 UNKNOWN = "unknown"  # what --only, tables and pages call a picture without an answer
 
 if TYPE_CHECKING:
-    from zsclip.answers.answers import Row
+    from zsclip.answers.answers import Answers
     from zsclip.answers.classifier import Classifier
     from zsclip.kept.store import EmbeddingStore
+    from zsclip.pictures.pictures import Pictures
 
 
 def classify(
@@ -130,6 +131,7 @@ def classify(
     from zsclip.out.output import check_output, format_of, is_replaceable, open_output
     from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
     from zsclip.pictures.files import find_images
+    from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import COMMON, read_labels
 
     set_environment(offline, quiet)
@@ -215,7 +217,7 @@ def classify(
         return replace(matrix, groups=tuple(names)) if by == "group" else matrix
 
     @contextmanager
-    def answering(pictures: Iterable[str]) -> "Iterator[tuple[Iterator[list[Row]], EmbeddingStore | None]]":
+    def answering(pictures: "Iterable[Pictures]") -> "Iterator[tuple[Iterator[Answers], EmbeddingStore | None]]":
         with embedding(pictures, encoder, decoding, no_store, size, cpus) as (embedded, store):
             from zsclip.answers.classify import classify
 
@@ -223,17 +225,17 @@ def classify(
             with images_bar(tally, shows_progress(quiet) and not (output is None and is_terminal(sys.stdout))):
                 yield tally.count(classify(embedded, classifier, rule)), store
 
-    def only_wanted(rows: "Iterator[list[Row]]") -> "Iterator[list[Row]]":
+    def only_wanted(rows: "Iterator[Answers]") -> "Iterator[Answers]":
         return _only(rows, wanted) if only else rows
 
-    def into(out: TextIO, rows: "Iterable[list[Row]]", *, header: bool) -> None:
+    def into(out: TextIO, rows: "Iterable[Answers]", *, header: bool) -> None:
         with_header = {"csv": write_csv, "tsv": write_tsv}.get(sink_name)
         write = sink if with_header is None else partial(with_header, header=header)
         write(rows, out)
 
     if end is None:
         with (
-            answering(paths) as (rows, store),
+            answering(paths.rest()) as (rows, store),
             journal or nullcontext(),
             open_output(
                 output, overwrite=journal.overwrite if journal else overwrite,
@@ -261,7 +263,7 @@ def classify(
                 journal.finish(out)
     if retry_errors and journal is not None and output is not None and journal.failed_paths:
         with (
-            answering(journal.failed_paths) as (rows, store),
+            answering([Pictures(journal.failed_paths)]) as (rows, store),
             journal,
             open(output, "rb") as old,
             open_output(output, overwrite=True) as out,
@@ -283,7 +285,10 @@ def _wanted(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
     return {None if label == UNKNOWN and label not in names else label for label in wanted}
 
 
-def _only(batches: "Iterable[list[Row]]", wanted: set[str | None]) -> "Iterator[list[Row]]":
-    """Keep the rows with these answers; a picture that failed has none, not even None."""
+def _only(batches: "Iterable[Answers]", wanted: set[str | None]) -> "Iterator[Answers]":
+    """Keep the pictures with these answers; one that failed has none, not even unknown."""
+    import numpy as np
+
     for batch in batches:
-        yield [row for row in batch if getattr(row, "label", "") in wanted]
+        places = [place for place, label in enumerate(batch.labels) if label in wanted] + [-1] * (None in wanted)
+        yield batch.take(np.flatnonzero(np.isin(batch.answered, places) & batch.is_answered()))

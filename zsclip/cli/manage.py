@@ -149,7 +149,8 @@ def cache_info() -> None:
 
         zsclip cache info
     """
-    from zsclip.kept import cache, store
+    from zsclip.kept import cache
+    from zsclip.kept import storefile as store
 
     typer.echo(f"{cache.cache_dir()}: {(cache.size_on_disk() + store.size_on_disk()) / 1e6:.1f} MB")
     for kind, (count, size) in cache.count_rows().items():
@@ -169,7 +170,8 @@ def cache_clear() -> None:
 
         zsclip cache clear
     """
-    from zsclip.kept import cache, store
+    from zsclip.kept import cache
+    from zsclip.kept import storefile as store
 
     try:
         typer.echo(f"{cache.cache_dir()}: {(cache.clear() + store.clear()) / 1e6:.1f} MB freed")
@@ -187,7 +189,7 @@ def cache_gc(
 
         zsclip cache gc --max-size 1GB
     """
-    from zsclip.kept import store
+    from zsclip.kept import storefile as store
 
     size = read_bytes(max_size)
     with _store_errors():
@@ -202,7 +204,7 @@ def cache_verify() -> int:
 
         zsclip cache verify
     """
-    from zsclip.kept import store
+    from zsclip.kept import storefile as store
 
     with _store_errors():
         count, damaged = store.verify()
@@ -236,6 +238,7 @@ def bench(
 
     from zsclip.models.find import find_model
     from zsclip.pictures.files import find_images
+    from zsclip.pictures.pictures import Pictures
 
     set_environment(offline)
     check_device(device)
@@ -252,8 +255,8 @@ def bench(
     encoder = Encoder(spec, device, precision, compiled=compile)
     encoder.load()
     report = bench(
-        paths, encoder, threads=threads or available_cpus(), seconds=seconds, decoding=Decoding(max_pixels, fast_jpeg),
-        batch_size=size or encoder.batch_size,
+        Pictures(paths), encoder, threads=threads or available_cpus(), seconds=seconds,
+        decoding=Decoding(max_pixels, fast_jpeg), batch_size=size or encoder.batch_size,
     )  # fmt: skip
     typer.echo(json.dumps(asdict(report)) if as_json else "\n".join(report_lines(report)))
 

@@ -111,7 +111,7 @@ def evaluate(
     check_picture_files(report, None, overwrite=overwrite)
     if rows is not None and format_of(rows, False) == "html":
         raise InputError(f"--rows: {rows!r} is a page; use --report for that")
-    pictures = read_labelled(data, note=notes(quiet))
+    data_set = read_labelled(data, note=notes(quiet))
     from zsclip.answers.scores import Rule
     from zsclip.measure.evaluate import BEST, found_labels, judge, report_lines, truths_of
     from zsclip.measure.evaluate import evaluate as sum_up
@@ -122,13 +122,13 @@ def evaluate(
     from zsclip.pixels.limits import Decoding
     from zsclip.pixels.processors import available_cpus
 
-    words = given or found_labels(pictures.words)
+    words = given or found_labels(data_set.words)
     names = [word.name for word in words]
-    truths = truths_of(pictures.words, words)
+    truths = truths_of(data_set.words, words)
     encoder = Encoder(find_model(model, offline=offline), device, precision, compiled=compile)
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
     tally, judged = Tally(), list[Judged]()
-    with embedding(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (embedded, store):
+    with embedding([data_set.pictures], encoder, decoding, no_store, size, cpus) as (embedded, store):
         from zsclip.answers.classify import classify
 
         classifier = build_text_matrix(words, sentences, encoder, False, quiet)
@@ -143,7 +143,12 @@ def evaluate(
                     from zsclip.out.report import with_report
 
                     answers = with_report(
-                        answers, page, os.path.dirname(report), threads=cpus, max_pixels=max_pixels, read=pictures.read
+                        answers,
+                        page,
+                        os.path.dirname(report),
+                        threads=cpus,
+                        max_pixels=max_pixels,
+                        pictures=data_set.pictures,
                     )
                 if rows is None or out is None:
                     drain(answers)
@@ -232,7 +237,7 @@ def compare_variants(
             raise InputError(f"--templates: {sentences.name!r} has one template; give --prompts with more")
     if not templates and count == 1:
         raise InputError("compare: nothing to compare; give --prompts, --template, --model or --labels-file twice")
-    pictures = read_labelled(data, note=notes(quiet))
+    data_set = read_labelled(data, note=notes(quiet))
     from zsclip.measure.compare import compare, comparison_lines, judged_by, template_gains, template_lines
     from zsclip.measure.evaluate import found_labels, truths_of
     from zsclip.models.encoder import Encoder
@@ -240,19 +245,19 @@ def compare_variants(
     from zsclip.pixels.limits import Decoding
     from zsclip.pixels.processors import available_cpus
 
-    labels = {file: words or found_labels(pictures.words) for file, words in files.items()}
-    truths = {file: truths_of(pictures.words, words) for file, words in labels.items()}
+    labels = {file: words or found_labels(data_set.words) for file, words in files.items()}
+    truths = {file: truths_of(data_set.words, words) for file, words in labels.items()}
     encoders = [Encoder(find_model(one, offline=offline), device, precision) for one in models]
     decoding, cpus = Decoding(max_pixels, fast_jpeg), threads or available_cpus()
     variants, gains, unread = [], [], set()
     for encoder in encoders:
         tally = Tally()
         with (
-            embedding(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (embedded, store),
+            embedding([data_set.pictures], encoder, decoding, no_store, size, cpus) as (embedded, store),
             images_bar(tally, shows_progress(quiet)),
         ):
             batches = list(tally.count_encoded(embedded))
-        unread.add(tuple(row.path for batch in batches for row in batch.rows if not isinstance(row, str)))
+        unread.add(tuple(each.path for batch in batches for each in batch.skipped.values()))
         if len(unread) > 1:
             raise InputError(
                 "data: not the same pictures could be read for all models; run again, with fewer --threads"
@@ -331,7 +336,7 @@ def calibrate(
     if output == "-":
         raise InputError("-o: a calibration is read from a file; name one, as labels.calib.json")
     check_output(output, overwrite=overwrite)
-    pictures = read_labelled(data, note=notes(quiet))
+    data_set = read_labelled(data, note=notes(quiet))
     from zsclip.measure.calibrate import Wish, cosines_of, promise, promise_lines, to_json
     from zsclip.measure.calibrate import calibrate as learn
     from zsclip.measure.evaluate import found_labels, truths_of
@@ -340,12 +345,12 @@ def calibrate(
     from zsclip.pixels.limits import Decoding
     from zsclip.pixels.processors import available_cpus
 
-    words = given or found_labels(pictures.words)
-    truths = truths_of(pictures.words, words)
+    words = given or found_labels(data_set.words)
+    truths = truths_of(data_set.words, words)
     competing = rivals_of(words, distractors, sentences)
     encoder = Encoder(find_model(model, offline=offline), device, precision)
     decoding, cpus, tally = Decoding(max_pixels, fast_jpeg), threads or available_cpus(), Tally()
-    with embedding(pictures.paths, encoder, decoding, no_store, size, cpus, pictures.read) as (embedded, store):
+    with embedding([data_set.pictures], encoder, decoding, no_store, size, cpus) as (embedded, store):
         classifier = build_text_matrix(words, sentences, encoder, False, quiet, competing)
         with images_bar(tally, shows_progress(quiet)):
             similar, truth = cosines_of(tally.count_encoded(embedded), truths, classifier)

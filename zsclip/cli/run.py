@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
+    from zsclip.pictures.pictures import Pictures
     from zsclip.pixels.limits import Decoding
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -37,13 +38,12 @@ def opened_store(encoder: "Encoder", decoding: "Decoding", no_store: bool) -> "I
 
 @contextmanager
 def embedding(
-    paths: Iterable[str],
+    pictures: "Iterable[Pictures]",
     encoder: "Encoder",
     decoding: "Decoding",
     no_store: bool,
     batch_size: int | None,
     threads: int,
-    read: Callable[[str], bytes] | None = None,
 ) -> "Iterator[tuple[Iterator[Embedded], EmbeddingStore | None]]":
     """Begin to look up and decode, load the model beside that if the first picture is not known, and give batches."""
     from zsclip.models.embed import Pixels, embed_images, look_ahead
@@ -51,7 +51,7 @@ def embedding(
     preprocess = encoder.spec.preprocess
     with (
         opened_store(encoder, decoding, no_store) as store,
-        look_ahead(paths, preprocess, decoding, store, batch_size=batch_size, threads=threads, read=read) as ahead,
+        look_ahead(pictures, preprocess, decoding, store, batch_size=batch_size, threads=threads) as ahead,
     ):
         if store is None or isinstance(ahead.begins_with(), Pixels | None):
             encoder.load()  # takes a second or two, while pictures are decoded
@@ -154,7 +154,7 @@ def report_run(tally: Tally, store: "EmbeddingStore | None", quiet: bool, pages:
 def store_lines(store: "EmbeddingStore | None") -> list[str]:
     """Say how many embeddings were kept, where, and how to keep none."""
     from zsclip.kept.cache import cache_dir
-    from zsclip.kept.store import MAX_BYTES, size_on_disk
+    from zsclip.kept.storefile import MAX_BYTES, size_on_disk
 
     if store is None or not (store.read or store.kept):
         return []

@@ -226,7 +226,7 @@ class EmbeddingStore:
         matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(rows), self._bytes // 4)
         whole = are_whole(self._recipe, contents, matrix, digests)
         if not whole.all():
-            good = np.flatnonzero(whole)
+            good = np.flatnonzero(whole).tolist()
             rows, places, matrix = [rows[i] for i in good], [places[i] for i in good], matrix[good]
         ids = np.array([0 if row[4] == self._today else row[3] for row in rows], np.int64)
         found = names if len(places) == len(names) else [names[place] for place in places]

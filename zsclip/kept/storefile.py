@@ -84,7 +84,7 @@ def are_whole(
 ) -> NDArray[np.bool_]:
     """Tell which of m embeddings are as they were kept; (m,) bool."""
     whole = check_sums(recipe, contents, vectors) == np.frombuffer(b"".join(digests), "<u8")
-    for row in np.flatnonzero(~whole):  # kept by a version that hashed each by itself, or damaged
+    for row in np.flatnonzero(~whole).tolist():  # kept by a version that hashed each by itself, or damaged
         data = recipe.encode() + contents[row] + vectors[row].tobytes()
         whole[row] = hashlib.blake2b(data, digest_size=8).digest() == digests[row]
     return whole

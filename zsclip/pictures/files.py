@@ -21,7 +21,7 @@ HEIC_ENDINGS = frozenset({".heic", ".heif"})  # only read with zsclip[heic]
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS, logos of packages
 A_URL = "a URL; download it first and give the file"
 _LONGEST_NAME = 1 << 20  # bytes; Linux takes no path over 4096
-_TOGETHER = 500  # paths of a folder; handing on each by itself would cost more than finding it
+_TOGETHER = 512  # paths of a folder; handing on each by itself would cost more than finding it
 
 
 def _ignore(message: str) -> None:
