@@ -21,7 +21,6 @@ from PIL import Image
 
 from zsclip.kept.store import EmbeddingStore
 from zsclip.models.embed import Outcome, Pixels, look_ahead
-from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers as workers_module
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
