@@ -33,9 +33,9 @@ from zsclip.models.find import find_architecture, find_model
 from zsclip.models.text import first_output
 from zsclip.models.torch_encoder import has_bf16, load_model, load_tokenizer
 from zsclip.models.towers import new_model
-from zsclip.training.augment import Drawing
 from zsclip.training.features import FEATURES_FILE, Encoding
 from zsclip.training.pairs import read_pairs
+from zsclip.training.sampling import Sampling
 from zsclip.training.train import (
     CHECKPOINT_FILE,
     WEIGHTS_FILE,
@@ -514,7 +514,7 @@ def trained_plainly(recipe: Recipe) -> tuple[list[float], dict[str, Tensor]]:
     model, tokenizer = new_model(spec), load_tokenizer(spec)
     model.visual.eval().requires_grad_(False)
     model.text.train()
-    drawing = Drawing(
+    sampling = Sampling(
         read_prompts(recipe.prompts), spec.preprocess, recipe.batch_size, crop_scale=1.0, flip=False, colour=0.0
     )
     pairs = read_pairs(recipe.data, holdout=recipe.holdout)
@@ -525,7 +525,7 @@ def trained_plainly(recipe: Recipe) -> tuple[list[float], dict[str, Tensor]]:
     optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), eps=1e-6)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (spec.preprocess.mean, spec.preprocess.std))
     losses: list[float] = []
-    for batch in (batch for epoch in range(recipe.epochs) for batch in pairs.batches(drawing, epoch=epoch)):
+    for batch in (batch for epoch in range(recipe.epochs) for batch in pairs.batches(sampling, epoch=epoch)):
         images = F.normalize(first_output(model.visual((torch.from_numpy(batch.pictures) / 255 - mean) / std)), dim=-1)
         texts = F.normalize(first_output(model.text(tokenizer(list(batch.captions)))), dim=-1)
         positives, counts = torch.from_numpy(batch.positives), torch.from_numpy(batch.pair_weights)

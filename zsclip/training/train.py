@@ -33,7 +33,7 @@ from zsclip.models.torch_encoder import check_device, has_bf16, load_tokenizer
 from zsclip.models.towers import new_model
 from zsclip.pictures.sources import check_inputs
 from zsclip.pixels.processors import available_cpus
-from zsclip.training.augment import Drawing
+from zsclip.training.augment import Sampling
 from zsclip.training.checkpoint import Evaluation, Run, averaged, resume, save_checkpoint, write_tensors
 from zsclip.training.features import FEATURES_FILE, Encoding, build_features
 from zsclip.training.pairs import HELD_OUT, Batch, Pairs, read_pairs
@@ -70,7 +70,7 @@ class Recipe:
     measured is the average.
     start_size: side in pixels of the first epochs' pictures, which then grow to the model's own; 0 for no growing.
     prompts, synonyms, kinds, kinds_are_true, across, all_labels, crop_scale, flip, colour, blur, sharpen, chroma,
-    saturation: see `drawing.Drawing`.
+    saturation: see `sampling.Sampling`.
     weights: fp16 or fp32, of the saved model.
     """
 
@@ -229,7 +229,7 @@ def train(
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     if recipe.holdout is None and not len(pairs.held_out):
         note("held-out: nothing is kept aside to measure on; that takes five labelled pictures and two labels")
-    drawing = Drawing(
+    sampling = Sampling(
         prompts, spec.preprocess, batch_size=recipe.batch_size, seed=recipe.seed, kinds=recipe.kinds,
         synonyms=recipe.synonyms, kinds_are_true=recipe.kinds_are_true, across=recipe.across,
         all_labels=recipe.all_labels, crop_scale=recipe.crop_scale, flip=recipe.flip, colour=recipe.colour,
@@ -283,8 +283,8 @@ def train(
             _set_training(run.model, recipe)
             clock = deque([(time.monotonic(), 0)], maxlen=50)
             size = picture_size(run.epoch, spec.preprocess.size, recipe)
-            drawing = replace(drawing, preprocess=replace(spec.preprocess, size=size))
-            for batch in pairs.batches(drawing, epoch=run.epoch, step=run.step, threads=threads, embeddings=features):
+            sampling = replace(sampling, preprocess=replace(spec.preprocess, size=size))
+            for batch in pairs.batches(sampling, epoch=run.epoch, step=run.step, threads=threads, embeddings=features):
                 rate = learning_rate(run.done, recipe.epochs * run.steps, recipe)
                 loss = _train_step(run, encoder, batch, rate, recipe)
                 run.step += 1
