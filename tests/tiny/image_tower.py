@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from zsclip.models.spec import CONFIG_FILE
-from zsclip.training.train import WEIGHTS_FILE
+from zsclip.training.export import WEIGHTS_FILE
 
 D = 512
 CONFIG = {

@@ -23,7 +23,7 @@ from zsclip.models.spec import ModelSpec
 from zsclip.models.text import encode_tokens, first_output
 from zsclip.models.towers import forbid_remote_code, load_tower, read_scales
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _GPU_BATCH, _PROBE = 256, 8
 _BF16_COSINE = 0.999  # to fp32, at the least
 # Smaller pictures gain little, and a tower of 64 pixels answered 1 to 2 % of the pictures of four test sets otherwise.
@@ -56,7 +56,7 @@ class ClipModel:
         self._rows = 0  # of the batches that a compiled tower sees
         self._most = sys.maxsize  # pictures that the device has memory for at once, as far as was seen
         try:
-            self._tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
+            self._tower = load_tower(spec, "visual").to(device, DTYPES[precision])
         except RuntimeError as e:
             if not _is_out_of_memory(e):
                 raise
@@ -185,7 +185,7 @@ class ClipModel:
         return F.normalize(features.float(), dim=-1)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        return ((pixels.float() / 255 - self._mean) / self._std).to(_DTYPES[self.precision])
+        return ((pixels.float() / 255 - self._mean) / self._std).to(DTYPES[self.precision])
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:

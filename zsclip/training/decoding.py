@@ -44,7 +44,7 @@ def decode_ahead(
     size: tuple[int, int],
     threads: int,
     note: Callable[[int, str], None],
-) -> Iterator[tuple[Numbers, Draws, NDArray[np.uint8]]]:
+) -> Iterator[tuple[Numbers, Draws, NDArray[Any]]]:
     """Decode parts of the data on threads, LOOKAHEAD parts ahead.
 
     Args:
@@ -91,7 +91,7 @@ def decode_ahead(
 
 def look_up(
     parts: Iterator[tuple[Numbers, Draws]], embeddings: NDArray[np.float32]
-) -> Iterator[tuple[Numbers, Draws, NDArray[np.float32]]]:
+) -> Iterator[tuple[Numbers, Draws, NDArray[Any]]]:
     """Do what `decode_ahead` does with embeddings in place of pixels.
 
     Args:

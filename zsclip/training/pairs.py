@@ -237,7 +237,7 @@ class Pairs:
         picture: Callable[[Image.Image, Draws], NDArray[np.uint8]],
         size: tuple[int, int],
         threads: int,
-    ) -> Iterator[tuple[Numbers, Draws, NDArray[np.uint8]]]:
+    ) -> Iterator[tuple[Numbers, Draws, NDArray[Any]]]:
         def note_once(number: int, message: str) -> None:
             if number not in self._unreadable:
                 self._unreadable.add(number)
