@@ -22,7 +22,7 @@ from zsclip.models import torch_encoder
 from zsclip.models.find import find_model
 from zsclip.models.spec import ModelSpec
 from zsclip.models.text import sees_no_padding
-from zsclip.models.torch_encoder import ClipModel, _bf16_agrees, count_tokens, load_model, load_tokenizer
+from zsclip.models.torch_encoder import ClipModel, _bf16_agrees, count_tokens, load_model, load_tokenizer, tuned_for
 from zsclip.models.towers import load_tower
 from zsclip.pixels.decode import decode_image
 
@@ -215,6 +215,9 @@ def test_a_configuration_that_asks_for_remote_code_runs_nothing(
     tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Tokenizer and text tower both point at a folder whose Python file leaves a mark when it is imported."""
+    from transformers import dynamic_module_utils
+
+    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
     folder = shutil.copytree(tiny_model("siglip"), tmp_path / "model")
     mark = tmp_path / "ran"
     (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass\n")
@@ -238,6 +241,7 @@ def test_a_configuration_that_asks_for_remote_code_runs_nothing(
     command = [sys.executable, "-m", "zsclip", "classify", "-", "--labels", "a,b", "--model", str(folder)]
     result = subprocess.run(command, input=b"y\n" * 9, capture_output=True)
     assert result.returncode == 3
+    assert patience == dynamic_module_utils.TIME_OUT_REMOTE_CODE
     assert not mark.exists()
 
 
@@ -414,6 +418,25 @@ def test_siglip_text_is_cleaned_as_it_was_in_training(tiny_model: Callable[[str]
     tokenizer = load_tokenizer(find_model(f"local-dir:{tiny_model('siglip')}"))
 
     assert torch.equal(tokenizer(["A Photo, of a CAT!"]), tokenizer(["a photo of a cat"]))
+
+
+def test_torch_computes_as_before_where_no_gpu_is_asked_any_more() -> None:
+    def settings() -> tuple[int, bool]:
+        return torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+
+    before = settings()
+    torch.set_num_threads(3)
+    try:
+        with tuned_for("cpu"):
+            assert settings() == (3, True)
+        with tuned_for("cuda:1"), tuned_for("cuda:1"):
+            assert settings() == (1, False)
+        assert settings() == (3, True)
+        with pytest.raises(KeyError), tuned_for("cuda"):
+            raise KeyError
+        assert settings() == (3, True)
+    finally:
+        torch.set_num_threads(before[0])
 
 
 def test_a_device_that_is_not_there_is_one_line(tiny_model: Callable[[str], Path]) -> None:

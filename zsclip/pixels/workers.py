@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from zsclip.pictures.identity import GRAIN_NS, Look, Sight, content_of
 from zsclip.pixels.decode import decode_file
 from zsclip.pixels.fit import Preprocess
-from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import Decoding
 from zsclip.pixels.processors import available_cpus
 from zsclip.pixels.reasons import check_file
@@ -179,7 +178,6 @@ def main(settings: str) -> None:
     fields, max_pixels, fast_jpeg, cpu_seconds = json.loads(settings)
     preprocess = Preprocess(**fields | {name: tuple(fields[name]) for name in ("size", "mean", "std")})
     decoding = Decoding(min(max_pixels, SMALL_PIXELS), fast_jpeg)
-    set_up_pillow(max_pixels)
     read, write = sys.stdin.buffer.read, sys.stdout.buffer.write
     while len(length := read(_LENGTH.size)) == _LENGTH.size:
         path = os.fsdecode(read(*_LENGTH.unpack(length)))

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,6 @@ def decode_ahead(
     Yields:
         Of the pairs whose picture can be decoded: (B,) numbers, (B, R) draws, (B, 3, H, W) pixels.
     """
-    set_up_pillow(DEFAULT_MAX_PIXELS)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-pairs")
     ahead: deque[tuple[Numbers, Draws, list[Future[list[NDArray[np.uint8] | str]]]]] = deque()
 
@@ -71,7 +71,8 @@ def decode_ahead(
         tasks = [pool.submit(_decode_some, pictures[some], draws[some], picture) for some in slices]
         ahead.append((numbers, draws, tasks))
 
-    try:
+    with set_up_pillow(DEFAULT_MAX_PIXELS), ExitStack() as stack:
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         for _ in range(LOOKAHEAD):
             start_next()
         while ahead:
@@ -85,8 +86,6 @@ def decode_ahead(
             rows = [outcome for outcome in outcomes if not isinstance(outcome, str)]
             pixels = np.stack(rows) if rows else np.empty((0, *size, 3), np.uint8)  # (B, H, W, 3)
             yield numbers[good], draws[good], pixels.transpose(0, 3, 1, 2)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def look_up(
