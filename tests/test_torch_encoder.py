@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,19 @@ from torchvision.transforms import Normalize
 
 from zsclip.errors import ModelError
 from zsclip.kept.cache import count_rows
-from zsclip.models import torch_encoder
 from zsclip.models.find import find_model
 from zsclip.models.spec import ModelSpec
 from zsclip.models.text import sees_no_padding
-from zsclip.models.torch_encoder import ClipModel, _bf16_agrees, count_tokens, load_model, load_tokenizer, tuned_for
+from zsclip.models.torch_encoder import (
+    ClipModel,
+    _bf16_agrees,
+    chosen_precision,
+    count_tokens,
+    has_bf16,
+    load_model,
+    load_tokenizer,
+    tuned_for,
+)
 from zsclip.models.towers import load_tower
 from zsclip.pixels.decode import decode_image
 
@@ -346,7 +355,7 @@ def with_weights(folder: Path, copy: Path, **changes: Callable[[torch.Tensor], t
 
 
 def test_bf16_is_the_default_only_where_it_is_tried_and_agrees(
-    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     spec = find_model(str(tiny_model("plain")))
     assert _bf16_agrees(spec)
@@ -359,13 +368,16 @@ def test_bf16_is_the_default_only_where_it_is_tried_and_agrees(
     assert not _bf16_agrees(coarse)
     assert count_rows()["bf16"][0] == 2
 
-    monkeypatch.setattr(torch_encoder, "has_bf16", lambda device: True)
-    assert load_model(spec, "cpu", "auto").precision == "fp32"  # of 32 pixels: small pictures stay as they are
-    monkeypatch.setattr(torch_encoder, "_BF16_SIDE", 32)
-    assert load_model(spec, "cpu", "auto").precision == "bf16"
-    assert load_model(coarse, "cpu", "auto").precision == "fp32"
-    monkeypatch.setattr(torch_encoder, "has_bf16", lambda device: False)
+    chosen = partial(chosen_precision, spec, "cpu")
+    assert chosen(multiplies_bf16=True) == "fp32"  # of 32 pixels: small pictures stay as they are
+    assert chosen(multiplies_bf16=True, min_side=32) == "bf16"
+    assert chosen_precision(coarse, "cpu", multiplies_bf16=True, min_side=32) == "fp32"
+    assert chosen(multiplies_bf16=False, min_side=32) == "fp32"
+    assert chosen_precision(spec, "mps", multiplies_bf16=True, min_side=32) == "fp32"
+    assert chosen_precision(coarse, "cuda:1", multiplies_bf16=True, min_side=32) == "fp16"
     assert load_model(spec, "cpu", "auto").precision == "fp32"
+    expected = chosen_precision(find_model("tiny"), "cpu", multiplies_bf16=has_bf16("cpu"))
+    assert load_model(find_model("tiny"), "cpu", "auto").precision == expected
 
 
 def test_pictures_that_overflow_in_fp16_are_encoded_in_bf16(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

@@ -269,11 +269,22 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     check_device(device)
-    if precision == "auto" and device == "cpu" and has_bf16(device) and min(spec.preprocess.size) >= _BF16_SIDE:
-        precision = "bf16" if _bf16_agrees(spec) else "fp32"
-    elif precision == "auto":
-        precision = "fp16" if device.startswith("cuda") else "fp32"
+    if precision == "auto":
+        precision = chosen_precision(spec, device, multiplies_bf16=has_bf16(device))
     return ClipModel(spec, device, precision, compiled=compiled)
+
+
+def chosen_precision(spec: ModelSpec, device: str, *, multiplies_bf16: bool, min_side: int = _BF16_SIDE) -> str:
+    """Give what "auto" means for a model's image tower on a device; see `load_model`.
+
+    Args:
+        multiplies_bf16: whether the device does that itself.
+        min_side: of the model's pictures, for bfloat16 to be tried.
+    """
+    if device.startswith("cuda"):
+        return "fp16"
+    may_be_bf16 = device == "cpu" and multiplies_bf16 and min(spec.preprocess.size) >= min_side
+    return "bf16" if may_be_bf16 and _bf16_agrees(spec) else "fp32"
 
 
 def _bf16_agrees(spec: ModelSpec) -> bool:
