@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.models.embed import Embedded
-    from zsclip.training.train import Event
+    from zsclip.training.log import Event
 
 _LABELS_IN_SUMMARY = 20
 
@@ -163,8 +163,7 @@ def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Event"], 
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    from zsclip.training.checkpoint import Evaluation
-    from zsclip.training.features import Encoding
+    from zsclip.training.log import EncodingProgress, HeldOutAccuracy
 
     bars = Bars(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=Console(stderr=True),
@@ -175,12 +174,12 @@ def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Event"], 
 
     def report(event: "Event") -> None:
         nonlocal reported_at
-        if isinstance(event, Evaluation):
+        if isinstance(event, HeldOutAccuracy):
             when = f"epoch {event.epoch}" if event.epoch else "epoch 0 (before training)"
             say(f"{when}: {event.top1:.1%} of {event.images:,} held-out pictures, {event.labels} labels")
             return
         line = f"{event.images_per_second:.0f} images a second, {event.seconds_left / 60:.0f} min left"
-        if isinstance(event, Encoding):
+        if isinstance(event, EncodingProgress):
             done, total = event.done, event.total
             line = f"encoding the pictures once, {line}"
         else:
@@ -191,7 +190,7 @@ def training_report(quiet: bool, visible: bool) -> Iterator[Callable[["Event"], 
             )
         bars.update(task, description=line, completed=done, total=total)
         if not visible and time.monotonic() - reported_at > 30:
-            say(f"{'picture' if isinstance(event, Encoding) else 'step'} {done:,} of {total:,}, {line}")
+            say(f"{'picture' if isinstance(event, EncodingProgress) else 'step'} {done:,} of {total:,}, {line}")
             reported_at = time.monotonic()
 
     with bars:

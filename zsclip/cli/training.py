@@ -107,7 +107,7 @@ def train(
     """
     set_environment(offline, quiet)
     check_device(device)
-    from zsclip.training.train import Recipe
+    from zsclip.training.recipe import Recipe
     from zsclip.training.train import train as run_training
 
     recipe = Recipe(

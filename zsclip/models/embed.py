@@ -74,9 +74,8 @@ def look_ahead(
     threads: int,
 ) -> Iterator[Ahead[Outcome, Stored]]:
     """Begin to read and decode the pictures that the store does not know; see `Ahead`."""
-    set_up_pillow(decoding.max_pixels)
     give_up = partial(given_up, decoding=decoding)
-    with worker_pool(preprocess, decoding, threads) as elsewhere:
+    with set_up_pillow(decoding.max_pixels), worker_pool(preprocess, decoding, threads) as elsewhere:
         work = _finder(elsewhere, preprocess, decoding, store)
         find = store.find if store is not None else None
         with Ahead(pictures, work, find=find, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:

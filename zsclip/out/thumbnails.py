@@ -26,7 +26,6 @@ def thumbnails(
         return []
     decoding = Decoding(max_pixels, fast_jpeg=True)
     wanted = Preprocess(size=(HEIGHT, WIDTH), mean=(0, 0, 0), std=(1, 1, 1), resize_mode="longest")
-    set_up_pillow(max_pixels)
 
     def thumbnail(_: Pictures, number: int) -> bytes | None:
         try:
@@ -39,6 +38,7 @@ def thumbnails(
             return None
 
     some = Pictures([pictures.names[place] for place in places])
-    ahead: Ahead[bytes | None, Any] = Ahead([some], thumbnail, batch_size=len(places), threads=threads)
-    with ahead:
-        return [small for batch in ahead.batches(len(places)) for _, small in batch]
+    with set_up_pillow(max_pixels):
+        ahead: Ahead[bytes | None, Any] = Ahead([some], thumbnail, batch_size=len(places), threads=threads)
+        with ahead:
+            return [small for batch in ahead.batches(len(places)) for _, small in batch]
