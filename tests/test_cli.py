@@ -65,7 +65,7 @@ def commands() -> dict[str, str]:
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(commands()) >= {"classify", "prompts list", "prompts show", "models fetch", "cache clear"}
     for name, docstring in commands().items():
-        assert f"Example:\n\n        zsclip {name}" in docstring, name
+        assert f"Examples:\n\n        zsclip {name}" in docstring, name
         assert main([*name.split(), "--help"]) == 0
         assert f"Usage: zsclip {name}" in capsys.readouterr().out
 
