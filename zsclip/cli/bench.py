@@ -7,6 +7,7 @@ import typer
 
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Json, Messages, Model, Speed, set_environment
+from zsclip.cli.progress import Progress
 from zsclip.errors import InputError
 
 _MOST_IMAGES = 1000
@@ -26,7 +27,7 @@ def bench(
         ),
     ] = 2.0,
 ) -> None:
-    """Time every stage with this model and these images, and say which one holds a run back.
+    """Time every stage of a run, and say which one holds it back.
 
     Examples:
 
@@ -34,17 +35,21 @@ def bench(
         zsclip bench photos/ --model tiny --seconds 5
         zsclip bench photos/ --precision fp32 --json
     """
-    set_environment(model, messages)
-    paths = list(islice(inputs.find(messages), _MOST_IMAGES))
-    if not paths:
-        raise InputError("bench: no images found; give some to try the model with")
-    encoder = speed.encoder(model.model, model.offline)
     import json
     from dataclasses import asdict
 
-    from zsclip.measure.bench import bench, report_lines
+    set_environment(model, messages)
+    with Progress(messages.show_progress) as progress:
+        progress.step("looking for images")
+        paths = list(islice(inputs.find(messages), _MOST_IMAGES))
+        if not paths:
+            raise InputError("bench: no images found; give some to try the model with")
+        encoder = speed.encoder(model.model, model.offline)
+        progress.step(f"loading {encoder.spec.name}")
+        from zsclip.measure.bench import bench, report_lines
 
-    encoder.load()
-    size = speed.size or encoder.batch_size
-    report = bench(paths, encoder, threads=speed.cpus, seconds=seconds, decoding=speed.decoding, batch_size=size)
+        encoder.load()
+        progress.step("timing each stage")
+        size = speed.size or encoder.batch_size
+        report = bench(paths, encoder, threads=speed.cpus, seconds=seconds, decoding=speed.decoding, batch_size=size)
     typer.echo(json.dumps(asdict(report)) if result.as_json else "\n".join(report_lines(report)))

@@ -28,6 +28,7 @@ from zsclip.cli.run import (
     embedding,
     measuring,
     note_if_few,
+    read_data,
     report_run,
     words_and_truths,
 )
@@ -124,7 +125,9 @@ def calibrate(
     file: CalibrationFile,
     messages: Messages,
 ) -> int:
-    """Learn from labelled images how far scores can be trusted, and find the threshold that reaches a target.
+    """Find out how far scores can be trusted, and which threshold to use.
+
+    Both are learnt from labelled images; without labels, those of the data are used.
 
     Examples:
 
@@ -135,10 +138,10 @@ def calibrate(
     set_environment(model, messages)
     given, sentences = labels.read() if labels.are_given else None, prompts.read()
     file.check()
-    pictures = data.read(messages)
-    words, truths = words_and_truths(pictures, given)
-    rivals = rivals_of(words, distractors.distractors, sentences)
     with measuring(speed, store, messages) as session:
+        pictures = read_data(data, session)
+        words, truths = words_and_truths(pictures, given)
+        rivals = rivals_of(words, distractors.distractors, sentences)
         encoder = speed.encoder(model.model, model.offline)
         with embedding(pictures.paths, encoder, session, pictures.read) as embedded:
             matrix = build_text_matrix(words, sentences, encoder, session, distractors=rivals)

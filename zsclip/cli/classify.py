@@ -26,10 +26,10 @@ def classify(
     labels: Labels,
     prompts: Prompts,
     scores: Scores,
+    output: Output,
     model: Model,
     speed: Speed,
     store: Store,
-    output: Output,
     messages: Messages,
 ) -> int:
     """Give every image the label that fits it best.
@@ -75,10 +75,10 @@ class Run:
         speed, journal = self.session.speed, start.journal
         writer = Writer(self.output, self.question.wanted, speed.cpus, speed.max_pixels)
         if start.end is None:
-            with self._interruptible(is_retry=False), self.answering(paths) as batches:
+            with self._interruptible(start, is_retry=False), self.answering(paths) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            with self._interruptible(is_retry=True), self.answering(journal.failed_paths) as batches:
+            with self._interruptible(start, is_retry=True), self.answering(journal.failed_paths) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager
@@ -98,6 +98,6 @@ class Run:
         """The text matrix, made once the model is loaded, and once only."""
         return classifier_of(self.question, self.encoder, self.session)
 
-    def _interruptible(self, *, is_retry: bool) -> AbstractContextManager[None]:
+    def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only
-        return interruptible(lambda: going_on(self.output, self.session.tally, is_retry, only))
+        return interruptible(lambda: going_on(self.output, start, self.session.tally, is_retry, only))

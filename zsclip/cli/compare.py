@@ -25,7 +25,7 @@ from zsclip.cli.options import (
     set_environment,
 )
 from zsclip.cli.progress import total_of
-from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, report_run, words_and_truths
+from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Grid:
 def compare(
     data: Data, variants: Variants, network: Network, speed: Speed, store: Store, result: Json, messages: Messages
 ) -> int:
-    """Compare prompts, models or label files on images whose labels are known.
+    """Compare prompts, models or label files on labelled images.
 
     Everything given is combined with everything else, and the first combination is what the others are compared with.
     The default prompt set is photo, the default model base.
@@ -91,14 +91,14 @@ def compare(
     """
     set_environment(network, messages)
     grid = read_grid(variants)
-    pictures = data.read(messages)
-    labels = {file: words_and_truths(pictures, given) for file, given in grid.files.items()}
-    encoders = [speed.encoder(model, network.offline) for model in grid.models]
     from zsclip.measure.compare import judged_by, template_gains
 
     judged: list[tuple[str, Judged]] = []
     gains: list[TemplateGain] = []
     with measuring(speed, store, messages) as session:
+        pictures = read_data(data, session)
+        labels = {file: words_and_truths(pictures, given) for file, given in grid.files.items()}
+        encoders = [speed.encoder(model, network.offline) for model in grid.models]
         for encoder, batches in encoded_by(encoders, pictures, session):
             for (file, (words, truths)), (name, sentences) in product(labels.items(), grid.sets.items()):
                 if variants.templates:

@@ -30,6 +30,7 @@ from zsclip.cli.run import (
     embedding,
     measuring,
     note_if_few,
+    read_data,
     report_run,
     words_and_truths,
 )
@@ -146,7 +147,7 @@ def evaluate(
     findings: Findings,
     messages: Messages,
 ) -> int:
-    """Measure how good the answers are on images whose labels are known.
+    """Measure how good the answers are on labelled images.
 
     Without labels, those of the data are used.
 
@@ -159,9 +160,9 @@ def evaluate(
     set_environment(model, messages)
     given, sentences = labels.read() if labels.are_given else None, prompts.read()
     findings.check()
-    pictures = data.read(messages)
-    words, truths = words_and_truths(pictures, given)
     with measuring(speed, store, messages) as session:
+        pictures = read_data(data, session)
+        words, truths = words_and_truths(pictures, given)
         encoder = speed.encoder(model.model, model.offline)
         with embedding(pictures.paths, encoder, session, pictures.read) as embedded:
             matrix = build_text_matrix(words, sentences, encoder, session)

@@ -10,7 +10,6 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 _WIDEST_NAMES = 30  # columns; the text of an option with a longer name begins on the next line
-_HEADINGS = ("Labels", "Input", "Model", "Scores", "Output", "Speed", "Other")  # in this order; others come before
 
 
 def _show_short_page(context: typer.Context, is_wanted: bool) -> None:
@@ -50,18 +49,23 @@ class Group(_WithOurPage, TyperGroup):
 
 def short_page(context: Any) -> str:
     """Give the screen of `-h`: what a command does, the options people use, examples."""
+    about, examples = _docstring(context.command)
     if isinstance(context.command, TyperGroup):
-        return full_page(context)
+        lines = [*_usage(context), "", *_wrapped(about), "", *_commands(context), "", *_examples(examples)]
+        lines.append(f"`{context.command_path} COMMAND -h` shows the most common options of a command.")
+        return "\n".join(lines)
     callback = context.command.callback
     named = {param.name: param for param in context.command.params}
-    common = [named[name] for name in getattr(callback, "common", ())] or _listed(context.command.params)
-    arguments, options = _kinds(common)
-    about, examples = _docstring(context.command)
-    others = len(_kinds(_listed(context.command.params))[1]) - len(options)
-    lines = [*_usage(context), "", *_wrapped(about.split("\n\n")[0]), "", *_table(arguments + options), ""]
+    common = [named[name] for name in getattr(callback, "common", ())]
+    arguments, options = _kinds(common or [each for each in context.command.params if each.name != "short_help"])
+    others = len(_kinds(context.command.params)[1]) - len(options) - 1  # without -h
+    lines = [*_usage(context), "", *_wrapped(about.split("\n\n")[0]), ""]
+    if arguments or options:
+        lines += [*_table(arguments + options), ""]
     lines += _examples(examples)
-    lines.append(f"`{context.command_path} --help` explains " + (f"{others} more options." if others else "them."))
-    return "\n".join(lines)
+    if others:
+        lines.append(f"`{context.command_path} --help` explains {others} more options.")
+    return "\n".join(lines).rstrip()
 
 
 def full_page(context: Any) -> str:
@@ -69,15 +73,19 @@ def full_page(context: Any) -> str:
     about, examples = _docstring(context.command)
     lines = [*_usage(context), "", *_wrapped(about), ""]
     if isinstance(context.command, TyperGroup):
-        lines += ["Commands:", *_rows([(name, _first(each)) for name, each in context.command.commands.items()]), ""]
+        lines += [*_commands(context), ""]
     arguments, options = _kinds(context.command.get_params(context))
     if arguments:
         lines += ["Arguments:", *_table(arguments), ""]
     headings = {option: _heading(option) for option in options}
-    order = sorted(set(headings.values()), key=lambda each: (_HEADINGS.index(each) if each in _HEADINGS else -1, each))
-    for heading in order:
+    for heading in sorted(dict.fromkeys(headings.values()), key=lambda heading: heading == "Other"):
         lines += [f"{heading}:", *_table([option for option in options if headings[option] == heading]), ""]
     return "\n".join([*lines, *_examples(examples)]).rstrip() + "\n"
+
+
+def _commands(context: Any) -> Iterator[str]:
+    yield "Commands:"
+    yield from _rows([(name, _first(each)) for name, each in context.command.commands.items()])
 
 
 def _heading(option: Any) -> str:

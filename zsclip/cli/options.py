@@ -16,7 +16,6 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zsclip.measure.labelled import Labelled
     from zsclip.models.encoder import Encoder
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -82,12 +81,6 @@ class Data:
             "file_name and label, or Parquet files.",
         ),
     ]
-
-    def read(self, messages: "Messages") -> "Labelled":
-        """Find all labelled pictures."""
-        from zsclip.measure.labelled import read_labelled
-
-        return read_labelled(self.data, note=messages.note)
 
 
 @group("Labels")
@@ -318,7 +311,7 @@ class Messages:
 def check_ending(flag: str, file: str | None, *endings: str) -> None:
     """Refuse a file whose ending does not say what will be in it."""
     if file is not None and not file.lower().endswith(endings):
-        raise InputError(f"{flag}: {file!r} is not a name that ends in {' or '.join(endings)}; use one")
+        raise InputError(f"{flag}: cannot write {file!r}; use a name that ends in {' or '.join(endings)}")
 
 
 def set_environment(network: Network, messages: Messages) -> None:

@@ -257,11 +257,11 @@ class Writer:
         return ([row for row in batch if getattr(row, "label", "") in self.wanted] for batch in batches)
 
 
-def going_on(output: Output, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
+def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
     """Say what an interrupted run has written, and how to go on."""
     from zsclip.out.output import part_of
 
-    done = tally.done + tally.written
+    done = (start.point.pictures if start.point else 0) + tally.written
     if output.own_file is None:
         return f"the rows of {counted(done, 'image')} are out; with -o FILE a run can be resumed"
     if is_retry:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from zsclip.cli.options import Messages, Speed, Store
+from zsclip.cli.options import Data, Messages, Speed, Store
 from zsclip.cli.progress import Progress
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, listed, say
@@ -136,6 +136,14 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
         session = Session(speed, store, messages, progress)
         with interruptible(how_to_go_on):
             yield session
+
+
+def read_data(data: Data, session: Session) -> "Labelled":
+    """Find all labelled pictures."""
+    session.progress.step(f"reading {data.data}")
+    from zsclip.measure.labelled import read_labelled
+
+    return read_labelled(data.data, note=session.messages.note)
 
 
 def words_and_truths(pictures: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":

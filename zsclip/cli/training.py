@@ -193,7 +193,7 @@ def train(
     device: Device,
     messages: Messages,
 ) -> None:
-    """Train a small CLIP model on images and their names, or adapt a trained one.
+    """Train a small CLIP model on captioned images, or adapt one.
 
     If training is stopped, the same command goes on from the last checkpoint.
 
@@ -201,16 +201,16 @@ def train(
 
         zsclip train pictures/ --init base --lock-text --out my-model
         zsclip train pictures/ --init base --lock-image --out my-model
-        zsclip train pictures/ --init base --lock-text --epochs 5 --holdout 5 --out my-model
+        zsclip train pictures/ --init base --lock-text --epochs 5 --out my-model
     """
     set_environment(network, messages)
-    from zsclip.training.train import Recipe
-    from zsclip.training.train import train as run_training
-
     settings: dict[str, Any] = asdict(start) | asdict(schedule) | asdict(captions) | asdict(changes)
-    recipe = Recipe(data=tuple(pairs.data), holdout=trained.holdout, weights=trained.weights, **settings)
     again = f"run the same command again to go on from the last checkpoint in {trained.out}"
     with interruptible(lambda: again), training_report(messages) as report:
+        from zsclip.training.train import Recipe
+        from zsclip.training.train import train as run_training
+
+        recipe = Recipe(data=tuple(pairs.data), holdout=trained.holdout, weights=trained.weights, **settings)
         run_training(
             recipe, trained.out, device=device.device, threads=device.threads, log_dir=trained.log_dir,
             progress=report, note=messages.note,
@@ -228,8 +228,6 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    from zsclip.training.checkpoint import Evaluation
-
     visible = messages.show_progress
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=10), TaskProgressColumn())
     bars = Bars(*columns, console=Console(stderr=True), transient=True, disable=not visible)
@@ -237,6 +235,8 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
     reported_at = time.monotonic()
 
     def report(event: "Event") -> None:
+        from zsclip.training.checkpoint import Evaluation
+
         nonlocal reported_at
         if isinstance(event, Evaluation):
             when = f"epoch {event.epoch}" if event.epoch else "epoch 0 (before training)"
@@ -245,7 +245,7 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
         line, done, total = training_line(event)
         bars.update(task, description=line, completed=done, total=total)
         if not visible and time.monotonic() - reported_at > _EVERY:
-            say(line)
+            say(f"{done:,} of {total:,}: {line}")
             reported_at = time.monotonic()
 
     with bars:
@@ -253,7 +253,7 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
 
 
 def training_line(event: "Event") -> tuple[str, int, int]:
-    """Give a line of at most 60 columns for a step, which leaves room for a bar; the steps done; and all steps."""
+    """Give a line of at most 64 columns for a step, which leaves room for a bar; the steps done; and all steps."""
     from zsclip.training.features import Encoding
 
     left = f"{event.images_per_second:,.0f} images/s, {lasting(event.seconds_left)} left"  # type: ignore[union-attr]

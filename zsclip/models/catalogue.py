@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TextIO
 
 from zsclip.models.find import ALIASES, find_model, hub_files_of_tag, tags
@@ -71,34 +72,54 @@ def matching(models: Iterable[PublishedModel], words: Sequence[str]) -> Iterator
 
 
 def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
-    """Write the list: a table on a terminal, else tab-separated values with the same columns."""
-    header = ("model", "alias", "parameters (M)", "download (MB)", "GFLOPs", "ImageNet top-1", "here")
-    rows = [
+    """Write the list: an aligned table on a terminal, else tab-separated values."""
+    if out.isatty():
+        out.writelines(line + "\n" for line in _table(list(models), get_terminal_size((80, 24)).columns))
+    else:
+        header = ("model", "alias", "parameters (M)", "download (MB)", "GFLOPs", "ImageNet top-1", "here")
+        rows = (
+            (
+                model.name,
+                model.alias or "",
+                _or_empty(model.parameters_m, "{:.0f}"),
+                ("" if model.is_here else "~") + _or_empty(model.size, "{:.0f}", 1e-6) if model.size else "",
+                _or_empty(model.gflops, "{:.1f}"),
+                _or_empty(model.imagenet_top1, "{:.1%}"),
+                "yes" if model.is_here else "",
+            )
+            for model in models
+        )
+        out.writelines("\t".join(row) + "\n" for row in (header, *rows))
+    out.flush()
+
+
+def _table(models: Sequence[PublishedModel], width: int) -> list[str]:
+    """Lay out the list in columns; those that matter least are left out where there is no room for them."""
+    header = ("model", "params", "download", "GFLOPs", "top-1", "here")
+    rows = [header] + [
         (
-            model.name,
-            model.alias or "",
-            "" if model.parameters_m is None else f"{model.parameters_m:.0f}",
-            "" if model.size is None else f"{'' if model.is_here else '~'}{model.size / 1e6:.0f}",
-            "" if model.gflops is None else f"{model.gflops:.1f}",
-            "" if model.imagenet_top1 is None else f"{model.imagenet_top1:.1%}",
+            f"{model.name} ({model.alias})" if model.alias else model.name,
+            _or_empty(model.parameters_m, "{:.0f} M"),
+            ("" if model.is_here else "~") + _or_empty(model.size, "{:.2f} GB", 1e-9) if model.size else "",
+            _or_empty(model.gflops, "{:.1f}"),
+            _or_empty(model.imagenet_top1, "{:.1%}"),
             "yes" if model.is_here else "",
         )
         for model in models
     ]
-    if not out.isatty():
-        out.writelines("\t".join(row) + "\n" for row in (header, *rows))
-        out.flush()
-        return
-    from rich.console import Console
-    from rich.table import Table
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = list(range(len(header)))
+    for least in ("GFLOPs", "params"):
+        if sum(widths[place] + 2 for place in shown) - 2 > width:
+            shown.remove(header.index(least))
+    return [
+        "  ".join(row[i].rjust(widths[i]) if 0 < i < len(row) - 1 else row[i].ljust(widths[i]) for i in shown).rstrip()
+        for row in rows
+    ]
 
-    table = Table(box=None, header_style="bold")
-    table.add_column(header[0], min_width=max(len(row[0]) for row in rows))  # names are there to be copied
-    for name in header[1:]:
-        table.add_column(name, justify="left" if name in ("alias", "here") else "right")
-    for row in rows:
-        table.add_row(*row, style=None if row[-1] or row[1] else "dim")
-    Console(file=out).print(table)
+
+def _or_empty(value: float | None, form: str, factor: float = 1) -> str:
+    return "" if value is None else form.format(value * factor)
 
 
 def describe(spec: ModelSpec) -> dict[str, str]:
