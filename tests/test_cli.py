@@ -566,7 +566,7 @@ def test_a_damaged_or_unwritable_cache_changes_no_row(run: Run, photos: Path, mo
         assert (result.returncode, result.stderr, result.stdout) == (0, b"", expected.stdout)
 
 
-def test_a_terminal_gets_a_table(photos: Path, model: str, tmp_path: Path) -> None:
+def test_a_terminal_gets_a_table_and_sees_what_is_going_on_before(photos: Path, model: str, tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "zsclip", "classify", "photos", *COLOURS, "--model", model],
@@ -586,7 +586,10 @@ def test_a_terminal_gets_a_table(photos: Path, model: str, tmp_path: Path) -> No
 
     assert process.wait(30) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
-    assert [line.split()[0] for line in text.splitlines()[:3]] == [f"photos/{c}.png" for c in ("blue", "green", "red")]
+    progress, *rows = re.split(r"(?=photos/\w+\.png)", text)
+    assert [row.split()[0] for row in rows] == [f"photos/{c}.png" for c in ("blue", "green", "red")]
+    assert re.search(r"looking for model .*loading ", progress, re.DOTALL)
+    assert not any(" of 3 images" in row for row in rows)  # nothing is drawn between rows
     assert "█" in text or "▏" in text or "▌" in text
     assert "3 images in" in text
 

@@ -182,7 +182,7 @@ class Device:
     def __post_init__(self) -> None:
         kind, _, number = self.device.partition(":")
         if self.device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
-            raise InputError(f"--device: no device {self.device!r}; use auto, cpu, cuda, cuda:N or mps")
+            raise InputError(f"--device: {self.device!r} is not a device; use auto, cpu, cuda, cuda:N or mps")
 
 
 @group("Speed")

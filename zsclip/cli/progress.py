@@ -77,8 +77,10 @@ def images_status(tally: Tally, total: int | None) -> str:
     seconds = max(time.monotonic() - tally.started, 1e-9)
     done, rate = tally.done + tally.images, tally.images / seconds
     images = f"{done:,} of {counted(total, 'image')}" if total is not None else counted(done, "image")
-    parts = [images, f"{rate:,.0f} a second"]
-    if total is not None and rate > 0:
+    parts = [images]
+    if tally.images:
+        parts.append(f"{rate:,.0f} a second")
+    if tally.images and total is not None:
         parts.append(f"{lasting(max(0, total - done) / rate)} left")
     if tally.errors:
         parts.append(f"{tally.errors.total():,} failed")
