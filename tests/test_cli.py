@@ -459,10 +459,10 @@ def test_a_run_that_ends_before_its_first_row_leaves_no_file(
 
 
 def test_a_machine_that_cannot_compile_is_told_what_to_leave_out(
-    run: Run, photos: Path, model: str, tmp_path: Path
+    run_alone: Run, photos: Path, model: str, tmp_path: Path
 ) -> None:
     arguments = ("classify", "photos", *COLOURS, "--model", model, "--device", "cpu", "--compile")
-    result = run(*arguments, CXX="false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "compiled"))
+    result = run_alone(*arguments, CXX="false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "compiled"))
 
     assert (result.returncode, result.stdout) == (3, b"")
     (line,) = result.stderr.decode().splitlines()
@@ -556,13 +556,13 @@ def test_a_closed_stdout_is_one_line(photos: Path, model: str, tmp_path: Path) -
     assert result.stderr.startswith("zsclip: standard output: it is closed")
 
 
-def test_a_damaged_or_unwritable_cache_changes_no_row(run: Run, photos: Path, model: str) -> None:
+def test_a_damaged_or_unwritable_cache_changes_no_row(run_alone: Run, photos: Path, model: str) -> None:
     arguments = ("classify", "photos", *COLOURS, "--model", model, "-q")
-    expected = run(*arguments)
+    expected = run_alone(*arguments)
     assert (expected.returncode, expected.stderr) == (0, b"")
     (cache_dir() / FILE_NAME).write_bytes(b"damaged" * 1000)
 
-    for result in (run(*arguments), run(*arguments, ZSCLIP_CACHE_DIR="/proc/nowhere")):
+    for result in (run_alone(*arguments), run_alone(*arguments, ZSCLIP_CACHE_DIR="/proc/nowhere")):
         assert (result.returncode, result.stderr, result.stdout) == (0, b"", expected.stdout)
 
 
