@@ -72,6 +72,7 @@ def test_the_total_counts_what_was_done_before() -> None:
     assert total_of(listing, tally)() == 8
     assert total_of(("a", "b"), tally)() == 7
     assert total_of(iter("ab"), tally)() is None
+    assert total_of(iter("ab"), tally, limit=9)() == 9
 
 
 def test_where_nobody_looks_progress_does_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def classify(
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
-        run = Run(question, encoder, rule, output, session)
+        run = Run(question, encoder, rule, output, session, inputs.limit)
         run.write(Listing(paths) if progress.visible and "-" not in inputs.inputs else paths, start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
 
@@ -69,6 +69,7 @@ class Run:
     rule: "Rule"
     output: Output
     session: Session
+    limit: int | None
 
     def write(self, paths: Iterable[str], start: Start) -> None:
         """Write the rows of all pictures, then those that failed before once more where that is asked for."""
@@ -89,7 +90,7 @@ class Run:
             from zsclip.answers.classify import classify
 
             batches = tally.count(classify(embedded, self.classifier, self.rule))
-            progress.images(tally, total_of(paths, tally))
+            progress.images(tally, total_of(paths, tally, self.limit))
             yield progress.before_first(batches) if self.output.fills_terminal else batches
             progress.stop()
 

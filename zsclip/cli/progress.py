@@ -87,12 +87,16 @@ def images_status(tally: Tally, total: int | None) -> str:
     return ", ".join(parts)
 
 
-def total_of(paths: Iterable[Any], tally: Tally) -> Callable[[], int | None]:
-    """Give a function that gives the number of images of a run, those counted before included, once it is known."""
+def total_of(paths: Iterable[Any], tally: Tally, limit: int | None = None) -> Callable[[], int | None]:
+    """Give a function that gives the number of images of a run, those counted before included, once it is known.
+
+    Args:
+        limit: of --limit, which is taken for the number where there is no better one.
+    """
     before = tally.done + tally.images
     if isinstance(paths, Listing):
         return lambda: None if paths.total is None else before + paths.total
-    return lambda: before + len(paths) if isinstance(paths, Sized) else None
+    return lambda: before + len(paths) if isinstance(paths, Sized) else limit
 
 
 class Listing:
