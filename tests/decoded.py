@@ -1,6 +1,6 @@
 """The pipeline's first rooms in one call, for tests that begin behind them."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.models.embed import Embedded, Pixels, embed_images, look_ahead
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
 from zsclip.pixels.skipped import Skipped
@@ -25,6 +26,11 @@ class Batch:
     pixels: NDArray[np.uint8]
 
 
+def one_by_one(paths: Iterable[str]) -> Iterator[Pictures]:
+    """Files that come one after the other."""
+    return (Pictures((path,)) for path in paths)
+
+
 def decode_batches(
     paths: Iterable[str],
     preprocess: Preprocess,
@@ -34,7 +40,7 @@ def decode_batches(
     decoding: Decoding = DEFAULT_DECODING,
 ) -> Generator[Batch, None, None]:
     """Decode paths on threads and yield them in order, in batches, without the empty ones."""
-    with look_ahead(paths, preprocess, decoding, None, batch_size=batch_size, threads=threads) as ahead:
+    with look_ahead(one_by_one(paths), preprocess, decoding, None, batch_size=batch_size, threads=threads) as ahead:
         for rows in filter(None, ahead.batches(batch_size)):
             good = [outcome.pixels for _, outcome in rows if isinstance(outcome, Pixels)]
             pixels = np.stack(good) if good else np.empty((0, 3, *preprocess.size), np.uint8)
@@ -43,5 +49,5 @@ def decode_batches(
 
 def embedded(paths: Iterable[str], preprocess: Preprocess, model: Any, batch_size: int) -> list[Embedded]:
     """Decode and encode paths without any store."""
-    with look_ahead(paths, preprocess, DEFAULT_DECODING, None, batch_size=batch_size, threads=2) as ahead:
+    with look_ahead(one_by_one(paths), preprocess, DEFAULT_DECODING, None, batch_size=batch_size, threads=2) as ahead:
         return list(embed_images(ahead.batches(batch_size), model, None))

@@ -19,6 +19,7 @@ from zsclip.measure.bench import _time_decoders, bench
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.models.torch_encoder import ClipModel
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import Decoding
@@ -33,22 +34,22 @@ def model(tiny_model: Callable[[str], Path]) -> Encoder:
     return Encoder(find_model(str(tiny_model("plain"))), "cpu", "fp32")
 
 
-def pictures(folder: Path, size: tuple[int, int], name: str = "{}.png") -> list[str]:
+def pictures(folder: Path, size: tuple[int, int], name: str = "{}.png") -> Pictures:
     random = np.random.default_rng(0)
     paths = [folder / name.format(i) for i in range(3)]
     for path in paths:
         Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
-    return list(map(str, paths))
+    return Pictures(list(map(str, paths)))
 
 
 def test_a_slow_reader_is_named(model: Encoder, tmp_path: Path) -> None:
-    def slow(path: str) -> bytes:
+    files = pictures(tmp_path, (8, 8)).names
+
+    def slow(place: int) -> bytes:
         time.sleep(0.2)
-        return Path(path).read_bytes()
+        return Path(files[place]).read_bytes()
 
-    paths = pictures(tmp_path, (8, 8))
-
-    report = bench(paths, model, threads=1, batch_size=2, decoding=Decoding(), seconds=0.1, read=slow)
+    report = bench(Pictures(files, slow), model, threads=1, batch_size=2, decoding=Decoding(), seconds=0.1)
 
     assert report.slowest == "read"
     assert report.seconds["read"] >= 0.2
@@ -117,12 +118,12 @@ def test_a_slow_model_is_named(model: Encoder, tmp_path: Path, monkeypatch: pyte
 def test_a_bad_picture_is_passed_over_and_no_good_one_is_an_error(model: Encoder, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no")
     os.mkfifo(tmp_path / "pipe.png")  # which nobody ever writes to
-    bad = str(tmp_path / "bad.png")
+    bad, good = str(tmp_path / "bad.png"), pictures(tmp_path, (8, 8))
     given = {"threads": 2, "batch_size": 2, "decoding": Decoding(), "seconds": 0.05}
 
-    assert bench([bad, str(tmp_path / "pipe.png"), *pictures(tmp_path, (8, 8))], model, **given).decoding > 0
+    assert bench(Pictures([bad, str(tmp_path / "pipe.png"), *good.names]), model, **given).decoding > 0
     with pytest.raises(InputError, match="not one of the pictures"):
-        bench([bad], model, **given)
+        bench(Pictures([bad]), model, **given)
 
 
 def test_the_command_tells_a_table_or_json(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:

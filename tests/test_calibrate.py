@@ -6,10 +6,11 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from columns import encoded
 from conftest import make_class_folders
 
 from zsclip.answers.classifier import Classifier, build_classifier
-from zsclip.answers.classify import answers
+from zsclip.answers.classify import answer
 from zsclip.answers.scores import Rule, softmax_scores
 from zsclip.cli.main import main
 from zsclip.errors import InputError
@@ -27,7 +28,6 @@ from zsclip.measure.calibrate import (
     threshold_for,
     to_json,
 )
-from zsclip.models.embed import Embedded
 from zsclip.pixels.skipped import Skipped
 from zsclip.words.labels import Label, read_distractors
 
@@ -108,7 +108,7 @@ def test_what_is_promised_is_what_other_pictures_give(per_label):
     learnt = calibrate(similar[:3000], truth[:3000], labels, 60, wish, MADE_WITH)
     classifier = Classifier(tuple(labels), np.eye(6, dtype=np.float32), None, 60, None, ())
     rule = Rule(threshold=learnt.threshold, thresholds=learnt.thresholds, temperature=learnt.temperature)
-    rows = answers(labels * 500, similar[3000:], classifier, rule)  # the identity: embeddings are cosines
+    rows = list(answer(encoded(labels * 500, similar[3000:]), classifier, rule).rows())  # the identity: vectors are cosines
 
     given = [(row.label, labels[place]) for row, place in zip(rows, truth[3000:], strict=True) if row.label]
     assert promised.precision == pytest.approx(0.8, abs=0.05)
@@ -135,7 +135,7 @@ def test_distractors_compete_and_are_never_the_answer(colour_model):
     pictures = np.array([[1, 0, 0.1], [0.2, 1, 0], [0, 0.6, 0.8]], np.float32)
     pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
 
-    rows = answers(["a", "b", "c"], pictures, classifier, Rule(5))
+    rows = list(answer(encoded(["a", "b", "c"], pictures), classifier, Rule(5)).rows())
 
     assert classifier.labels == ("red", "blue")
     assert [row.label for row in rows] == ["red", None, "blue"]
@@ -164,16 +164,16 @@ def test_labels_have_thresholds_of_their_own():
 
     rule = Rule(threshold=0.5, thresholds={"b": 0.8})
 
-    assert [row.label for row in answers(["x", "y"], pictures, classifier, rule)] == ["a", None]
+    assert [row.label for row in answer(encoded(["x", "y"], pictures), classifier, rule).rows()] == ["a", None]
 
 
 def test_cosines_are_those_of_the_pictures_that_could_be_read(colour_model):
     classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
     rows = np.array([[1, 0, 0], [0, 0, 1]], np.float32)
     embedded = [
-        Embedded((Skipped("a", "missing", ""), "b"), rows[:1]),
-        Embedded((Skipped("c", "missing", ""),), rows[:0]),
-        Embedded(("d",), rows[1:]),
+        encoded([Skipped("a", "missing", ""), "b"], rows[:1]),
+        encoded([Skipped("c", "missing", "")], rows[:0]),
+        encoded(["d"], rows[1:]),
     ] * 5
 
     similar, truth = cosines_of(embedded, ["red", "blue", "red", "red"] * 5, classifier)

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from columns import encoded
 from conftest import ColourModel, preprocess_for
 from decoded import embedded
 
 from zsclip.answers.answers import Prediction
 from zsclip.answers.classifier import Classifier, build_classifier
-from zsclip.answers.classify import answers as answer_for
-from zsclip.answers.classify import classify
+from zsclip.answers.classify import answer, classify
 from zsclip.answers.scores import Rule
 from zsclip.pixels.skipped import Skipped
 
@@ -29,7 +29,7 @@ def answers(
         LABELS, [[label] for label in LABELS], model, neutral_prompts=["red green blue"]
     )
     batches = embedded(map(str, paths), preprocess_for(8), model, batch_size)
-    return [row for rows in classify(batches, classifier, rule) for row in rows]
+    return [row for answers in classify(batches, classifier, rule) for row in answers.rows()]
 
 
 def test_a_red_picture_is_red(photos: Path, colour_model: ColourModel) -> None:
@@ -158,8 +158,10 @@ def test_a_group_of_many_may_win_where_the_best_label_is_another(colour_model: C
     )
     picture = np.array([[1, 0, 0]], np.float32)
 
-    (plain,) = answer_for(["x"], picture, classifier, PLAIN)
-    (by_group,) = answer_for(["x"], picture, replace(classifier, groups=("a", "both", "both")), PLAIN)
+    (plain,) = answer(encoded(["x"], picture), classifier, PLAIN).rows()
+    (by_group,) = answer(
+        encoded(["x"], picture), replace(classifier, groups=("a", "both", "both")), PLAIN
+    ).rows()
 
     assert plain.label == "a"
     assert by_group.label == "both"
@@ -170,8 +172,10 @@ def test_a_distractor_is_held_against_the_sum_of_a_group(colour_model: ColourMod
     classifier = Classifier(("a", "b"), rows, None, 1.0, None, (), distractors=("c",))
     picture = np.array([[1, 0]], np.float32)
 
-    (plain,) = answer_for(["x"], picture, classifier, PLAIN)
-    (by_group,) = answer_for(["x"], picture, replace(classifier, groups=("both", "both")), PLAIN)
+    (plain,) = answer(encoded(["x"], picture), classifier, PLAIN).rows()
+    (by_group,) = answer(
+        encoded(["x"], picture), replace(classifier, groups=("both", "both")), PLAIN
+    ).rows()
 
     assert (plain.label, plain.beaten_by) == (None, "c")
     assert (by_group.label, by_group.beaten_by) == ("both", None)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from zsclip.cli.main import app, main
 from zsclip.kept.cache import FILE_NAME, cache_dir
-from zsclip.kept.store import FILE_NAME as STORE_NAME
+from zsclip.kept.storefile import FILE_NAME as STORE_NAME
 from zsclip.models.catalogue import published_models, write_models
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]

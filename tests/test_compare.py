@@ -6,6 +6,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from columns import encoded
 from conftest import make_class_folders
 
 from zsclip.answers.classifier import Classifier, build_classifier
@@ -21,7 +22,6 @@ from zsclip.measure.compare import (
     template_lines,
 )
 from zsclip.measure.metrics import Figure, Judged, gain, top1
-from zsclip.models.embed import Embedded
 from zsclip.pixels.skipped import Skipped
 from zsclip.words.labels import Label
 from zsclip.words.prompts import expand, read_templates
@@ -88,7 +88,7 @@ def test_pictures_of_which_none_could_be_read_are_not_compared(colour_model):
     classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
 
     with pytest.raises(InputError, match="not one picture could be read"):
-        judged_by([Embedded((Skipped("a", "missing", ""),), np.empty((0, 3), np.float32))], ["red"], classifier)
+        judged_by([encoded([Skipped("a", "missing", "")], np.empty((0, 3), np.float32))], ["red"], classifier)
 
 
 def test_tables_tell_better_worse_and_that_there_is_no_telling():
@@ -169,8 +169,8 @@ def test_templates_are_tried_with_the_matrices_that_classify_would_use(colour_mo
 def test_failed_pictures_keep_the_others_with_their_truth(colour_model):
     classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
     embedded = [
-        Embedded(("a", Skipped("b", "missing", "")), np.array([[1, 0, 0]], np.float32)),
-        Embedded(("c",), np.array([[1, 0, 0]], np.float32)),
+        encoded(["a", Skipped("b", "missing", "")], np.array([[1, 0, 0]], np.float32)),
+        encoded(["c"], np.array([[1, 0, 0]], np.float32)),
     ]
 
     judged = judged_by(embedded, ["red", "blue", "blue"], classifier)

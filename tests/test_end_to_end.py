@@ -60,7 +60,7 @@ def test_probabilities_and_answers_are_open_clips(
     classifier = replace(build_classifier(LABELS, prompts, model), logit_scale=SCALE)
 
     batches = embedded(map(str, pictures), model.spec.preprocess, model, 16)
-    rows = [row for rows in classify(batches, classifier, Rule(k=len(LABELS))) for row in rows]
+    rows = [row for answers in classify(batches, classifier, Rule(k=len(LABELS))) for row in answers.rows()]
 
     assert len(rows) == 100
     for row, probabilities in zip(rows, expected, strict=True):

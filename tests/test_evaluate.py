@@ -7,6 +7,7 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from columns import columns
 from conftest import make_class_folders
 from PIL import Image
 
@@ -29,7 +30,8 @@ def answer(path: str, *labels: str, score: float = 0.5) -> Prediction:
 
 def judged_of(rows: list[list[Prediction | Skipped]], truths: list[str]) -> tuple[list[Judged], list]:
     judged: list[Judged] = []
-    return judged, [row for batch in judge(rows, truths, NAMES, judged) for row in batch]
+    batches = [columns(batch, NAMES) for batch in rows]
+    return judged, [row for answers in judge(batches, truths, NAMES, judged) for row in answers.rows()]
 
 
 def test_rows_are_judged_in_their_order_and_carry_the_truth():
@@ -44,7 +46,7 @@ def test_rows_are_judged_in_their_order_and_carry_the_truth():
     assert [part.truth.tolist() for part in judged] == [[0, 0], [1]]
     assert [part.predicted.tolist() for part in judged] == [[0, 2], [1]]
     assert [part.among_five.tolist() for part in judged] == [[True, True], [True]]
-    assert [part.score.tolist() for part in judged] == [[0.5, 0.5], [0.9]]
+    assert [part.score.tolist() for part in judged] == [[0.5, 0.5], [pytest.approx(0.9)]]
 
 
 def test_labels_are_counted_each_for_itself():
@@ -73,8 +75,8 @@ def test_labels_are_counted_each_for_itself():
 def test_only_the_worst_labels_are_shown_unless_all_are_asked_for():
     labels = [f"label {i}" for i in range(30)]
     judged: list[Judged] = []
-    rows = [[answer(f"{i}", labels[i if i > 4 else 29]) for i in range(30)]]
-    list(judge(rows, labels, labels, judged))
+    rows = [answer(f"{i}", labels[i if i > 4 else 29]) for i in range(30)]
+    list(judge([columns(rows, labels)], labels, labels, judged))
     found = evaluate(judged, labels)
 
     lines = report_lines(found, 20)
@@ -88,7 +90,8 @@ def test_only_the_worst_labels_are_shown_unless_all_are_asked_for():
 def test_labels_from_data_send_nothing_to_a_terminal():
     rows: list[list[Prediction | Skipped]] = [[answer("a", "cat\x1b[2J"), answer("b", "cat\x1b[2J")]]
     judged: list[Judged] = []
-    list(judge(rows, ["cat\x1b[2J", "dog\x9b"], ["cat\x1b[2J", "dog\x9b"], judged))
+    names = ["cat\x1b[2J", "dog\x9b"]
+    list(judge([columns(batch, names) for batch in rows], names, names, judged))
 
     lines = report_lines(evaluate(judged, ["cat\x1b[2J", "dog\x9b"]))
 

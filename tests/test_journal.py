@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+from columns import columns
 from test_sinks import SURE
 
-from zsclip.answers.answers import Row
+from zsclip.answers.answers import Answers, Row
 from zsclip.errors import InputError
 from zsclip.out.changes import changes
 from zsclip.out.journal import Journal
@@ -29,20 +30,21 @@ class Killed(BaseException):
 
 def batches(
     paths: list[str], killed_after: int | None = None, bad: tuple[str, ...] = (), tried: list[str] | None = None
-) -> Iterator[list[Row]]:
+) -> Iterator[Answers]:
     """Rows of two pictures at a time, up to a kill."""
     for start in range(0, len(paths), 2):
         if start == killed_after:
             raise Killed
         if tried is not None:
             tried += paths[start : start + 2]
-        yield [
+        rows: list[Row] = [
             Skipped(path, "unreadable", "no") if path in bad else replace(SURE, path=path)
             for path in paths[start : start + 2]
         ]
+        yield columns(rows)
 
 
-def write(target: Path, rows: Iterator[list[Row]], out: TextIO, *, header: bool) -> None:
+def write(target: Path, rows: Iterator[Answers], out: TextIO, *, header: bool) -> None:
     if target.suffix == ".csv":
         write_csv(rows, out, header=header)
     else:

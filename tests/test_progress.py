@@ -7,26 +7,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from columns import columns
 from test_sinks import SURE
 
+import zsclip.cli.progress
+from zsclip.answers.answers import Answers
 from zsclip.cli.progress import Listing, Progress, images_status, total_of
 from zsclip.cli.run import interruptible
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import lasting, sized
 from zsclip.cli.training import training_line
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
 from zsclip.training.features import Encoding
 from zsclip.training.train import Progress as Step
 
 
-def counted(tally: Tally, batches: list[list]) -> None:
+def counted(tally: Tally, batches: list[Answers]) -> None:
     for _ in tally.count(batches):
         pass
 
 
+def listed(names: str) -> Iterator[Pictures]:
+    """One picture at a time."""
+    return (Pictures([name]) for name in names)
+
+
 def test_the_time_left_is_known_with_the_total() -> None:
     tally = Tally(done=100)
-    counted(tally, [[SURE] * 9 + [Skipped("a", "missing", "")]])
+    counted(tally, [columns([SURE] * 9 + [Skipped("a", "missing", "")])])
     tally.started = time.monotonic() - 10
 
     assert images_status(tally, 1110) == "110 of 1,110 images, 1 a second, 16:40 left, 1 failed"
@@ -35,44 +44,62 @@ def test_the_time_left_is_known_with_the_total() -> None:
 
 
 def test_a_listing_keeps_order_knows_its_total_and_raises_in_turn() -> None:
-    listing = Listing(iter("abc"))
-    assert list(listing) == ["a", "b", "c"]
+    some = [Pictures(["a", "b"]), Pictures(["c"])]
+    listing = Listing(iter(some))
+    assert list(listing) == some
     assert listing.total == 3
 
-    def broken() -> Iterator[str]:
-        yield "a"
+    def broken() -> Iterator[Pictures]:
+        yield some[0]
         raise OSError("no")
 
     listing = Listing(broken())
-    paths = iter(listing)
-    assert next(paths) == "a"
+    pictures = iter(listing)
+    assert next(pictures) is some[0]
     with pytest.raises(OSError, match="no"):
-        next(paths)
+        next(pictures)
     assert listing.total is None
 
 
 def test_a_listing_runs_ahead_of_who_takes_it() -> None:
     ended = threading.Event()
 
-    def paths() -> Iterator[str]:
-        yield from ("a", "b")
+    def pictures() -> Iterator[Pictures]:
+        yield from listed("ab")
         ended.set()
 
-    listing = Listing(paths())
+    listing = Listing(pictures())
 
     assert ended.wait(30)  # though nothing was taken
-    assert list(listing) == ["a", "b"]
+    assert [each.names for each in listing] == [["a"], ["b"]]
+
+
+def test_a_listing_stays_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zsclip.cli.progress, "_MOST_LISTED", 10)
+    asked = 0
+
+    def pictures() -> Iterator[Pictures]:
+        nonlocal asked
+        while asked < 100:
+            asked += 1
+            yield Pictures(["a", "b"])
+
+    listing = iter(Listing(pictures()))
+    for taken in range(1, 101):
+        next(listing)
+        assert asked <= taken + 6
+    assert next(listing, None) is None
 
 
 def test_the_total_counts_what_was_done_before() -> None:
     tally = Tally(done=5)
-    listing = Listing(iter("abc"))
+    listing = Listing(listed("abc"))
     list(listing)
 
     assert total_of(listing, tally)() == 8
-    assert total_of(("a", "b"), tally)() == 7
-    assert total_of(iter("ab"), tally)() is None
-    assert total_of(iter("ab"), tally, limit=9)() == 9
+    assert total_of([Pictures("ab")], tally)() == 7
+    assert total_of(listed("ab"), tally)() is None
+    assert total_of(listed("ab"), tally, limit=9)() == 9
 
 
 def test_where_nobody_looks_progress_does_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +113,7 @@ def test_where_nobody_looks_progress_does_nothing(capfd: pytest.CaptureFixture[s
 
 def test_a_batch_is_written_once_the_next_one_is_asked_for() -> None:
     tally = Tally()
-    batches = tally.count([[SURE], [SURE, SURE]])
+    batches = tally.count([columns([SURE]), columns([SURE, SURE])])
 
     next(batches)
     assert tally.written == 0
@@ -98,7 +125,7 @@ def test_a_batch_is_written_once_the_next_one_is_asked_for() -> None:
 
 def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -> None:
     tally = Tally()
-    counted(tally, [[SURE, Skipped("a", "missing", "")]])
+    counted(tally, [columns([SURE, Skipped("a", "missing", "")])])
     tally.known, tally.new_store = 1, "/cache"
     file = tmp_path / "rows.csv"
     file.write_bytes(b"x" * 1234)

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from columns import columns
 from PIL import Image
 
 from zsclip.answers.answers import Candidate, Prediction
@@ -20,6 +21,7 @@ from zsclip.out import report as report_module
 from zsclip.out.contactsheet import MAX_PICTURES, with_contact_sheet
 from zsclip.out.report import with_report
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -36,7 +38,8 @@ def answer(path: str, label: str | None, score: float, truth: str | None = None)
 def page_of(rows: list[Row], folder: Path, batch: int = 3) -> str:
     out = io.StringIO()
     batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-    assert list(with_report(batches, out, str(folder), threads=2)) == batches
+    passed_on = with_report(map(columns, batches), out, str(folder), threads=2)
+    assert [list(answers.rows()) for answers in passed_on] == [list(columns(rows).rows()) for rows in batches]
     return out.getvalue()
 
 
@@ -61,19 +64,21 @@ def test_thumbnails_are_small_upright_and_in_order(pictures, tmp_path):
     turned[0x0112] = 6
     Image.new("RGB", (400, 100)).save(tmp_path / "turned.jpg", exif=turned)
 
-    made = thumbnails([*pictures, str(tmp_path / "gone.png"), str(tmp_path / "turned.jpg")], threads=2)
+    files = Pictures([*pictures, str(tmp_path / "gone.png"), str(tmp_path / "turned.jpg")])
+    made = thumbnails(files, range(5), threads=2)
 
     assert made[3] is None
     sizes = [Image.open(io.BytesIO(small)).size for small in made if small is not None]
     assert sizes == [(WIDTH, WIDTH // 4), (50, 60), (round(HEIGHT / 3), HEIGHT), (round(HEIGHT / 4), HEIGHT)]
-    assert thumbnails([], threads=2) == []
-    read = {"a": Path(pictures[1]).read_bytes()}.__getitem__
-    assert thumbnails(["a", "b"], threads=1, read=read) == [made[1], None]
+    assert thumbnails(files, [], threads=2) == []
+    assert thumbnails(files, [3, 1], threads=2) == [None, made[1]]
+    in_memory = Pictures(["a", "b"], [Path(pictures[1]).read_bytes()].__getitem__)
+    assert thumbnails(in_memory, [0, 1], threads=1) == [made[1], None]
 
 
 def test_the_page_holds_every_row_in_order(pictures, tmp_path):
     rows: list[Row] = [
-        answer(pictures[0], "cat", 0.91),
+        answer(pictures[0], "cat", 0.91, "cat"),
         Skipped("b.png", "unreadable", "no", "dog"),
         answer(pictures[1], None, 0.2, "dog"),
         answer(pictures[2], "dog", 0.5, "cat"),
@@ -82,7 +87,7 @@ def test_the_page_holds_every_row_in_order(pictures, tmp_path):
     found = rows_in(page_of(rows, tmp_path))
 
     assert [row[:1] + row[2:7] for row in found] == [
-        [pictures[0], "cat", 0.91, None, None, None],
+        [pictures[0], "cat", 0.91, None, None, "cat"],
         ["b.png", None, None, "unreadable", "no", "dog"],
         [pictures[1], None, 0.2, None, None, "dog"],
         [pictures[2], "dog", 0.5, None, None, "cat"],
@@ -191,14 +196,15 @@ def test_a_browser_builds_only_what_is_on_the_screen_of_twenty_thousand(tmp_path
 def test_a_contact_sheet_shows_the_first_pictures_in_order(pictures):
     rows: list[Row] = [answer(pictures[1], "cat", 0.5), Skipped("b.png", "missing", ""), answer(pictures[2], None, 0.1)]
     out = io.BytesIO()
-    many = [rows * 60 for _ in range(3)]
+    many = [columns(rows * 60) for _ in range(3)]
 
-    assert list(with_contact_sheet(many, out, threads=2, max_pixels=10**6)) == many
+    passed_on = with_contact_sheet(many, out, threads=2, max_pixels=10**6)
+    assert list(map(id, passed_on)) == list(map(id, many))
 
     with Image.open(io.BytesIO(out.getvalue())) as sheet:
         pixels = np.asarray(sheet)
-    columns, lines = (pixels.shape[1] - 8) // (WIDTH + 8), (pixels.shape[0] - 8) // (HEIGHT + 40)
-    assert MAX_PICTURES <= columns * lines < MAX_PICTURES + columns
+    across, lines = (pixels.shape[1] - 8) // (WIDTH + 8), (pixels.shape[0] - 8) // (HEIGHT + 40)
+    assert MAX_PICTURES <= across * lines < MAX_PICTURES + across
     first = pixels[8 : 8 + HEIGHT, 8 : 8 + WIDTH]
     third = pixels[8 : 8 + HEIGHT, 8 + 2 * (WIDTH + 8) : 8 + 2 * (WIDTH + 8) + WIDTH]
     assert abs(int(first[HEIGHT // 2, WIDTH // 2, 0]) - 80) < 6

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pixels": {"pictures"},
     "models": {"kept", "pictures", "pixels"},
     "answers": {"kept", "models", "pixels"},
-    "out": {"answers", "kept", "pixels"},
+    "out": {"answers", "kept", "pictures", "pixels"},
     "measure": {"answers", "models", "out", "pictures", "pixels", "words"},
     "training": {"answers", "kept", "measure", "models", "pictures", "pixels", "words"},
     "cli": {"answers", "kept", "measure", "models", "out", "pictures", "pixels", "training", "words"},

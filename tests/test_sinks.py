@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from columns import columns, write_jsonl_slowly
 
-from zsclip.answers.answers import Candidate, Prediction, Row
+from zsclip.answers.answers import Answers, Candidate, Prediction, Row
+from zsclip.out.jsonl import _numbers
 from zsclip.out.output import open_output
 from zsclip.out.sinks import SINKS, write_paths, write_table
+from zsclip.out.text import six_digits
 from zsclip.pixels.skipped import Skipped
 
 CAT = Candidate("cat", 0.9312441234, 0.2871129)
 DOG = Candidate("dog", 0.0687, 0.21)
 SURE = Prediction("a/cat.jpg", "cat", CAT, (CAT, DOG), "softmax")
 UNKNOWN = Prediction("a/what.jpg", None, Candidate("cat", 0.4, 0.2), (Candidate("cat", 0.4, 0.2), DOG), "softmax")
-NOTHING_APPLIES = Prediction("a/none.jpg", None, Candidate("cat", 1e-9, -0.1), (), "sigmoid")
+NOTHING_APPLIES = Prediction("a/none.jpg", None, Candidate("cat", 1e-9, -0.1), (), "softmax")
 BAD = Skipped("a/bad.jpg", "unreadable", "truncated JPEG: 4096 of 88211 bytes")
 ALL: list[Row] = [SURE, UNKNOWN, NOTHING_APPLIES, BAD]
 
@@ -42,7 +46,7 @@ class FakeTerminal(io.StringIO):
 
 def written(sink: Callable[..., None], *batches: Sequence[Row], **options: bool) -> str:
     out = io.StringIO()
-    sink(batches, out, **options)
+    sink(map(columns, batches), out, **options)
     return out.getvalue()
 
 
@@ -53,7 +57,7 @@ def answer(path: bytes | str, label: str = "cat", score: float = 0.9) -> Predict
 
 def written_bytes(tmp_path: Path, sink: Callable[..., None], rows: list[Row], **options: bool) -> bytes:
     with open_output(str(tmp_path / "rows"), overwrite=True) as out:
-        sink([rows], out, **options)
+        sink([columns(rows)], out, **options)
     return (tmp_path / "rows").read_bytes()
 
 
@@ -77,7 +81,7 @@ def test_jsonl_rows_do_not_depend_on_their_batch() -> None:
     rows = [*ALL, answer(b'}, {"file_name": "x'), answer("plain.jpg", '}, {"file_name": '), answer("\x9b.jpg"), *ALL]
     out = io.StringIO()
 
-    SINKS["jsonl"]([rows, [], *([row] for row in rows)], out)
+    SINKS["jsonl"](map(columns, [rows, [], *([row] for row in rows)]), out)
 
     lines = out.getvalue().splitlines()
     assert lines[: len(rows)] == lines[len(rows) :]
@@ -147,6 +151,74 @@ def test_a_lone_surrogate_in_a_label_or_message_is_written_as_a_replacement_char
     assert text.encode()
 
 
+ODD_LABELS = ["cat", "猫", 'a "b" \\', "tab\tand\x7f\x9b", "c\udce9t\ud800", "}, {", "%s {} %.6g", "crane, bird"]
+SPECIAL = [0.0, -0.0, 1.0, -1.0, 1e-5, 9.9999995e-5, 1e-4, 1.2345678e-10, 0.5, 0.99999994, 0.1234565, 1e-45]
+
+
+def any_answers(random: np.random.Generator, count: int, k: int, kind: str, odd: bool, failing: float) -> Answers:
+    """Columns of every kind of row: answered, unknown, beaten, without candidates, skipped."""
+    labels = tuple(ODD_LABELS if odd else ["cat", "dog", "owl"])
+    names = [os.fsdecode(ODD_NAMES[i % len(ODD_NAMES)]) if odd and i % 2 else f"a/{i}.jpg" for i in range(count)]
+    scores, cosines = (random.random((count, k)).astype(np.float32) for _ in range(2))
+    for column in (scores, cosines):
+        special = random.random((count, k)) < 0.4
+        column[special] = random.choice(SPECIAL, special.sum())
+    failed = np.flatnonzero(random.random(count) < failing).tolist()
+    answered = random.integers(-1, len(labels), count).astype(np.int32)
+    answered[failed] = -1
+    return Answers(
+        names=names,
+        labels=labels,
+        classes=random.integers(0, len(labels), (count, k)).astype(np.int32),
+        scores=scores,
+        cosines=cosines,
+        answered=answered,
+        score_kind=kind,  # type: ignore[arg-type]
+        applies=np.arange(k) < random.integers(0, k + 1, (count, 1)) if kind == "sigmoid" else None,
+        skipped={i: Skipped(names[i], "unreadable", "no \udce9 \x9b here") for i in failed},
+        distractors=("a shoe\ud800", "fog") if odd else (),
+        beaten_by=random.integers(-1, 2, count).astype(np.int32) if odd else None,
+        truth=random.integers(0, len(labels), count).astype(np.int32) if kind == "calibrated" else None,
+    )
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("failing", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "calibrated"])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_jsonl_is_byte_for_byte_what_an_encoder_makes_of_each_row(odd, failing, kind, k) -> None:
+    random = np.random.default_rng(0)
+    batches = [any_answers(random, count, k, kind, odd, failing) for count in (0, 1, 17, 100)]
+    fast, slow = io.StringIO(), io.StringIO()
+
+    SINKS["jsonl"](batches, fast)
+    write_jsonl_slowly(batches, slow)
+
+    assert fast.getvalue().encode() == slow.getvalue().encode()
+
+
+def test_numbers_are_those_of_an_encoder() -> None:
+    random = np.random.default_rng(0)
+    values = np.concatenate([random.random(5000), 10 ** random.uniform(-12, 0, 5000), SPECIAL, [np.nan]])
+    values = np.concatenate([values, -values]).astype(np.float32)
+
+    assert _numbers(values) == [json.dumps(six_digits(value)) for value in values.tolist()]
+
+
+@pytest.mark.parametrize("sink", [SINKS["csv"], SINKS["tsv"], SINKS["paths"]])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_columns_that_were_taken_are_written_as_their_rows(sink, kind) -> None:
+    """Of some rows of a batch, against each row by itself."""
+    answers = any_answers(np.random.default_rng(0), 60, 3, kind, True, 0.3)
+    places = np.random.default_rng(1).permutation(60)[:40]
+    together, alone = io.StringIO(), io.StringIO()
+
+    sink([answers.take(places)], together)
+    sink([columns([row], ODD_LABELS) for row in map(list(answers.rows()).__getitem__, places)], alone)
+
+    assert together.getvalue().encode("utf-8", "surrogateescape") == alone.getvalue().encode("utf-8", "surrogateescape")
+
+
 # CSV and TSV
 
 
@@ -157,7 +229,7 @@ def test_csv_has_one_line_for_each_image_and_rank() -> None:
         "a/cat.jpg,2,cat,dog,0.0687,0.21,softmax,,\n"
         "a/what.jpg,1,,cat,0.4,0.2,softmax,,\n"
         "a/what.jpg,2,,dog,0.0687,0.21,softmax,,\n"
-        "a/none.jpg,1,,cat,1e-09,-0.1,sigmoid,,\n"
+        "a/none.jpg,1,,cat,1e-09,-0.1,softmax,,\n"
         "a/bad.jpg,,,,,,,unreadable,truncated JPEG: 4096 of 88211 bytes\n"
     )
 
@@ -277,9 +349,9 @@ def test_a_table_on_a_terminal_is_coloured_unless_no_color_is_set(monkeypatch: p
     monkeypatch.delenv("NO_COLOR", raising=False)
     coloured, plain = FakeTerminal(), FakeTerminal()
 
-    write_table([ALL], coloured)
+    write_table([columns(ALL)], coloured)
     monkeypatch.setenv("NO_COLOR", "1")
-    write_table([ALL], plain)
+    write_table([columns(ALL)], plain)
 
     assert "\x1b[32m█████████▎" in coloured.getvalue()
     assert "\x1b[2m████      \x1b[0m \x1b[2munknown" in coloured.getvalue()
@@ -293,7 +365,7 @@ def test_nothing_in_a_name_a_label_or_a_message_can_move_the_cursor(monkeypatch:
     evil = "x\x1b[2J\x1b]0;t\x07\r\n\t\x08\x9b1A\u202egpj\x00\x7f\u2028"
     terminal = FakeTerminal()
 
-    write_table([[answer(evil), answer("a.jpg", evil), Skipped("b.jpg", "unreadable", evil)]], terminal)
+    write_table([columns([answer(evil), answer("a.jpg", evil), Skipped("b.jpg", "unreadable", evil)])], terminal)
 
     without_colours = re.sub(r"\x1b\[\d+m", "", terminal.getvalue())
     assert without_colours.count("\n") == 3
@@ -316,9 +388,9 @@ def test_a_batch_is_out_before_the_next_one_is_asked_for(name: str, tmp_path: Pa
     part = tmp_path / "rows.part"
     sizes = []
 
-    def batches() -> Iterator[list[Row]]:
+    def batches() -> Iterator[Answers]:
         for _ in range(3):
-            yield [SURE]
+            yield columns([SURE])
             sizes.append(part.stat().st_size)
 
     with open_output(str(tmp_path / "rows")) as out:
@@ -337,6 +409,6 @@ def test_a_large_batch_is_flushed_once(name: str) -> None:
 
     out = Counting()
 
-    SINKS[name]([[SURE] * 1000, [SURE]], out)
+    SINKS[name]([columns([SURE] * 1000), columns([SURE])], out)
 
     assert out.flushes == 2

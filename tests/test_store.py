@@ -1,12 +1,13 @@
 """The store by itself: what it gives is what was kept, and whatever happens to its file costs time only."""
 
+import hashlib
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +16,17 @@ import pytest
 
 from zsclip.kept import store as store_module
 from zsclip.kept.cache import cache_dir
-from zsclip.kept.store import FILE_NAME, EmbeddingStore, Stored, clear, collect, counts, size_on_disk, verify
+from zsclip.kept.store import EmbeddingStore, Stored
+from zsclip.kept.storefile import (
+    FILE_NAME,
+    are_whole,
+    check_sums,
+    clear,
+    collect,
+    counts,
+    size_on_disk,
+    verify,
+)
 from zsclip.pictures.identity import Look, Sight, content_of
 
 D = 512
@@ -34,6 +45,15 @@ def sight(path: Path, data: bytes) -> Sight:
     return Sight(str(path), content_of(data), Look.of(os.stat(path)))
 
 
+def found_in(store: EmbeddingStore, paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """What is found, by path."""
+    stored = store.find(paths)
+    assert list(stored.names) == [paths[place] for place in stored.places]
+    assert stored.vectors.shape == (len(stored), D)
+    assert sorted(stored.places) == list(stored.places)
+    return dict(zip(stored.names, stored.vectors, strict=True))
+
+
 @pytest.fixture
 def kept(tmp_path: Path) -> list[Sight]:
     """Three pictures, a, b and c, that are in the store; b has the content of a."""
@@ -48,19 +68,19 @@ def kept(tmp_path: Path) -> list[Sight]:
 
 def test_what_is_found_has_the_bits_of_what_was_kept(kept: list[Sight]) -> None:
     with closing(opened()) as store:
-        found = store.find([each.path for each in kept])
+        found = found_in(store, [each.path for each in kept])
 
     assert set(found) == {each.path for each in kept}
     for each, seed in zip(kept, (0, 0, 2), strict=True):
-        assert np.array_equal(found[each.path].embedding, vector(seed))
-        assert found[each.path].embedding.dtype == np.float32
+        assert np.array_equal(found[each.path], vector(seed))
+        assert found[each.path].dtype == np.float32
 
 
 def test_a_relative_path_is_the_same_file(kept: list[Sight], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(kept[0].path).parent)
 
     with closing(opened()) as store:
-        assert set(store.find(["a", "./c", "b/../a"])) == {"a", "./c"}  # b is no folder
+        assert set(found_in(store, ["a", "./c", "b/../a"])) == {"a", "./c"}  # b is no folder
 
 
 def rewrite(path: Path) -> None:
@@ -90,7 +110,7 @@ def test_a_changed_file_is_not_recognised(change: Callable[[Path], None], kept: 
     change(Path(kept[0].path))
 
     with closing(opened()) as store:
-        assert set(store.find([each.path for each in kept])) == {kept[1].path, kept[2].path}
+        assert set(found_in(store, [each.path for each in kept])) == {kept[1].path, kept[2].path}
 
 
 def test_an_unknown_look_is_known_by_its_content_only(tmp_path: Path) -> None:
@@ -98,25 +118,25 @@ def test_an_unknown_look_is_known_by_its_content_only(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     with closing(opened()) as store:
         store.keep([(young, vector(1))])
-        assert store.find([young.path]) == {}
+        assert found_in(store, [young.path]) == {}
         found = store.find_content(young)
         assert found is not None
-        assert np.array_equal(found.embedding, vector(1))
+        assert np.array_equal(found.vectors[0], vector(1))
 
 
 def test_another_recipe_knows_nothing_of_it(kept: list[Sight]) -> None:
     with closing(opened("other")) as store:
-        assert store.find([kept[0].path]) == {}
+        assert found_in(store, [kept[0].path]) == {}
         assert store.find_content(kept[0]) is None
         store.keep([(kept[0], vector(5))])
-        assert np.array_equal(store.find([kept[0].path])[kept[0].path].embedding, vector(5))
+        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(5))
     with closing(opened()) as store:
-        assert np.array_equal(store.find([kept[0].path])[kept[0].path].embedding, vector(0))
+        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
 
 
 def test_a_lower_limit_of_pixels_is_heeded(kept: list[Sight]) -> None:
     with closing(opened(max_pixels=99)) as store:
-        assert store.find([kept[0].path]) == {}
+        assert found_in(store, [kept[0].path]) == {}
         assert store.find_content(kept[0]) is None
         store.keep([(kept[0], vector(0))])
     for limit in (99, 100, 101):
@@ -128,9 +148,9 @@ def test_many_paths_are_asked_for_at_once(tmp_path: Path) -> None:
     sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(1203)]
     with closing(opened()) as store:
         store.keep([(each, vector(i)) for i, each in enumerate(sights)])
-        found = store.find([each.path for each in sights])
+        found = found_in(store, [each.path for each in sights])
 
-    assert all(np.array_equal(found[each.path].embedding, vector(i)) for i, each in enumerate(sights))
+    assert all(np.array_equal(found[each.path], vector(i)) for i, each in enumerate(sights))
     assert counts() == {"tiny": 1203}
 
 
@@ -140,8 +160,8 @@ def test_threads_look_up_while_one_keeps(tmp_path: Path) -> None:
     with closing(opened()) as store:
 
         def look() -> None:
-            while len(found := store.find([each.path for each in sights])) < 200:
-                assert all(np.array_equal(found[each.path].embedding, vector(0)) for each in sights[: len(found)])
+            while len(found := found_in(store, [each.path for each in sights])) < 200:
+                assert all(np.array_equal(found[each.path], vector(0)) for each in sights[: len(found)])
             seen.append(len(found))
 
         threads = [threading.Thread(target=look) for _ in range(3)]
@@ -185,12 +205,12 @@ def test_a_damaged_store_begins_afresh(damage: Callable[[Path], None], kept: lis
     damage(cache_dir() / FILE_NAME)
 
     with closing(opened()) as store:
-        for each in store.find([each.path for each in kept]).values():
-            assert any(np.array_equal(each.embedding, vector(seed)) for seed in (0, 2))
+        for each in found_in(store, [each.path for each in kept]).values():
+            assert any(np.array_equal(each, vector(seed)) for seed in (0, 2))
         store.keep([(kept[0], vector(0))])  # may still be lost
     with closing(opened()) as store:
         store.keep([(kept[0], vector(0))])
-        assert np.array_equal(store.find([kept[0].path])[kept[0].path].embedding, vector(0))
+        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
 
 
 def test_a_flipped_bit_is_no_answer_and_verify_finds_it(kept: list[Sight]) -> None:
@@ -201,7 +221,7 @@ def test_a_flipped_bit_is_no_answer_and_verify_finds_it(kept: list[Sight]) -> No
         )
 
     with closing(opened()) as store:
-        assert set(store.find([each.path for each in kept])) == {kept[2].path}
+        assert set(found_in(store, [each.path for each in kept])) == {kept[2].path}
     assert verify() == (2, 1)
     assert verify() == (1, 0)
 
@@ -212,7 +232,7 @@ def test_a_store_that_cannot_be_written_is_read(kept: list[Sight], monkeypatch: 
         connection.execute("PRAGMA query_only = 1")
         return connection
 
-    monkeypatch.setattr(store_module, "_open_for_writing", read_only)  # root may write whatever the mode says
+    monkeypatch.setattr(store_module, "open_for_writing", read_only)  # root may write whatever the mode says
     with closing(opened()) as store:
         assert len(store.find([each.path for each in kept])) == 3
         store.keep([(Sight("x", content_of(b"x"), None), vector(9))])
@@ -226,7 +246,7 @@ def test_where_no_file_can_be_made_nothing_is_found(tmp_path: Path, monkeypatch:
 
     with closing(opened()) as store:
         store.keep([(Sight("x", content_of(b"x"), None), vector(9))])
-        assert (store.find(["x"]), store.kept) == ({}, 0)
+        assert (found_in(store, ["x"]), store.kept) == ({}, 0)
     assert (counts(), size_on_disk(), clear()) == ({}, 0, 0)
 
 
@@ -252,13 +272,13 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
         store.keep([(each, vector(0)) for each in sights[:500]])
     monkeypatch.setattr(store_module.time, "time", lambda: 2 * 86400.0)
     with closing(opened()) as store:
-        store.keep([], store.find([each.path for each in sights[:100]]).values())
+        store.keep([], [store.find([each.path for each in sights[:100]])])
     with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection:
         pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     largest = pages * size
     with closing(opened(max_bytes=largest)) as store:
         store.keep([(each, vector(0)) for each in sights[500:]])
-        found = store.find([each.path for each in sights])
+        found = found_in(store, [each.path for each in sights])
 
     assert {each.path for each in sights[:100] + sights[500:]} <= set(found)
     assert len(found) < 600
@@ -278,7 +298,9 @@ def test_pictures_that_come_under_another_name_each_time_push_no_other_out(tmp_p
     with closing(opened(max_bytes=largest)) as store:
         for night in range(40):
             again = [Sight(f"{tmp_path}/{night}/{each.path}", each.content, each.look) for each in sights]
-            store.keep([], [Stored(vector(0), sight=each) for each in again])
+            known = store.find_content(sights[0])
+            assert known is not None
+            store.keep([], [Stored(known.names, (0,), known.vectors, known.ids, (each,)) for each in again])
             store.keep([], [found for each in sights if (found := store.find_content(each))])
 
     with closing(opened()) as store:
@@ -289,7 +311,7 @@ def test_pictures_that_come_under_another_name_each_time_push_no_other_out(tmp_p
 
 def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
     with closing(opened()) as store:
-        assert [each.id for each in store.find([each.path for each in kept]).values()] == [None] * 3
+        assert store.find([each.path for each in kept]).ids.tolist() == [0] * 3
 
 
 def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
@@ -299,8 +321,8 @@ def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
         "from zsclip.kept.store import EmbeddingStore\nfrom zsclip.pictures.identity import Sight, content_of\n"
         f"store = EmbeddingStore('r', 'tiny', {D}, max_pixels=100)\n"
         "found = store.find_content(Sight(sys.argv[1], content_of(b'one'), None))\n"
-        "store.keep([(Sight('', b'', None), found.embedding)])\n"
-        "print(sorted(store.find(sys.argv[1:])) == sorted(sys.argv[1:]), store.kept)\n"
+        "store.keep([(Sight('', b'', None), found.vectors[0])])\n"
+        "print(list(store.find(sys.argv[1:]).names) == sys.argv[1:], store.kept)\n"
     )
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     command = [*drop, sys.executable, "-c", code, *(each.path for each in kept)]
@@ -327,14 +349,14 @@ def test_odd_inodes_times_limits_and_names_are_stored(tmp_path: Path, monkeypatc
         monkeypatch.chdir(tmp_path / "gone")
         (tmp_path / "gone").rmdir()
         store.keep([(Sight("relative", content_of(b"two"), look), vector(2))])
-        assert (store.kept, store.find(["relative"])) == (2, {})
+        assert (store.kept, found_in(store, ["relative"])) == (2, {})
     assert counts() == {"local-dir:caf\\udce9": 2}
 
 
 def test_what_others_were_answered_with_stays(kept: list[Sight]) -> None:
     with closing(opened()) as store:
         store.keep([(kept[0], vector(7))])  # encoded twice, by another run or within a batch
-        assert np.array_equal(store.find([kept[0].path])[kept[0].path].embedding, vector(0))
+        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
 
 
 def test_beginning_afresh_leaves_what_another_run_began(kept: list[Sight]) -> None:
@@ -344,7 +366,7 @@ def test_beginning_afresh_leaves_what_another_run_began(kept: list[Sight]) -> No
         with closing(opened()) as other:
             other.keep([(kept[0], vector(3))])
         store.keep([(kept[2], vector(2))])
-        assert set(store.find([each.path for each in kept])) == {kept[0].path, kept[2].path}
+        assert set(found_in(store, [each.path for each in kept])) == {kept[0].path, kept[2].path}
 
 
 def test_all_its_files_are_the_users_alone(kept: list[Sight]) -> None:
@@ -369,6 +391,66 @@ def test_a_file_system_without_shared_memory_will_do(tmp_path: Path, monkeypatch
         store.keep([(first, vector(1))])
         assert store._writer is not None
         assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-        assert np.array_equal(store.find([first.path])[first.path].embedding, vector(1))
+        assert np.array_equal(found_in(store, [first.path])[first.path], vector(1))
     with closing(opened()) as store:
         assert store.find([first.path])
+
+
+def blake2b_of(content: bytes, value: np.ndarray) -> bytes:
+    """What the first versions kept beside a vector."""
+    return hashlib.blake2b(b"r" + content + value.tobytes(), digest_size=8).digest()
+
+
+def test_what_an_earlier_version_kept_is_read(kept: list[Sight]) -> None:
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
+        for number, (each, seed) in enumerate(((kept[0], 0), (kept[2], 2)), 1):
+            digest = blake2b_of(each.content, vector(seed))
+            connection.execute("UPDATE embeddings SET digest = ? WHERE id = ?", (digest, number))
+
+    with closing(opened()) as store:
+        found = found_in(store, [each.path for each in kept])
+        assert [np.array_equal(found[each.path], vector(seed)) for each, seed in zip(kept, (0, 0, 2), strict=True)]
+        store.keep([(kept[0], vector(7))])  # it is whole, so it stays
+        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
+    assert verify() == (2, 0)
+
+
+@pytest.mark.parametrize("width", [1, 3, 512])
+def test_every_flipped_bit_and_another_recipe_or_content_is_seen(width: int) -> None:
+    value = vector(0)[None, :width]
+    content, other = content_of(b"x"), content_of(b"y")
+    (kept,) = check_sums("r", [content], value)
+    bits = np.unpackbits(value.view(np.uint8))
+    changed = np.stack([bits] * len(bits)) ^ np.eye(len(bits), dtype=np.uint8)
+    changed = np.packbits(changed, axis=1).view(np.float32)
+
+    assert (check_sums("r", [content] * len(bits), changed) != kept).all()
+    assert check_sums("s", [content], value)[0] != kept != check_sums("r", [other], value)[0]
+    digests = [kept.tobytes(), blake2b_of(content, value), kept.tobytes(), blake2b_of(other, value)]
+    rows = np.concatenate([value, value, value + 1, value])
+    assert are_whole("r", [content] * 4, rows, digests).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["vector = substr(vector, 5)", "vector = NULL", "vector = 7", "digest = 'text'", "digest = substr(digest, 2)"],
+)
+def test_what_is_no_vector_or_digest_is_damage(kept: list[Sight], change: str) -> None:
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
+        connection.execute(f"UPDATE embeddings SET {change} WHERE id = 1")
+
+    with closing(opened()) as store:
+        assert set(found_in(store, [each.path for each in kept])) == {kept[2].path}
+        store.keep([(kept[0], vector(0))])
+        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
+    assert verify() == (2, 0)
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
+        connection.execute(f"UPDATE embeddings SET {change} WHERE id = 2")
+    assert verify() == (2, 1)
+
+
+def test_a_path_given_twice_is_found_twice(kept: list[Sight]) -> None:
+    paths = [kept[2].path, kept[0].path, kept[2].path, f"{kept[0].path}/../a"]  # a is no folder
+
+    with closing(opened()) as store:
+        assert list(store.find(paths).places) == [0, 1, 2]

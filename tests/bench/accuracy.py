@@ -24,6 +24,7 @@ from zsclip.models.embed import Embedded, embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.pictures.files import find_images
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.limits import DEFAULT_DECODING
 from zsclip.pixels.processors import available_cpus
 from zsclip.words.labels import Label
@@ -57,8 +58,8 @@ def read_folders(root: Path) -> list[Picture]:
 
 def embedded(pictures: Sequence[Picture], model: Encoder) -> list[Embedded]:
     """Encode the pictures once, as `zsclip classify` does; all label lists are then compared with the same vectors."""
-    paths, threads = iter([picture.path for picture in pictures]), available_cpus()
-    with look_ahead(paths, model.spec.preprocess, DEFAULT_DECODING, None, batch_size=64, threads=threads) as ahead:
+    files, threads = [Pictures([picture.path for picture in pictures])], available_cpus()
+    with look_ahead(files, model.spec.preprocess, DEFAULT_DECODING, None, batch_size=64, threads=threads) as ahead:
         return list(embed_images(ahead.batches(64), model, None))
 
 
@@ -70,7 +71,7 @@ def measured(
     truths: by picture what is true of it; empty for one that does not count.
     """
     classifier = build_classifier(labels, expand([Label(label) for label in labels], prompts), model)
-    every = [row for rows in classify(batches, classifier, Rule(5)) for row in rows]
+    every = [row for answers in classify(batches, classifier, Rule(5)) for row in answers.rows()]
     rows, truths = zip(*((row, true) for row, true in zip(every, truths, strict=True) if true), strict=True)
     right, scores, among_five = [], [], []
     for row, true in zip(rows, truths, strict=True):

@@ -13,6 +13,7 @@ from zsclip.answers.scores import Rule
 from zsclip.models.embed import embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import DEFAULT_DECODING
 from zsclip.pixels.processors import available_cpus
@@ -26,10 +27,10 @@ set_up_pillow(DEFAULT_DECODING.max_pixels)  # imports its decoders
 words = Path(labels).read_text().splitlines()
 begun = time.perf_counter()
 with look_ahead(
-    paths, encoder.spec.preprocess, DEFAULT_DECODING, None, batch_size=encoder.batch_size, threads=available_cpus()
+    [Pictures(paths)], encoder.spec.preprocess, DEFAULT_DECODING, None, batch_size=encoder.batch_size, threads=available_cpus()
 ) as ahead:
     classifier = build_classifier(words, expand([Label(word) for word in words], read_prompts("photo")), encoder)
     embedded = embed_images(ahead.batches(encoder.batch_size), encoder, None)
-    rows = [row for batch in classify(embedded, classifier, Rule()) for row in batch]
+    answers = list(classify(embedded, classifier, Rule()))
 print((time.perf_counter() - begun) / len(paths))
-print([row.label for row in rows])
+print([row.label for batch in answers for row in batch.rows()])

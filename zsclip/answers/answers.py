@@ -1,7 +1,11 @@
-"""What a run produces: one record per image, in input order."""
+"""What a run produces: answers for a batch of pictures in columns, in input order; a record of each on demand."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zsclip.pixels.skipped import Skipped
 
@@ -42,3 +46,76 @@ class Prediction:
 
 
 Row = Prediction | Skipped
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers for n pictures, in columns; row i of each is about names[i], and means nothing where it was skipped.
+
+    names: n, as they were given, undecodable bytes as surrogate escapes (`os.fsdecode`).
+    labels: G names of what was answered with: labels, or their groups.
+    classes: (n, k) int32, places of the k best labels, best first. scores: (n, k) float32, their probabilities in
+    [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1].
+    answered: (n,) int32, place of the label that is the answer; -1 where the best score is under the threshold, where a
+    distractor is better, and where the picture was skipped.
+    applies: (n, k) bool, for independent scores whether a label reaches the threshold; None: all k are candidates.
+    skipped: why a picture has no answer, by its place, ascending.
+    distractors: K names. beaten_by: (n,) int32, the one of them that is better than every label, -1 where none is;
+    None: nothing competed.
+    truth: (n,) int32, place of the label that is known to be right; None where pictures are not labelled.
+    """
+
+    names: Sequence[str]
+    labels: tuple[str, ...]
+    classes: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    cosines: NDArray[np.float32]
+    answered: NDArray[np.int32]
+    score_kind: ScoreKind
+    applies: NDArray[np.bool_] | None = None
+    skipped: Mapping[int, Skipped] = field(default_factory=dict)
+    distractors: tuple[str, ...] = ()
+    beaten_by: NDArray[np.int32] | None = None
+    truth: NDArray[np.int32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def is_answered(self) -> NDArray[np.bool_]:
+        """Tell of each picture whether it could be read; its answer may be that nothing is known. (n,) bool."""
+        good = np.ones(len(self), bool)
+        good[list(self.skipped)] = False
+        return good
+
+    def take(self, places: NDArray[np.int64]) -> "Answers":
+        """Take some of the pictures, in the order of the places."""
+        taken = places.tolist()
+        columns: dict[str, Any] = {
+            name: None if (column := getattr(self, name)) is None else column[places]
+            for name in ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth")
+        }
+        skipped = {i: self.skipped[place] for i, place in enumerate(taken) if place in self.skipped}
+        return replace(self, names=[self.names[place] for place in taken], skipped=skipped, **columns)
+
+    def rows(self) -> Iterator[Row]:
+        """Give one record a picture."""
+        truths = [None] * len(self) if self.truth is None else [self.labels[place] for place in self.truth.tolist()]
+        rivals = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
+        applies = np.ones_like(self.classes, bool) if self.applies is None else self.applies
+        columns = (self.classes, self.scores, self.cosines, applies, self.answered)
+        for place, (classes, scores, cosines, shown, answer) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
+        ):
+            if place in self.skipped:
+                yield replace(self.skipped[place], truth=truths[place])
+                continue
+            each = [Candidate(self.labels[c], *both) for c, *both in zip(classes, scores, cosines, strict=True)]
+            yield Prediction(
+                path=self.names[place],
+                label=None if answer < 0 else self.labels[answer],
+                best=each[0],
+                candidates=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
+                score_kind=self.score_kind,
+                truth=truths[place],
+                beaten_by=None if rivals[place] < 0 else self.distractors[rivals[place]],
+            )

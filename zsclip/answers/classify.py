@@ -1,87 +1,125 @@
 """The whole run, from embeddings to answers. Read this file first."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.answers.answers import Candidate, Prediction, ScoreKind
+from zsclip.answers.answers import Answers, ScoreKind
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.scores import (
+    PICTURES,
     Matrix,
     Rule,
     cosines,
     grouped,
     over_groups,
     sigmoid_scores,
+    softmax_of,
     softmax_scores,
     top_k,
     versus_neutral_scores,
 )
 from zsclip.models.embed import Embedded
-from zsclip.pixels.skipped import Skipped
+
+_CELLS = 1 << 17  # of a matrix of scores: it is passed over several times, and so much stays in a processor's cache
+_FEWEST = 128  # pictures at once
 
 
-def classify(batches: Iterable[Embedded], classifier: Classifier, rule: Rule) -> Iterator[list[Prediction | Skipped]]:
-    """Answer for every picture of every batch.
-
-    Yields:
-        One list a batch, one record a picture, in input order.
-    """
-    for batch in batches:
-        paths = [row for row in batch.rows if not isinstance(row, Skipped)]
-        predictions = iter(answers(paths, batch.embeddings, classifier, rule) if paths else ())
-        yield [row if isinstance(row, Skipped) else next(predictions) for row in batch.rows]
+def classify(batches: Iterable[Embedded], classifier: Classifier, rule: Rule) -> Iterator[Answers]:
+    """Answer for every picture of every batch, in input order."""
+    return map(answer, batches, repeat(classifier), repeat(rule))
 
 
-def answers(paths: Sequence[str], image_embeddings: Matrix, classifier: Classifier, rule: Rule) -> list[Prediction]:
-    """Answer for B pictures that are encoded already.
+def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
+    """Answer for the pictures of a batch."""
+    together = max(_FEWEST, _CELLS // len(classifier.class_embeddings) // PICTURES * PICTURES)
+    starts = range(0, max(len(batch.vectors), 1), together)  # once for no picture, which gives columns all the same
+    parts = [_best(batch.vectors[start : start + together], classifier, rule) for start in starts]
+    classes, scores, similar, rivals = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    labels = classifier.labels if classifier.groups is None else grouped(classifier.groups)[0]
 
-    Args:
-        image_embeddings: (B, D) float32, rows of length 1.
-    """
-    similar = cosines(image_embeddings, classifier.class_embeddings)  # (B, C + K)
-    scores, score_kind = _scores(similar, image_embeddings, classifier, rule)
-    labels, names = len(classifier.labels), classifier.labels
-    rivals = similar[:, labels:]  # (B, K)
-    similar, ranked = similar[:, :labels], similar[:, :labels]
-    if classifier.groups is not None:
-        names, members = grouped(classifier.groups)
-        rivals = scores[:, labels:]
-        scores = ranked = over_groups(scores[:, :labels], members, best_only=rule.independent)  # (B, G)
-        similar = over_groups(similar, members, best_only=True)
-    best = top_k(ranked, _candidates_wanted(len(names), rule))  # (B, k)
-    beaten_by = _winners(rivals, ranked.max(axis=1), classifier.distractors)
-    best_scores, best_cosines = (np.take_along_axis(each, best, axis=1).tolist() for each in (scores, similar))
-    return [
-        _prediction(path, [names[i] for i in indices], some_scores, some_cosines, rival, score_kind, rule)
-        for path, indices, some_scores, some_cosines, rival in zip(
-            paths, best.tolist(), best_scores, best_cosines, beaten_by, strict=True
-        )
-    ]
+    limits = _limits(labels, rule)[classes[:, 0]]  # (m,) float64; float32 scores would be rounded otherwise
+    is_sure = (scores[:, 0] >= limits) & (rivals < 0)
+    return Answers(
+        names=batch.names,
+        labels=labels,
+        classes=_spread(classes, batch),
+        scores=_spread(scores, batch),
+        cosines=_spread(similar, batch),
+        answered=_spread(np.where(is_sure, classes[:, 0], -1).astype(np.int32), batch, fill=-1),
+        score_kind=_score_kind(classifier, rule),
+        applies=_spread(scores >= limits[:, None], batch) if rule.independent else None,
+        skipped=batch.skipped,
+        distractors=classifier.distractors,
+        beaten_by=_spread(rivals, batch, fill=-1) if classifier.distractors else None,
+    )
 
 
-def _winners(rivals: Matrix, best: NDArray[np.float32], names: Sequence[str]) -> list[str | None]:
-    """Name the best distractor of every picture where it is better than the best label, else None.
+def _best(
+    vectors: Matrix, classifier: Classifier, rule: Rule
+) -> tuple[NDArray[np.int32], Matrix, Matrix, NDArray[np.int32]]:
+    """Find the k best labels of B pictures, and the best distractor.
 
     Args:
-        rivals: (B, K) float32. best: (B,) float32, of labels. names: K names.
+        vectors: (B, D) float32, rows of length 1.
+
+    Returns:
+        (B, k) int32 places of labels, best first, with their (B, k) float32 scores and cosines; and (B,) int32 places
+        of distractors that are better than every label, -1 where none is.
     """
-    if not names:
-        return [None] * len(rivals)
-    better = (rivals.max(axis=1) > best).tolist()
-    return [names[i] if won else None for i, won in zip(rivals.argmax(axis=1).tolist(), better, strict=True)]
+    similar = cosines(vectors, classifier.class_embeddings)  # (B, C + K)
+    count = len(classifier.labels)
+    rivals, ranked = similar[:, count:], similar[:, :count]  # (B, K), (B, C)
+    if classifier.groups is None:
+        best = top_k(ranked, _candidates_wanted(count, rule))  # (B, k)
+        best_cosines = np.take_along_axis(similar, best, axis=1)
+        if rule.independent:
+            best_scores = np.take_along_axis(_scores(similar, vectors, classifier, rule), best, axis=1)
+        else:
+            best_scores = softmax_of(best, similar, _logit_scale(classifier, rule))
+    else:
+        labels, members = grouped(classifier.groups)
+        scores = _scores(similar, vectors, classifier, rule)
+        rivals = scores[:, count:]
+        ranked = over_groups(scores[:, :count], members, best_only=rule.independent)  # (B, G)
+        best = top_k(ranked, _candidates_wanted(len(labels), rule))
+        best_cosines = np.take_along_axis(over_groups(similar, members, best_only=True), best, axis=1)
+        best_scores = np.take_along_axis(ranked, best, axis=1)
+    return best.astype(np.int32), best_scores, best_cosines, _winners(rivals, ranked)
 
 
-def _scores(similar: Matrix, image_embeddings: Matrix, classifier: Classifier, rule: Rule) -> tuple[Matrix, ScoreKind]:
+def _winners(rivals: Matrix, ranked: Matrix) -> NDArray[np.int32]:
+    """Find the best distractor of every picture where it is better than the best label, else -1.
+
+    Args:
+        rivals: (B, K) float32. ranked: (B, G) float32, of labels.
+    """
+    if not rivals.shape[1]:
+        return np.full(len(rivals), -1, np.int32)
+    return np.where(rivals.max(axis=1) > ranked.max(axis=1), rivals.argmax(axis=1), -1).astype(np.int32)
+
+
+def _scores(similar: Matrix, vectors: Matrix, classifier: Classifier, rule: Rule) -> Matrix:
     if not rule.independent:
-        scores = softmax_scores(similar, classifier.logit_scale / (rule.temperature or 1.0))
-        return scores, "softmax" if rule.temperature is None else "calibrated"
+        return softmax_scores(similar, _logit_scale(classifier, rule))
     if classifier.logit_bias is not None:
-        return sigmoid_scores(similar, classifier.logit_scale, classifier.logit_bias), "sigmoid"
+        return sigmoid_scores(similar, classifier.logit_scale, classifier.logit_bias)
     assert classifier.neutral_embedding is not None
-    neutral = cosines(image_embeddings, classifier.neutral_embedding)  # (B, 1)
-    return versus_neutral_scores(similar, neutral, classifier.logit_scale), "versus-neutral"
+    neutral = cosines(vectors, classifier.neutral_embedding)  # (B, 1)
+    return versus_neutral_scores(similar, neutral, classifier.logit_scale)
+
+
+def _logit_scale(classifier: Classifier, rule: Rule) -> float:
+    return classifier.logit_scale / (rule.temperature or 1.0)
+
+
+def _score_kind(classifier: Classifier, rule: Rule) -> ScoreKind:
+    if not rule.independent:
+        return "softmax" if rule.temperature is None else "calibrated"
+    return "sigmoid" if classifier.logit_bias is not None else "versus-neutral"
 
 
 def _candidates_wanted(names: int, rule: Rule) -> int:
@@ -90,21 +128,22 @@ def _candidates_wanted(names: int, rule: Rule) -> int:
     return names if rule.independent else 1
 
 
-def _prediction(
-    path: str,
-    labels: list[str],
-    scores: list[float],
-    cosines: list[float],
-    beaten_by: str | None,
-    score_kind: ScoreKind,
-    rule: Rule,
-) -> Prediction:
-    candidates = [Candidate(*values) for values in zip(labels, scores, cosines, strict=True)]
-    best = candidates[0]
-    threshold = rule.thresholds.get(best.label, rule.threshold)
-    if threshold is None:
-        threshold = 0.5 if rule.independent else 0.0
-    if rule.independent:
-        candidates = [candidate for candidate in candidates if candidate.score >= threshold]
-    label = best.label if best.score >= threshold and beaten_by is None else None
-    return Prediction(path, label, best, tuple(candidates), score_kind, beaten_by=beaten_by)
+def _limits(labels: tuple[str, ...], rule: Rule) -> NDArray[np.float64]:
+    """Give the score from which on each label is an answer; (G,) float64."""
+    of_all = rule.threshold
+    if of_all is None:
+        of_all = 0.5 if rule.independent else 0.0
+    limits = np.full(len(labels), of_all)
+    if rule.thresholds:
+        own = [rule.thresholds.get(label) for label in labels]
+        limits = np.array([of_all if one is None else one for one in own], np.float64)
+    return limits
+
+
+def _spread(column: NDArray[Any], batch: Embedded, fill: int = 0) -> NDArray[Any]:
+    """Give a row to those that were skipped, too. (m, ...) -> (n, ...)"""
+    if not batch.skipped:
+        return column
+    spread = np.full((len(batch), *column.shape[1:]), fill, column.dtype)
+    spread[batch.places] = column
+    return spread

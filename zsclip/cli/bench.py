@@ -47,9 +47,12 @@ def bench(
         encoder = speed.encoder(model.model, model.offline)
         progress.step(f"loading {encoder.spec.name}")
         from zsclip.measure.bench import bench, report_lines
+        from zsclip.pictures.pictures import Pictures
 
         encoder.load()
         progress.step("timing each stage")
         size = speed.size or encoder.batch_size
-        report = bench(paths, encoder, threads=speed.cpus, seconds=seconds, decoding=speed.decoding, batch_size=size)
+        report = bench(
+            Pictures(paths), encoder, threads=speed.cpus, seconds=seconds, decoding=speed.decoding, batch_size=size
+        )
     typer.echo(json.dumps(asdict(report)) if result.as_json else "\n".join(report_lines(report)))

@@ -139,13 +139,13 @@ def calibrate(
     given, sentences = labels.read() if labels.are_given else None, prompts.read()
     file.check()
     with measuring(speed, store, messages) as session:
-        pictures = read_data(data, session)
-        words, truths = words_and_truths(pictures, given)
+        labelled = read_data(data, session)
+        words, truths = words_and_truths(labelled, given)
         rivals = rivals_of(words, distractors.distractors, sentences)
         encoder = speed.encoder(model.model, model.offline)
-        with embedding(pictures.paths, encoder, session, pictures.read) as embedded:
+        with embedding([labelled.pictures], encoder, session) as embedded:
             matrix = build_text_matrix(words, sentences, encoder, session, distractors=rivals)
-            session.progress.images(session.tally, total_of(pictures.paths, session.tally))
+            session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             learnt, promised = learn(embedded, truths, matrix, target, session)
     calibration = replace(learnt, made_with=made_with(words, sentences, encoder), distractors=rivals)
     file.write(calibration, promised)

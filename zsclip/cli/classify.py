@@ -14,10 +14,11 @@ from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
 from zsclip.cli.run import Session, embedding, interruptible, report_run
 
 if TYPE_CHECKING:
-    from zsclip.answers.answers import Row
+    from zsclip.answers.answers import Answers
     from zsclip.answers.classifier import Classifier
     from zsclip.answers.scores import Rule
     from zsclip.models.encoder import Encoder
+    from zsclip.pictures.pictures import Pictures
 
 
 @command(common=("inputs", "labels", "labels_file", "model", "top_k", "threshold", "format", "output", "report"))
@@ -56,7 +57,8 @@ def classify(
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
         run = Run(question, encoder, rule, output, session, inputs.limit)
-        run.write(Listing(paths) if progress.visible and "-" not in inputs.inputs else paths, start)
+        is_listed = progress.visible and "-" not in inputs.inputs
+        run.write(Listing(paths.rest()) if is_listed else paths.rest(), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
 
 
@@ -71,26 +73,28 @@ class Run:
     session: Session
     limit: int | None
 
-    def write(self, paths: Iterable[str], start: Start) -> None:
+    def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures, then those that failed before once more where that is asked for."""
+        from zsclip.pictures.pictures import Pictures
+
         speed, journal = self.session.speed, start.journal
         writer = Writer(self.output, self.question.wanted, speed.cpus, speed.max_pixels)
         if start.end is None:
-            with self._interruptible(start, is_retry=False), self.answering(paths) as batches:
+            with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            with self._interruptible(start, is_retry=True), self.answering(journal.failed_paths) as batches:
+            with self._interruptible(start, is_retry=True), self.answering([Pictures(journal.failed_paths)]) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager
-    def answering(self, paths: Iterable[str]) -> "Iterator[Iterator[list[Row]]]":
+    def answering(self, pictures: "Iterable[Pictures]") -> "Iterator[Iterator[Answers]]":
         """Encode pictures and answer for them, batch by batch."""
         progress, tally = self.session.progress, self.session.tally
-        with embedding(paths, self.encoder, self.session) as embedded:
+        with embedding(pictures, self.encoder, self.session) as embedded:
             from zsclip.answers.classify import classify
 
             batches = tally.count(classify(embedded, self.classifier, self.rule))
-            progress.images(tally, total_of(paths, tally, self.limit))
+            progress.images(tally, total_of(pictures, tally, self.limit))
             yield progress.before_first(batches) if self.output.fills_terminal else batches
             progress.stop()
 

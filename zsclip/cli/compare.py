@@ -30,10 +30,10 @@ from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.measure.compare import TemplateGain
-    from zsclip.measure.labelled import Labelled
     from zsclip.measure.metrics import Judged
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
+    from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
@@ -96,10 +96,10 @@ def compare(
     judged: list[tuple[str, Judged]] = []
     gains: list[TemplateGain] = []
     with measuring(speed, store, messages) as session:
-        pictures = read_data(data, session)
-        labels = {file: words_and_truths(pictures, given) for file, given in grid.files.items()}
+        labelled = read_data(data, session)
+        labels = {file: words_and_truths(labelled, given) for file, given in grid.files.items()}
         encoders = [speed.encoder(model, network.offline) for model in grid.models]
-        for encoder, batches in encoded_by(encoders, pictures, session):
+        for encoder, batches in encoded_by(encoders, labelled.pictures, session):
             for (file, (words, truths)), (name, sentences) in product(labels.items(), grid.sets.items()):
                 if variants.templates:
                     gains = template_gains(words, sentences, encoder, partial(judged_by, batches, truths))
@@ -133,7 +133,7 @@ def read_grid(variants: Variants) -> Grid:
 
 
 def encoded_by(
-    encoders: "Sequence[Encoder]", pictures: "Labelled", session: Session
+    encoders: "Sequence[Encoder]", pictures: "Pictures", session: Session
 ) -> "Iterator[tuple[Encoder, list[Embedded]]]":
     """Encode all pictures with one model after the other.
 
@@ -142,10 +142,10 @@ def encoded_by(
     """
     unread: set[tuple[str, ...]] = set()
     for encoder in encoders:
-        with embedding(pictures.paths, encoder, session, pictures.read) as embedded:
-            session.progress.images(session.tally, total_of(pictures.paths, session.tally))
+        with embedding([pictures], encoder, session) as embedded:
+            session.progress.images(session.tally, total_of([pictures], session.tally))
             batches = list(session.tally.count_encoded(embedded))
-        unread.add(tuple(row.path for batch in batches for row in batch.rows if not isinstance(row, str)))
+        unread.add(tuple(each.path for batch in batches for each in batch.skipped.values()))
         if len(unread) > 1:
             raise InputError("data: not the same images could be read for all models; run again, with fewer --threads")
         yield encoder, batches

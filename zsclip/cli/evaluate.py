@@ -37,12 +37,12 @@ from zsclip.cli.run import (
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
-    from zsclip.answers.answers import Row
+    from zsclip.answers.answers import Answers
     from zsclip.answers.classifier import Classifier
     from zsclip.measure.evaluate import Scorecard
-    from zsclip.measure.labelled import Labelled
     from zsclip.measure.metrics import Judged
     from zsclip.models.embed import Embedded
+    from zsclip.pictures.pictures import Pictures
 
 _WORST_LABELS = 20
 
@@ -88,7 +88,7 @@ class Findings(Report, Json):
         for file in filter(None, self.files):
             check_output(file, overwrite=self.overwrite)
 
-    def write_rows(self, batches: "Iterator[list[Row]]", pictures: "Labelled", speed: Speed) -> None:
+    def write_rows(self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed) -> None:
         """Write rows and the page where they are asked for, and run through all batches in any case."""
         from zsclip.out.output import format_of, open_output
         from zsclip.out.sinks import SINKS, write_csv, write_tsv
@@ -101,7 +101,7 @@ class Findings(Report, Json):
 
                 page = files.enter_context(open_output(self.report, overwrite=self.overwrite))
                 folder, draw = os.path.dirname(self.report), {"threads": speed.cpus, "max_pixels": speed.max_pixels}
-                batches = with_report(batches, page, folder, read=pictures.read, **draw)
+                batches = with_report(batches, page, folder, pictures=pictures, **draw)
             if self.rows and out:
                 sinks[format_of(self.rows, False)](batches, out)
             else:
@@ -161,13 +161,13 @@ def evaluate(
     given, sentences = labels.read() if labels.are_given else None, prompts.read()
     findings.check()
     with measuring(speed, store, messages) as session:
-        pictures = read_data(data, session)
-        words, truths = words_and_truths(pictures, given)
+        labelled = read_data(data, session)
+        words, truths = words_and_truths(labelled, given)
         encoder = speed.encoder(model.model, model.offline)
-        with embedding(pictures.paths, encoder, session, pictures.read) as embedded:
+        with embedding([labelled.pictures], encoder, session) as embedded:
             matrix = build_text_matrix(words, sentences, encoder, session)
-            session.progress.images(session.tally, total_of(pictures.paths, session.tally))
-            scorecard = scorecard_of(embedded, matrix, truths, pictures, findings, session)
+            session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
+            scorecard = scorecard_of(embedded, matrix, truths, labelled.pictures, findings, session)
     about = {"failed": session.tally.errors.total(), "model": encoder.spec.name, "prompts": sentences.name}
     findings.print(scorecard, about)
     findings.write_confusion(scorecard, matrix.labels)
@@ -179,7 +179,7 @@ def scorecard_of(
     embedded: "Iterator[Embedded]",
     classifier: "Classifier",
     truths: Sequence[str],
-    pictures: "Labelled",
+    pictures: "Pictures",
     findings: Findings,
     session: Session,
 ) -> "Scorecard":

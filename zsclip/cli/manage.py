@@ -156,7 +156,8 @@ def cache_info() -> None:
 
         zsclip cache info
     """
-    from zsclip.kept import cache, store
+    from zsclip.kept import cache
+    from zsclip.kept import storefile as store
 
     typer.echo(f"{cache.cache_dir()}: {(cache.size_on_disk() + store.size_on_disk()) / 1e6:.1f} MB")
     for kind, (count, size) in cache.count_rows().items():
@@ -177,7 +178,8 @@ def cache_clear() -> None:
 
         zsclip cache clear
     """
-    from zsclip.kept import cache, store
+    from zsclip.kept import cache
+    from zsclip.kept import storefile as store
 
     try:
         typer.echo(f"{cache.cache_dir()}: {(cache.clear() + store.clear()) / 1e6:.1f} MB freed")
@@ -201,7 +203,7 @@ def cache_gc(
 
         zsclip cache gc --max-size 1GB
     """
-    from zsclip.kept import store
+    from zsclip.kept import storefile as store
 
     size = read_bytes(max_size)
     with _store_errors():
@@ -217,7 +219,7 @@ def cache_verify() -> int:
 
         zsclip cache verify
     """
-    from zsclip.kept import store
+    from zsclip.kept import storefile as store
 
     with _store_errors():
         count, damaged = store.verify()

@@ -14,9 +14,8 @@ from zsclip.errors import InputError
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from zsclip.models.encoder import Encoder
+    from zsclip.pictures.pictures import Paths
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
@@ -62,8 +61,8 @@ class Inputs:
         bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL, as `find -print0` writes them.")
     ] = False
 
-    def find(self, messages: "Messages") -> "Iterator[str]":
-        """Check every input, then yield the path of each picture."""
+    def find(self, messages: "Messages") -> "Paths":
+        """Check every input, then give the path of each picture as they are found."""
         from zsclip.pictures.files import find_images
 
         return find_images(self.inputs, exclude=self.exclude, limit=self.limit, null=self.null, note=messages.note)

@@ -2,16 +2,18 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, lasting
 
 if TYPE_CHECKING:
-    from queue import Queue
+    from queue import SimpleQueue
 
     from rich.progress import Progress as Bar
+
+    from zsclip.pictures.pictures import Pictures
 
 _MOST_LISTED = 1_000_000  # paths in memory
 
@@ -87,47 +89,53 @@ def images_status(tally: Tally, total: int | None) -> str:
     return ", ".join(parts)
 
 
-def total_of(paths: Iterable[Any], tally: Tally, limit: int | None = None) -> Callable[[], int | None]:
+def total_of(pictures: "Iterable[Pictures]", tally: Tally, limit: int | None = None) -> Callable[[], int | None]:
     """Give a function that gives the number of images of a run, those counted before included, once it is known.
 
     Args:
         limit: of --limit, which is taken for the number where there is no better one.
     """
     before = tally.done + tally.images
-    if isinstance(paths, Listing):
-        return lambda: None if paths.total is None else before + paths.total
-    return lambda: before + len(paths) if isinstance(paths, Sized) else limit
+    if isinstance(pictures, Listing):
+        return lambda: None if pictures.total is None else before + pictures.total
+    return lambda: before + sum(map(len, pictures)) if isinstance(pictures, Sequence) else limit
 
 
 class Listing:
-    """Paths, listed by a thread ahead of whoever takes them, so that their number is known early.
+    """Pictures, listed by a thread ahead of whoever takes them, so that their number is known early.
 
     Args:
-        paths: are taken from it in order, and what it raises is raised when its turn has come.
+        pictures: are taken from it in order, and what it raises is raised when its turn has come.
     """
 
-    def __init__(self, paths: Iterable[Any]) -> None:
+    def __init__(self, pictures: "Iterable[Pictures]") -> None:
         import queue
 
         self.total: int | None = None
-        self._items: Queue[Any] = queue.Queue(_MOST_LISTED)
-        self._thread = threading.Thread(target=self._list, args=(paths,), daemon=True)
-        self._thread.start()
+        self._taken = 0
+        self._room = threading.Condition()
+        self._items: SimpleQueue[Pictures | _End] = queue.SimpleQueue()
+        threading.Thread(target=self._list, args=(pictures,), daemon=True).start()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> "Iterator[Pictures]":
         while not isinstance(item := self._items.get(), _End):
+            with self._room:
+                self._taken += len(item)
+                self._room.notify()
             yield item
         if item.error is not None:
             raise item.error
 
-    def _list(self, paths: Iterable[Any]) -> None:
+    def _list(self, pictures: "Iterable[Pictures]") -> None:
         count, error = 0, None
         try:
-            for path in paths:
-                self._items.put(path)
-                count += 1
+            for some in pictures:
+                count += len(some)
+                self._items.put(some)
+                with self._room:
+                    self._room.wait_for(lambda: count - self._taken < _MOST_LISTED)  # noqa: B023
             self.total = count
-        except BaseException as e:  # whoever takes the paths is to see it
+        except BaseException as e:  # whoever takes the pictures is to see it
             error = e
         self._items.put(_End(error))
 

@@ -19,10 +19,10 @@ from zsclip.cli.terminal import counted, is_terminal
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
-    from zsclip.answers.answers import Row
+    from zsclip.answers.answers import Answers
     from zsclip.out.journal import Journal, Point
 
-    Batches = Iterable[list[Row]]
+    Batches = Iterable[Answers]
 
 
 @group("Output")
@@ -251,10 +251,17 @@ class Writer:
         return batches
 
     def _only_wanted(self, batches: "Batches") -> "Batches":
-        """Keep the rows with the wanted answers; a picture that failed has none, not even None."""
+        """Keep the rows with the wanted answers; a picture that failed has none, not even unknown."""
         if not self.wanted:
             return batches
-        return ([row for row in batch if getattr(row, "label", "") in self.wanted] for batch in batches)
+        return (_with_answers(batch, self.wanted) for batch in batches)
+
+
+def _with_answers(batch: "Answers", wanted: set[str | None]) -> "Answers":
+    import numpy as np
+
+    places = [place for place, label in enumerate(batch.labels) if label in wanted] + [-1] * (None in wanted)
+    return batch.take(np.flatnonzero(np.isin(batch.answered, places) & batch.is_answered()))
 
 
 def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:

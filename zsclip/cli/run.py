@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zsclip.measure.labelled import Labelled
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
+    from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
@@ -41,10 +42,11 @@ def opened_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingSto
     if session.store.no_store:
         yield None
         return
+    from zsclip.kept import storefile
     from zsclip.kept.cache import cache_dir
-    from zsclip.kept.store import FILE_NAME, EmbeddingStore
+    from zsclip.kept.store import EmbeddingStore
 
-    is_new = not os.path.exists(cache_dir() / FILE_NAME)
+    is_new = not os.path.exists(storefile.path())
     recipe = encoder.image_recipe(session.speed.fast_jpeg)
     store = EmbeddingStore(recipe, encoder.spec.name, encoder.embed_dim, max_pixels=session.speed.max_pixels)
     try:
@@ -55,9 +57,7 @@ def opened_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingSto
 
 
 @contextmanager
-def embedding(
-    paths: Iterable[str], encoder: "Encoder", session: Session, read: Callable[[str], bytes] | None = None
-) -> "Iterator[Iterator[Embedded]]":
+def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session) -> "Iterator[Iterator[Embedded]]":
     """Begin to look up and decode, load the model beside that if the first picture is not known, and give batches."""
     session.progress.step("looking up images")
     from zsclip.models.embed import Pixels, embed_images, look_ahead
@@ -65,9 +65,7 @@ def embedding(
     speed, preprocess = session.speed, encoder.spec.preprocess
     with (
         opened_store(encoder, session) as store,
-        look_ahead(
-            paths, preprocess, speed.decoding, store, batch_size=speed.size, threads=speed.cpus, read=read
-        ) as ahead,
+        look_ahead(pictures, preprocess, speed.decoding, store, batch_size=speed.size, threads=speed.cpus) as ahead,
     ):
         if store is None or isinstance(ahead.begins_with(), Pixels | None):
             session.progress.step(f"loading {encoder.spec.name}")
@@ -146,12 +144,12 @@ def read_data(data: Data, session: Session) -> "Labelled":
     return read_labelled(data.data, note=session.messages.note)
 
 
-def words_and_truths(pictures: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
+def words_and_truths(labelled: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
     """Give the labels, by default those of the data, and the one that is true of each picture."""
     from zsclip.measure.evaluate import found_labels, truths_of
 
-    words = given or found_labels(pictures.words)
-    return words, truths_of(pictures.words, words)
+    words = given or found_labels(labelled.words)
+    return words, truths_of(labelled.words, words)
 
 
 def report_run(session: Session, files: Iterable[str | None] = ()) -> int:

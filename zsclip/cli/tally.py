@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zsclip.cli.terminal import counted, sized
 
 if TYPE_CHECKING:
-    from zsclip.answers.answers import Row
+    from zsclip.answers.answers import Answers
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import Embedded
 
@@ -45,30 +45,27 @@ class Tally:
         """0 if every image was classified, 1 if some failed or there was none."""
         return int(self.errors.total() + self.failed > 0 or self.images + self.done == 0)
 
-    def count(self, batches: "Iterable[list[Row]]") -> "Iterator[list[Row]]":
+    def count(self, batches: "Iterable[Answers]") -> "Iterator[Answers]":
         """Pass batches on, counting; more than once where failed pictures are tried again."""
-        from zsclip.answers.answers import Prediction
-        from zsclip.pixels.skipped import Skipped
-
         if not self.images:
             self.started = time.monotonic()
         for batch in batches:
-            self.errors.update(row.error for row in batch if isinstance(row, Skipped))
-            self.labels.update(row.label for row in batch if isinstance(row, Prediction) and row.label is not None)
-            self.unknown += sum(isinstance(row, Prediction) and row.label is None for row in batch)
+            self.errors.update(each.error for each in batch.skipped.values())
+            found = [label for label in batch.answered.tolist() if label >= 0]
+            for label, count in Counter(found).items():  # in the order in which they are met
+                self.labels[batch.labels[label]] += count
+            self.unknown += len(batch) - len(found) - len(batch.skipped)
             yield batch
             self.written += len(batch)  # whoever asks for the next batch has written this one
 
     def count_encoded(self, batches: "Iterable[Embedded]") -> "Iterator[Embedded]":
         """Pass batches on that are to be answered more than once, counting; anew where another model encodes them."""
-        from zsclip.pixels.skipped import Skipped
-
         self.started = time.monotonic()
         self.encoded = self.known = 0
         self.errors.clear()
         for batch in batches:
-            self.errors.update(row.error for row in batch.rows if isinstance(row, Skipped))
-            self.encoded += len(batch.embeddings)
+            self.errors.update(each.error for each in batch.skipped.values())
+            self.encoded += len(batch.vectors)
             yield batch
 
     def note_store(self, store: "EmbeddingStore", folder: str | None) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-KEYS_A_QUERY = 500  # placeholders in one statement
+KEYS_A_QUERY = 512  # placeholders in one statement
 
 
 def open_for_reading(path: Path, table: str, *, lock_seconds: float) -> sqlite3.Connection:

@@ -4,58 +4,63 @@ A picture is known by what is in it. Path, size, times and inode only tell, with
 it held when it was last read. A store that is damaged, full, read-only or in use costs time, never an answer.
 """
 
-import hashlib
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.kept import sqlite
-from zsclip.kept.cache import cache_dir
-from zsclip.kept.cache import clear as clear_files
-from zsclip.kept.cache import size_on_disk as size_of_files
+from zsclip.kept.storefile import (
+    MAX_BYTES,
+    WHOLE_SQL,
+    are_whole,
+    check_sums,
+    clear,
+    forget,
+    open_for_reading,
+    open_for_writing,
+    path,
+    used_bytes,
+)
 from zsclip.pictures.identity import LARGEST, Look, Sight
 
-FILE_NAME = "embeddings-v1.sqlite"
-OWN_FILES = "embeddings-v*.sqlite*"
-MAX_BYTES = 5_000_000_000
-_LOCK_SECONDS = 2
-_MAX_REFUSALS = 5  # of a store that others keep locked; each may take that long
-_PATHS_A_PICTURE = 4
+_MAX_REFUSALS = 5  # of a store that others keep locked; each may take as long as a lock is waited for
 _KEPT_SHARE = 0.9  # of what is allowed, after the least recently used went
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, recipe TEXT UNIQUE, name TEXT);
-CREATE TABLE IF NOT EXISTS embeddings (
-    id INTEGER PRIMARY KEY, model INTEGER, content BLOB, vector BLOB, digest BLOB, max_pixels INTEGER,
-    UNIQUE (model, content));
-CREATE TABLE IF NOT EXISTS uses (embedding INTEGER PRIMARY KEY, day INTEGER);
-CREATE TABLE IF NOT EXISTS files (
-    path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, content BLOB) WITHOUT ROWID;
-"""
 
 Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """An embedding that was kept.
+    """Embeddings that were kept, of m of the pictures that were asked for.
 
-    embedding: (D,) float32, length 1, the very bits of the run that made it.
-    id: of its row, where the day of its last use is to be written; None where it is written.
-    sight: a file that is not known yet to have this content.
+    names: m. places: of the m pictures among those that were asked for, ascending.
+    vectors: (m, D) float32, rows of length 1, the very bits of the run that made them.
+    ids: (m,) int64 of their rows, where the day of last use is to be written; 0 where it is written.
+    sights: files that are not known yet to have these contents.
     """
 
-    embedding: Vector
-    id: int | None = None
-    sight: Sight | None = None
+    names: Sequence[str]
+    places: Sequence[int]
+    vectors: NDArray[np.float32]
+    ids: NDArray[np.int64]
+    sights: tuple[Sight, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def part(self, start: int, stop: int) -> "Stored":
+        """Take neighbouring ones of those that were found by their look."""
+        some = slice(start, stop)
+        return Stored(self.names[some], self.places[some], self.vectors[some], self.ids[some], self.sights)
 
 
 class EmbeddingStore:
@@ -83,49 +88,43 @@ class EmbeddingStore:
         self._writer = self._opened()
         self._model = self._model_id()
 
-    def find(self, paths: Sequence[str]) -> dict[str, Stored]:
+    def find(self, paths: Sequence[str]) -> Stored:
         """Give what is known of files that look as they did when they were read; looks at each, opens none."""
-        looks: dict[bytes, tuple[str, Look]] = {}
-        for path in paths:
-            with suppress(OSError, ValueError):
-                looks[_key(path)] = (path, Look.of(os.stat(path)))
-        found: dict[str, Stored] = {}
-        keys = list(looks)
-        for start in range(0, len(keys), sqlite.KEYS_A_QUERY):
-            some = keys[start : start + sqlite.KEYS_A_QUERY]
-            marks = ",".join("?" * len(some))
-            rows = self._query(
-                "SELECT f.path, f.size, f.mtime, f.ctime, f.inode, f.content, e.vector, e.digest, e.id, u.day"
-                " FROM files f JOIN embeddings e ON e.model = ? AND e.content = f.content"
-                " AND e.max_pixels <= ?"
-                f" LEFT JOIN uses u ON u.embedding = e.id WHERE f.path IN ({marks})",
-                (self._model, self._max_pixels, *some),
+        keys, looks = _looks(paths)
+        rows: list[Any] = []
+        known = [key for key in dict.fromkeys(keys) if key is not None]
+        for start in range(0, len(known), sqlite.KEYS_A_QUERY):
+            some = known[start : start + sqlite.KEYS_A_QUERY]
+            rows += self._query(
+                "SELECT e.content, e.vector, e.digest, e.id, u.day, f.path, f.size, f.mtime, f.ctime, f.inode"
+                " FROM files f JOIN embeddings e ON e.model = ? AND e.content = f.content AND e.max_pixels <= ?"
+                f" AND length(e.vector) = ? AND {WHOLE_SQL}"
+                f" LEFT JOIN uses u ON u.embedding = e.id WHERE f.path IN ({','.join('?' * len(some))})",
+                (self._model, self._max_pixels, self._bytes, *some),
             )
-            for key, size, mtime, ctime, inode, *row in rows:
-                path, look = looks[key]
-                if (size, mtime, ctime, inode) == (look.size, look.mtime, look.ctime, look.inode):
-                    stored = self._checked(row, None)
-                    if stored is not None:
-                        found[path] = stored
-        return found
+        row_of = {row[5]: row for row in rows}
+        places = [
+            place for place, key in enumerate(keys) if (row := row_of.get(key)) is not None and row[6:] == looks[place]
+        ]
+        return self._checked([row_of[keys[place]] for place in places], paths, places)
 
     def find_content(self, sight: Sight) -> Stored | None:
         """Give what is known of a content, wherever it was read before."""
-        for row in self._query(
+        rows = self._query(
             "SELECT e.content, e.vector, e.digest, e.id, u.day FROM embeddings e"
             " LEFT JOIN uses u ON u.embedding = e.id WHERE e.model = ? AND e.content = ?"
-            " AND e.max_pixels <= ?",
-            (self._model, sight.content, self._max_pixels),
-        ):
-            return self._checked(row, sight)
-        return None
+            f" AND e.max_pixels <= ? AND length(e.vector) = ? AND {WHOLE_SQL}",
+            (self._model, sight.content, self._max_pixels, self._bytes),
+        )
+        found = self._checked(rows, (sight.path,), (0,) * len(rows), (sight,))
+        return found if len(found) else None
 
     def keep(self, fresh: Iterable[tuple[Sight, Vector]], used: Iterable[Stored] = ()) -> None:
         """Keep new embeddings, and remember which old ones were used; all or none."""
         fresh, used = list(fresh), list(used)
-        self.read += len(used)
-        seen = [sight for sight, _ in fresh] + [each.sight for each in used if each.sight is not None]
-        old = [(each.id, self._today) for each in used if each.id is not None]
+        self.read += sum(map(len, used))
+        seen = [sight for sight, _ in fresh] + [sight for each in used for sight in each.sights]
+        old = [(number, self._today) for each in used for number in each.ids[each.ids > 0].tolist()]
         if self._damaged:
             self._begin_afresh()
         if self._writer is None or self._model is None or not (seen or old):
@@ -142,8 +141,8 @@ class EmbeddingStore:
                                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
                                 (_key(sight.path), look.size, look.mtime, look.ctime, look.inode, sight.content),
                             )
-                if seen and _used_bytes(connection) > self._max_bytes:
-                    _forget(connection, int(self._max_bytes * _KEPT_SHARE))
+                if seen and used_bytes(connection) > self._max_bytes:
+                    forget(connection, int(self._max_bytes * _KEPT_SHARE))
             self.kept += len(fresh)
         except sqlite3.Error as e:
             self._note(e)
@@ -164,14 +163,14 @@ class EmbeddingStore:
 
     def _opened(self) -> sqlite3.Connection | None:
         try:
-            return _retried(_open_for_writing)
+            return _retried(open_for_writing)
         except sqlite3.Error as e:
             self._note(e)
         except OSError:
             pass
         finally:
             with suppress(OSError):
-                self._inode = os.stat(_path()).st_ino
+                self._inode = os.stat(path()).st_ino
         return None
 
     def _model_id(self) -> int | None:
@@ -193,7 +192,7 @@ class EmbeddingStore:
         self._damaged = False
         self.close()
         with suppress(OSError):
-            if os.stat(_path()).st_ino == self._inode:  # else another run has begun afresh already
+            if os.stat(path()).st_ino == self._inode:  # else another run has begun afresh already
                 clear()
         self._writer = self._opened()
         self._model = self._model_id()
@@ -204,7 +203,7 @@ class EmbeddingStore:
         try:
             if not hasattr(local, "connection"):
                 local.connection = None
-                local.connection = _open_for_reading()
+                local.connection = open_for_reading()
             return [] if local.connection is None else local.connection.execute(sql, values).fetchall()
         except sqlite3.Error as e:
             self._note(e)
@@ -215,100 +214,61 @@ class EmbeddingStore:
         # Read-only, full or locked: it may be whole. Anything else is a file that is no database, or not ours.
         self._damaged = self._damaged or not isinstance(e, sqlite3.OperationalError) or "no such" in str(e)
 
-    def _checked(self, row: Sequence[Any], sight: Sight | None) -> Stored | None:
-        content, vector, digest, number, day = row
-        # SQLite does not check its pages: a flipped bit would come back as a wrong answer.
-        if not isinstance(content, bytes) or not isinstance(vector, bytes) or len(vector) != self._bytes:
-            return None
-        if digest != self._digest(content, vector):
-            return None
-        return Stored(np.frombuffer(vector, "<f4"), None if day == self._today else number, sight)
+    def _checked(
+        self, rows: Sequence[Any], names: Sequence[str], places: Sequence[int], sights: tuple[Sight, ...] = ()
+    ) -> Stored:
+        """Put rows of content, vector, digest, id and day into columns, without those that are damaged.
+
+        Args:
+            places: of each row's picture among the names.
+        """
+        contents, vectors, digests = ([row[column] for row in rows] for column in range(3))
+        matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(rows), self._bytes // 4)
+        whole = are_whole(self._recipe, contents, matrix, digests)
+        if not whole.all():
+            good = np.flatnonzero(whole).tolist()
+            rows, places, matrix = [rows[i] for i in good], [places[i] for i in good], matrix[good]
+        ids = np.array([0 if row[4] == self._today else row[3] for row in rows], np.int64)
+        found = names if len(places) == len(names) else [names[place] for place in places]
+        return Stored(found, places, matrix, ids, sights)
 
     def _put(self, connection: sqlite3.Connection, content: bytes, vector: Vector) -> int:
         """Keep an embedding under its content, unless a whole one is there: others have answered with that already."""
-        value = vector.astype("<f4").tobytes()
-        digest = self._digest(content, value)
+        value = vector.astype("<f4")
+        digest = check_sums(self._recipe, [content], value[None]).astype("<u8").tobytes()
         connection.execute(
             "INSERT INTO embeddings (model, content, vector, digest, max_pixels) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET max_pixels = MIN(max_pixels, excluded.max_pixels)",
-            (self._model, content, value, digest, self._max_pixels),
+            (self._model, content, value.tobytes(), digest, self._max_pixels),
         )
-        row = connection.execute(
-            "SELECT e.content, e.vector, e.digest, e.id, NULL FROM embeddings e WHERE e.model = ? AND e.content = ?",
-            (self._model, content),
+        number, is_shaped = connection.execute(
+            f"SELECT e.id, length(e.vector) = ? AND {WHOLE_SQL} FROM embeddings e WHERE e.model = ? AND e.content = ?",
+            (self._bytes, self._model, content),
         ).fetchone()
-        if self._checked(row, None) is None:
-            connection.execute("UPDATE embeddings SET vector = ?, digest = ? WHERE id = ?", (value, digest, row[3]))
-        return int(row[3])
-
-    def _digest(self, content: bytes, vector: bytes) -> bytes:
-        return _digest(self._recipe, content, vector)
-
-
-def counts() -> dict[str, int]:
-    """Give, by model, the number of pictures; empty if there is no readable store."""
-    sql = "SELECT m.name, COUNT(*) FROM embeddings e JOIN models m ON m.id = e.model GROUP BY m.name ORDER BY m.name"
-    try:
-        with closing(_open_for_reading()) as connection:
-            return dict(connection.execute(sql))
-    except sqlite3.Error:
-        return {}
+        old = connection.execute("SELECT vector, digest FROM embeddings WHERE id = ?", (number,)).fetchone()
+        if not is_shaped or not are_whole(self._recipe, [content], np.frombuffer(old[0], "<f4")[None], [old[1]])[0]:
+            connection.execute(
+                "UPDATE embeddings SET vector = ?, digest = ? WHERE id = ?", (value.tobytes(), digest, number)
+            )
+        return int(number)
 
 
-def size_on_disk() -> int:
-    """Give the bytes the store takes."""
-    return size_of_files(OWN_FILES)
-
-
-def clear() -> int:
-    """Delete the store; give the bytes that were freed.
-
-    Raises:
-        OSError: a file could not be deleted.
-    """
-    return clear_files(OWN_FILES)
-
-
-def collect(max_bytes: int) -> int:
-    """Forget the least recently used until the store is no larger, and give the space back; give the bytes freed.
-
-    Raises:
-        OSError, sqlite3.Error: it cannot be written.
-    """
-    before = size_on_disk()
-    with closing(_open_for_writing()) as connection:
-        with connection:
-            if _used_bytes(connection) > max_bytes:
-                _forget(connection, max_bytes)
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return before - size_on_disk()
-
-
-def verify() -> tuple[int, int]:
-    """Read every embedding and forget the damaged ones; give how many there were, and how many were damaged.
-
-    Raises:
-        OSError, sqlite3.Error: the store is damaged as a whole, or cannot be written.
-    """
-    count, damaged = 0, []
-    with closing(_open_for_writing()) as connection:
-        rows = connection.execute(
-            "SELECT e.id, m.recipe, e.content, e.vector, e.digest"
-            " FROM embeddings e LEFT JOIN models m ON m.id = e.model"
-        )
-        for row, recipe, content, vector, digest in rows:
-            count += 1
-            whole = isinstance(recipe, str) and isinstance(content, bytes) and isinstance(vector, bytes)
-            if not whole or digest != _digest(recipe, content, vector):
-                damaged.append((row,))
-        with connection:
-            connection.executemany("DELETE FROM embeddings WHERE id = ?", damaged)
-    return count, len(damaged)
-
-
-def _path() -> Path:
-    return cache_dir() / FILE_NAME
+def _looks(paths: Sequence[str]) -> tuple[list[bytes | None], list[Look | None]]:
+    """Give what each file is known by and how it looks; None of what is not there."""
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    keys: list[bytes | None] = []
+    looks: list[Look | None] = []
+    for name in paths:
+        key = look = None
+        is_plain = name[:1] == "/" and "//" not in name and "/." not in name and name[-1] != "/"
+        try:
+            look = Look.of(os.stat(name))
+            key = name.encode(encoding, errors) if is_plain else _key(name)  # as abspath would leave it
+        except (OSError, ValueError):
+            pass
+        keys.append(key)
+        looks.append(look)
+    return keys, looks
 
 
 def _retried(work: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
@@ -320,45 +280,5 @@ def _retried(work: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
     return work()
 
 
-def _open_for_writing() -> sqlite3.Connection:
-    # Of 4,096 bytes a page, rows of 2 kB would leave a half empty.
-    return sqlite.open_for_writing(_path(), _SCHEMA, lock_seconds=_LOCK_SECONDS, page_size=16384)
-
-
-def _open_for_reading() -> sqlite3.Connection:
-    return sqlite.open_for_reading(_path(), "models", lock_seconds=_LOCK_SECONDS)
-
-
-def _used_bytes(connection: sqlite3.Connection) -> int:
-    pages, free, size = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size
-
-
-def _forget(connection: sqlite3.Connection, wanted_bytes: int) -> None:
-    """Delete the least recently used embeddings, and the files nothing is known of, until no more bytes are used."""
-    counts = "SELECT (SELECT COUNT(*) FROM files), (SELECT COUNT(*) FROM embeddings)"
-    paths, pictures = connection.execute(counts).fetchone()
-    if paths > _PATHS_A_PICTURE * pictures:  # they came under another name each time; the others are read again
-        connection.execute("DELETE FROM files")
-    while (used := _used_bytes(connection)) > wanted_bytes:
-        (count,) = connection.execute("SELECT COUNT(*) FROM embeddings").fetchone()
-        if not count:
-            break
-        some = max(1, int(count * (1 - wanted_bytes / used)))
-        connection.execute(
-            "DELETE FROM embeddings WHERE id IN (SELECT e.id FROM embeddings e LEFT JOIN uses u ON u.embedding = e.id"
-            " ORDER BY u.day, e.id LIMIT ?)",
-            (some,),
-        )
-        connection.execute("DELETE FROM uses WHERE embedding NOT IN (SELECT id FROM embeddings)")
-        connection.execute("DELETE FROM files WHERE content NOT IN (SELECT content FROM embeddings)")
-
-
-def _key(path: str) -> bytes:
-    return os.fsencode(os.path.abspath(path))
-
-
-def _digest(recipe: str, content: bytes, vector: bytes) -> bytes:
-    return hashlib.blake2b(recipe.encode() + content + vector, digest_size=8).digest()
+def _key(name: str) -> bytes:
+    return os.fsencode(os.path.abspath(name))

@@ -2,23 +2,23 @@
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import cycle, islice
-from pathlib import Path
+from itertools import cycle, islice, repeat
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from zsclip.answers.classifier import Classifier
-from zsclip.answers.classify import answers, classify
+from zsclip.answers.classify import answer, classify
 from zsclip.answers.scores import Rule
 from zsclip.errors import InputError
-from zsclip.models.embed import embed_images, look_ahead
+from zsclip.models.embed import Embedded, embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.torch_encoder import ClipModel
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.decode import to_pixels, upright
 from zsclip.pixels.fit import Preprocess, jpeg_scale
 from zsclip.pixels.formats import set_up_pillow
@@ -55,14 +55,13 @@ class Report:
 
 
 def bench(
-    paths: Sequence[str],
+    pictures: Pictures,
     encoder: Encoder,
     *,
     threads: int,
     batch_size: int,
     decoding: Decoding,
     seconds: float = 2.0,
-    read: Callable[[str], bytes] = lambda path: Path(path).read_bytes(),
 ) -> Report:
     """Time every stage for about so many seconds, on as many of the pictures as that takes, again and again.
 
@@ -71,12 +70,12 @@ def bench(
     """
     set_up_pillow(decoding.max_pixels)
     model = encoder.model
-    decoded = _time_decoding(paths, model.spec.preprocess, threads, decoding, seconds, read)
+    decoded = _time_decoding(pictures, model.spec.preprocess, threads, decoding, seconds)
     batch = np.stack(list(islice(cycle(decoded.pictures), batch_size)))  # (B, 3, H, W) uint8
     per_picture = decoded.seconds | _time_model(batch, model, seconds)
     decoding_rate = decoded.rate
     if processes_for(threads):  # faster than the threads that the stages were timed on
-        decoding_rate = _time_decoders(paths, model.spec.preprocess, threads, decoding, seconds)
+        decoding_rate = _time_decoders(pictures, model.spec.preprocess, threads, decoding, seconds)
     model_rate = 1 / sum(per_picture[name] for name in ("copy", "image tower", "score"))
     # What is slow: the side that gives fewer pictures a second, and of it the stage that takes longest.
     side = ("read", "decode", "preprocess") if decoding_rate < model_rate else ("copy", "image tower", "score")
@@ -85,7 +84,7 @@ def bench(
         seconds=per_picture,
         decoding=decoding_rate,
         model=model_rate,
-        stream=_time_stream(paths, encoder, threads, batch_size, decoding, seconds),
+        stream=_time_stream(pictures, encoder, threads, batch_size, decoding, seconds),
         text=_rate(lambda: model.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
         threads=threads,
         batch_size=batch_size,
@@ -103,23 +102,20 @@ class _Decoded:
 
 
 def _time_decoding(
-    paths: Sequence[str],
-    preprocess: Preprocess,
-    threads: int,
-    decoding: Decoding,
-    seconds: float,
-    read: Callable[[str], bytes],
+    pictures: Pictures, preprocess: Preprocess, threads: int, decoding: Decoding, seconds: float
 ) -> _Decoded:
     """Decode on threads for a while; the rate is of all threads together, in pictures a second."""
     times: list[tuple[float, float, float]] = []
-    pictures: list[NDArray[np.uint8]] = []
+    sample: list[NDArray[np.uint8]] = []
     reducible: list[bool] = []
 
-    def decode(path: str) -> None:
+    def decode(place: int) -> None:
         try:
-            check_file(path)
+            if pictures.read is None:
+                check_file(pictures.names[place])
             begun = time.perf_counter()
-            data = read(path)
+            with pictures.open(place) as file:
+                data = file.read()
             was_read = time.perf_counter()
             with upright(io.BytesIO(data), decoding, preprocess) as image:
                 was_decoded = time.perf_counter()
@@ -128,19 +124,19 @@ def _time_decoding(
             done = time.perf_counter()
         except Exception:  # decoders raise anything at all; a run makes a row of it, which costs next to nothing
             return
-        if len(pictures) < _SAMPLE:
-            pictures.append(pixels)
+        if len(sample) < _SAMPLE:
+            sample.append(pixels)
         times.append((was_read - begun, was_decoded - was_read, done - was_decoded))
 
     with ThreadPoolExecutor(threads, thread_name_prefix="zsclip-bench") as pool:
-        endless, begun, wall = cycle(paths), time.perf_counter(), 0.0
+        endless, begun, wall = cycle(range(len(pictures))), time.perf_counter(), 0.0
         while not wall or wall < seconds:
             list(pool.map(decode, islice(endless, 8 * threads)))
             wall = time.perf_counter() - begun
-    if not pictures:
+    if not sample:
         raise InputError("bench: not one of the pictures can be read; `zsclip classify` says why")
     each = dict(zip(("read", "decode", "preprocess"), np.mean(times, axis=0).tolist(), strict=True))
-    return _Decoded(pictures, each, len(times) / wall, 2 * sum(reducible) >= len(reducible))
+    return _Decoded(sample, each, len(times) / wall, 2 * sum(reducible) >= len(reducible))
 
 
 def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> dict[str, float]:
@@ -161,27 +157,27 @@ def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> d
 
     copied = 1 / _rate(copy, seconds / 10) / len(batch)
     encoded = 1 / _rate(encode, seconds) / len(batch)
-    names = [""] * len(batch)
-    scored = 1 / _rate(lambda: answers(names, embeddings, classifier, Rule()), seconds / 4) / len(batch)
+    encoded_batch = Embedded([""] * len(batch), np.arange(len(batch), dtype=np.int32), embeddings, {})
+    scored = 1 / _rate(lambda: answer(encoded_batch, classifier, Rule()), seconds / 4) / len(batch)
     return {"copy": copied, "image tower": max(encoded - copied, 0.0), "score": scored}
 
 
 def _time_stream(
-    paths: Sequence[str], encoder: Encoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
+    pictures: Pictures, encoder: Encoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
 ) -> float:
     """Give pictures a second of a whole run, without its start."""
     classifier = _random_classifier(encoder.model, 2)
     preprocess = encoder.spec.preprocess
-    with look_ahead(cycle(paths), preprocess, decoding, None, batch_size=batch_size, threads=threads) as ahead:
+    with look_ahead(repeat(pictures), preprocess, decoding, None, batch_size=batch_size, threads=threads) as ahead:
         rows = classify(embed_images(ahead.batches(batch_size), encoder, None), classifier, Rule())
         return _pace(map(len, rows), threads, seconds)
 
 
 def _time_decoders(
-    paths: Sequence[str], preprocess: Preprocess, threads: int, decoding: Decoding, seconds: float
+    pictures: Pictures, preprocess: Preprocess, threads: int, decoding: Decoding, seconds: float
 ) -> float:
     """Give pictures a second of a run that has no model behind it."""
-    with look_ahead(cycle(paths), preprocess, decoding, None, batch_size=_SAMPLE, threads=threads) as ahead:
+    with look_ahead(repeat(pictures), preprocess, decoding, None, batch_size=_SAMPLE, threads=threads) as ahead:
         return _pace(map(len, ahead.batches(_SAMPLE)), threads, seconds)
 
 

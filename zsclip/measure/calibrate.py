@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -125,8 +126,9 @@ def cosines_of(
     truth = iter(truths)
     true, similar = [], []
     for batch in embedded:
-        true += [places[label] for row, label in zip(batch.rows, truth, strict=False) if isinstance(row, str)]
-        similar.append(cosines(batch.embeddings, classifier.class_embeddings))
+        labels = list(islice(truth, len(batch)))
+        true += [places[labels[place]] for place in batch.places.tolist()]
+        similar.append(cosines(batch.vectors, classifier.class_embeddings))
     if len(true) < FEWEST:
         raise InputError(f"data: {len(true)} readable pictures are too few to learn from; give {FEWEST} or more")
     return np.concatenate([block for block in similar if len(block)]), np.array(true, np.int64)

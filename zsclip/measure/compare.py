@@ -12,7 +12,7 @@ from zsclip.errors import InputError
 from zsclip.measure.evaluate import BEST, judge
 from zsclip.measure.metrics import RESAMPLES, Figure, Judged, figures, gain, joined, top1
 from zsclip.models.embed import Embedded
-from zsclip.out.sinks import escaped
+from zsclip.out.text import escaped
 from zsclip.words.labels import Label
 from zsclip.words.prompts import PromptSet, expand
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.answers.answers import Prediction
+from zsclip.answers.answers import Answers
 from zsclip.errors import InputError
 from zsclip.measure.metrics import Figure, Judged, confusion_matrix, figures, joined
-from zsclip.out.sinks import escaped
-from zsclip.pixels.skipped import Skipped
+from zsclip.out.text import escaped
 from zsclip.words.labels import Label
 
 BEST = 5  # candidates that are looked at
@@ -77,28 +77,29 @@ def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
 
 
 def judge(
-    batches: Iterable[list[Prediction | Skipped]], truths: Iterable[str], labels: Sequence[str], judged: list[Judged]
-) -> Iterator[list[Prediction | Skipped]]:
-    """Pass batches on with the truth in every row, and append what is judged of each.
+    batches: Iterable[Answers], truths: Iterable[str], labels: Sequence[str], judged: list[Judged]
+) -> Iterator[Answers]:
+    """Pass batches on with the truth of every picture, and append what is judged of each.
 
     Args:
-        batches: of predictions with their BEST candidates, in the order of the truths.
-        truths: the label of each picture, failed ones too.
+        batches: of answers with their BEST candidates, in the order of the truths.
+        truths: the label of each picture, failed ones too. labels: those that were answered with.
     """
     places = {label: place for place, label in enumerate(labels)}
     truth = iter(truths)
     for batch in batches:
-        rows = [replace(row, truth=next(truth)) for row in batch]
-        good = [row for row in rows if isinstance(row, Prediction)]
+        true = np.array([places[label] for label in islice(truth, len(batch))], np.int32)
+        good = batch.is_answered()
+        best = batch.classes[good]
         judged.append(
             Judged(
-                truth=np.array([places[row.truth or ""] for row in good], np.int64),
-                predicted=np.array([places[row.best.label] for row in good], np.int64),
-                among_five=np.array([any(row.truth == each.label for each in row.candidates) for row in good], bool),
-                score=np.array([row.best.score for row in good], np.float64),
+                truth=true[good].astype(np.int64),
+                predicted=best[:, 0].astype(np.int64),
+                among_five=(best == true[good, None]).any(axis=1),
+                score=batch.scores[good, 0].astype(np.float64),
             )
         )
-        yield rows
+        yield replace(batch, truth=true)
 
 
 def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Scorecard:

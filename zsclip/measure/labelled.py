@@ -1,11 +1,12 @@
 """Labelled pictures to measure on: class folders, lists and Parquet shards. No picture is decoded here."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from zsclip.errors import InputError
+from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.sources import Source, check_inputs, find_sources
 
 _SOURCES_KEPT = 2  # row groups in memory: threads may still be at the end of one when others have begun the next
@@ -13,15 +14,10 @@ _SOURCES_KEPT = 2  # row groups in memory: threads may still be at the end of on
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Pictures and the word that is true of each.
+    """N pictures, and the word that is true of each as it stands in the data."""
 
-    paths: N files, or the names of pictures that are in no file of their own. words: N, as they stand in the data.
-    read: gives the encoded picture of a name; None where the paths are files. Threads may call it.
-    """
-
-    paths: tuple[str, ...]
+    pictures: Pictures
     words: tuple[str, ...]
-    read: Callable[[str], bytes] | None
 
 
 def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: None) -> Labelled:
@@ -34,38 +30,39 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
         InputError: it does not exist, is nothing of the kind, or has no picture with a label.
     """
     check_inputs([data])
-    paths: list[str] = []
+    names: list[str] = []
     words: list[str] = []
-    places: dict[str, tuple[Source, int]] = {}  # of pictures that are in no file of their own
+    places: list[tuple[Source, int]] = []  # of pictures that are in no file of their own
+    seen: set[str] = set()
     captioned = 0
     for source in find_sources(data, note):
         files = source.read() if source.are_files else None
-        for row, (identity, names) in enumerate(source.pictures):
-            if names is None:  # noted already
+        for row, (identity, about) in enumerate(source.pictures):
+            if about is None:  # noted already
                 continue
-            if not names.label:
+            if not about.label:
                 captioned += 1
                 continue
             if files is not None:
-                path = files[row]
+                names.append(files[row])
             else:
-                path = f"{source.where}, row {row}" if identity in places else identity
-                places[path] = (source, row)
-            paths.append(path)
-            words.append(names.label)
+                names.append(f"{source.where}, row {row}" if identity in seen else identity)
+                places.append((source, row))
+                seen.add(names[-1])
+            words.append(about.label)
     if captioned:
         note(f"{data}: {captioned:,} with a caption but no label passed over")
-    if not paths:
+    if not names:
         raise InputError(f"{data}: no labelled picture; give class folders, a list with file_name,label, or Parquet")
-    return Labelled(tuple(paths), tuple(words), _reader(places) if places else None)
+    return Labelled(Pictures(tuple(names), _reader(places) if places else None), tuple(words))
 
 
-def _reader(places: dict[str, tuple[Source, int]]) -> Callable[[str], bytes]:
+def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes]:
     kept: dict[int, Any] = {}
     lock = threading.Lock()
 
-    def read(name: str) -> bytes:
-        source, row = places[name]
+    def read(number: int) -> bytes:
+        source, row = places[number]
         with lock:
             if id(source) not in kept:
                 while len(kept) >= _SOURCES_KEPT:

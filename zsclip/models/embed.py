@@ -1,8 +1,8 @@
-"""Paths -> embeddings, asking the store first: only what it does not know is decoded, and only that is encoded."""
+"""Pictures -> embeddings, asking the store first: only what it does not know is decoded, and only that is encoded."""
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.models.encoder import Encoder
 from zsclip.pictures.identity import Sight, content_of
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.ahead import Ahead
 from zsclip.pixels.decode import decode_file, decode_image
 from zsclip.pixels.fit import Preprocess
@@ -43,59 +44,55 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """Consecutive paths of a run, encoded.
+    """Consecutive pictures of a run, encoded.
 
-    rows: in input order; a path, whose embedding is the next row, or why there is none.
-    embeddings: (B, D) float32, rows of length 1, B being the number of rows that are paths.
+    names: n, in input order. places: (m,) int32, ascending, of those that have an embedding.
+    vectors: (m, D) float32, rows of length 1. skipped: why the others have none, by their places.
     """
 
-    rows: tuple[str | Skipped, ...]
-    embeddings: NDArray[np.float32]
+    names: Sequence[str]
+    places: NDArray[np.int32]
+    vectors: NDArray[np.float32]
+    skipped: Mapping[int, Skipped]
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 Outcome = Pixels | Stored | Skipped
+Batch = list[tuple[str, Outcome] | Stored]
 
 
 @contextmanager
 def look_ahead(
-    paths: Iterable[str],
+    pictures: Iterable[Pictures],
     preprocess: Preprocess,
     decoding: Decoding,
     store: EmbeddingStore | None,
     *,
     batch_size: int | None,
     threads: int,
-    read: Callable[[str], bytes] | None = None,
-) -> Iterator[Ahead[Outcome]]:
-    """Begin to read and decode the pictures that the store does not know; see `Ahead`.
-
-    Args:
-        read: gives the encoded picture where the paths are names of pictures that are in no file of their own.
-    """
+) -> Iterator[Ahead[Outcome, Stored]]:
+    """Begin to read and decode the pictures that the store does not know; see `Ahead`."""
     set_up_pillow(decoding.max_pixels)
     give_up = partial(given_up, decoding=decoding)
     with worker_pool(preprocess, decoding, threads) as elsewhere:
-        if read is not None:
-            work = _reader(read, preprocess, decoding, store)
-        else:
-            work = _finder(elsewhere, preprocess, decoding, store)
-        find = store.find if store is not None and read is None else None
-        with Ahead(paths, work, find=find, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:
+        work = _finder(elsewhere, preprocess, decoding, store)
+        find = store.find if store is not None else None
+        with Ahead(pictures, work, find=find, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:
             yield ahead
 
 
-def embed_images(
-    batches: Iterable[list[tuple[str, Outcome]]], encoder: Encoder, store: EmbeddingStore | None
-) -> Iterator[Embedded]:
+def embed_images(batches: Iterable[Batch], encoder: Encoder, store: EmbeddingStore | None) -> Iterator[Embedded]:
     """Encode what is not known, keep it, and yield every batch whole, in input order.
 
     A GPU is given the next batch before the last is waited for. An empty batch is a pause: nothing is held back in it.
     """
-    under_way: deque[tuple[list[tuple[str, Outcome]], Callable[[], Tensor] | None]] = deque()
+    under_way: deque[tuple[Batch, Callable[[], Tensor] | None]] = deque()
     failure: Exception | None = None
     for batch in chain(batches, [[]]):
         if batch:
-            fresh = [outcome.pixels for _, outcome in batch if isinstance(outcome, Pixels)]
+            fresh = [each[1].pixels for each in batch if isinstance(each, tuple) and isinstance(each[1], Pixels)]
             try:
                 under_way.append((batch, encoder.begin_images(fresh) if fresh else None))
             except Exception as e:  # told when what is under way is done
@@ -108,61 +105,57 @@ def embed_images(
 
 
 def _embedded(
-    batch: list[tuple[str, Outcome]],
-    encoded: NDArray[np.float32] | None,
-    encoder: Encoder,
-    store: EmbeddingStore | None,
+    batch: Batch, encoded: NDArray[np.float32] | None, encoder: Encoder, store: EmbeddingStore | None
 ) -> Embedded:
+    """Put a batch into columns, and keep what is new in it."""
+    names: list[str] = []
+    blocks: list[NDArray[np.float32]] = []  # of vectors, in order
+    skipped: dict[int, Skipped] = {}
+    stored: list[Stored] = []
+    fresh: list[tuple[Sight, NDArray[np.float32]]] = []
+    rows = iter(() if encoded is None else encoded)
+    for each in batch:
+        name, outcome = each if isinstance(each, tuple) else ("", each)
+        if isinstance(outcome, Stored):
+            stored.append(outcome)
+            blocks.append(outcome.vectors)
+            names += outcome.names
+            continue
+        if isinstance(outcome, Skipped):
+            skipped[len(names)] = outcome
+        else:
+            vector = next(rows)
+            blocks.append(vector[None])
+            if outcome.sight is not None:
+                fresh.append((outcome.sight, vector))
+        names.append(name)
     if store is not None and (encoded is None or encoder.is_as_remembered):
-        stored = [outcome for _, outcome in batch if isinstance(outcome, Stored)]
-        fresh = [outcome for _, outcome in batch if isinstance(outcome, Pixels)]
-        kept = [] if encoded is None else zip(fresh, encoded, strict=True)
-        store.keep([(each.sight, row) for each, row in kept if each.sight is not None], stored)
-    return Embedded(
-        tuple(outcome if isinstance(outcome, Skipped) else path for path, outcome in batch),
-        _in_order(batch, iter(() if encoded is None else encoded), encoder.embed_dim),
-    )
-
-
-def _in_order(
-    batch: list[tuple[str, Outcome]], encoded: Iterator[NDArray[np.float32]], embed_dim: int
-) -> NDArray[np.float32]:
-    rows = [
-        outcome.embedding if isinstance(outcome, Stored) else next(encoded)
-        for _, outcome in batch
-        if not isinstance(outcome, Skipped)
-    ]
-    return np.concatenate(rows).reshape(len(rows), -1) if rows else np.empty((0, embed_dim), np.float32)
+        store.keep(fresh, stored)
+    vectors = np.concatenate(blocks) if blocks else np.empty((0, encoder.embed_dim), np.float32)
+    places = np.arange(len(names), dtype=np.int32)
+    return Embedded(names, np.delete(places, list(skipped)) if skipped else places, vectors, skipped)
 
 
 def _finder(
     elsewhere: Elsewhere, preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
-) -> Callable[[str], Outcome]:
-    def find_or_decode(path: str) -> Outcome:
+) -> Callable[[Pictures, int], Outcome]:
+    def known_or_decoded(data: bytes, sight: Sight) -> Outcome:
+        return _known(sight, store) or Pixels(decode_file(io.BytesIO(data), preprocess, decoding), sight)
+
+    def find_or_decode(pictures: Pictures, place: int) -> Outcome:
+        name = pictures.names[place]
         try:
-            if (done := elsewhere(path)) is not None:
+            if pictures.read is not None:
+                data = pictures.read(place)
+                return known_or_decoded(data, Sight(name, content_of(data), None))
+            if (done := elsewhere(name)) is not None:
                 pixels, sight = done
                 return _known(sight, store) or Pixels(pixels, sight)
-            if (file := read_file(path, MAX_FILE_BYTES)) is None:
-                outcome = decode_image(path, preprocess, decoding)
-                return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
-            data, sight = file
-            return _known(sight, store) or Pixels(decode_file(io.BytesIO(data), preprocess, decoding), sight)
+            if (file := read_file(name, MAX_FILE_BYTES)) is not None:
+                return known_or_decoded(*file)
+            outcome = decode_image(name, preprocess, decoding)
+            return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
-            return skipped(e, path, decoding)
-
-    return find_or_decode
-
-
-def _reader(
-    read: Callable[[str], bytes], preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
-) -> Callable[[str], Outcome]:
-    def find_or_decode(name: str) -> Outcome:
-        try:
-            data = read(name)
-            sight = Sight(name, content_of(data), None)
-            return _known(sight, store) or Pixels(decode_file(io.BytesIO(data), preprocess, decoding), sight)
-        except Exception as e:  # as above
             return skipped(e, name, decoding)
 
     return find_or_decode

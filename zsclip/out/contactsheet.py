@@ -5,10 +5,12 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from zsclip.answers.answers import Prediction, Row
+from zsclip.answers.answers import Answers, Row
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
 
 MAX_PICTURES = 400  # pictures; the rest of a run is left out
@@ -16,18 +18,16 @@ _GAP, _LINE = 8, 16  # pixels
 
 
 def with_contact_sheet(
-    batches: Iterable[list[Row]], out: BinaryIO, *, threads: int, max_pixels: int
-) -> Iterator[list[Row]]:
+    batches: Iterable[Answers], out: BinaryIO, *, threads: int, max_pixels: int
+) -> Iterator[Answers]:
     """Pass batches on, and draw the first MAX_PICTURES pictures of the run, in order, as a PNG when it has ended."""
     shown: list[tuple[Row, bytes | None]] = []
     for batch in batches:
-        rows = batch[: MAX_PICTURES - len(shown)]
-        small = iter(
-            thumbnails(
-                [row.path for row in rows if isinstance(row, Prediction)], threads=threads, max_pixels=max_pixels
-            )
-        )
-        shown += [(row, next(small) if isinstance(row, Prediction) else None) for row in rows]
+        some = batch.take(np.arange(min(MAX_PICTURES - len(shown), len(batch))))
+        answered = np.flatnonzero(some.is_answered()).tolist()
+        small = thumbnails(Pictures(some.names), answered, threads=threads, max_pixels=max_pixels)
+        pictures = dict(zip(answered, small, strict=True))
+        shown += [(row, pictures.get(place)) for place, row in enumerate(some.rows())]
         yield batch
     _sheet(shown).save(out, "PNG")
 

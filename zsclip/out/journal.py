@@ -12,18 +12,19 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import chain, groupby, islice
+from itertools import islice, pairwise
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
-from zsclip.answers.answers import Prediction
+import numpy as np
+
+from zsclip.answers.answers import Answers
 from zsclip.errors import InputError, OutputError
 from zsclip.kept.cache import read_rows, write_rows
 from zsclip.out.changes import changes
 from zsclip.out.output import part_of
-from zsclip.pixels.skipped import Skipped
 
 _VERSION = 2
 _KIND = "finished files"  # what the cache calls the records
@@ -181,7 +182,7 @@ class Journal:
                 os.unlink(self._file + ".new")
             raise OutputError(f"{self._file}: {(e.strerror or str(e)).lower()}; choose a place to write to") from e
 
-    def noted(self, batches: Iterable[list[Prediction | Skipped]], out: TextIO) -> Iterator[list[Prediction | Skipped]]:
+    def noted(self, batches: Iterable[Answers], out: TextIO) -> Iterator[Answers]:
         """Pass batches on, and note each once its rows are written: when the next one is asked for.
 
         A batch is passed on in runs of answered and of failed pictures, which shows where the rows of these are.
@@ -191,9 +192,8 @@ class Journal:
             for batch in batches:
                 failures: list[Failures] = []
                 yield from _in_runs(batch, pictures, out, failures)
-                for row in batch:
-                    self._paths.update(_line_of(row.path))
-                failed += sum(each.pictures for each in failures)
+                self._paths.update(_lines_of(batch.names))
+                failed += len(batch.skipped)
                 pictures += len(batch)
                 self._last = Point(pictures, failed, _size(out), self._paths.hexdigest(), tuple(failures))
                 self._failures += failures
@@ -205,20 +205,21 @@ class Journal:
         """Whether `retried` replaces the rows at the very beginning of the file, a header included."""
         return bool(self._failures) and self._failures[0].start == 0 and self._failures[0].first < self._known
 
-    def retried(
-        self, batches: Iterable[list[Prediction | Skipped]], old: BinaryIO, out: TextIO
-    ) -> Iterator[list[Prediction | Skipped]]:
+    def retried(self, batches: Iterable[Answers], old: BinaryIO, out: TextIO) -> Iterator[Answers]:
         """Pass on the rows of `failed_paths`, and copy all others of the finished file around them.
 
         Args:
             old: the finished file. out: its copy.
         """
-        rows = chain.from_iterable(batches)
+        again = _Taken(batches)
         failures: list[Failures] = []
         for each in self._failures:
             _copy(old, out, each.start - old.tell())
             if each.first < self._known:
-                yield from _in_runs(islice(rows, each.pictures), each.first, out, failures)
+                first = each.first
+                for some in again.next(each.pictures):
+                    yield from _in_runs(some, first, out, failures)
+                    first += len(some)
                 old.seek(each.end)
             else:  # failed in this very run
                 start = _size(out)
@@ -255,11 +256,10 @@ class Journal:
         """Take the paths up to a point from the list, and keep those of failed pictures."""
         failed = {each.first + i for each in point.failures for i in range(each.pictures)}
         place = self._last.pictures
-        for path in islice(paths, point.pictures - place):
-            self._paths.update(_line_of(path))
-            if place in failed:
-                self.failed_paths.append(path)
-            place += 1
+        some = list(islice(paths, point.pictures - place))
+        self._paths.update(_lines_of(some))
+        self.failed_paths += [path for place, path in enumerate(some, place) if place in failed]
+        place += len(some)
         self._failures += point.failures
         self._last = Point(place, point.failed, point.size, point.paths)
 
@@ -280,20 +280,41 @@ class Journal:
             ) from e
 
 
-def _in_runs(
-    rows: Iterable[Prediction | Skipped], first: int, out: TextIO, failures: list[Failures]
-) -> Iterator[list[Prediction | Skipped]]:
-    """Pass rows on in runs of answered and of failed pictures, and add where the rows of the failed ones were written.
+class _Taken:
+    """The answers of batches, as many at a time as are asked for."""
+
+    def __init__(self, batches: Iterable[Answers]) -> None:
+        self._batches = iter(batches)
+        self._left: Answers | None = None
+
+    def next(self, count: int) -> Iterator[Answers]:
+        """Yield the next pictures, those of a batch together; fewer where there are no more."""
+        while count:
+            batch = next(self._batches, None) if self._left is None else self._left
+            if batch is None:
+                return
+            some = batch.take(np.arange(min(count, len(batch))))
+            self._left = batch.take(np.arange(count, len(batch))) if count < len(batch) else None
+            count -= len(some)
+            yield some
+
+
+def _in_runs(batch: Answers, first: int, out: TextIO, failures: list[Failures]) -> Iterator[Answers]:
+    """Pass pictures on in runs of answered and of failed ones, and add where the rows of the failed ones were written.
 
     Args:
-        first: the place of the first row's picture in the list of pictures.
+        first: the place of the first picture in the list of pictures.
     """
-    for is_failed, run in groupby(rows, lambda row: isinstance(row, Skipped)):
-        some, start = list(run), _size(out)
-        yield some
-        if is_failed:
-            failures.append(Failures(first, len(some), start, _size(out)))
-        first += len(some)
+    if not batch.skipped:
+        yield batch
+        return
+    is_failed = ~batch.is_answered()
+    bounds = [0, *(np.flatnonzero(np.diff(is_failed)) + 1).tolist(), len(batch)]
+    for begin, end in pairwise(bounds):
+        start = _size(out)
+        yield batch.take(np.arange(begin, end))
+        if is_failed[begin]:
+            failures.append(Failures(first + begin, end - begin, start, _size(out)))
 
 
 def _copy(old: BinaryIO, out: TextIO, size: int) -> None:
@@ -320,8 +341,8 @@ def _digest(file: str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _line_of(path: str) -> bytes:
-    return os.fsencode(path) + b"\0"
+def _lines_of(paths: Sequence[str]) -> bytes:
+    return b"".join([os.fsencode(path) + b"\0" for path in paths])
 
 
 def _line(point: Point) -> list[Any]:

@@ -3,14 +3,17 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import quote
 
-from zsclip.answers.answers import Prediction, Row
-from zsclip.out.sinks import decoded, six_digits, without_surrogates
+import numpy as np
+
+from zsclip.answers.answers import Answers, Row
+from zsclip.out.text import decoded, six_digits, without_surrogates
 from zsclip.out.thumbnails import thumbnails
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.pixels.skipped import Skipped
 
@@ -21,36 +24,44 @@ _HOLE = "ROWS_OF_THE_REPORT"
 
 
 def with_report(
-    batches: Iterable[list[Row]],
+    batches: Iterable[Answers],
     out: TextIO,
     folder: str,
     *,
     threads: int,
     max_pixels: int = DEFAULT_MAX_PIXELS,
-    read: Callable[[str], bytes] | None = None,
-) -> Iterator[list[Row]]:
+    pictures: Pictures | None = None,
+) -> Iterator[Answers]:
     """Pass batches on, and write the page as they come.
 
     Args:
         out: where the page goes. folder: that it will be in, which links to the pictures are relative to.
-        read: gives the encoded picture where paths are names of pictures that are in no file of their own.
+        pictures: all of the run, in order; None where the names of the answers are the paths of files.
     """
     before, after = _PAGE.read_text(encoding="utf-8").split(_HOLE)
     folder = os.path.abspath(folder)
     out.write(before + "[")
-    separator, written = "\n", 0
-    parts = (batch[start : start + _AT_ONCE] for batch in batches for start in range(0, len(batch), _AT_ONCE))
-    for batch in parts:
-        paths = [row.path for row in batch if isinstance(row, Prediction) and written < MAX_PAGE_BYTES]
-        small = iter(thumbnails(paths, threads=threads, max_pixels=max_pixels, read=read))
-        for row in batch:
-            picture = next(small, None) if isinstance(row, Prediction) else None
+    separator, written, seen = "\n", 0, 0
+    for part in _parts(batches):
+        source, first = (Pictures(part.names), 0) if pictures is None else (pictures, seen)
+        answered = np.flatnonzero(part.is_answered()) if written < MAX_PAGE_BYTES else np.arange(0)
+        small = thumbnails(source, (first + answered).tolist(), threads=threads, max_pixels=max_pixels)
+        shown = dict(zip(answered.tolist(), small, strict=True))
+        for place, row in enumerate(part.rows()):
+            picture = shown.get(place)
             written += len(picture or b"") * 4 // 3  # in base64
-            out.write(separator + _line(row, folder, picture, read is None))
+            out.write(separator + _line(row, folder, picture, source.read is None))
             separator = ",\n"
+        seen += len(part)
         out.flush()
-        yield batch
+        yield part
     out.write("\n]" + after)
+
+
+def _parts(batches: Iterable[Answers]) -> Iterator[Answers]:
+    for batch in batches:
+        for start in range(0, len(batch), _AT_ONCE):
+            yield batch.take(np.arange(start, min(start + _AT_ONCE, len(batch))))
 
 
 def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:

@@ -1,4 +1,4 @@
-"""Predictions -> table, JSONL, CSV, TSV or paths.
+"""Answers -> table, JSONL, CSV, TSV or paths.
 
 A sink drains batches of rows into a text stream and flushes once a batch, so that an answer is out as soon as it is
 there and a long job does not pay a flush a row. A run that is interrupted
@@ -6,15 +6,17 @@ leaves whole rows; one that is killed outright, or finds the disk full, may leav
 """
 
 import io
-import json
-import os
 import re
 import shutil
-from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from itertools import compress
+from typing import TYPE_CHECKING, TextIO
 
-from zsclip.answers.answers import Candidate, Prediction, Row
+import numpy as np
+
+from zsclip.answers.answers import Answers, Row
+from zsclip.out.jsonl import write_jsonl
+from zsclip.out.text import decoded, escaped, in_utf8, six_digits, without_surrogates
 from zsclip.pixels.skipped import Skipped
 
 if TYPE_CHECKING:
@@ -25,44 +27,29 @@ COLUMNS = ("file_name", "rank", "label", "candidate", "score", "cosine", "score_
 BAR_WIDTH = 10
 
 
-def write_jsonl(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
-    """Write one JSON object a row, the same keys in every row."""
-    encode = json.JSONEncoder(ensure_ascii=False).encode
-    for rows in batches:
-        records: list[dict[str, Any]] = []
-        try:
-            records.extend(map(_record, rows))
-        finally:  # also those before an interruption
-            # All in one call, as a call costs what a record does. In a string the quotes would have backslashes.
-            listed = _without_controls(encode(records)[1:-1])
-            lines = listed.replace('}, {"file_name": ', '}\n{"file_name": ').split("\n") if records else ()
-            out.writelines(line + "\n" for line in lines)  # one by one: a signal between two leaves no half of one
-        out.flush()
-
-
-def write_csv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
+def write_csv(batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
     """Write comma-separated values, one line per image and rank, with a header; with `truth`, a column more."""
     _write_lines(batches, out, ",", _csv_field, header, truth)
 
 
-def write_tsv(batches: Iterable[Sequence[Row]], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
+def write_tsv(batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
     r"""Write tab-separated values: the columns of the CSV, and `\t`, `\n`, `\r`, `\\` for what would break a line."""
     _write_lines(batches, out, "\t", _tsv_field, header, truth)
 
 
-def write_paths(batches: Iterable[Sequence[Row]], out: TextIO, *, print0: bool = False, unknown: bool = False) -> None:
+def write_paths(batches: Iterable[Answers], out: TextIO, *, print0: bool = False, unknown: bool = False) -> None:
     """Write only the paths of pictures that have an answer; with `unknown`, of all that could be read.
 
     One path a line; with `print0`, each is ended by a NUL.
     """
     end = "\0" if print0 else "\n"
-    for rows in batches:
-        answered = (row.path for row in rows if isinstance(row, Prediction) and (unknown or row.label is not None))
-        out.writelines(_in_utf8(path) + end for path in answered)
+    for answers in batches:
+        wanted = answers.is_answered() if unknown else answers.answered >= 0
+        out.writelines(in_utf8(path) + end for path in compress(answers.names, wanted.tolist()))
         out.flush()
 
 
-def write_table(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
+def write_table(batches: Iterable[Answers], out: TextIO) -> None:
     """Write a table for people: path, score, bar, label; further candidates on lines of their own.
 
     As wide as $COLUMNS, the terminal, or 100 columns. The path column is fixed at the start, so that rows can stream.
@@ -75,9 +62,9 @@ def write_table(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
     path_width = max(12, min(60, width - 40))
     # Writes into memory only: at a closed pipe rich itself would raise SystemExit.
     console = Console(file=io.StringIO(), force_terminal=out.isatty() or None, width=width, highlight=False)
-    for rows in batches:
+    for answers in batches:
         page = Text(end="")
-        for row in rows:
+        for row in answers.rows():
             name = _shortened(escaped(decoded(row.path)), path_width)
             for answer in _answer_texts(row):
                 for line in answer.wrap(console, width - path_width - 2):
@@ -89,7 +76,7 @@ def write_table(batches: Iterable[Sequence[Row]], out: TextIO) -> None:
         out.flush()
 
 
-SINKS: dict[str, Callable[[Iterable[Sequence[Row]], TextIO], None]] = {
+SINKS: dict[str, Callable[[Iterable[Answers], TextIO], None]] = {
     "table": write_table,
     "jsonl": write_jsonl,
     "csv": write_csv,
@@ -98,83 +85,55 @@ SINKS: dict[str, Callable[[Iterable[Sequence[Row]], TextIO], None]] = {
 }
 
 
-def _record(row: Row) -> dict[str, Any]:
-    record: dict[str, Any] = {"file_name": decoded(row.path)}
-    if record["file_name"] != row.path and record["file_name"].encode() != os.fsencode(row.path):
-        record["file_name_base64"] = b64encode(os.fsencode(row.path)).decode()
-    if row.truth is not None:
-        record["truth"] = without_surrogates(row.truth)
-    if isinstance(row, Skipped):
-        return record | {
-            "label": None,
-            "score": None,
-            "cosine": None,
-            "score_kind": None,
-            "predictions": [],
-            "beaten_by": None,
-            "error": row.error,
-            "message": without_surrogates(row.message),
-        }
-    best = _candidate(row.best)
-    return record | {
-        "label": None if row.label is None else without_surrogates(row.label),
-        "score": best["score"],
-        "cosine": best["cosine"],
-        "score_kind": row.score_kind,
-        "predictions": [best if each is row.best else _candidate(each) for each in row.candidates],
-        "beaten_by": None if row.beaten_by is None else without_surrogates(row.beaten_by),
-        "error": None,
-        "message": None,
-    }
-
-
-def _candidate(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "label": without_surrogates(candidate.label),
-        "score": six_digits(candidate.score),
-        "cosine": six_digits(candidate.cosine),
-    }
-
-
 def _write_lines(
-    batches: Iterable[Sequence[Row]],
+    batches: Iterable[Answers],
     out: TextIO,
     separator: str,
-    field: Callable[[object], str],
+    field: Callable[[str], str],
     header: bool,
     truth: bool,
 ) -> None:
     head = separator.join((*COLUMNS, "truth") if truth else COLUMNS) + "\n" if header else ""
-    for rows in batches:
+    for answers in batches:
         out.write(head)  # with the first rows: a run that fails before them has written nothing
         head = ""
-        out.writelines(
-            separator.join(map(field, (*cells, without_surrogates(row.truth or "")) if truth else cells)) + "\n"
-            for row in rows
-            for cells in _cells(row)
-        )
+        out.writelines(_lines(answers, separator, field, truth))
         out.flush()
     out.write(head)
 
 
-def _cells(row: Row) -> Iterator[tuple[object, ...]]:
-    if isinstance(row, Skipped):
-        yield _in_utf8(row.path), "", "", "", "", "", "", row.error, without_surrogates(row.message)
-        return
-    name, label = _in_utf8(row.path), without_surrogates(row.label or "")
-    for rank, each in enumerate(row.candidates or (row.best,), 1):
-        score, cosine = six_digits(each.score), six_digits(each.cosine)
-        yield name, rank, label, without_surrogates(each.label), score, cosine, row.score_kind, "", ""
+def _lines(answers: Answers, separator: str, field: Callable[[str], str], truth: bool) -> Iterator[str]:
+    """Write a line for each picture and rank; the best candidate has one even where it is not over the threshold."""
+    labels = [field(without_surrogates(label)) for label in answers.labels] + [""]  # -1 is none of them
+    truths = [""] * len(answers)
+    if truth:
+        known = [-1] * len(answers) if answers.truth is None else answers.truth.tolist()
+        truths = [separator + labels[place] for place in known]
+    shown = np.ones_like(answers.classes, bool) if answers.applies is None else answers.applies.copy()
+    shown[:, 0] |= ~shown.any(axis=1)
+    columns = (answers.answered, answers.classes, answers.scores, answers.cosines, shown)
+    for place, (name, true, answer, classes, scores, cosines, is_shown) in enumerate(
+        zip(answers.names, truths, *(column.tolist() for column in columns), strict=True)
+    ):
+        name = field(in_utf8(name))
+        if (skipped := answers.skipped.get(place)) is not None:
+            failure = (name, *[""] * 6, skipped.error, field(without_surrogates(skipped.message)))
+            yield separator.join(failure) + true + "\n"
+            continue
+        some = compress(zip(classes, scores, cosines, strict=True), is_shown)
+        for rank, (class_, score, cosine) in enumerate(some, 1):
+            numbers = f"{six_digits(score)}{separator}{six_digits(cosine)}{separator}{answers.score_kind}"
+            cells = (name, str(rank), labels[answer], labels[class_], numbers, "", "")
+            yield separator.join(cells) + true + "\n"
 
 
-def _csv_field(cell: object) -> str:
+def _csv_field(text: str) -> str:
     # Python 3.11's csv module leaves a lone carriage return unquoted, and then cannot read it back.
-    text = str(cell)
     return '"' + text.replace('"', '""') + '"' if re.search(r'[,"\r\n]', text) else text
 
 
-def _tsv_field(cell: object) -> str:
-    return str(cell).translate({ord("\\"): r"\\", ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"})
+def _tsv_field(text: str) -> str:
+    return text.translate({ord("\\"): r"\\", ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"})
 
 
 def _answer_texts(row: Row) -> "Iterator[Text]":
@@ -206,36 +165,3 @@ def _shortened(name: str, width: int) -> str:
     while cell_len(tail) > width - 1:
         tail = tail[1:]
     return "…" + tail
-
-
-def escaped(text: str) -> str:
-    """Control characters, line breaks and changes of writing direction spelt out: a name must not move the cursor."""
-    controls = r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
-    return re.sub(controls, lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def _in_utf8(path: str) -> str:
-    """The text that UTF-8 writes as the bytes of the path, whatever the locale they were read in."""
-    return path if path.isascii() else os.fsencode(path).decode("utf-8", "surrogateescape")
-
-
-def _without_controls(line: str) -> str:
-    """Escape the control characters that JSON leaves as they are, and some terminals obey."""
-    if line.isprintable():
-        return line
-    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", line)
-
-
-def decoded(path: str) -> str:
-    """The path for reading: U+FFFD for the bytes that are not UTF-8."""
-    return path if path.isascii() else os.fsencode(path).decode("utf-8", "replace")
-
-
-def without_surrogates(text: str) -> str:
-    """The text for reading: U+FFFD for what is no Unicode."""
-    return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
-def six_digits(number: float) -> float:
-    """Round to six significant digits."""
-    return float(f"{number:.6g}")

@@ -1,8 +1,10 @@
-"""Paths -> small pictures to look at, decoded on threads."""
+"""Pictures -> small pictures to look at, decoded on threads."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.ahead import Ahead
 from zsclip.pixels.decode import upright
 from zsclip.pixels.fit import Preprocess
@@ -13,29 +15,22 @@ WIDTH, HEIGHT = 160, 130  # pixels; at most
 
 
 def thumbnails(
-    paths: Sequence[str],
-    *,
-    threads: int,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    read: Callable[[str], bytes] | None = None,
+    pictures: Pictures, places: Sequence[int], *, threads: int, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> list[bytes | None]:
-    """Make small pictures, upright, in order; None of what cannot be decoded any more.
-
-    Args:
-        read: gives the encoded picture where paths are names of pictures that are in no file of their own.
+    """Make small pictures of those at some places, upright, in order; None of what cannot be decoded any more.
 
     Returns:
         WebP files.
     """
-    if not paths:
+    if not places:
         return []
     decoding = Decoding(max_pixels, fast_jpeg=True)
     wanted = Preprocess(size=(HEIGHT, WIDTH), mean=(0, 0, 0), std=(1, 1, 1), resize_mode="longest")
     set_up_pillow(max_pixels)
 
-    def thumbnail(path: str) -> bytes | None:
+    def thumbnail(_: Pictures, number: int) -> bytes | None:
         try:
-            with io.BytesIO(read(path)) if read else open(path, "rb") as file, upright(file, decoding, wanted) as image:
+            with pictures.open(places[number]) as file, upright(file, decoding, wanted) as image:
                 image.thumbnail((WIDTH, HEIGHT))
                 small = io.BytesIO()
                 image.save(small, "WEBP", quality=60, method=2)
@@ -43,5 +38,7 @@ def thumbnails(
         except Exception:  # decoders raise anything at all, and the answer is there without it
             return None
 
-    with Ahead(paths, thumbnail, batch_size=len(paths), threads=threads) as ahead:
-        return [small for batch in ahead.batches(len(paths)) for _, small in batch]
+    some = Pictures([pictures.names[place] for place in places])
+    ahead: Ahead[bytes | None, Any] = Ahead([some], thumbnail, batch_size=len(places), threads=threads)
+    with ahead:
+        return [small for batch in ahead.batches(len(places)) for _, small in batch]

@@ -5,12 +5,13 @@ import itertools
 import os
 import re
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
 from zsclip.errors import InputError
+from zsclip.pictures.pictures import Paths
 
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
@@ -20,6 +21,7 @@ HEIC_ENDINGS = frozenset({".heic", ".heif"})  # only read with zsclip[heic]
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS, logos of packages
 A_URL = "a URL; download it first and give the file"
 _LONGEST_NAME = 1 << 20  # bytes; Linux takes no path over 4096
+_TOGETHER = 512  # paths of a folder; handing on each by itself would cost more than finding it
 
 
 def _ignore(message: str) -> None:
@@ -34,8 +36,8 @@ def find_images(
     null: bool = False,
     note: Callable[[str], None] = _ignore,
     stdin_fd: int = 0,
-) -> Iterator[str]:
-    """Check every input, then yield the path of each image of a run, in order, as they are found.
+) -> Paths:
+    """Check every input, then give the path of each image of a run, in order, as they are found.
 
     Args:
         inputs: files, folders, globs or `-` (paths on stdin). A file is taken whatever its ending.
@@ -52,8 +54,7 @@ def find_images(
     if list(inputs).count("-") > 1:
         raise InputError("'-' was given twice; stdin can be read only once")
     roots = list(itertools.chain.from_iterable(_check(text, stdin_fd) for text in inputs))
-    excluded = _exclusion(exclude)
-    return itertools.islice(_find(roots, excluded, null, note, stdin_fd), limit)
+    return Paths(_limited(_find(roots, _exclusion(exclude), null, note, stdin_fd), limit))
 
 
 def is_url(text: str) -> bool:
@@ -74,23 +75,31 @@ def read_paths(fd: int, *, null: bool = False, note: Callable[[str], None] = _ig
     Raises:
         InputError: the descriptor cannot be read.
     """
-    for name in _read_names(fd, b"\0" if null else b"\n"):
-        path = os.fsdecode(name)
-        if os.path.isdir(path):
-            note(f"stdin: {path!r} is a folder, passed over; name it on the command line to walk it")
-        else:
-            yield path
+    for some in _read_together(fd, null, note):
+        yield from some
 
 
-def _read_names(fd: int, end: bytes) -> Iterator[bytes]:
+def _read_together(fd: int, null: bool, note: Callable[[str], None]) -> Iterator[list[str]]:
+    """Yield the paths that were written together."""
+    for names in _read_names(fd, b"\0" if null else b"\n"):
+        paths = []
+        for path in map(os.fsdecode, names):
+            if os.path.isdir(path):
+                note(f"stdin: {path!r} is a folder, passed over; name it on the command line to walk it")
+            else:
+                paths.append(path)
+        yield paths
+
+
+def _read_names(fd: int, end: bytes) -> Iterator[list[bytes]]:
     rest = b""
     while chunk := _read_some(fd):
         *names, rest = (rest + chunk).split(end)
-        yield from filter(None, names)
+        yield list(filter(None, names))
         if len(rest) > _LONGEST_NAME:
             raise InputError("stdin: a path that does not end; NUL-separated paths need --null, others a newline")
     if rest:
-        yield rest
+        yield [rest]
 
 
 def _read_some(fd: int) -> bytes:
@@ -149,8 +158,10 @@ def _matches(pattern: str) -> list[str]:
     return found
 
 
-def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Return a test of a path relative to the walked folder."""
+def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool] | None:
+    """Return a test of a path relative to the walked folder; None where nothing is excluded."""
+    if not patterns:
+        return None
     stripped = [pattern.rstrip("/").removeprefix("./") for pattern in patterns]
     # `**/x` means x at any depth, the top one included, which fnmatch alone would ask a slash for.
     globs = [*stripped, *(pattern[3:] for pattern in stripped if pattern.startswith("**/"))]
@@ -162,63 +173,103 @@ def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool]:
     return excluded
 
 
+def _limited(found: Iterable[list[str]], limit: int | None) -> Iterator[list[str]]:
+    """Leave out empty lists, and all beyond so many paths without looking for them."""
+    left = limit
+    if left == 0:
+        return
+    for some in found:
+        if left is not None:
+            some = some[:left]
+            left -= len(some)
+        if some:
+            yield some
+        if left == 0:
+            return
+
+
 def _find(
-    roots: list[str], excluded: Callable[[str], bool], null: bool, note: Callable[[str], None], stdin_fd: int
-) -> Iterator[str]:
+    roots: list[str],
+    excluded: Callable[[str], bool] | None,
+    null: bool,
+    note: Callable[[str], None],
+    stdin_fd: int,
+) -> Iterator[list[str]]:
+    files: list[str] = []  # that were named one after the other
     for root in roots:
+        is_folder = os.path.isdir(root)
+        if files and (root == "-" or is_folder or len(files) == _TOGETHER):
+            yield files
+            files = []
         if root == "-":
-            yield from itertools.filterfalse(excluded, read_paths(stdin_fd, null=null, note=note))
-        elif os.path.isdir(root):
+            for some in _read_together(stdin_fd, null, note):
+                yield [path for path in some if not excluded(path)] if excluded else some
+        elif is_folder:
             yield from _walk(root, excluded, note)
-        elif not excluded(root):
-            yield root
+        elif not (excluded and excluded(root)):
+            files.append(root)
+    yield files
 
 
-def _walk(root: str, excluded: Callable[[str], bool], note: Callable[[str], None]) -> Iterator[str]:
+def _walk(root: str, excluded: Callable[[str], bool] | None, note: Callable[[str], None]) -> Iterator[list[str]]:
     """Yield the images under a folder, a folder's content where its name with a slash sorts, as git does."""
     endings = ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS
     passed_over = HEIC_ENDINGS - endings
     visited: set[tuple[int, int]] = set()
-    pending = [(root, True)]  # (path, is a folder), the next one last
-    while pending:
-        path, is_folder = pending.pop()
-        ending = os.path.splitext(path)[1].lower()
-        if is_folder:
-            entries = _entries(path, root, visited, excluded)
-            if entries is None:  # its pictures are lost, which the run must not hide: it becomes a row
-                yield path
-            else:
-                pending += reversed(entries)
-        elif ending in endings:
-            yield path
-        elif ending in passed_over:
-            passed_over = frozenset()  # one note a folder given, not one a picture of a phone
-            note(f"{root!r}: HEIC pictures passed over, {path!r} first; to read them: pip install 'zsclip[heic]'")
+    found: list[str] = []
+    listings = [("", iter(["/"]))]  # what comes before a name, and the names still to come; the root stands first
+    while listings:
+        before, names = listings[-1]
+        for name in names:
+            if name[-1] == "/":
+                if found:  # the folder may be slow to list
+                    yield found
+                    found = []
+                path = before + name[:-1] if before else root
+                entries = _entries(path, root, visited, excluded)
+                if entries is None:  # its pictures are lost, which the run must not hide: it becomes a row
+                    found.append(path)
+                    continue
+                listings.append((os.path.join(path, ""), iter(entries)))
+                break
+            ending = name[name.rfind(".") :].lower()
+            if ending in endings:
+                found.append(before + name)
+                if len(found) == _TOGETHER:
+                    yield found
+                    found = []
+            elif ending in passed_over:
+                passed_over = frozenset()  # one note a folder given, not one a picture of a phone
+                path = before + name
+                note(f"{root!r}: HEIC pictures passed over, {path!r} first; to read them: pip install 'zsclip[heic]'")
+        else:
+            listings.pop()
+    if found:
+        yield found
 
 
 def _entries(
     folder: str,
     root: str,
     visited: set[tuple[int, int]],
-    excluded: Callable[[str], bool],
-) -> list[tuple[str, bool]] | None:
-    """List a folder in order: nothing for one already visited through a link, None for one that cannot be read."""
+    excluded: Callable[[str], bool] | None,
+) -> list[str] | None:
+    """List a folder in order, folders with a slash: nothing for one visited before, None for one that is unreadable."""
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:
             return []
         visited.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            listed = [(entry.name, _is_folder(entry)) for entry in entries]
+            names = [entry.name + "/" if _is_folder(entry) else entry.name for entry in entries]
     except OSError:
         return None
-    listed.sort(key=lambda entry: _sort_key(*entry))
-    below = folder[len(root) :].lstrip("/")
-    return [
-        (os.path.join(folder, name), is_folder)
-        for name, is_folder in listed
-        if not (name.startswith(".") or name in SKIPPED_NAMES or excluded(os.path.join(below, name)))
-    ]
+    names.sort(key=None if "".join(names).isascii() else os.fsencode)
+    names = [name for name in names if name[0] != "." and name.removesuffix("/") not in SKIPPED_NAMES]
+    if excluded:
+        below = folder[len(root) :].lstrip("/")
+        names = [name for name in names if not excluded(os.path.join(below, name.removesuffix("/")))]
+    return names
 
 
 def _sort_key(name: str, is_folder: bool) -> bytes:

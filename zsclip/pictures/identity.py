@@ -3,13 +3,13 @@
 import hashlib
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
 GRAIN_NS = 2_000_000_000  # of the coarsest clock, FAT's: what was written a moment before may be written again unseen
 LARGEST = 2**63 - 1  # SQLite's integers have 63 bits and a sign
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """How a file looked from outside when its content was read: size, times in nanoseconds, inode."""
 
     size: int
@@ -20,9 +20,10 @@ class Look:
     @classmethod
     def of(cls, status: os.stat_result) -> "Look":
         """Take from a status what changes with the content."""
-        # Some inodes have 64 bits, and NTFS has times from the year 1601.
-        mtime, ctime = (max(-LARGEST, min(at, LARGEST)) for at in (status.st_mtime_ns, status.st_ctime_ns))
-        return cls(status.st_size, mtime, ctime, status.st_ino & LARGEST)
+        mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
+        if not (-LARGEST <= mtime <= LARGEST and -LARGEST <= ctime <= LARGEST):  # NTFS has times from the year 1601
+            mtime, ctime = (max(-LARGEST, min(at, LARGEST)) for at in (mtime, ctime))
+        return cls(status.st_size, mtime, ctime, status.st_ino & LARGEST)  # some inodes have 64 bits
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import cast
@@ -191,7 +191,7 @@ def main(settings: str) -> None:
                 data, sight = done
                 pixels = decode_file(io.BytesIO(data), preprocess, decoding)
                 look = sight.look or Look(0, 0, 0, 0)
-                write(b"y" + _SEEN.pack(sight.look is not None, *astuple(look), sight.content))
+                write(b"y" + _SEEN.pack(sight.look is not None, *look, sight.content))
                 write(pixels.data)
         except Exception:  # decoders raise anything at all; it is found again where it is told
             write(b"n")

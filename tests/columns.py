@@ -1,0 +1,112 @@
+"""Records of single pictures -> columns, and the slow writer of JSON lines that the fast one equals."""
+
+import json
+import os
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+
+from zsclip.answers.answers import Answers, Candidate, Prediction, Row
+from zsclip.models.embed import Embedded
+from zsclip.out.text import decoded, six_digits, without_surrogates
+from zsclip.pixels.skipped import Skipped
+
+
+def columns(rows: Sequence[Row], labels: Sequence[str] = ()) -> Answers:
+    """The answers that have these rows; all of one kind of score.
+
+    labels: the first of those that were answered with; what else the rows name comes after them.
+    """
+    good = [row for row in rows if isinstance(row, Prediction)]
+    named = [each.label for row in good for each in (row.best, *row.candidates)]
+    labels = list(dict.fromkeys([*labels, *named, *(row.truth for row in rows if row.truth is not None)]))
+    labels = labels or ["any"]
+    rivals = list(dict.fromkeys(row.beaten_by for row in good if row.beaten_by is not None))
+    (kind,) = {row.score_kind for row in good} or {"softmax"}
+    k = max([1, *(len(row.candidates) for row in good)])
+    shape = (len(rows), k)
+    classes, scores, cosines = np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    applies, answered, beaten_by = np.zeros(shape, bool), np.full(len(rows), -1, np.int32), np.full(len(rows), -1)
+    for i, row in enumerate(rows):
+        if isinstance(row, Skipped):
+            continue
+        assert not row.candidates or row.candidates[0] == row.best
+        for rank, each in enumerate(row.candidates or (row.best,)):
+            classes[i, rank] = labels.index(each.label)
+            scores[i, rank], cosines[i, rank] = each.score, each.cosine
+            applies[i, rank] = bool(row.candidates)
+        answered[i] = -1 if row.label is None else labels.index(row.label)
+        beaten_by[i] = -1 if row.beaten_by is None else rivals.index(row.beaten_by)
+    true = [labels.index(row.truth) for row in rows if row.truth is not None]
+    assert len(true) in (0, len(rows))
+    return Answers(
+        names=[row.path for row in rows],
+        labels=tuple(labels),
+        classes=classes,
+        scores=scores,
+        cosines=cosines,
+        answered=answered,
+        score_kind=kind,
+        applies=None if all(len(row.candidates) == k for row in good) else applies,
+        skipped={i: row for i, row in enumerate(rows) if isinstance(row, Skipped)},
+        distractors=tuple(rivals),
+        beaten_by=beaten_by.astype(np.int32) if rivals else None,
+        truth=np.array(true, np.int32) if true else None,
+    )
+
+
+def encoded(names: Sequence[str | Skipped], vectors: "np.ndarray") -> Embedded:
+    """A batch of pictures whose vectors are known, but for those that were skipped."""
+    skipped = {i: name for i, name in enumerate(names) if isinstance(name, Skipped)}
+    places = np.array([i for i in range(len(names)) if i not in skipped], np.int32)
+    return Embedded([n.path if isinstance(n, Skipped) else n for n in names], places, vectors, skipped)
+
+
+def write_jsonl_slowly(batches: Iterable[Answers], out: TextIO) -> None:
+    """One record a picture, each written by Python's own encoder."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    for answers in batches:
+        for row in answers.rows():
+            line = encode(_record(row))
+            out.write(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
+
+
+def _record(row: Row) -> dict[str, Any]:
+    record: dict[str, Any] = {"file_name": decoded(row.path)}
+    if record["file_name"] != row.path and record["file_name"].encode() != os.fsencode(row.path):
+        record["file_name_base64"] = b64encode(os.fsencode(row.path)).decode()
+    if row.truth is not None:
+        record["truth"] = without_surrogates(row.truth)
+    if isinstance(row, Skipped):
+        return record | {
+            "label": None,
+            "score": None,
+            "cosine": None,
+            "score_kind": None,
+            "predictions": [],
+            "beaten_by": None,
+            "error": row.error,
+            "message": without_surrogates(row.message),
+        }
+    best = _candidate(row.best)
+    return record | {
+        "label": None if row.label is None else without_surrogates(row.label),
+        "score": best["score"],
+        "cosine": best["cosine"],
+        "score_kind": row.score_kind,
+        "predictions": [best if each is row.best else _candidate(each) for each in row.candidates],
+        "beaten_by": None if row.beaten_by is None else without_surrogates(row.beaten_by),
+        "error": None,
+        "message": None,
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "label": without_surrogates(candidate.label),
+        "score": six_digits(candidate.score),
+        "cosine": six_digits(candidate.cosine),
+    }

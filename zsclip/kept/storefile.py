@@ -1,0 +1,195 @@
+"""The file of the embedding store as a whole: its tables and checks, and what `zsclip cache` does with it."""
+
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from functools import cache
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsclip.kept import sqlite
+from zsclip.kept.cache import cache_dir
+from zsclip.kept.cache import clear as clear_files
+from zsclip.kept.cache import size_on_disk as size_of_files
+
+FILE_NAME = "embeddings-v1.sqlite"
+OWN_FILES = "embeddings-v*.sqlite*"
+MAX_BYTES = 5_000_000_000
+CONTENT_BYTES = 32
+_LOCK_SECONDS = 2
+_CACHED_KB = 32_768  # pages of a reader; with SQLite's usual 2 MB the index of 100,000 pictures is read again and again
+_PATHS_A_PICTURE = 4
+_AT_ONCE = 1000  # rows that are checked together
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, recipe TEXT UNIQUE, name TEXT);
+CREATE TABLE IF NOT EXISTS embeddings (
+    id INTEGER PRIMARY KEY, model INTEGER, content BLOB, vector BLOB, digest BLOB, max_pixels INTEGER,
+    UNIQUE (model, content));
+CREATE TABLE IF NOT EXISTS uses (embedding INTEGER PRIMARY KEY, day INTEGER);
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, content BLOB) WITHOUT ROWID;
+"""
+# What of a row can be checked in columns; anything else in its place is damage.
+WHOLE_SQL = (
+    f"typeof(e.content) = 'blob' AND length(e.content) = {CONTENT_BYTES} AND typeof(e.vector) = 'blob'"
+    " AND typeof(e.digest) = 'blob' AND length(e.digest) = 8"
+)
+
+
+def path() -> Path:
+    """Give where the file is, or would be."""
+    return cache_dir() / FILE_NAME
+
+
+def open_for_writing() -> sqlite3.Connection:
+    """Open the file, which is made if it is not there; see `sqlite.open_for_writing`."""
+    # Of 4,096 bytes a page, rows of 2 kB would leave a half empty.
+    return sqlite.open_for_writing(path(), _SCHEMA, lock_seconds=_LOCK_SECONDS, page_size=16384)
+
+
+def open_for_reading() -> sqlite3.Connection:
+    """Open the file if it is there; see `sqlite.open_for_reading`."""
+    connection = sqlite.open_for_reading(path(), "models", lock_seconds=_LOCK_SECONDS)
+    connection.execute(f"PRAGMA cache_size = -{_CACHED_KB}")
+    return connection
+
+
+def check_sums(recipe: str, contents: Sequence[bytes], vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Sum up each vector with its content and recipe, for a look at whether it is whole.
+
+    SQLite does not check its pages: a flipped bit would come back as a wrong answer. Each 8 bytes are multiplied by an
+    odd number of their own, so that no change of one of them, and of several only by a chance of 1 in 2**64, is missed.
+
+    Args:
+        contents: m names of contents, CONTENT_BYTES each. vectors: (m, D) float32.
+
+    Returns:
+        (m,) uint64.
+    """
+    rows = np.ascontiguousarray(vectors, "<f4")
+    words = rows.view("<u8") if rows.shape[1] % 2 == 0 else rows.view("<u4").astype("<u8")  # (m, D / 2), or (m, D)
+    names = np.frombuffer(b"".join(contents), "<u8").reshape(-1, CONTENT_BYTES // 8)  # (m, 4)
+    of_recipe = np.frombuffer(hashlib.blake2b(recipe.encode(), digest_size=8).digest(), "<u8")
+    factors = _odd_numbers(words.shape[1] + names.shape[1])
+    width = words.shape[1]
+    return of_recipe + (words * factors[:width]).sum(axis=1) + (names * factors[width:]).sum(axis=1)
+
+
+def are_whole(
+    recipe: str, contents: Sequence[bytes], vectors: NDArray[np.float32], digests: Sequence[bytes]
+) -> NDArray[np.bool_]:
+    """Tell which of m embeddings are as they were kept; (m,) bool."""
+    whole = check_sums(recipe, contents, vectors) == np.frombuffer(b"".join(digests), "<u8")
+    for row in np.flatnonzero(~whole).tolist():  # kept by a version that hashed each by itself, or damaged
+        data = recipe.encode() + contents[row] + vectors[row].tobytes()
+        whole[row] = hashlib.blake2b(data, digest_size=8).digest() == digests[row]
+    return whole
+
+
+def counts() -> dict[str, int]:
+    """Give, by model, the number of pictures; empty if there is no readable store."""
+    sql = "SELECT m.name, COUNT(*) FROM embeddings e JOIN models m ON m.id = e.model GROUP BY m.name ORDER BY m.name"
+    try:
+        with closing(open_for_reading()) as connection:
+            return dict(connection.execute(sql))
+    except sqlite3.Error:
+        return {}
+
+
+def size_on_disk() -> int:
+    """Give the bytes the store takes."""
+    return size_of_files(OWN_FILES)
+
+
+def clear() -> int:
+    """Delete the store; give the bytes that were freed.
+
+    Raises:
+        OSError: a file could not be deleted.
+    """
+    return clear_files(OWN_FILES)
+
+
+def collect(max_bytes: int) -> int:
+    """Forget the least recently used until the store is no larger, and give the space back; give the bytes freed.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be written.
+    """
+    before = size_on_disk()
+    with closing(open_for_writing()) as connection:
+        with connection:
+            if used_bytes(connection) > max_bytes:
+                forget(connection, max_bytes)
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return before - size_on_disk()
+
+
+def verify() -> tuple[int, int]:
+    """Read every embedding and forget the damaged ones; give how many there were, and how many were damaged.
+
+    Raises:
+        OSError, sqlite3.Error: the store is damaged as a whole, or cannot be written.
+    """
+    with closing(open_for_writing()) as connection:
+        damaged = {number for (number,) in connection.execute("SELECT id FROM embeddings")}
+        count = len(damaged)
+        shapes = connection.execute(
+            "SELECT DISTINCT m.id, m.recipe, length(e.vector) FROM embeddings e JOIN models m ON m.id = e.model"
+            f" WHERE typeof(m.recipe) = 'text' AND length(e.vector) > 0 AND length(e.vector) % 4 = 0 AND {WHOLE_SQL}"
+        ).fetchall()
+        for model, recipe, size in shapes:
+            rows = connection.execute(
+                "SELECT e.id, e.content, e.vector, e.digest FROM embeddings e"
+                f" WHERE e.model = ? AND length(e.vector) = ? AND {WHOLE_SQL}",
+                (model, size),
+            )
+            while some := rows.fetchmany(_AT_ONCE):
+                numbers, contents, vectors, digests = zip(*some, strict=True)
+                matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(some), -1)
+                damaged.difference_update(compress(numbers, are_whole(recipe, contents, matrix, digests)))
+        with connection:
+            connection.executemany("DELETE FROM embeddings WHERE id = ?", [(number,) for number in damaged])
+    return count, len(damaged)
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Give the bytes of the file that hold something."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def forget(connection: sqlite3.Connection, wanted_bytes: int) -> None:
+    """Delete the least recently used embeddings, and the files nothing is known of, until no more bytes are used."""
+    sql = "SELECT (SELECT COUNT(*) FROM files), (SELECT COUNT(*) FROM embeddings)"
+    paths, pictures = connection.execute(sql).fetchone()
+    if paths > _PATHS_A_PICTURE * pictures:  # they came under another name each time; the others are read again
+        connection.execute("DELETE FROM files")
+    while (used := used_bytes(connection)) > wanted_bytes:
+        (count,) = connection.execute("SELECT COUNT(*) FROM embeddings").fetchone()
+        if not count:
+            break
+        some = max(1, int(count * (1 - wanted_bytes / used)))
+        connection.execute(
+            "DELETE FROM embeddings WHERE id IN (SELECT e.id FROM embeddings e LEFT JOIN uses u ON u.embedding = e.id"
+            " ORDER BY u.day, e.id LIMIT ?)",
+            (some,),
+        )
+        connection.execute("DELETE FROM uses WHERE embedding NOT IN (SELECT id FROM embeddings)")
+        connection.execute("DELETE FROM files WHERE content NOT IN (SELECT content FROM embeddings)")
+
+
+@cache
+def _odd_numbers(count: int) -> NDArray[np.uint64]:
+    """Give as many odd numbers without a pattern, always the same. Source: Steele et al. 2014 (SplitMix64)."""
+    state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (state ^ (state >> np.uint64(31))) | np.uint64(1)

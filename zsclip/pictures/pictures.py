@@ -1,0 +1,45 @@
+"""What a run covers: pictures that came together, by name and place. No picture is decoded here."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import BinaryIO
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Some pictures of one source, in order.
+
+    names: n; the paths of files, else what to call each picture.
+    read: gives the encoded picture at a place in names; threads may call it. None where names are the paths of files:
+    how a file looks from outside says whether it must be read at all.
+    """
+
+    names: Sequence[str]
+    read: Callable[[int], bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def open(self, place: int) -> BinaryIO:
+        """Open the encoded picture at a place."""
+        return open(self.names[place], "rb") if self.read is None else io.BytesIO(self.read(place))
+
+
+class Paths(Iterator[str]):
+    """The files of a run in order: one path at a time, or the rest as they are found together."""
+
+    def __init__(self, found: Iterable[list[str]]) -> None:
+        self._found = iter(found)
+        self._some: Iterator[str] = iter(())  # left of those that were found together last
+
+    def __next__(self) -> str:
+        while True:
+            for path in self._some:
+                return path
+            self._some = iter(next(self._found))
+
+    def rest(self) -> Iterator[Pictures]:
+        """Yield the files whose paths were not taken one by one."""
+        return (Pictures(some) for some in chain([list(self._some)], self._found) if some)
