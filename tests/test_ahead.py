@@ -5,20 +5,62 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from decoded import Batch, decode_batches
+from decoded import Batch, decode_batches, one_by_one
 from PIL import Image
 from test_decode import SIMPLE
 
 from zsclip.errors import InputError
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import ahead as ahead_module
-from zsclip.pixels.ahead import FOUND_BATCH, PATHS_AHEAD, Ahead
+from zsclip.pixels.ahead import FOUND_BATCH, LOOK_UP, PATHS_AHEAD
 from zsclip.pixels.decode import decode_image
 from zsclip.pixels.skipped import Skipped
+
+
+@dataclass(frozen=True)
+class Known:
+    """What some names were found to be, as the store gives it in columns."""
+
+    names: list[str]
+    places: list[int]
+    values: list[object]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def part(self, start: int, stop: int) -> "Known":
+        return Known(self.names[start:stop], self.places[start:stop], self.values[start:stop])
+
+
+def finding(known: Callable[[str], object]) -> Callable[[Sequence[str]], Known]:
+    """Find those names of which something is known."""
+
+    def find(names: Sequence[str]) -> Known:
+        values = list(map(known, names))
+        places = [place for place, value in enumerate(values) if value is not None]
+        return Known([names[place] for place in places], places, [values[place] for place in places])
+
+    return find
+
+
+class Ahead(ahead_module.Ahead):
+    """With paths in the place of pictures, work on a path, and rows out of columns."""
+
+    def __init__(self, paths: Iterable[str], work: Callable[[str], object], **options) -> None:
+        super().__init__(one_by_one(paths), lambda pictures, place: work(pictures.names[place]), **options)
+
+    def batches(self, batch_size: int) -> Iterator[list[tuple[str, object]]]:
+        for batch in ahead_module.Ahead.batches(self, batch_size):
+            rows = []
+            for part in batch:
+                rows += zip(part.names, part.values, strict=True) if isinstance(part, Known) else [part]
+            yield rows
 
 
 @pytest.fixture
@@ -111,7 +153,7 @@ def test_a_list_without_end_is_read_only_so_far_ahead(patient):
                 too_far.set()
             yield "a"
 
-    with Ahead(paths(), len, find=lambda paths: dict.fromkeys(paths, 1), batch_size=4, threads=1) as ahead:
+    with Ahead(paths(), len, find=finding(lambda path: 1), batch_size=4, threads=1) as ahead:
         batches = ahead.batches(4)
         assert next(batches) == [("a", 1)] * FOUND_BATCH
         assert next(batches) == [("a", 1)] * FOUND_BATCH
@@ -123,7 +165,7 @@ def test_a_list_without_end_is_read_only_so_far_ahead(patient):
 def test_a_batch_larger_than_what_is_looked_up_ahead_is_filled(patient):
     paths = [str(i) for i in range(3 * PATHS_AHEAD)]
 
-    with Ahead(paths, len, find=lambda paths: dict.fromkeys(paths, 1), batch_size=None, threads=1) as ahead:
+    with Ahead(paths, len, find=finding(lambda path: 1), batch_size=None, threads=1) as ahead:
         assert [len(batch) for batch in ahead.batches(PATHS_AHEAD + 100)] == [2148, 2148, 1848]
 
 
@@ -171,9 +213,7 @@ def test_a_pause_is_told_once_and_before_an_error():
 def test_of_what_is_found_a_batch_holds_more_and_of_the_rest_no_more_than_was_asked_for(patient):
     paths = [f"{'new' if i % 100 == 0 else 'old'} {i}" for i in range(5 * FOUND_BATCH)]
 
-    def find(paths: list[str]) -> dict[str, str]:
-        return {path: path for path in paths if path.startswith("old")}
-
+    find = finding(lambda path: path if path.startswith("old") else None)
     with Ahead(paths, str, find=find, batch_size=4, threads=2) as ahead:
         batches = [batch for batch in ahead.batches(4) if batch]
 
@@ -268,14 +308,15 @@ def test_a_signal_that_does_not_wake_the_run_is_still_seen(files):
     """As one that comes between the last look for signals and the wait: here another thread takes it."""
     script = textwrap.dedent("""
         import os, signal, sys, threading, time
+        from zsclip.pictures.pictures import Pictures
         from zsclip.pixels.ahead import Ahead
 
         def silent():
-            yield sys.argv[1]
+            yield Pictures([sys.argv[1]])
             time.sleep(1000)
 
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
-        with Ahead(silent(), len, batch_size=1, threads=1) as ahead:
+        with Ahead(silent(), lambda pictures, place: place, batch_size=1, threads=1) as ahead:
             batches = ahead.batches(1)
             next(batches)
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -366,9 +407,7 @@ def test_what_is_found_is_not_worked_on_and_keeps_its_place():
         worked.append(path)
         return path.upper()
 
-    def find(paths: list[str]) -> dict[str, str]:
-        return {path: "known" for path in paths if path in "bce"}
-
+    find = finding(lambda path: "known" if path in "bce" else None)
     with Ahead("abcdef", work, find=find, batch_size=4, threads=2) as ahead:
         assert ahead.begins_with() == "A"
         rows = [row for rows in ahead.batches(4) for row in rows]
@@ -376,7 +415,7 @@ def test_what_is_found_is_not_worked_on_and_keeps_its_place():
     assert rows == [("a", "A"), ("b", "known"), ("c", "known"), ("d", "D"), ("e", "known"), ("f", "F")]
     assert sorted(worked) == ["a", "d", "f"]
     with Ahead("bca", work, find=find, batch_size=4, threads=2) as ahead:
-        assert ahead.begins_with() == "known"
+        assert ahead.begins_with().values[0] == "known"
     with Ahead("", work, find=find, batch_size=4, threads=2) as ahead:
         begun = time.monotonic()
         assert ahead.begins_with() is None
@@ -388,8 +427,8 @@ def test_a_slow_list_is_waited_for_to_tell_what_it_begins_with():
         time.sleep(0.5)  # longer than a moment
         yield "a"
 
-    with Ahead(paths(), len, find=lambda paths: dict.fromkeys(paths, 1), batch_size=4, threads=1) as ahead:
-        assert ahead.begins_with() == 1
+    with Ahead(paths(), len, find=finding(lambda path: 1), batch_size=4, threads=1) as ahead:
+        assert ahead.begins_with().values == [1]
 
 
 def test_a_slow_start_is_not_waited_for():
@@ -405,7 +444,7 @@ def test_a_slow_start_is_not_waited_for():
 
 
 def test_a_look_up_that_fails_is_told_and_not_waited_for():
-    def find(paths: list[str]) -> dict[str, int]:
+    def find(paths: Sequence[str]) -> Known:
         raise ZeroDivisionError
 
     with Ahead("ab", len, find=find, batch_size=4, threads=2) as ahead:
@@ -518,3 +557,34 @@ def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch):
         pytest.raises(InputError, match="2 pictures were given up"),
     ):
         list(ahead.batches(2))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("together", [1, 7, LOOK_UP, 3 * LOOK_UP + 5])
+@pytest.mark.parametrize("batch_size", [1, 32, 1500])
+def test_rows_are_those_of_one_after_the_other_however_they_come_together(share, together, batch_size, patient):
+    random = np.random.default_rng(0)
+    names = [f"{'old' if random.random() < share else 'new'} {i}" for i in range(2 * LOOK_UP + 11)]
+    batches = [Pictures(names[i : i + together]) for i in range(0, len(names), together)]
+    find = finding(lambda path: ("found", path) if path.startswith("old") else None)
+    expected = [(name, ("found" if name.startswith("old") else "made", name)) for name in names]
+
+    with ahead_module.Ahead(
+        batches, lambda pictures, place: ("made", pictures.names[place]), find=find, batch_size=None, threads=2
+    ) as ahead:
+        found = list(Ahead.batches(ahead, batch_size))
+
+    assert [row for batch in found for row in batch] == expected
+    assert all(sum(name.startswith("new") for name, _ in batch) <= batch_size for batch in found)
+    assert all(len(batch) <= max(batch_size, FOUND_BATCH) for batch in found)
+
+
+def test_pictures_that_are_no_files_are_not_looked_up_by_name():
+    pictures = [Pictures(["a"], lambda place: b""), Pictures(["a"])]
+
+    with ahead_module.Ahead(
+        pictures, lambda pictures, place: "made", find=finding(lambda path: "found"), batch_size=2, threads=1
+    ) as ahead:
+        rows = [row for batch in Ahead.batches(ahead, 2) for row in batch]
+
+    assert rows == [("a", "made"), ("a", "found")]

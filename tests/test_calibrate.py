@@ -108,7 +108,9 @@ def test_what_is_promised_is_what_other_pictures_give(per_label):
     learnt = calibrate(similar[:3000], truth[:3000], labels, 60, wish, MADE_WITH)
     classifier = Classifier(tuple(labels), np.eye(6, dtype=np.float32), None, 60, None, ())
     rule = Rule(threshold=learnt.threshold, thresholds=learnt.thresholds, temperature=learnt.temperature)
-    rows = list(answer(encoded(labels * 500, similar[3000:]), classifier, rule).rows())  # the identity: vectors are cosines
+    rows = list(
+        answer(encoded(labels * 500, similar[3000:]), classifier, rule).rows()
+    )  # the identity: vectors are cosines
 
     given = [(row.label, labels[place]) for row, place in zip(rows, truth[3000:], strict=True) if row.label]
     assert promised.precision == pytest.approx(0.8, abs=0.05)

@@ -159,9 +159,7 @@ def test_a_group_of_many_may_win_where_the_best_label_is_another(colour_model: C
     picture = np.array([[1, 0, 0]], np.float32)
 
     (plain,) = answer(encoded(["x"], picture), classifier, PLAIN).rows()
-    (by_group,) = answer(
-        encoded(["x"], picture), replace(classifier, groups=("a", "both", "both")), PLAIN
-    ).rows()
+    (by_group,) = answer(encoded(["x"], picture), replace(classifier, groups=("a", "both", "both")), PLAIN).rows()
 
     assert plain.label == "a"
     assert by_group.label == "both"
@@ -173,9 +171,7 @@ def test_a_distractor_is_held_against_the_sum_of_a_group(colour_model: ColourMod
     picture = np.array([[1, 0]], np.float32)
 
     (plain,) = answer(encoded(["x"], picture), classifier, PLAIN).rows()
-    (by_group,) = answer(
-        encoded(["x"], picture), replace(classifier, groups=("both", "both")), PLAIN
-    ).rows()
+    (by_group,) = answer(encoded(["x"], picture), replace(classifier, groups=("both", "both")), PLAIN).rows()
 
     assert (plain.label, plain.beaten_by) == (None, "c")
     assert (by_group.label, by_group.beaten_by) == ("both", None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ColourModel, preprocess_for
+from decoded import one_by_one
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from zsclip.errors import ModelError
 from zsclip.kept.store import EmbeddingStore
 from zsclip.models import embed
 from zsclip.models.embed import Embedded, embed_images, look_ahead
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers
 from zsclip.pixels.limits import Decoding
 from zsclip.pixels.skipped import Skipped
@@ -48,13 +50,14 @@ def run(
 ) -> list[tuple[str | Skipped, list[float] | None]]:
     """Every row with its embedding."""
     decoding = Decoding(max_pixels)
-    with look_ahead(map(str, paths), preprocess_for(8), decoding, store, batch_size=None, threads=2) as ahead:
+    files = [Pictures(list(map(str, paths)))]
+    with look_ahead(files, preprocess_for(8), decoding, store, batch_size=None, threads=2) as ahead:
         batches: list[Embedded] = list(embed_images(ahead.batches(batch_size), encoder, store))  # type: ignore[arg-type]
-    assert all(len(batch.embeddings) == sum(isinstance(row, str) for row in batch.rows) for batch in batches)
-    rows = []
+    rows: list[tuple[str | Skipped, list[float] | None]] = []
     for batch in batches:
-        embeddings = iter(batch.embeddings.tolist())
-        rows += [(row, None if isinstance(row, Skipped) else next(embeddings)) for row in batch.rows]
+        vectors = dict(zip(batch.places.tolist(), batch.vectors.tolist(), strict=True))
+        assert sorted([*vectors, *batch.skipped]) == list(range(len(batch)))
+        rows += [(batch.skipped.get(i, name), vectors.get(i)) for i, name in enumerate(batch.names)]
     return rows
 
 
@@ -127,9 +130,11 @@ def test_what_is_under_way_is_told_before_an_error(pictures: list[Path]) -> None
                 raise ModelError("no memory")
             return super().begin_images(pixels)
 
-    with look_ahead(map(str, pictures[:3]), preprocess_for(8), Decoding(), None, batch_size=1, threads=1) as ahead:
+    with look_ahead(
+        one_by_one(map(str, pictures[:3])), preprocess_for(8), Decoding(), None, batch_size=1, threads=1
+    ) as ahead:
         embedded = embed_images(ahead.batches(1), Failing(), None)  # type: ignore[arg-type]
-        assert next(embedded).rows == (str(pictures[0]),)
+        assert next(embedded).names == [str(pictures[0])]
         with pytest.raises(ModelError):
             next(embedded)
 
@@ -143,11 +148,11 @@ def test_a_gpu_holds_nothing_back_in_a_pause(pictures: list[Path]) -> None:
         yield str(pictures[1])
         raise OSError("the disk is gone")
 
-    with look_ahead(slow(), preprocess_for(8), Decoding(), None, batch_size=1, threads=1) as ahead:
+    with look_ahead(one_by_one(slow()), preprocess_for(8), Decoding(), None, batch_size=1, threads=1) as ahead:
         embedded = embed_images(ahead.batches(1), Gpu(), None)  # type: ignore[arg-type]
-        assert next(embedded).rows == (str(pictures[0]),)
+        assert next(embedded).names == [str(pictures[0])]
         waited.set()
-        assert next(embedded).rows == (str(pictures[1]),)
+        assert next(embedded).names == [str(pictures[1])]
         with pytest.raises(OSError, match="the disk is gone"):
             next(embedded)
 
@@ -172,7 +177,7 @@ def test_a_moved_or_copied_picture_is_not_encoded_again(pictures: list[Path], no
         assert encoder.asked == 0
         moved.unlink()
         moved.mkdir()  # would not be found by reading
-        assert set(store.find([str(moved), str(copy)])) == {str(copy)}
+        assert store.find([str(moved), str(copy)]).names == [str(copy)]
 
 
 def test_a_changed_picture_is_encoded_again(pictures: list[Path], no_grain: None) -> None:
@@ -192,7 +197,7 @@ def test_what_was_written_a_moment_ago_is_read_again(pictures: list[Path]) -> No
     """It might be written once more within the same tick of the file system's clock."""
     with opened() as store:
         run(pictures[:1], Encoder(), store)
-        assert store.find([str(pictures[0])]) == {}
+        assert len(store.find([str(pictures[0])])) == 0
         status = pictures[0].stat()
         size = status.st_size
         Image.new("RGB", (9, 12), (0, 255, 9)).save(pictures[0])
@@ -213,7 +218,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_recognised(
     with opened() as store:
         rows = run(pictures[:1], Encoder(), store)
         assert np.argmax(rows[0][1]) == 0
-        assert store.find([str(pictures[0])]) == {}
+        assert len(store.find([str(pictures[0])])) == 0
 
 
 def test_a_large_file_is_encoded_but_not_kept(
@@ -239,4 +244,29 @@ def test_a_model_that_is_not_what_was_remembered_keeps_nothing(pictures: list[Pa
         encoder = Encoder()
         encoder.is_as_remembered = False
         run(pictures, encoder, store)
-        assert store.find(list(map(str, pictures))) == {}
+        assert len(store.find(list(map(str, pictures)))) == 0
+
+
+def test_pictures_that_are_in_no_file_are_known_by_their_content(pictures: list[Path], no_grain: None) -> None:
+    data = [path.read_bytes() for path in pictures]
+    names = [f"shard#{i}" for i in range(11)]
+    expected = [(getattr(row, "error", None), vector) for row, vector in run(pictures, Encoder(), None)]
+
+    def in_memory(encoder: Encoder, store: EmbeddingStore | None) -> list[tuple[str | None, list[float] | None]]:
+        source = [Pictures(names, data.__getitem__)]
+        with look_ahead(source, preprocess_for(8), Decoding(), store, batch_size=4, threads=2) as ahead:
+            rows = list(embed_images(ahead.batches(4), encoder, store))  # type: ignore[arg-type]
+        assert [name for batch in rows for name in batch.names] == names
+        return [
+            (batch.skipped[i].error, None)
+            if i in batch.skipped
+            else (None, batch.vectors[batch.places == i][0].tolist())
+            for batch in rows
+            for i in range(len(batch))
+        ]
+
+    with opened() as store:
+        assert in_memory(Encoder(), None) == in_memory(Encoder(), store) == expected
+        again = Encoder()
+        assert in_memory(again, store) == expected
+        assert again.asked == 0

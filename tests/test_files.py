@@ -1,5 +1,6 @@
 """Which files a run covers: real folders, real pipes."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -408,3 +409,20 @@ def test_finding_images_loads_nothing_heavy(tmp_path):
     """
 
     assert run_python(code, tmp_path).stdout == "[] set()\n"
+
+
+def test_what_is_left_after_some_paths_comes_together(tmp_path):
+    names = [f"{i:04}.jpg" for i in range(1200)]
+    make(tmp_path, *names, "z/a.jpg", "z/b.jpg")
+    expected = [*names, "z/a.jpg", "z/b.jpg"]
+    for taken in (0, 1, 511, 512, 513, 1201, 1202):
+        paths = find_images([str(tmp_path), str(tmp_path / "0000.jpg"), str(tmp_path / "0001.jpg")])
+
+        first = below(tmp_path, itertools.islice(paths, taken))
+        rest = [below(tmp_path, some.names) for some in paths.rest()]
+
+        assert first + [name for some in rest for name in some] == [*expected, "0000.jpg", "0001.jpg"]
+        assert rest[-1] == ["0000.jpg", "0001.jpg"]
+        assert all(rest)
+        assert max(map(len, rest)) <= 512
+    assert list(paths) == []

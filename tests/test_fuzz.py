@@ -94,6 +94,7 @@ DECODE = textwrap.dedent("""
     from decoded import decode_batches
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import look_ahead
+    from zsclip.pictures.pictures import Pictures
     from zsclip.pixels import workers
     from zsclip.pixels.fit import Preprocess
     from zsclip.pixels.limits import Decoding
@@ -110,10 +111,10 @@ DECODE = textwrap.dedent("""
         slowest, last = max(slowest, time.monotonic() - last), time.monotonic()
     assert [row.path if isinstance(row, Skipped) else row for row in rows] == paths
     store = EmbeddingStore("r", "none", 3, max_pixels=2_000_000)
-    with look_ahead(paths, preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
+    with look_ahead([Pictures(paths)], preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
         outcomes = [outcome for batch in ahead.batches(50) for _, outcome in batch]
     workers.available_cpus, workers.SOON = lambda: 6, 0  # and in processes
-    with look_ahead(paths, preprocess, Decoding(2_000_000), None, batch_size=50, threads=6) as ahead:
+    with look_ahead([Pictures(paths)], preprocess, Decoding(2_000_000), None, batch_size=50, threads=6) as ahead:
         elsewhere = [outcome for batch in ahead.batches(50) for _, outcome in batch]
     for row, outcome, other in zip(rows, outcomes, elsewhere, strict=True):
         assert isinstance(row, Skipped) == isinstance(outcome, Skipped) == isinstance(other, Skipped), row

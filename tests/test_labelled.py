@@ -28,9 +28,9 @@ def test_class_folders_give_their_names(tmp_path):
 
     found = read_labelled(str(tmp_path), note=notes.append)
 
-    assert found.paths == tuple(str(tmp_path / name) for name in ("cat/c.png", "dog/b.png", "dog/deep/a.png"))
+    assert found.pictures.names == tuple(str(tmp_path / name) for name in ("cat/c.png", "dog/b.png", "dog/deep/a.png"))
     assert found.words == ("cat", "dog", "dog")
-    assert found.read is None
+    assert found.pictures.read is None
     assert [note.split("'")[-1] for note in notes] == [" passed over: no picture in it"]
 
 
@@ -48,7 +48,7 @@ def test_lists_give_paths_relative_to_themselves(tmp_path, form):
 
     found = read_labelled(str(data), note=notes.append)
 
-    assert found.paths == (str(tmp_path / "a.png"), str(tmp_path / "deep/b.png"))
+    assert found.pictures.names == (str(tmp_path / "a.png"), str(tmp_path / "deep/b.png"))
     assert found.words == ("dog", "grey, wolf")
     count, line = (2, 4) if form == "csv" else (3, 5)
     assert notes == [f"{data}: {count} without a label or caption passed over, line {line} first"]
@@ -67,24 +67,24 @@ def test_shards_give_names_and_the_bytes_behind_them(tmp_path):
     found = read_labelled(str(tmp_path), note=notes.append)
 
     again = f"{tmp_path / '0.parquet'}, row group 2, row 0"
-    assert found.paths == ("a", "b", "0.parquet:3", again)
+    assert found.pictures.names == ("a", "b", "0.parquet:3", again)
     assert found.words == ("dog", "cat", "dog", "cat")
-    assert found.read is not None
-    assert [found.read(name) for name in reversed(found.paths)] == [png(i) for i in (4, 3, 1, 0)]
+    assert found.pictures.read is not None
+    assert [found.pictures.read(place) for place in (3, 2, 1, 0)] == [png(i) for i in (4, 3, 1, 0)]
     assert notes == [f"{tmp_path / '0.parquet'}: 1 without a label or caption passed over, row 2 first"]
 
 
 def test_no_more_than_two_row_groups_are_kept_in_memory(tmp_path):
     write_shard(tmp_path / "0.parquet", ["dog", "cat"] * 3, [f"{i}" for i in range(6)])
     found = read_labelled(str(tmp_path))
-    assert found.read is not None
-    for name in found.paths:
-        found.read(name)
+    assert found.pictures.read is not None
+    for place in range(6):
+        found.pictures.read(place)
     (tmp_path / "0.parquet").unlink()
 
-    assert [found.read(name) for name in ("5", "2")] == [png(5), png(2)]
+    assert [found.pictures.read(place) for place in (5, 2)] == [png(5), png(2)]
     with pytest.raises(OSError, match=r"0\.parquet"):
-        found.read("0")
+        found.pictures.read(0)
 
 
 def test_shards_may_be_read_by_many_threads(tmp_path):
@@ -93,10 +93,10 @@ def test_shards_may_be_read_by_many_threads(tmp_path):
     wrong: list[str] = []
 
     def read_all(order: int) -> None:
-        assert found.read is not None
-        for name in found.paths[::order]:
-            if found.read(name) != png(int(name)):
-                wrong.append(name)
+        assert found.pictures.read is not None
+        for place in range(20)[::order]:
+            if found.pictures.read(place) != png(place):
+                wrong.append(found.pictures.names[place])
 
     threads = [threading.Thread(target=read_all, args=(order,)) for order in (1, -1, 3, 7)]
     for thread in threads:

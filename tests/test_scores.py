@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from zsclip.answers.scores import Matrix, cosines, sigmoid_scores, softmax_scores, top_k, versus_neutral_scores
+from zsclip.answers.scores import (
+    Matrix,
+    cosines,
+    sigmoid_scores,
+    softmax_of,
+    softmax_scores,
+    top_k,
+    versus_neutral_scores,
+)
 
 SHAPES = [(0, 3), (1, 1), (1, 2), (3, 2), (32, 7), (33, 1000), (70, 5)]
 
@@ -43,6 +51,17 @@ def test_a_picture_has_the_same_bits_whatever_its_neighbours(classes: int) -> No
             found = softmax_scores(cosines(a[start : start + count], b), 100.0)
             assert np.array_equal(found, expected[start : start + count])
     assert cosines(a[:0], b).shape == (0, classes)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("classes", [3, 20, 1000])
+def test_the_scores_of_the_best_have_the_bits_of_all_scores(classes: int, k: int) -> None:
+    similar = cosines(unit_rows(70, 64, 1), unit_rows(classes, 64, 2))
+    best = top_k(similar, k)
+
+    found = softmax_of(best, similar, 100.0)
+
+    assert np.array_equal(found, np.take_along_axis(softmax_scores(similar, 100.0), best, axis=1))
 
 
 def test_scores_at_the_ends_are_0_and_1_without_a_warning() -> None:

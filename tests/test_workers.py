@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import preprocess_for
+from decoded import one_by_one
 from PIL import Image
 
 from zsclip.kept.store import EmbeddingStore
@@ -77,9 +78,9 @@ def rows(
     files: list[str], threads: int, decoding: Decoding = DEFAULT_DECODING, store: EmbeddingStore | None = None
 ) -> list[Row]:
     """Every path with its pixels and what was read, or with why there are none."""
-    with look_ahead(files, PREPROCESS, decoding, store, batch_size=4, threads=threads) as ahead:
+    with look_ahead(one_by_one(files), PREPROCESS, decoding, store, batch_size=4, threads=threads) as ahead:
         done = [row for batch in ahead.batches(4) for row in batch]
-    return [(path, told(outcome)) for path, outcome in done]
+    return [(row[0], told(row[1])) for row in done if isinstance(row, tuple)]
 
 
 def told(outcome: Outcome) -> list[object] | str:
@@ -244,14 +245,16 @@ def long_run(files: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], list[i
     """A run that decodes without end, and the processes that do it."""
     code = """
         import sys
-        from itertools import cycle
+        from itertools import repeat
+        from zsclip.pictures.pictures import Pictures
         from zsclip.pixels import workers
         workers.available_cpus = lambda: 6
         from zsclip.pixels.fit import Preprocess
         from zsclip.pixels.limits import Decoding
         from zsclip.models.embed import look_ahead
         with look_ahead(
-            cycle(sys.argv[1:]), Preprocess((8, 8), (0,) * 3, (1,) * 3), Decoding(), None, batch_size=64, threads=6
+            repeat(Pictures(sys.argv[1:])), Preprocess((8, 8), (0,) * 3, (1,) * 3), Decoding(), None,
+            batch_size=64, threads=6,
         ) as ahead:
             for number, _ in enumerate(ahead.batches(64)):
                 if number == 20:

@@ -113,6 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         os.environ["ZSCLIP_CACHE_DIR"] = str(folder / "cache")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled once, not at every start
         model, words, hundreds = folder / "model", folder / "1000.txt", folder / "300.txt"
         save_model(model)
         names = open_clip.IMAGENET_CLASSNAMES

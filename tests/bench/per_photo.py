@@ -27,7 +27,12 @@ set_up_pillow(DEFAULT_DECODING.max_pixels)  # imports its decoders
 words = Path(labels).read_text().splitlines()
 begun = time.perf_counter()
 with look_ahead(
-    [Pictures(paths)], encoder.spec.preprocess, DEFAULT_DECODING, None, batch_size=encoder.batch_size, threads=available_cpus()
+    [Pictures(paths)],
+    encoder.spec.preprocess,
+    DEFAULT_DECODING,
+    None,
+    batch_size=encoder.batch_size,
+    threads=available_cpus(),
 ) as ahead:
     classifier = build_classifier(words, expand([Label(word) for word in words], read_prompts("photo")), encoder)
     embedded = embed_images(ahead.batches(encoder.batch_size), encoder, None)

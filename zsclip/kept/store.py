@@ -253,16 +253,19 @@ class EmbeddingStore:
         return int(number)
 
 
-def _looks(paths: Sequence[str]) -> tuple[list[bytes | None], list[Look | None]]:
+def _looks(paths: Sequence[str]) -> tuple[list[bytes | None], list[tuple[int, ...] | None]]:
     """Give what each file is known by and how it looks; None of what is not there."""
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     keys: list[bytes | None] = []
-    looks: list[Look | None] = []
+    looks: list[tuple[int, ...] | None] = []
     for name in paths:
         key = look = None
         is_plain = name[:1] == "/" and "//" not in name and "/." not in name and name[-1] != "/"
         try:
-            look = Look.of(os.stat(name))
+            status = os.stat(name)
+            look = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            if max(look) > LARGEST or min(look) < 0:
+                look = Look.of(status)  # as it is written down
             key = name.encode(encoding, errors) if is_plain else _key(name)  # as abspath would leave it
         except (OSError, ValueError):
             pass
