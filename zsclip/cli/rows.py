@@ -210,7 +210,7 @@ class Writer:
         with journal, open(file, "rb") as old, open_output(file, overwrite=True) as out:
             journal.begin(retries=True)
             header = journal.retries_first_row
-            self.write(self._only_wanted(journal.retried(batches, old, out)), out, header=header)
+            self.write(only_wanted(journal.retried(batches, old, out), self.wanted), out, header=header)
             journal.finish(out)
 
     @contextmanager
@@ -237,7 +237,7 @@ class Writer:
     def _through(self, batches: "Batches", out: TextIO, pages: list[TextIO], journal: "Journal | None") -> "Batches":
         if journal is not None:
             batches = journal.noted(batches, out)
-        batches = self._only_wanted(batches)
+        batches = only_wanted(batches, self.wanted)
         for target, page in zip(self.output.pages, pages, strict=False):
             from zsclip.out.report import with_report
 
@@ -250,11 +250,10 @@ class Writer:
             batches = with_contact_sheet(batches, sheet, threads=self.threads, max_pixels=self.max_pixels)
         return batches
 
-    def _only_wanted(self, batches: "Batches") -> "Batches":
-        """Keep the rows with the wanted answers; a picture that failed has none, not even unknown."""
-        if not self.wanted:
-            return batches
-        return (_with_answers(batch, self.wanted) for batch in batches)
+
+def only_wanted(batches: "Batches", wanted: set[str | None]) -> "Batches":
+    """Keep the pictures with these answers, all if none is named; one that failed has none, not even unknown."""
+    return (_with_answers(batch, wanted) for batch in batches) if wanted else batches
 
 
 def _with_answers(batch: "Answers", wanted: set[str | None]) -> "Answers":
