@@ -4,19 +4,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 import torch
 from demo import PHOTOS
+from huggingface_hub import constants
 from PIL import Image
 from tiny_models import save_tiny_model
 from torch import Tensor
 
+from zsclip.cli.main import main
 from zsclip.models.find import find_model
 from zsclip.models.spec import ModelSpec
 from zsclip.pixels.decode import to_pixels
@@ -136,9 +141,46 @@ def views() -> np.ndarray:
     return np.stack([part(photo) for photo in photos for _ in range(40)])
 
 
+@contextmanager
+def standard_streams(input: bytes, out: BinaryIO, err: BinaryIO) -> Iterator[None]:
+    """Put files in the place of the three standard streams of this process, of its descriptors too."""
+    with tempfile.TemporaryFile() as given, ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        given.write(input)
+        given.seek(0)
+        for number, file in enumerate((given, out, err)):
+            kept = os.dup(number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(file.fileno(), number)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            stream = stack.enter_context(open(number, "w", encoding="utf-8", closefd=False))
+            patch.setattr(sys, name, stream)
+        yield
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Give a function that runs `zsclip ARGUMENTS` as a process of its own, in tmp_path."""
+    """Give a function that runs `zsclip ARGUMENTS` in tmp_path, with files as its standard streams.
+
+    It runs in this process, which has loaded torch already; `run_alone` is for what needs a process of its own.
+    """
+
+    def zsclip(*arguments: str | Path, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            with standard_streams(input, out, err), pytest.MonkeyPatch.context() as patch:
+                patch.chdir(tmp_path)
+                patch.setattr(constants, "HF_HUB_OFFLINE", True)  # read from the environment at the import, long ago
+                code = main([*map(str, arguments)])
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+
+    return zsclip
+
+
+@pytest.fixture
+def run_alone(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Give a function that runs `zsclip ARGUMENTS` as a process of its own, in tmp_path, with other variables."""
 
     def zsclip(*arguments: str | Path, input: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(

@@ -10,8 +10,8 @@ from zsclip.answers.answers import Answers, Prediction, Row
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import answer
 from zsclip.answers.scores import Rule
-from zsclip.cli.classify import _only
-from zsclip.cli.terminal import Tally
+from zsclip.cli.rows import only_wanted
+from zsclip.cli.tally import Tally
 from zsclip.models.embed import Embedded
 from zsclip.pixels.skipped import Skipped
 
@@ -114,7 +114,7 @@ def test_a_tally_counts_rows_in_the_order_in_which_labels_are_met() -> None:
 def test_only_keeps_the_rows_with_these_answers(wanted: set[str | None]) -> None:
     batches = any_rows()
 
-    kept: list[Answers] = list(_only((columns(batch) for batch in batches), wanted))
+    kept: list[Answers] = list(only_wanted((columns(batch) for batch in batches), wanted))
 
     expected = [row for batch in batches for row in columns(batch).rows()]
     assert [row for answers in kept for row in answers.rows()] == [

@@ -315,12 +315,15 @@ def test_distractors_are_kept_with_a_calibration(run: Run, data: Path, tiny_mode
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["classify", ".", "--labels", "a,b", "--multi-label", "--none-of-these"], "--multi-label: judges each label"),
-        (["classify", ".", "--labels", "a,b", "--none-of-these", "--calibration", "x"], "--calibration: was made with"),
+        (["classify", ".", "--labels", "a,b", "--multi-label", "--none-of-these"], "--multi-label: scores every label"),
+        (
+            ["classify", ".", "--labels", "a,b", "--none-of-these", "--calibration", "x"],
+            "--calibration: brings its own distractors",
+        ),
         (["classify", ".", "--labels", "a,b", "--distractors", "gone.txt"], "gone.txt: no such file"),
         (
             ["calibrate", ".", "--target-precision", "0.9", "--target-share", "0.9"],
-            "--target-share: there is a --target",
+            "--target-share: one threshold cannot",
         ),
         (["calibrate", "gone"], "no such file or folder: 'gone'"),
     ],

@@ -22,6 +22,7 @@ from PIL import Image
 from zsclip.cli.main import app, main
 from zsclip.kept.cache import FILE_NAME, cache_dir
 from zsclip.kept.storefile import FILE_NAME as STORE_NAME
+from zsclip.models.catalogue import published_models, write_models
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 COLOURS = ("--labels", "red,green,blue")
@@ -65,7 +66,7 @@ def commands() -> dict[str, str]:
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(commands()) >= {"classify", "prompts list", "prompts show", "models fetch", "cache clear"}
     for name, docstring in commands().items():
-        assert f"Example:\n\n        zsclip {name}" in docstring, name
+        assert f"Examples:\n\n        zsclip {name}" in docstring, name
         assert main([*name.split(), "--help"]) == 0
         assert f"Usage: zsclip {name}" in capsys.readouterr().out
 
@@ -248,9 +249,14 @@ def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp
 def test_the_store_is_told_of_verified_and_emptied(run: Run, photos: Path, model: str) -> None:
     arguments = ("classify", "photos", *COLOURS, "--model", model)
 
-    assert b"embeddings: 0 read, 3 kept; " in run(*arguments).stderr
-    assert b"embeddings: 3 read, 0 kept; " in run(*arguments).stderr
-    assert b"embeddings" not in run(*arguments, "--no-store").stderr
+    first, again = run(*arguments).stderr.decode(), run(*arguments).stderr.decode()
+    assert f"embeddings are kept in {cache_dir()}, " in first  # the run that makes the store says where it is
+    assert "earlier run" not in first
+    assert "embeddings" not in again
+    assert ", 3 of them encoded by an earlier run\n" in again
+    unkept = run(*arguments, "--no-store").stderr
+    assert b"embeddings" not in unkept
+    assert b"earlier" not in unkept
     assert run("cache", "info").stdout.decode().splitlines()[-1] == f"  3 pictures by {model}"
     assert run("cache", "verify").stdout == b"3 embeddings, 0 damaged\n"
     path = cache_dir() / STORE_NAME
@@ -258,7 +264,7 @@ def test_the_store_is_told_of_verified_and_emptied(run: Run, photos: Path, model
         connection.execute("UPDATE embeddings SET vector = zeroblob(128) WHERE id = 1")
     damaged = run("cache", "verify")
     assert (damaged.returncode, damaged.stdout) == (1, b"3 embeddings, 1 damaged and forgotten\n")
-    assert b"embeddings: 2 read, 1 kept; " in run(*arguments).stderr
+    assert b", 2 of them encoded by an earlier run\n" in run(*arguments).stderr
     assert b"freed" in run("cache", "gc", "--max-size", "0").stdout
     assert run("cache", "verify").stdout == b"0 embeddings, 0 damaged\n"
     assert run("cache", "gc", "--max-size", "much").returncode == 2
@@ -325,7 +331,9 @@ def test_only_the_failed_rows_of_a_finished_file_are_made_again(
 
     assert main([*arguments, "-o", "rows.csv", "--retry-errors"]) == 1
 
-    assert capfd.readouterr().err.startswith("2 images in ")
+    told = capfd.readouterr().err
+    assert told.startswith("2 images in ")
+    assert "\nwrote rows.csv (" in told
     after = Path("rows.csv").read_text().splitlines()
     assert main([*arguments, "-o", "fresh.csv", "-q"]) == 1
     fresh = Path("fresh.csv").read_text().splitlines()
@@ -391,9 +399,12 @@ def test_a_slow_producer_is_answered_while_it_still_writes(
     assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_an_interrupted_run_leaves_its_finished_rows(
-    number: int, code: int, start: Callable[..., subprocess.Popen[bytes]], photos: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "code", "ended"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")],
+)
+def test_an_interrupted_run_leaves_its_finished_rows_and_says_how_to_go_on(
+    number: int, code: int, ended: str, start: Callable[..., subprocess.Popen[bytes]], photos: Path, tmp_path: Path
 ) -> None:
     process = start("-o", "rows.jsonl")
     assert process.stdin is not None
@@ -409,7 +420,8 @@ def test_an_interrupted_run_leaves_its_finished_rows(
     rows = [json.loads(line) for line in part.read_text().splitlines()]
     assert [row["file_name"] for row in rows] == ["photos/red.png", "photos/gone.png"]
     assert not (tmp_path / "rows.jsonl").exists()
-    assert b"Traceback" not in process.stderr.read()
+    told = process.stderr.read().decode()
+    assert told == f"zsclip: {ended}: 2 rows are in rows.jsonl.part; add --resume to go on\n"
     assert main(["classify", "-", *COLOURS, "-o", str(tmp_path / "rows.jsonl")]) == 2  # never silently overwritten
 
 
@@ -447,10 +459,10 @@ def test_a_run_that_ends_before_its_first_row_leaves_no_file(
 
 
 def test_a_machine_that_cannot_compile_is_told_what_to_leave_out(
-    run: Run, photos: Path, model: str, tmp_path: Path
+    run_alone: Run, photos: Path, model: str, tmp_path: Path
 ) -> None:
     arguments = ("classify", "photos", *COLOURS, "--model", model, "--device", "cpu", "--compile")
-    result = run(*arguments, CXX="false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "compiled"))
+    result = run_alone(*arguments, CXX="false", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "compiled"))
 
     assert (result.returncode, result.stdout) == (3, b"")
     (line,) = result.stderr.decode().splitlines()
@@ -544,17 +556,17 @@ def test_a_closed_stdout_is_one_line(photos: Path, model: str, tmp_path: Path) -
     assert result.stderr.startswith("zsclip: standard output: it is closed")
 
 
-def test_a_damaged_or_unwritable_cache_changes_no_row(run: Run, photos: Path, model: str) -> None:
+def test_a_damaged_or_unwritable_cache_changes_no_row(run_alone: Run, photos: Path, model: str) -> None:
     arguments = ("classify", "photos", *COLOURS, "--model", model, "-q")
-    expected = run(*arguments)
+    expected = run_alone(*arguments)
     assert (expected.returncode, expected.stderr) == (0, b"")
     (cache_dir() / FILE_NAME).write_bytes(b"damaged" * 1000)
 
-    for result in (run(*arguments), run(*arguments, ZSCLIP_CACHE_DIR="/proc/nowhere")):
+    for result in (run_alone(*arguments), run_alone(*arguments, ZSCLIP_CACHE_DIR="/proc/nowhere")):
         assert (result.returncode, result.stderr, result.stdout) == (0, b"", expected.stdout)
 
 
-def test_a_terminal_gets_a_table(photos: Path, model: str, tmp_path: Path) -> None:
+def test_a_terminal_gets_a_table_and_sees_what_is_going_on_before(photos: Path, model: str, tmp_path: Path) -> None:
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "zsclip", "classify", "photos", *COLOURS, "--model", model],
@@ -574,7 +586,10 @@ def test_a_terminal_gets_a_table(photos: Path, model: str, tmp_path: Path) -> No
 
     assert process.wait(30) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
-    assert [line.split()[0] for line in text.splitlines()[:3]] == [f"photos/{c}.png" for c in ("blue", "green", "red")]
+    progress, *rows = re.split(r"(?=photos/\w+\.png)", text)
+    assert [row.split()[0] for row in rows] == [f"photos/{c}.png" for c in ("blue", "green", "red")]
+    assert re.search(r"looking for model .*loading ", progress, re.DOTALL)
+    assert not any(" of 3 images" in row for row in rows)  # nothing is drawn between rows
     assert "█" in text or "▏" in text or "▌" in text
     assert "3 images in" in text
 
@@ -711,8 +726,42 @@ def test_models_list_has_a_line_a_model(capfd: pytest.CaptureFixture[str]) -> No
     header, *lines = (line.split("\t") for line in capfd.readouterr().out.splitlines())
     table = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     assert table["ViT-B-32-256,datacomp_s34b_b86k"]["alias"] == "base"
-    assert table["ViT-L-14,datacomp_xl_s13b_b90k"]["ImageNet top-1"] == "79.2%"
+    large = table["ViT-L-14,datacomp_xl_s13b_b90k"]
+    assert large["ImageNet top-1"] == "79.2%"
+    assert large["download (MB)"] == "~1710"  # 428 million parameters of 4 bytes
+    assert not table["tiny"]["download (MB)"].startswith("~")  # its file is here
     assert len(table) == len(lines) > 190
+
+
+def test_models_list_takes_words_to_look_for(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list", "vit-l", "OPENAI"]) == 0
+
+    names = [line.split("\t")[0] for line in capfd.readouterr().out.splitlines()[1:]]
+    assert {"ViT-L-14,openai", "ViT-L-14-336,openai"} <= set(names)
+    assert all("vit-l" in name.lower() and "openai" in name for name in names)
+    assert main(["models", "list", "multilingual"]) == 0  # an alias
+    assert "SigLIP2" in capfd.readouterr().out
+    assert main(["models", "list", "nope"]) == 2
+    assert "no model matches 'nope'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_models_list_is_an_aligned_table_on_a_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", columns)
+    out = Terminal()
+    write_models(published_models(), out)
+
+    header, *lines = out.getvalue().splitlines()
+    assert max(map(len, [header, *lines])) <= int(columns)
+    assert ("GFLOPs" in header) == (columns == "120")
+    (base,) = (line for line in lines if "(base)" in line)
+    assert base.startswith("ViT-B-32-256,datacomp_s34b_b86k (base) ")
+    assert base[: header.index("download") + len("download")].endswith(" ~0.61 GB")  # 151 million parameters
+    assert "\x1b" not in out.getvalue()
 
 
 def test_models_info_tells_what_a_model_is(

@@ -102,11 +102,12 @@ def test_tables_tell_better_worse_and_that_there_is_no_telling():
         ]
     )
 
-    assert [line.split() for line in table[1:]] == [
-        ["photo", "50.0%"],
-        ["plain", "50.0%", "+3.1", "(+1.0", "to", "+5.0)", "better"],
-        ["long", "50.0%", "-3.0", "(-5.0", "to", "-1.0)", "worse"],
-        ["same", "50.0%", "+0.5", "(-1.0", "to", "+2.0)", "no", "telling"],
+    assert [line.split() for line in table[1:5]] == [[name, "50.0%"] for name in ("photo", "plain", "long", "same")]
+    assert table[5:7] == ["", "top-1 compared with photo, in percentage points"]
+    assert [line.split() for line in table[7:]] == [
+        ["plain", "+3.1", "(+1.0", "to", "+5.0)", "better"],
+        ["long", "-3.0", "(-5.0", "to", "-1.0)", "worse"],
+        ["same", "+0.5", "(-1.0", "to", "+2.0)", "unclear"],
     ]
     lines = template_lines(
         [TemplateGain("a {}", 0.4, Figure(-0.02, -0.03, -0.01)), TemplateGain("the {}", 0.5, Figure(0.02, 0.01, 0.03))]
@@ -115,6 +116,25 @@ def test_tables_tell_better_worse_and_that_there_is_no_telling():
         ["50.0%", "+2.0", "(+1.0", "to", "+3.0)", "helps", "the", "{}"],
         ["40.0%", "-2.0", "(-3.0", "to", "-1.0)", "hurts", "a", "{}"],
     ]
+
+
+def test_a_comparison_fits_80_columns():
+    figure = Figure(0.5, 0.4, 0.6)
+    metrics = ("top-1", "top-5", "balanced accuracy", "macro-F1", "calibration error")
+    figures = dict.fromkeys(metrics, figure)
+    names = ("photo", "a rather long name of a prompt set, labels/of/animals.yaml, ViT-B-32-256")
+    table = comparison_lines(
+        [
+            Compared(name, figures, Figure(-0.1234, -0.2345, 0.1234) if place else None)
+            for place, name in enumerate(names)
+        ]
+    )
+    template = "a black and white photo of the {}."
+    lines = template_lines([TemplateGain(template, 1.0, Figure(-0.1234, -0.2345, 0.1234))])
+
+    assert max(map(len, [*table, *lines])) <= 80
+    assert sum(names[1] in line for line in table) == 2
+    assert template in lines[1]
 
 
 def test_templates_are_tried_with_the_matrices_that_classify_would_use(colour_model):
@@ -206,7 +226,10 @@ def test_templates_are_told_for_people(run: Run, data: Path, tiny_model) -> None
     [
         ([], "compare: nothing to compare"),
         (["--prompts", "photo", "--prompts", "photo"], "compare: nothing to compare"),
-        (["--prompts", "photo", "--prompts", "plain", "--templates"], "--templates: tells of one prompt set"),
+        (
+            ["--prompts", "photo", "--prompts", "plain", "--templates"],
+            "--templates: compares the templates of one prompt set",
+        ),
         (["--templates"], "--templates: 'photo' has one template; give --prompts with more"),
         (["--prompts", "photo", "--prompts", "nope"], "no prompt set or file 'nope'"),
     ],

@@ -72,6 +72,21 @@ def test_labels_are_counted_each_for_itself():
     ]
 
 
+def test_only_the_worst_labels_are_shown_unless_all_are_asked_for():
+    labels = [f"label {i}" for i in range(30)]
+    judged: list[Judged] = []
+    rows = [answer(f"{i}", labels[i if i > 4 else 29]) for i in range(30)]
+    list(judge([columns(rows, labels)], labels, labels, judged))
+    found = evaluate(judged, labels)
+
+    lines = report_lines(found, 20)
+
+    assert lines[-1] == "and 10 labels with a higher recall; --all-labels shows them"
+    assert [line.split("  ")[0] for line in lines[7:12]] == labels[:5]
+    assert len(lines) == 7 + 20 + 1
+    assert len(report_lines(found)) == len(report_lines(found, 30)) == 7 + 30
+
+
 def test_labels_from_data_send_nothing_to_a_terminal():
     rows: list[list[Prediction | Skipped]] = [[answer("a", "cat\x1b[2J"), answer("b", "cat\x1b[2J")]]
     judged: list[Judged] = []
@@ -200,8 +215,8 @@ def test_parquet_is_measured_like_the_folders_it_was_made_of(run: Run, classes: 
     for name, figure in found.pop("metrics").items():
         assert figure == pytest.approx(metrics[name], abs=1e-5)  # its batches may fall otherwise
     assert found == expected
-    assert b"embeddings: 11 read, 0 kept" in of_shard.stderr  # known by their content, wherever it is
-    assert b"embeddings: 11 read, 0 kept" in again.stderr
+    assert b", 11 of them encoded by an earlier run" in of_shard.stderr  # known by their content, wherever it is
+    assert b", 11 of them encoded by an earlier run" in again.stderr
 
 
 def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, tiny_model) -> None:
@@ -237,7 +252,7 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--confusion", "x.jpg"], "--confusion: 'x.jpg' ends neither in .png nor in .csv"),
+        (["--confusion", "x.jpg"], "--confusion: cannot write 'x.jpg'; use a name that ends in .png or .csv"),
         (["--rows", "x.txt"], "x.txt: the ending names no format"),
         (["--labels", "red,blue"], "'green_blue', 'n01' of the data is none of them"),
     ],

@@ -71,14 +71,14 @@ def hub(tiny_model: Callable[[str], Path]) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def online(hub: Hub, run: Run, tmp_path: Path) -> Run:
+def online(hub: Hub, run_alone: Run, tmp_path: Path) -> Run:
     """`zsclip` as a process that takes our hub for the real one."""
     port = hub.server_address[1]
     environment = {
         "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1",
     }  # fmt: skip
-    return lambda *arguments, **more: run(*arguments, **(environment | more))
+    return lambda *arguments, **more: run_alone(*arguments, **(environment | more))
 
 
 def test_what_was_fetched_is_used_without_asking_again(hub: Hub, online: Run, photos: Path) -> None:

@@ -265,7 +265,7 @@ def test_eval_writes_a_page_with_the_truth(run: Run, photos: Path, model_dir: st
 def test_rows_are_no_page_and_a_page_is_no_spreadsheet(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for arguments, told in (
         (["--rows", "r.html"], "--rows: 'r.html' is a page; use --report for that"),
-        (["--report", "r.csv"], "--report: 'r.csv' does not end in .html; let it"),
+        (["--report", "r.csv"], "--report: cannot write 'r.csv'; use a name that ends in .html"),
     ):
         assert main(["eval", str(photos), *arguments, "--model", "nowhere"]) == 2
         assert told in capfd.readouterr().err

@@ -13,40 +13,62 @@ from typing import Annotated
 
 import typer
 
+from zsclip.cli.bench import bench
+from zsclip.cli.calibrate import calibrate
 from zsclip.cli.classify import classify
-from zsclip.cli.manage import bench, cache_app, models_app, prompts_app
-from zsclip.cli.measure import calibrate, compare_variants, evaluate
+from zsclip.cli.compare import compare
+from zsclip.cli.evaluate import evaluate
+from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
+from zsclip.cli.manage import cache_app, models_app, prompts_app
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
 from zsclip.errors import ZsclipError
 
 app = typer.Typer(
-    help="Zero-shot image classification from the shell: words in, the right word for every picture out.",
+    cls=Group,
+    help="""Zero-shot image classification from the shell: words in, the right word for every picture out.
+
+    Examples:
+
+        zsclip classify photos/ --labels "cat,dog,bird"
+        zsclip classify photos/ --labels "cat,dog,bird" --model tiny -o labels.csv
+        zsclip eval pictures/ --model tiny
+    """,
     no_args_is_help=True,
-    rich_markup_mode=None,  # plain help: rich would cost a third of the start
+    rich_markup_mode=None,  # our own help pages: rich would cost a third of the start
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(classify)
-app.command("eval")(evaluate)
-app.command("compare")(compare_variants)
-app.command()(calibrate)
-app.command()(train)
-app.command()(bench)
+app.command(cls=Command)(classify)
+app.command("eval", cls=Command)(evaluate)
+app.command(cls=Command)(compare)
+app.command(cls=Command)(calibrate)
+app.command(cls=Command)(train)
+app.command(cls=Command)(bench)
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
 
 
-@app.callback(invoke_without_command=True)
-def _start(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
-        from importlib.metadata import version as version_of
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from importlib.metadata import version
 
-        typer.echo(f"zsclip {version_of('zsclip')}")
+        typer.echo(f"zsclip {version('zsclip')}")
         raise typer.Exit()
+
+
+@app.callback()
+def _start(
+    short_help: SHORT_HELP = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "-V", "--version", help="Show the version and exit.", is_eager=True, callback=_show_version,
+            rich_help_panel="Other",
+        ),
+    ] = False,
+) -> None:  # fmt: skip
+    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return e.exit_code
     except typer.TyperException as e:
         if type(e).__name__ == "NoArgsIsHelpError":
-            typer.echo(e.ctx.get_help(), err=True)  # type: ignore[attr-defined]  # Typer does not export its class
+            typer.echo(short_page(e.ctx), err=True)  # type: ignore[attr-defined]  # Typer does not export its class
         else:
             say("zsclip: " + _usage_line(e))
         return 2

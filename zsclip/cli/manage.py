@@ -1,4 +1,4 @@
-"""`zsclip prompts`, `models`, `cache` and `bench`: what there is, what is kept, and what holds a run back."""
+"""`zsclip prompts`, `models` and `cache`: what there is, and what is kept."""
 
 import sys
 from collections.abc import Iterator
@@ -7,44 +7,36 @@ from typing import Annotated
 
 import typer
 
-from zsclip.cli.options import (
-    NONE,
-    BatchSizeOption,
-    CompileOption,
-    DeviceOption,
-    FastJpegOption,
-    InputsArgument,
-    JsonOption,
-    LabelOption,
-    LabelsFileOption,
-    LabelsOption,
-    MaxPixelsOption,
-    ModelArgument,
-    ModelOption,
-    OfflineOption,
-    PrecisionOption,
-    TemplateOption,
-    ThreadsOption,
-    check_device,
-    read_batch_size,
-    read_bytes,
-    read_sentences,
-    set_environment,
-)
+from zsclip.cli.groups import command
+from zsclip.cli.help import SHORT_HELP, Command, Group
+from zsclip.cli.options import Labels, Messages, Model, Network, Templates, read_bytes, set_environment
 from zsclip.cli.terminal import say
 from zsclip.errors import InputError, ZsclipError
-from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
-prompts_app = typer.Typer(help="The sentences that labels become.", no_args_is_help=True)
-models_app = typer.Typer(help="The models that --model takes.", no_args_is_help=True)
-cache_app = typer.Typer(help="What is kept on disk.", no_args_is_help=True)
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model, as --model takes it.")]
 
 
-@prompts_app.command("list")
+def _group(about: str) -> typer.Typer:
+    group = typer.Typer(cls=Group, help=about, no_args_is_help=True)
+
+    @group.callback()
+    def start(short_help: SHORT_HELP = False) -> None:
+        pass
+
+    return group
+
+
+prompts_app = _group("Show the sentences that labels are put into.")
+models_app = _group("Show and fetch models.")
+cache_app = _group("Show, check and empty what is kept on disk.")
+
+
+@prompts_app.command("list", cls=Command)
+@command()
 def prompts_list() -> None:
     """List the prompt sets.
 
-    Example:
+    Examples:
 
         zsclip prompts list
     """
@@ -55,36 +47,35 @@ def prompts_list() -> None:
         typer.echo(f"{name:<18} {len(prompts.templates):>3}  {prompts.about}")
 
 
-@prompts_app.command("show")
+@prompts_app.command("show", cls=Command)
+@command()
 def prompts_show(
+    labels: Labels,
+    templates: Templates,
+    model: Model,
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A prompt set.")] = "photo",
-    labels: LabelsOption = None,
-    label: LabelOption = NONE,
-    labels_file: LabelsFileOption = NONE,
-    template: TemplateOption = NONE,
-    model: ModelOption = "base",
-    offline: OfflineOption = False,
 ) -> None:
-    """Show the sentences that labels become, with their token counts.
+    """Show the sentences of a prompt set, or those that labels become, with their token counts.
 
-    Example:
+    Examples:
 
+        zsclip prompts show general
         zsclip prompts show photo --labels "cat,dog"
+        zsclip prompts show --template "a sketch of a {}" --labels-file pets.txt
     """
-    from zsclip.words.labels import read_labels
     from zsclip.words.prompts import expand
 
-    set_environment(offline)
-    prompts = read_sentences(template, name)
-    if labels is None and not label and not labels_file:
+    set_environment(model, Messages())
+    prompts = templates.read_or(name)
+    if not labels.are_given:
         for line in prompts.templates:
             typer.echo(line)
         return
-    words = read_labels(labels, label, labels_file, alone=True)
+    words = labels.read(alone=True)
     from zsclip.models.find import find_model
     from zsclip.models.torch_encoder import count_tokens, load_tokenizer
 
-    spec = find_model(model, offline=offline, with_weights=False)
+    spec = find_model(model.model, offline=model.offline, with_weights=False)
     tokenizer, context_length = load_tokenizer(spec), spec.tokenizer.context_length
     for word, sentences in zip(words, expand(words, prompts), strict=True):
         for sentence, count in zip(sentences, count_tokens(tokenizer, sentences), strict=True):
@@ -92,24 +83,38 @@ def prompts_show(
             typer.echo(f"{word.name}\t{count}\t{sentence}{cut}")
 
 
-@models_app.command("list")
-def models_list() -> None:
-    """List the models that can be had by name, and which are on this machine.
+@models_app.command("list", cls=Command)
+@command()
+def models_list(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="WORD", help="List only the models whose names contain every word.")
+    ] = None,
+) -> None:
+    """List the models that --model takes by name, how large they are, and which are on this machine.
 
-    Example:
+    Download sizes are estimates, 4 bytes for each parameter, except for models on this machine, whose files are
+    measured.
+
+    Examples:
 
         zsclip models list
+        zsclip models list vit-l
+        zsclip models list siglip 256
     """
-    from zsclip.models.catalogue import published_models, write_models
+    from zsclip.models.catalogue import matching, published_models, write_models
 
-    write_models(published_models(), sys.stdout)
+    found = list(matching(published_models(), words or []))
+    if not found:
+        raise InputError(f"models list: no model matches {' '.join(words or [])!r}; try one word, such as vit-l")
+    write_models(found, sys.stdout)
 
 
-@models_app.command("info")
-def models_info(model: ModelArgument, offline: OfflineOption = False) -> None:
-    """Tell what a model is: size, preprocessing, context, and where its weights are.
+@models_app.command("info", cls=Command)
+@command()
+def models_info(model: ModelArgument, network: Network) -> None:
+    """Describe a model: its image size, preprocessing and context length, and where its weights are.
 
-    Example:
+    Examples:
 
         zsclip models info base
     """
@@ -117,20 +122,21 @@ def models_info(model: ModelArgument, offline: OfflineOption = False) -> None:
     from zsclip.models.catalogue import describe
     from zsclip.models.find import find_model
 
-    set_environment(offline)
+    set_environment(network, Messages())
     try:
         spec = find_model(model, offline=True)
     except ModelError:  # its weights are not here; its configuration may be, or can be fetched
-        spec = find_model(model, offline=offline, with_weights=False)
+        spec = find_model(model, offline=network.offline, with_weights=False)
     for name, value in describe(spec).items():
         typer.echo(f"{name:<14} {value}".rstrip())
 
 
-@models_app.command("fetch")
+@models_app.command("fetch", cls=Command)
+@command()
 def models_fetch(model: ModelArgument) -> None:
-    """Bring a model's weights, configuration and tokenizer to this machine.
+    """Download the weights, configuration and tokenizer of a model.
 
-    Example:
+    Examples:
 
         zsclip models fetch base
     """
@@ -141,11 +147,12 @@ def models_fetch(model: ModelArgument) -> None:
     typer.echo(find_model(model).weights)
 
 
-@cache_app.command("info")
+@cache_app.command("info", cls=Command)
+@command()
 def cache_info() -> None:
-    """Tell where the cache is, how large, and what it holds.
+    """Show where the cache is, how large it is, and what it holds.
 
-    Example:
+    Examples:
 
         zsclip cache info
     """
@@ -162,11 +169,12 @@ def cache_info() -> None:
         typer.echo(f"  {count:,} pictures by {model}")
 
 
-@cache_app.command("clear")
+@cache_app.command("clear", cls=Command)
+@command()
 def cache_clear() -> None:
-    """Empty the cache; it fills again as it is needed.
+    """Delete everything that is kept; it is made again when it is needed.
 
-    Example:
+    Examples:
 
         zsclip cache clear
     """
@@ -179,13 +187,19 @@ def cache_clear() -> None:
         raise ZsclipError(f"{e.filename}: {(e.strerror or str(e)).lower()}; delete it by hand") from e
 
 
-@cache_app.command("gc")
+@cache_app.command("gc", cls=Command)
+@command()
 def cache_gc(
-    max_size: Annotated[str, typer.Option("--max-size", metavar="SIZE", help="As 500MB or 2GB.")],
+    max_size: Annotated[
+        str,
+        typer.Option(
+            "--max-size", metavar="SIZE", help="Keep at most this much, such as 500MB or 2GB.", rich_help_panel="Output"
+        ),
+    ],
 ) -> None:
-    """Forget the pictures that were not used for longest, until the embeddings take no more than that.
+    """Delete the embeddings that have not been used for longest, until the others fit the given size.
 
-    Example:
+    Examples:
 
         zsclip cache gc --max-size 1GB
     """
@@ -196,11 +210,12 @@ def cache_gc(
         typer.echo(f"{store.collect(size) / 1e6:.1f} MB freed, {store.size_on_disk() / 1e6:.1f} MB left")
 
 
-@cache_app.command("verify")
+@cache_app.command("verify", cls=Command)
+@command()
 def cache_verify() -> int:
-    """Read every embedding that is kept, and forget the damaged ones: exit code 1 if there were any.
+    """Check every embedding that is kept, and delete damaged ones; the exit code is 1 if there were any.
 
-    Example:
+    Examples:
 
         zsclip cache verify
     """
@@ -210,55 +225,6 @@ def cache_verify() -> int:
         count, damaged = store.verify()
     typer.echo(f"{count:,} embeddings, {damaged:,} damaged" + (" and forgotten" if damaged else ""))
     return int(damaged > 0)
-
-
-def bench(
-    inputs: InputsArgument,
-    model: ModelOption = "base",
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    compile: CompileOption = False,
-    batch_size: BatchSizeOption = "auto",
-    threads: ThreadsOption = None,
-    max_pixels: MaxPixelsOption = DEFAULT_MAX_PIXELS,
-    fast_jpeg: FastJpegOption = False,
-    seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.01, help="To spend on each stage.")] = 2.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Time each stage with this model and these pictures, and tell which one holds a run back.
-
-    Example:
-
-        zsclip bench photos/ --model base
-    """
-    import json
-    from dataclasses import asdict
-    from itertools import islice
-
-    from zsclip.models.find import find_model
-    from zsclip.pictures.files import find_images
-    from zsclip.pictures.pictures import Pictures
-
-    set_environment(offline)
-    check_device(device)
-    size = read_batch_size(batch_size)
-    paths = list(islice(find_images(inputs, note=lambda message: say(f"zsclip: {message}")), 1000))
-    if not paths:
-        raise InputError("bench: no images there; give some to try the model with")
-    spec = find_model(model, offline=offline)
-    from zsclip.measure.bench import bench, report_lines
-    from zsclip.models.encoder import Encoder
-    from zsclip.pixels.limits import Decoding
-    from zsclip.pixels.processors import available_cpus
-
-    encoder = Encoder(spec, device, precision, compiled=compile)
-    encoder.load()
-    report = bench(
-        Pictures(paths), encoder, threads=threads or available_cpus(), seconds=seconds,
-        decoding=Decoding(max_pixels, fast_jpeg), batch_size=size or encoder.batch_size,
-    )  # fmt: skip
-    typer.echo(json.dumps(asdict(report)) if as_json else "\n".join(report_lines(report)))
 
 
 @contextmanager

@@ -1,171 +1,329 @@
-"""The options that several commands share, and how their values are read and checked."""
+"""Every option that several commands share, defined once, in groups that check their own values."""
 
 import os
 import re
 import sys
-from collections.abc import Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from zsclip.cli.terminal import is_terminal
+from zsclip.cli.groups import group
+from zsclip.cli.terminal import is_terminal, say
 from zsclip.errors import InputError
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
 
 if TYPE_CHECKING:
+    from zsclip.models.encoder import Encoder
+    from zsclip.pictures.pictures import Paths
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-InputsArgument = Annotated[
-    list[str], typer.Argument(metavar="INPUT", help="Images, folders, quoted globs, or - for paths on stdin.")
-]
-DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="Class folders, a .csv or .jsonl of file_name,label, or Parquet.")
-]
-LabelsOption = Annotated[str | None, typer.Option("--labels", metavar="A,B,C", help="Labels, split on commas.")]
-LabelOption = Annotated[list[str], typer.Option("--label", metavar="LABEL", help="One label as it is; may repeat.")]
-LabelsFileOption = Annotated[
-    list[str],
-    typer.Option("--labels-file", metavar="FILE|NAME", help="Labels from .txt, .yaml, .json, or 'imagenet'."),
-]
-PromptsOption = Annotated[str, typer.Option("--prompts", metavar="NAME|FILE", help="Prompt set.")]
-TemplateOption = Annotated[
-    list[str], typer.Option("--template", metavar="TEXT", help="Template with a {}; may repeat, replaces --prompts.")
-]
-ModelOption = Annotated[
-    str,
-    typer.Option("--model", metavar="MODEL", envvar="ZSCLIP_MODEL", help="See `zsclip models list`."),
-]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="As --model of classify takes it.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", envvar="ZSCLIP_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
-]
-PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="Of the image tower; auto: fp16 on CUDA, bf16 if the CPU has it.")
-]
-CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Compile the image tower: a minute at the start, for long runs on a GPU.")
-]
-BatchSizeOption = Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Images encoded at once.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option("-j", "--threads", metavar="N", min=1, help="Decoding threads [default: all cores].")
-]
-TopKOption = Annotated[int | None, typer.Option("-k", "--top-k", metavar="K", min=1, help="Candidates an image.")]
-ThresholdOption = Annotated[
-    float | None, typer.Option("--threshold", metavar="P", min=0, max=1, help="A best score under P is unknown.")
-]
-MultiLabelOption = Annotated[bool, typer.Option("--multi-label", help="Score each label for itself: does it apply?")]
-OnlyOption = Annotated[
-    list[str],
-    typer.Option("--only", metavar="LABEL|unknown", help="Write only rows with this answer; may repeat."),
-]
-FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="Default: by -o's ending; table on a terminal, else jsonl.")
-]
-OutputOption = Annotated[
-    str | None, typer.Option("-o", "--output", metavar="FILE", help="Write here; complete or not at all.")
-]
-ReportOption = Annotated[
-    str | None, typer.Option("--report", metavar="FILE", help="Also write a page to look at, with thumbnails: .html.")
-]
-ContactSheetOption = Annotated[
-    str | None, typer.Option("--contact-sheet", metavar="FILE", help="Also draw the first pictures in a grid: .png.")
-]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files of an earlier run, finished or not.")]
-ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Continue FILE.part of an earlier run; do nothing if FILE is complete.")
-]
-RetryErrorsOption = Annotated[
-    bool,
-    typer.Option("--retry-errors", help="Like --resume, and try failed images again, those of a finished FILE too."),
-]
-ExcludeOption = Annotated[list[str], typer.Option("--exclude", metavar="GLOB", help="Leave these out; may repeat.")]
-LimitOption = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after N images.")]
-NullOption = Annotated[bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL (find -print0).")]
-Print0Option = Annotated[bool, typer.Option("--print0", help="With --format paths: end each in NUL (xargs -0).")]
-MaxPixelsOption = Annotated[
-    int, typer.Option("--max-pixels", metavar="N", min=1, help="Refuse larger images before decoding.")
-]
-FastJpegOption = Annotated[
-    bool, typer.Option("--fast-jpeg", help="Decode large JPEGs smaller, at three times what the model needs.")
-]
-NoStoreOption = Annotated[bool, typer.Option("--no-store", help="Neither use nor keep embeddings of pictures.")]
-DistractorsOption = Annotated[
-    str | None,
-    typer.Option("--distractors", metavar="FILE|common", help="Words that compete; a picture of one is unknown."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
-
-# Defaults of list options: typer makes a fresh copy of each for every run.
-NONE: list[str] = []
+# Flags that `compare` takes more than once.
+LABELS_FILE = typer.Option(
+    "--labels-file",
+    metavar="FILE|NAME",
+    help="Read labels from a .txt, .yaml or .json file, or use a built-in list: imagenet.",
+)
+PROMPTS = typer.Option(
+    "--prompts",
+    metavar="NAME|FILE",
+    help="Put labels into the sentences of this set; `zsclip prompts list` shows the sets.",
+)
+TEMPLATE = typer.Option(
+    "--template", metavar="TEXT", help="Put labels into this sentence, in place of {}, instead of a set of prompts."
+)
+MODEL = typer.Option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    envvar="ZSCLIP_MODEL",
+    help="Use this model; `zsclip models list` shows the models.",
+    rich_help_panel="Model",
+)
 
 
-def set_environment(offline: bool, quiet: bool = False) -> None:
-    """Tell huggingface_hub, and whoever else asks it, what was asked of us; it reads this when it is imported."""
-    if offline:
+@group("Input")
+class Inputs:
+    """Which pictures a run covers."""
+
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="Images, folders, quoted globs, or - to read paths from stdin.")
+    ]
+    exclude: Annotated[
+        list[str], typer.Option("--exclude", metavar="GLOB", help="Leave out files and folders that match.")
+    ] = field(default_factory=list)
+    limit: Annotated[int | None, typer.Option("-n", "--limit", metavar="N", min=1, help="Stop after N images.")] = None
+    null: Annotated[
+        bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL, as `find -print0` writes them.")
+    ] = False
+
+    def find(self, messages: "Messages") -> "Paths":
+        """Check every input, then give the path of each picture as they are found."""
+        from zsclip.pictures.files import find_images
+
+        return find_images(self.inputs, exclude=self.exclude, limit=self.limit, null=self.null, note=messages.note)
+
+
+@group("Input")
+class Data:
+    """Labelled pictures to measure on."""
+
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="Labelled images: a folder with one folder for each label, a .csv or .jsonl file with the columns "
+            "file_name and label, or Parquet files.",
+        ),
+    ]
+
+
+@group("Labels")
+class Labels:
+    """The labels to choose from."""
+
+    labels: Annotated[
+        str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Choose among these labels.")
+    ] = None
+    label: Annotated[
+        list[str], typer.Option("--label", metavar="LABEL", help="Add one label, taken as it is, with its commas.")
+    ] = field(default_factory=list)
+    labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
+
+    @property
+    def are_given(self) -> bool:
+        """Whether there are any."""
+        return self.labels is not None or bool(self.label or self.labels_file)
+
+    def read(self, *, alone: bool = False) -> "list[Label]":
+        """Read all labels; with `alone`, one is enough."""
+        from zsclip.words.labels import read_labels
+
+        return read_labels(self.labels, self.label, self.labels_file, alone=alone)
+
+
+@group("Labels")
+class Templates:
+    """Sentences of the user's own."""
+
+    template: Annotated[list[str], TEMPLATE] = field(default_factory=list)
+
+    def read_or(self, prompts: str) -> "PromptSet":
+        """Read the templates or, without any, a set of prompts."""
+        from zsclip.words.prompts import read_prompts, read_templates
+
+        return read_templates(self.template) if self.template else read_prompts(prompts)
+
+
+@group("Labels")
+class Prompts(Templates):
+    """The sentences that labels become."""
+
+    prompts: Annotated[str, PROMPTS] = "photo"
+
+    def read(self) -> "PromptSet":
+        """Read the templates, which replace the set, or the set."""
+        return self.read_or(self.prompts)
+
+
+@group("Labels")
+class Distractors:
+    """Words that are no answers and compete with the labels."""
+
+    distractors: Annotated[
+        str | None,
+        typer.Option(
+            "--distractors",
+            metavar="FILE|common",
+            help="Let these words compete with the labels; an image that fits one of them better is unknown.",
+        ),
+    ] = None
+
+
+@group("Model")
+class Network:
+    """Whether the network may be used."""
+
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.", rich_help_panel="Model")] = False
+
+
+@group("Model")
+class Model(Network):
+    """Which model answers."""
+
+    model: Annotated[str, MODEL] = "base"
+
+
+@group("Speed")
+class Device:
+    """Where a model computes, and how many threads decode."""
+
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            envvar="ZSCLIP_DEVICE",
+            help="Compute on this device: auto, cpu, cuda, cuda:N or mps.",
+        ),
+    ] = "auto"
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "-j", "--threads", metavar="N", min=1, help="Decode images on N threads; by default, one for each core."
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        kind, _, number = self.device.partition(":")
+        if self.device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
+            raise InputError(f"--device: {self.device!r} is not a device; use auto, cpu, cuda, cuda:N or mps")
+
+
+@group("Speed")
+class Speed(Device):
+    """How pictures are decoded and encoded."""
+
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="Encode images in fp32, bf16 or fp16; auto takes fp16 on CUDA, and bf16 on a CPU that supports it.",
+        ),
+    ] = "auto"
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the model first. This takes a minute and helps some long runs on a GPU."
+        ),
+    ] = False
+    batch_size: Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Encode N images at a time.")] = (
+        "auto"
+    )
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            "--max-pixels",
+            metavar="N",
+            min=1,
+            help="Refuse images with more pixels than this.",
+            rich_help_panel="Input",
+        ),
+    ] = DEFAULT_MAX_PIXELS
+    fast_jpeg: Annotated[
+        bool,
+        typer.Option(
+            "--fast-jpeg", help="Decode large JPEG files at a reduced size, at least three times what the model needs."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
+            raise InputError(f"--batch-size: {self.batch_size!r} is not a size; use auto or a number from 1")
+
+    @property
+    def size(self) -> int | None:
+        """Pictures in a batch; None lets the model decide."""
+        return None if self.batch_size == "auto" else int(self.batch_size)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How pictures are decoded."""
+        return Decoding(self.max_pixels, self.fast_jpeg)
+
+    @property
+    def cpus(self) -> int:
+        """Threads that decode."""
+        from zsclip.pixels.processors import available_cpus
+
+        return self.threads or available_cpus()
+
+    def encoder(self, model: str, offline: bool) -> "Encoder":
+        """Find a model, and give what encodes with it; nothing is loaded yet."""
+        from zsclip.models.encoder import Encoder
+        from zsclip.models.find import find_model
+
+        return Encoder(find_model(model, offline=offline), self.device, self.precision, compiled=self.compile)
+
+
+@group("Speed")
+class Store:
+    """Whether embeddings are kept."""
+
+    no_store: Annotated[
+        bool, typer.Option("--no-store", help="Encode every image again, and keep no embeddings on disk.")
+    ] = False
+
+
+@group("Output")
+class Overwrite:
+    """Whether files may be replaced."""
+
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of an earlier run, finished or not.")
+    ] = False
+
+
+@group("Output")
+class Report(Overwrite):
+    """A page to look at."""
+
+    report: Annotated[
+        str | None,
+        typer.Option("--report", metavar="FILE", help="Also write a page with thumbnails to look at: an .html file."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_ending("--report", self.report, ".html")
+
+
+@group("Output")
+class Json:
+    """For programs instead of people."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False
+
+
+@group("Other")
+class Messages:
+    """What is said on stderr."""
+
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but results and errors.")] = False
+
+    def note(self, message: str) -> None:
+        """Write a note to stderr, unless the run is quiet."""
+        if not self.quiet:
+            say(f"zsclip: {message}")
+
+    @property
+    def show_progress(self) -> bool:
+        """Whether progress is shown: only a person at a terminal sees it."""
+        return not self.quiet and is_terminal(sys.stderr)
+
+
+def check_ending(flag: str, file: str | None, *endings: str) -> None:
+    """Refuse a file whose ending does not say what will be in it."""
+    if file is not None and not file.lower().endswith(endings):
+        raise InputError(f"{flag}: cannot write {file!r}; use a name that ends in {' or '.join(endings)}")
+
+
+def set_environment(network: Network, messages: Messages) -> None:
+    """Pass on to huggingface_hub what the user asked for; it reads this when it is imported."""
+    if network.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    if quiet or not is_terminal(sys.stderr):
+    if not messages.show_progress:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-def check_device(device: str) -> None:
-    """Refuse what is no name of a device; whether it is there shows when the model is loaded."""
-    kind, _, number = device.partition(":")
-    if device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
-        raise InputError(f"--device: {device!r} is no device; use auto, cpu, cuda, cuda:N or mps")
-
-
-def read_batch_size(text: str) -> int | None:
-    """Read --batch-size; None is auto, which depends on the model."""
-    if text == "auto":
-        return None
-    if not (text.isdecimal() and int(text) > 0):
-        raise InputError(f"--batch-size: {text!r} is no size; use auto or a number from 1")
-    return int(text)
 
 
 def read_bytes(text: str) -> int:
     """Read a size as people write it."""
     found = re.fullmatch(r"\s*(\d+(\.\d+)?)\s*([kmgt]?b?)\s*", text, re.IGNORECASE)
     if not found:
-        raise InputError(f"--max-size: {text!r} is no size; write it as 500MB or 2GB")
+        raise InputError(f"--max-size: {text!r} is not a size; write it like 500MB or 2GB")
     return int(float(found[1]) * 1000 ** " kmgt".index(found[3].lower().rstrip("b") or " "))
-
-
-def read_sentences(template: Sequence[str], prompts: str) -> "PromptSet":
-    """Read --template, which replaces the set, or --prompts."""
-    from zsclip.words.prompts import read_prompts, read_templates
-
-    return read_templates(template) if template else read_prompts(prompts)
-
-
-def rivals_of(words: "list[Label]", distractors: str | None, sentences: "PromptSet") -> dict[str, tuple[str, ...]]:
-    """Read --distractors: the prompts of the words that compete with the labels, by their names."""
-    from zsclip.words.labels import read_distractors
-    from zsclip.words.prompts import expand
-
-    rivals = read_distractors(words, distractors) if distractors is not None else []
-    prompts = expand(rivals, sentences)
-    return {rival.name: tuple(each) for rival, each in zip(rivals, prompts, strict=True)}
-
-
-def given_labels(labels: str | None, label: Sequence[str], labels_file: Sequence[str]) -> "list[Label] | None":
-    """Read the labels, if any were given; else those of the data are taken."""
-    from zsclip.words.labels import read_labels
-
-    return read_labels(labels, label, labels_file) if labels is not None or label or labels_file else None
-
-
-def check_picture_files(report: str | None, contact_sheet: str | None, *, overwrite: bool) -> None:
-    """Refuse a page or a sheet with the wrong ending, or where it cannot be written."""
-    from zsclip.out.output import check_output
-
-    for flag, file, ending in (("--report", report, ".html"), ("--contact-sheet", contact_sheet, ".png")):
-        if file is not None and not file.lower().endswith(ending):
-            raise InputError(f"{flag}: {file!r} does not end in {ending}; let it")
-        if file is not None:
-            check_output(file, overwrite=overwrite)

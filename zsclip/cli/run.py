@@ -1,183 +1,174 @@
 """What commands do alike: look up, decode and encode pictures, make the text matrix, and report how a run went."""
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from zsclip.cli.terminal import Tally, is_terminal, listed, prompts_bar, say
+from zsclip.cli.options import Data, Messages, Speed, Store
+from zsclip.cli.progress import Progress
+from zsclip.cli.tally import Tally
+from zsclip.cli.terminal import counted, listed, say
 
 if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
     from zsclip.kept.store import EmbeddingStore
+    from zsclip.measure.labelled import Labelled
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
     from zsclip.pictures.pictures import Pictures
-    from zsclip.pixels.limits import Decoding
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
+_ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
+
+
+@dataclass(frozen=True)
+class Session:
+    """How one run computes, what it keeps, and where it says how far it is."""
+
+    speed: Speed
+    store: Store
+    messages: Messages
+    progress: Progress
+    tally: Tally = field(default_factory=Tally)
+
 
 @contextmanager
-def opened_store(encoder: "Encoder", decoding: "Decoding", no_store: bool) -> "Iterator[EmbeddingStore | None]":
+def opened_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingStore | None]":
     """Open the store for a run, or give None where it is not to be used; close it at the end."""
-    if no_store:
+    if session.store.no_store:
         yield None
         return
+    from zsclip.kept import storefile
+    from zsclip.kept.cache import cache_dir
     from zsclip.kept.store import EmbeddingStore
 
-    recipe = encoder.image_recipe(decoding.fast_jpeg)
-    store = EmbeddingStore(recipe, encoder.spec.name, encoder.embed_dim, max_pixels=decoding.max_pixels)
+    is_new = not os.path.exists(storefile.path())
+    recipe = encoder.image_recipe(session.speed.fast_jpeg)
+    store = EmbeddingStore(recipe, encoder.spec.name, encoder.embed_dim, max_pixels=session.speed.max_pixels)
     try:
         yield store
     finally:
+        session.tally.note_store(store, str(cache_dir()) if is_new else None)
         store.close()
 
 
 @contextmanager
-def embedding(
-    pictures: "Iterable[Pictures]",
-    encoder: "Encoder",
-    decoding: "Decoding",
-    no_store: bool,
-    batch_size: int | None,
-    threads: int,
-) -> "Iterator[tuple[Iterator[Embedded], EmbeddingStore | None]]":
+def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session) -> "Iterator[Iterator[Embedded]]":
     """Begin to look up and decode, load the model beside that if the first picture is not known, and give batches."""
+    session.progress.step("looking up images")
     from zsclip.models.embed import Pixels, embed_images, look_ahead
 
-    preprocess = encoder.spec.preprocess
+    speed, preprocess = session.speed, encoder.spec.preprocess
     with (
-        opened_store(encoder, decoding, no_store) as store,
-        look_ahead(pictures, preprocess, decoding, store, batch_size=batch_size, threads=threads) as ahead,
+        opened_store(encoder, session) as store,
+        look_ahead(pictures, preprocess, speed.decoding, store, batch_size=speed.size, threads=speed.cpus) as ahead,
     ):
         if store is None or isinstance(ahead.begins_with(), Pixels | None):
+            session.progress.step(f"loading {encoder.spec.name}")
             encoder.load()  # takes a second or two, while pictures are decoded
-        yield embed_images(ahead.batches(batch_size or encoder.batch_size), encoder, store), store
+        yield embed_images(ahead.batches(speed.size or encoder.batch_size), encoder, store)
 
 
 def build_text_matrix(
     words: "list[Label]",
     sentences: "PromptSet",
     clip: "Encoder",
-    multi_label: bool,
-    quiet: bool,
+    session: Session,
+    *,
+    multi_label: bool = False,
     distractors: Mapping[str, Sequence[str]] | None = None,
 ) -> "Classifier":
-    """Make the text matrix, and tell what was cut or may not be understood."""
+    """Make the text matrix, and note what was cut or may not be understood."""
     from zsclip.answers.classifier import build_classifier
     from zsclip.words.labels import Label, in_other_scripts
     from zsclip.words.prompts import expand
 
     neutral = expand([Label("something")], sentences)[0] if multi_label and clip.logit_bias is None else ()
-    with prompts_bar(shows_progress(quiet)) as progress:
-        classifier = build_classifier(
-            [word.name for word in words],
-            expand(words, sentences),
-            clip,
-            neutral_prompts=neutral,
-            distractors=distractors,
-            progress=progress,
-        )
-    if quiet:
-        return classifier
+    classifier = build_classifier(
+        [word.name for word in words],
+        expand(words, sentences),
+        clip,
+        neutral_prompts=neutral,
+        distractors=distractors,
+        progress=session.progress.prompts,
+    )
     if classifier.cut:
         limit = clip.spec.tokenizer.context_length
-        say(f"zsclip: prompts longer than the model's {limit} tokens were cut: {listed(classifier.cut)}; shorten them")
+        cut = listed(classifier.cut)
+        session.messages.note(f"prompts longer than the model's {limit} tokens were cut: {cut}; shorten them")
     unread = [] if clip.spec.reads_any_script else in_other_scripts(classifier.labels)
     if unread:
-        say(f"zsclip: {clip.spec.name} was trained on English: {listed(unread)}; --model multilingual reads more")
+        session.messages.note(
+            f"{clip.spec.name} was trained on English: {listed(unread)}; --model multilingual reads more"
+        )
     return classifier
 
 
-def row_settings(
-    words: "list[Label]", sentences: "PromptSet", encoder: "Encoder", model: str, compiled: bool
-) -> dict[str, object]:
-    """Give the settings that rows depend on, in words for the message that says what changed."""
-    from importlib.metadata import version
-
-    spec = encoder.spec
-    of_model = (spec.image_recipe("cpu", "fp32", False, False), spec.text_recipe("cpu"))
-    return {
-        "labels": digested([word.name for word in words], [[word.name, word.synonyms, word.prompts] for word in words]),
-        "prompts": digested(
-            list(sentences.templates) if sentences.source == "--template" else sentences.name,
-            [sentences.templates, dict(sentences.prompts)],
-        ),
-        "model": digested(model, of_model),
-        "device": encoder.device,
-        "precision": encoder.precision,
-        "compile": compiled,
-        "version of zsclip": version("zsclip"),
-        "version of torch": version("torch"),
-        "version of open_clip": version("open_clip_torch"),
-        "version of Pillow": version("pillow"),
-    }
+@contextmanager
+def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """When the block is interrupted or terminated, say how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as e:
+        ended = _ENDED_BY.get(130 if isinstance(e, KeyboardInterrupt) else e.code)  # type: ignore[arg-type]
+        if ended is not None:
+            say(f"zsclip: {ended}: {how_to_go_on()}")
+        raise
 
 
-def digested(shown: object, *about: object) -> dict[str, object]:
-    """Give a setting that is shown as one thing and compared by all that it is about."""
-    from zsclip.kept.cache import fingerprint
+@contextmanager
+def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Session]:
+    """Give the session of a command that writes nothing until the end."""
 
-    return {"is": shown, "digest": fingerprint(*about)[:16]}
+    def how_to_go_on() -> str:
+        images = counted(session.tally.images, "image")
+        if store.no_store:
+            return f"{images} encoded and not kept; without --no-store they would be"
+        return f"{images} encoded and kept; run the same command again to go on"
 
-
-def made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, str]:
-    """What a calibration holds for, on whatever device."""
-    from dataclasses import asdict
-
-    from zsclip.kept.cache import fingerprint
-    from zsclip.words.labels import Label
-    from zsclip.words.prompts import expand
-
-    spec = encoder.spec
-    words = sorted(words, key=lambda word: word.name)
-    names = [word.name for word in words]
-    return {
-        "model": f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}",
-        "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
-        "prompts": fingerprint(expand([*words, Label("something")], sentences))[:8],
-    }
+    with Progress(messages.show_progress) as progress:
+        session = Session(speed, store, messages, progress)
+        with interruptible(how_to_go_on):
+            yield session
 
 
-def report_run(tally: Tally, store: "EmbeddingStore | None", quiet: bool, pages: Sequence[str | None] = ()) -> int:
+def read_data(data: Data, session: Session) -> "Labelled":
+    """Find all labelled pictures."""
+    session.progress.step(f"reading {data.data}")
+    from zsclip.measure.labelled import read_labelled
+
+    return read_labelled(data.data, note=session.messages.note)
+
+
+def words_and_truths(labelled: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
+    """Give the labels, by default those of the data, and the one that is true of each picture."""
+    from zsclip.measure.evaluate import found_labels, truths_of
+
+    words = given or found_labels(labelled.words)
+    return words, truths_of(labelled.words, words)
+
+
+def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
     """Write the summary of a run to stderr, and give its exit code."""
-    if not quiet:
-        sizes = [f"{page}: {os.path.getsize(page) / 1e6:.1f} MB" for page in pages if page is not None]
-        for line in (*tally.summary(), *store_lines(store), *sizes):
+    from zsclip.out.output import is_replaceable
+
+    tally = session.tally
+    if not session.messages.quiet:
+        for line in tally.summary([file for file in files if file is not None and is_replaceable(file)]):
             say(line)
     return tally.exit_code
 
 
-def store_lines(store: "EmbeddingStore | None") -> list[str]:
-    """Say how many embeddings were kept, where, and how to keep none."""
-    from zsclip.kept.cache import cache_dir
-    from zsclip.kept.storefile import MAX_BYTES, size_on_disk
-
-    if store is None or not (store.read or store.kept):
-        return []
-    size = f"{size_on_disk() / 1e6:.1f} MB of at most {MAX_BYTES / 1e6:,.0f} in {cache_dir()}"
-    return [f"embeddings: {store.read:,} read, {store.kept:,} kept; {size}; --no-store keeps none"]
-
-
-def notes(quiet: bool) -> Callable[[str], None]:
-    """Give a function that writes a note to stderr, unless the run is quiet."""
-    return (lambda message: None) if quiet else (lambda message: say(f"zsclip: {message}"))
-
-
-def note_if_few(pictures: int, quiet: bool) -> None:
+def note_if_few(pictures: int, messages: Messages) -> None:
     """Warn that few pictures measure little."""
     from zsclip.measure.metrics import FEW
 
-    if pictures < FEW and not quiet:
-        say(f"zsclip: {pictures} pictures are few: what is measured on them may be far off; give {FEW} or more")
-
-
-def shows_progress(quiet: bool) -> bool:
-    """Tell whether progress is to be shown: only a person at a terminal sees it."""
-    return not quiet and is_terminal(sys.stderr)
+    if pictures < FEW:
+        messages.note(f"{pictures} pictures are few: what is measured on them may be far off; give {FEW} or more")
 
 
 def drain(batches: Iterable[object], out: object = None) -> None:

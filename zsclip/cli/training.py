@@ -1,126 +1,263 @@
 """`zsclip train`."""
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from zsclip.cli.options import (
-    DeviceOption,
-    OfflineOption,
-    Precision,
-    PromptsOption,
-    QuietOption,
-    ThreadsOption,
-    check_device,
-    set_environment,
-)
-from zsclip.cli.run import notes, shows_progress
-from zsclip.cli.terminal import training_report
+from zsclip.cli.groups import command, group
+from zsclip.cli.options import PROMPTS, Device, Messages, Network, Precision, set_environment
+from zsclip.cli.run import interruptible
+from zsclip.cli.terminal import lasting, say
+
+if TYPE_CHECKING:
+    from zsclip.training.train import Event
+
+_EVERY = 30  # seconds between lines where there is no terminal
 
 
-def train(
-    data: Annotated[
-        list[str], typer.Argument(metavar="DATA", help="Parquet shards, class folders, CSV of path,caption.")
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model, and the checkpoint to go on from.")],
+@group("Start")
+class Start:
+    """What training begins with."""
+
     arch: Annotated[
-        str | None, typer.Option("--arch", metavar="FILE|NAME", help="Begin from nothing with this.")
-    ] = None,
-    init: Annotated[str | None, typer.Option("--init", metavar="MODEL", help="Begin from this model.")] = None,
+        str | None,
+        typer.Option("--arch", metavar="FILE|NAME", help="Begin with an untrained model of this architecture."),
+    ] = None
+    init: Annotated[str | None, typer.Option("--init", metavar="MODEL", help="Begin with this trained model.")] = None
     lock_image: Annotated[
-        bool, typer.Option("--lock-image", help="Leave the image tower as it is; encode each picture once.")
-    ] = False,
-    lock_text: Annotated[bool, typer.Option("--lock-text", help="Leave the text tower as it is.")] = False,
-    prompts: PromptsOption = "general",
-    epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Passes over the data.")] = 10,
-    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=2, help="Pairs compared at once.")] = 256,
+        bool, typer.Option("--lock-image", help="Leave the image tower as it is; every image is encoded only once.")
+    ] = False
+    lock_text: Annotated[bool, typer.Option("--lock-text", help="Leave the text tower as it is.")] = False
+
+
+@group("Schedule")
+class Schedule:
+    """How long, in what portions and how fast it learns."""
+
+    epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Go through the data N times.")] = 10
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=2, help="Compare N images and N captions with each other.")
+    ] = 256
     accumulate: Annotated[
-        int, typer.Option("--accumulate", metavar="N", min=1, help="Parts of a batch in memory.")
-    ] = 1,
+        int,
+        typer.Option("--accumulate", metavar="N", min=1, help="Encode a batch in N parts, which takes less memory."),
+    ] = 1
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", metavar="X", help="After warm-up. Default: 1e-3, with --init 1e-5."),
-    ] = None,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", metavar="X", help="Of matrices only.")] = 0.1,
-    warmup: Annotated[float, typer.Option("--warmup", metavar="SHARE", help="Of all steps.")] = 0.05,
-    precision: Annotated[Precision, typer.Option("--precision", help="auto: bf16 if the device has it.")] = "auto",
+        typer.Option(
+            "--learning-rate", metavar="X", help="The highest learning rate; by default 1e-3, and 1e-5 with --init."
+        ),
+    ] = None
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", metavar="X", help="Weight decay of all weight matrices.")
+    ] = 0.1
+    warmup: Annotated[
+        float,
+        typer.Option("--warmup", metavar="SHARE", help="Raise the learning rate over this share of all steps."),
+    ] = 0.05
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision", metavar="NAME", help="Train in fp32, bf16 or fp16; auto takes bf16 where the device has it."
+        ),
+    ] = "auto"
     average: Annotated[
-        float, typer.Option("--average", metavar="SHARE", help="Keep a running average of the weights, as 0.999.")
-    ] = 0.0,
+        float,
+        typer.Option(
+            "--average", metavar="SHARE", help="Save a running average of the weights that keeps this share each step."
+        ),
+    ] = 0.0
     start_size: Annotated[
-        int, typer.Option("--start-size", metavar="PIXELS", min=0, help="Begin with pictures this small, and grow.")
-    ] = 0,
-    synonyms: Annotated[float, typer.Option("--synonyms", metavar="SHARE", help="Captions with a synonym.")] = 0.2,
-    kinds: Annotated[float, typer.Option("--kinds", metavar="SHARE", help="Captions with a broader word.")] = 0.2,
+        int,
+        typer.Option(
+            "--start-size", metavar="PIXELS", min=0, help="Begin with images of this size, and enlarge them gradually."
+        ),
+    ] = 0
+    seed: Annotated[
+        int,
+        typer.Option("--seed", metavar="N", min=0, help="Seed the random numbers; the same seed gives the same model."),
+    ] = 0
+
+
+@group("Captions")
+class Captions:
+    """The captions of the pictures."""
+
+    prompts: Annotated[str, PROMPTS] = "general"
+    synonyms: Annotated[
+        float, typer.Option("--synonyms", metavar="SHARE", help="Use a synonym in this share of the captions.")
+    ] = 0.2
+    kinds: Annotated[
+        float, typer.Option("--kinds", metavar="SHARE", help="Use a broader word in this share of the captions.")
+    ] = 0.2
     kinds_are_true: Annotated[
-        bool, typer.Option("--kinds-are-true", help="A broader word is not held against pictures it is true of.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--kinds-are-true", help="Do not count a broader word as wrong for another image that it also describes."
+        ),
+    ] = False
     across: Annotated[
         float,
-        typer.Option("--across", metavar="WEIGHT", help="Of captions whose word its source does not have."),
-    ] = 1.0,
+        typer.Option(
+            "--across",
+            metavar="WEIGHT",
+            help="Weigh a wrong caption with this if its label does not occur in the data set of the image.",
+        ),
+    ] = 1.0
     all_labels: Annotated[
-        bool, typer.Option("--all-labels", help="Compare pictures with all labels, not only with those of their batch.")
-    ] = False,
+        bool,
+        typer.Option("--all-labels", help="Compare every image with all labels, not only with those of its batch."),
+    ] = False
+
+
+@group("Images")
+class Changes:
+    """How pictures are changed before they are shown to the model."""
+
     crop_scale: Annotated[
-        float, typer.Option("--crop-scale", metavar="SHARE", help="Least part of a picture that is kept.")
-    ] = 0.35,
+        float, typer.Option("--crop-scale", metavar="SHARE", help="Crop images to no less than this share.")
+    ] = 0.35
     colour: Annotated[
-        float, typer.Option("--colour", metavar="SHARE", help="How far brightness, contrast and tint stray.")
-    ] = 0.2,
-    blur: Annotated[
-        float, typer.Option("--blur", metavar="SHARE", help="Pictures scaled down first: sharpness tells nothing.")
-    ] = 0.0,
-    sharpen: Annotated[
-        float, typer.Option("--sharpen", metavar="SHARE", help="Pictures made crisper, for the same reason.")
-    ] = 0.0,
+        float,
+        typer.Option("--colour", metavar="SHARE", help="Change brightness, contrast and tint by up to this share."),
+    ] = 0.2
+    blur: Annotated[float, typer.Option("--blur", metavar="SHARE", help="Blur this share of the images.")] = 0.0
+    sharpen: Annotated[float, typer.Option("--sharpen", metavar="SHARE", help="Sharpen this share of the images.")] = (
+        0.0
+    )
     chroma: Annotated[
-        float, typer.Option("--chroma", metavar="SHARE", help="Pictures with softer or crisper colours.")
-    ] = 0.0,
+        float,
+        typer.Option("--chroma", metavar="SHARE", help="Blur or sharpen the colours of this share of the images."),
+    ] = 0.0
     saturation: Annotated[
-        float, typer.Option("--saturation", metavar="SHARE", help="Pictures with paler or stronger colours.")
-    ] = 0.0,
+        float,
+        typer.Option(
+            "--saturation", metavar="SHARE", help="Make the colours of this share of the images paler or stronger."
+        ),
+    ] = 0.0
+
+
+@group("Output")
+class Trained:
+    """Where the model goes, and how it is measured."""
+
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Write the model, and checkpoints to go on from, to DIR.")
+    ]
+    weights: Annotated[
+        Literal["fp16", "fp32"], typer.Option("--weights", metavar="NAME", help="Save weights as fp16 or fp32.")
+    ] = "fp16"
     holdout: Annotated[
         int | None,
         typer.Option(
             "--holdout",
             metavar="N",
             min=0,
-            help="Keep every Nth pair aside to measure on; 0: none. Default: 100 pictures or more, at most a fifth.",
+            help="Keep every Nth pair aside to measure accuracy on, or none with 0; by default at least 100 pairs, but "
+            "at most a fifth.",
         ),
-    ] = None,
-    weights: Annotated[Literal["fp16", "fp32"], typer.Option("--weights", help="Of the saved model.")] = "fp16",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Same seed, same model.")] = 0,
-    log_dir: Annotated[Path | None, typer.Option("--log-dir", metavar="DIR", help="TensorBoard scalars.")] = None,
-    offline: OfflineOption = False,
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Train a small CLIP on pictures and their names, or adapt one; killed, the same command goes on.
+    ] = None
+    log_dir: Annotated[
+        Path | None, typer.Option("--log-dir", metavar="DIR", help="Write figures for TensorBoard to DIR.")
+    ] = None
 
-    Example:
+
+@group("Input")
+class Pairs:
+    """Pictures with captions."""
+
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA",
+            help="Captioned images: Parquet files, folders with one folder for each label, or a .csv file with the "
+            "columns path and caption.",
+        ),
+    ]
+
+
+@command(common=("data", "out", "init", "arch", "lock_image", "lock_text", "epochs", "batch_size", "device"))
+def train(
+    pairs: Pairs,
+    start: Start,
+    schedule: Schedule,
+    captions: Captions,
+    changes: Changes,
+    trained: Trained,
+    network: Network,
+    device: Device,
+    messages: Messages,
+) -> None:
+    """Train a small CLIP model on captioned images, or adapt one.
+
+    If training is stopped, the same command goes on from the last checkpoint.
+
+    Examples:
 
         zsclip train pictures/ --init base --lock-text --out my-model
         zsclip train pictures/ --init base --lock-image --out my-model
+        zsclip train pictures/ --init base --lock-text --epochs 5 --out my-model
     """
-    set_environment(offline, quiet)
-    check_device(device)
-    from zsclip.training.recipe import Recipe
-    from zsclip.training.train import train as run_training
+    set_environment(network, messages)
+    settings: dict[str, Any] = asdict(start) | asdict(schedule) | asdict(captions) | asdict(changes)
+    again = f"run the same command again to go on from the last checkpoint in {trained.out}"
+    with interruptible(lambda: again), training_report(messages) as report:
+        from zsclip.training.recipe import Recipe
+        from zsclip.training.train import train as run_training
 
-    recipe = Recipe(
-        data=tuple(data), arch=arch, init=init, lock_image=lock_image, lock_text=lock_text, epochs=epochs,
-        batch_size=batch_size, accumulate=accumulate, learning_rate=learning_rate, weight_decay=weight_decay,
-        warmup=warmup, precision=precision, average=average,
-        start_size=start_size, prompts=prompts, synonyms=synonyms, kinds=kinds, kinds_are_true=kinds_are_true,
-        across=across, all_labels=all_labels, crop_scale=crop_scale, colour=colour, blur=blur,
-        sharpen=sharpen, chroma=chroma, saturation=saturation, holdout=holdout, seed=seed, weights=weights,
-    )  # fmt: skip
-    with training_report(quiet, shows_progress(quiet)) as report:
+        recipe = Recipe(data=tuple(pairs.data), holdout=trained.holdout, weights=trained.weights, **settings)
         run_training(
-            recipe, out, device=device, threads=threads, log_dir=log_dir, progress=report,
-            note=notes(quiet),
+            recipe, trained.out, device=device.device, threads=device.threads, log_dir=trained.log_dir,
+            progress=report, note=messages.note,
         )  # fmt: skip
-    typer.echo(out)
+    typer.echo(trained.out)
+
+
+@contextmanager
+def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
+    """Give a callback that reports how training goes: a bar on a terminal, elsewhere a line every half minute."""
+    if messages.quiet:
+        yield lambda event: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    visible = messages.show_progress
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=10), TaskProgressColumn())
+    bars = Bars(*columns, console=Console(stderr=True), transient=True, disable=not visible)
+    task = bars.add_task("reading the data", total=None)
+    reported_at = time.monotonic()
+
+    def report(event: "Event") -> None:
+        from zsclip.training.checkpoint import Evaluation
+
+        nonlocal reported_at
+        if isinstance(event, Evaluation):
+            when = f"epoch {event.epoch}" if event.epoch else "epoch 0 (before training)"
+            say(f"{when}: {event.top1:.1%} of {event.images:,} held-out pictures, {event.labels} labels")
+            return
+        line, done, total = training_line(event)
+        bars.update(task, description=line, completed=done, total=total)
+        if not visible and time.monotonic() - reported_at > _EVERY:
+            say(f"{done:,} of {total:,}: {line}")
+            reported_at = time.monotonic()
+
+    with bars:
+        yield report
+
+
+def training_line(event: "Event") -> tuple[str, int, int]:
+    """Give a line of at most 64 columns for a step, which leaves room for a bar; the steps done; and all steps."""
+    from zsclip.training.features import Encoding
+
+    left = f"{event.images_per_second:,.0f} images/s, {lasting(event.seconds_left)} left"  # type: ignore[union-attr]
+    if isinstance(event, Encoding):
+        return f"encoding images once, {left}", event.done, event.total
+    line = f"epoch {event.epoch}, {event.size[0]} px, loss {event.loss:.3f}, {left}"  # type: ignore[union-attr]
+    return line, event.step, event.steps  # type: ignore[union-attr]

@@ -19,6 +19,8 @@ from zsclip.words.prompts import PromptSet, expand
 if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
 
+_SHORT_HEADS = {"balanced accuracy": "balanced", "calibration error": "calibration"}  # a line is 80 columns wide
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -119,27 +121,36 @@ def template_gains(
 
 
 def comparison_lines(compared: Sequence[Compared]) -> list[str]:
-    """Give a table: a line for each, with its gain over the first."""
-    width = max(len(escaped(each.name)) for each in compared)
-    metrics = list(compared[0].figures)
-    heads = [f"{name:>{max(9, len(name))}}" for name in metrics]
-    lines = [f"{'':<{width}}  {'  '.join(heads)}   top-1 against the first"]
+    """Give two tables that fit 80 columns: a line with the metrics of each, and its gain over the first."""
+    first, *others = compared
+    heads = [_SHORT_HEADS.get(name, name) for name in first.figures]
+    widths = [max(6, len(head)) for head in heads]
+    room = 80 - sum(2 + width for width in widths)
+    left = min(room, max(len(escaped(each.name)) for each in compared))
+    lines = [" " * left + "".join(f"  {head:>{width}}" for head, width in zip(heads, widths, strict=True))]
     for each in compared:
-        cells = [f"{figure.value:>{len(head)}.1%}" for head, figure in zip(heads, each.figures.values(), strict=True)]
-        lines.append(f"{escaped(each.name):<{width}}  {'  '.join(cells)}   {_gained(each.gain)}".rstrip())
+        values = zip(each.figures.values(), widths, strict=True)
+        lines += _named(each.name, left, "".join(f"  {figure.value:>{width}.1%}" for figure, width in values))
+    lines += ["", f"top-1 compared with {escaped(first.name)}, in percentage points"]
+    for each in others:
+        lines += _named(each.name, left, f"  {_gained(each.gain)}" if each.gain else "")
     return lines
 
 
 def template_lines(gains: Sequence[TemplateGain]) -> list[str]:
     """Give a line for each template, what helps most first."""
-    lines = ["top-1 alone  the set gains by it"]
+    lines = ["alone   gain of the whole set by it   template"]
     for each in sorted(gains, key=lambda each: -each.gain.value):
-        lines.append(f"{each.alone:>11.1%}  {_gained(each.gain, 'helps', 'hurts'):<32}  {escaped(each.template)}")
+        lines.append(f"{each.alone:>6.1%}  {_gained(each.gain, 'helps', 'hurts'):<28}  {escaped(each.template)}")
     return lines
 
 
-def _gained(gain: Figure | None, better: str = "better", worse: str = "worse") -> str:
-    if gain is None:
-        return ""
-    verdict = better if gain.low > 0 else worse if gain.high < 0 else "no telling"
+def _named(name: str, width: int, rest: str) -> list[str]:
+    """Put a name before the rest of its line, or on a line of its own if it is too long."""
+    name = escaped(name)
+    return [f"{name:<{width}}{rest}"] if len(name) <= width else [name, " " * width + rest]
+
+
+def _gained(gain: Figure, better: str = "better", worse: str = "worse") -> str:
+    verdict = better if gain.low > 0 else worse if gain.high < 0 else "unclear"
     return f"{100 * gain.value:+5.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}) {verdict}"

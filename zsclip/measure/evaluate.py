@@ -139,8 +139,12 @@ def _of_label(place: int, labels: Sequence[str], confusion: NDArray[np.int64]) -
     )
 
 
-def report_lines(scorecard: Scorecard) -> list[str]:
-    """Give the metrics with their intervals, then the labels, the ones most often missed first."""
+def report_lines(scorecard: Scorecard, most: int | None = None) -> list[str]:
+    """Give the metrics with their intervals, then the labels, the ones most often missed first.
+
+    Args:
+        most: labels to list; None lists all.
+    """
     lines = [
         f"{name:<18}{_percent(figure.value)}   {_percent(figure.low)} to {_percent(figure.high)}"
         for name, figure in scorecard.figures.items()
@@ -148,11 +152,14 @@ def report_lines(scorecard: Scorecard) -> list[str]:
     names = {each.label: escaped(each.label) for each in scorecard.labels}
     width = max(map(len, [*names.values(), "label"]))
     lines += ["", f"{'label':<{width}}  pictures   recall  precision  most often taken for"]
-    with_pictures = [each for each in scorecard.labels if each.pictures]
-    for each in sorted(with_pictures, key=lambda each: each.recall or 0.0):
+    with_pictures = sorted((each for each in scorecard.labels if each.pictures), key=lambda each: each.recall or 0.0)
+    for each in with_pictures[:most]:
         taken_for = f"{names[each.taken_for]} ({each.so_often:,})" if each.taken_for else ""
         numbers = f"{each.pictures:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"
         lines.append(f"{names[each.label]:<{width}}  {numbers}  {taken_for}".rstrip())
+    hidden = len(with_pictures) - len(with_pictures[:most])
+    if hidden:
+        lines.append(f"and {hidden:,} labels with a higher recall; --all-labels shows them")
     return lines
 
 

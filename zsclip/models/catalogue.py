@@ -1,15 +1,18 @@
 """What `zsclip models` shows: every published checkpoint with what is known of it, and what one model is."""
 
 import csv
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TextIO
 
-from zsclip.models.find import ALIASES, hub_files_of_tag, tags
+from zsclip.models.find import ALIASES, find_model, hub_files_of_tag, tags
 from zsclip.models.hub import cached_file
 from zsclip.models.spec import ModelSpec
 
+_BYTES_A_PARAMETER = 4  # most weights are published in float32; some in half of that
 _FACTS_FILE = Path(__file__).parents[1] / "data" / "models.csv"  # from open_clip's docs/openclip_results.csv
 
 
@@ -19,6 +22,7 @@ class PublishedModel:
 
     name: what `--model` takes. parameters_m: in millions. gflops: 10^9 operations for an image and a text.
     imagenet_top1: zero-shot accuracy in [0, 1]. The three are None where nothing was published.
+    size_on_disk: of the weights in bytes, where they are on this machine.
     """
 
     name: str
@@ -26,12 +30,25 @@ class PublishedModel:
     parameters_m: float | None
     gflops: float | None
     imagenet_top1: float | None
-    is_here: bool
+    size_on_disk: int | None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights are on this machine."""
+        return self.size_on_disk is not None
+
+    @property
+    def size(self) -> float | None:
+        """Bytes of the weights: as they are on this machine, else about what a download has, in float32."""
+        if self.size_on_disk is not None or self.parameters_m is None:
+            return self.size_on_disk
+        return self.parameters_m * 1e6 * _BYTES_A_PARAMETER
 
 
 def published_models() -> Iterator[PublishedModel]:
     """List what can be had by name: the bundled model and the aliases first, then the rest by architecture."""
-    yield PublishedModel("tiny", None, 13.3, 0.8, None, is_here=True)
+    weights = find_model("tiny").weights
+    yield PublishedModel("tiny", None, 13.3, 0.8, None, None if weights is None else os.path.getsize(weights))
     table = tags()
     names = [f"{architecture},{tag}" for architecture, of_architecture in table.items() for tag in of_architecture]
     aliases = {name: alias for alias, name in ALIASES.items()}
@@ -41,38 +58,68 @@ def published_models() -> Iterator[PublishedModel]:
         # The table lists some weights under the plain architecture as well; their facts stand under quick-GELU's name.
         known = facts.get(name) or facts.get(f"{architecture}-quickgelu,{tag}") or (None, None, None)
         parameters_m, gflops, imagenet_top1 = known
-        is_here = cached_file(hub_files_of_tag(table[architecture][tag])) is not None
-        yield PublishedModel(name, aliases.get(name), parameters_m, gflops, imagenet_top1, is_here)
+        here = cached_file(hub_files_of_tag(table[architecture][tag]))
+        size = None if here is None else os.path.getsize(here)
+        yield PublishedModel(name, aliases.get(name), parameters_m, gflops, imagenet_top1, size)
+
+
+def matching(models: Iterable[PublishedModel], words: Sequence[str]) -> Iterator[PublishedModel]:
+    """Keep the models whose name or alias contains every word, in whatever case."""
+    for model in models:
+        name = f"{model.name} {model.alias or ''}".lower()
+        if all(word.lower() in name for word in words):
+            yield model
 
 
 def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
-    """Write the list: a table on a terminal, else tab-separated values with the same columns."""
-    header = ("model", "alias", "parameters (M)", "GFLOPs", "ImageNet top-1", "here")
-    rows = [
+    """Write the list: an aligned table on a terminal, else tab-separated values."""
+    if out.isatty():
+        out.writelines(line + "\n" for line in _table(list(models), get_terminal_size((80, 24)).columns))
+    else:
+        header = ("model", "alias", "parameters (M)", "download (MB)", "GFLOPs", "ImageNet top-1", "here")
+        rows = (
+            (
+                model.name,
+                model.alias or "",
+                _or_empty(model.parameters_m, "{:.0f}"),
+                ("" if model.is_here else "~") + _or_empty(model.size, "{:.0f}", 1e-6) if model.size else "",
+                _or_empty(model.gflops, "{:.1f}"),
+                _or_empty(model.imagenet_top1, "{:.1%}"),
+                "yes" if model.is_here else "",
+            )
+            for model in models
+        )
+        out.writelines("\t".join(row) + "\n" for row in (header, *rows))
+    out.flush()
+
+
+def _table(models: Sequence[PublishedModel], width: int) -> list[str]:
+    """Lay out the list in columns; those that matter least are left out where there is no room for them."""
+    header = ("model", "params", "download", "GFLOPs", "top-1", "here")
+    rows = [header] + [
         (
-            model.name,
-            model.alias or "",
-            "" if model.parameters_m is None else f"{model.parameters_m:.0f}",
-            "" if model.gflops is None else f"{model.gflops:.1f}",
-            "" if model.imagenet_top1 is None else f"{model.imagenet_top1:.1%}",
+            f"{model.name} ({model.alias})" if model.alias else model.name,
+            _or_empty(model.parameters_m, "{:.0f} M"),
+            ("" if model.is_here else "~") + _or_empty(model.size, "{:.2f} GB", 1e-9) if model.size else "",
+            _or_empty(model.gflops, "{:.1f}"),
+            _or_empty(model.imagenet_top1, "{:.1%}"),
             "yes" if model.is_here else "",
         )
         for model in models
     ]
-    if not out.isatty():
-        out.writelines("\t".join(row) + "\n" for row in (header, *rows))
-        out.flush()
-        return
-    from rich.console import Console
-    from rich.table import Table
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = list(range(len(header)))
+    for least in ("GFLOPs", "params"):
+        if sum(widths[place] + 2 for place in shown) - 2 > width:
+            shown.remove(header.index(least))
+    return [
+        "  ".join(row[i].rjust(widths[i]) if 0 < i < len(row) - 1 else row[i].ljust(widths[i]) for i in shown).rstrip()
+        for row in rows
+    ]
 
-    table = Table(box=None, header_style="bold")
-    table.add_column(header[0], min_width=max(len(row[0]) for row in rows))  # names are there to be copied
-    for name in header[1:]:
-        table.add_column(name, justify="left" if name in ("alias", "here") else "right")
-    for row in rows:
-        table.add_row(*row, style=None if row[-1] or row[1] else "dim")
-    Console(file=out).print(table)
+
+def _or_empty(value: float | None, form: str, factor: float = 1) -> str:
+    return "" if value is None else form.format(value * factor)
 
 
 def describe(spec: ModelSpec) -> dict[str, str]:

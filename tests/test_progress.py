@@ -1,0 +1,172 @@
+"""What a person sees while a run goes on, and what the summary says at its end."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from columns import columns
+from test_sinks import SURE
+
+import zsclip.cli.progress
+from zsclip.answers.answers import Answers
+from zsclip.cli.progress import Listing, Progress, images_status, total_of
+from zsclip.cli.run import interruptible
+from zsclip.cli.tally import Tally
+from zsclip.cli.terminal import lasting, sized
+from zsclip.cli.training import training_line
+from zsclip.pictures.pictures import Pictures
+from zsclip.pixels.skipped import Skipped
+from zsclip.training.features import Encoding
+from zsclip.training.train import Progress as Step
+
+
+def counted(tally: Tally, batches: list[Answers]) -> None:
+    for _ in tally.count(batches):
+        pass
+
+
+def listed(names: str) -> Iterator[Pictures]:
+    """One picture at a time."""
+    return (Pictures([name]) for name in names)
+
+
+def test_the_time_left_is_known_with_the_total() -> None:
+    tally = Tally(done=100)
+    counted(tally, [columns([SURE] * 9 + [Skipped("a", "missing", "")])])
+    tally.started = time.monotonic() - 10
+
+    assert images_status(tally, 1110) == "110 of 1,110 images, 1 a second, 16:40 left, 1 failed"
+    assert images_status(tally, None) == "110 images, 1 a second, 1 failed"
+    assert images_status(Tally(), 5) == "0 of 5 images"
+
+
+def test_a_listing_keeps_order_knows_its_total_and_raises_in_turn() -> None:
+    some = [Pictures(["a", "b"]), Pictures(["c"])]
+    listing = Listing(iter(some))
+    assert list(listing) == some
+    assert listing.total == 3
+
+    def broken() -> Iterator[Pictures]:
+        yield some[0]
+        raise OSError("no")
+
+    listing = Listing(broken())
+    pictures = iter(listing)
+    assert next(pictures) is some[0]
+    with pytest.raises(OSError, match="no"):
+        next(pictures)
+    assert listing.total is None
+
+
+def test_a_listing_runs_ahead_of_who_takes_it() -> None:
+    ended = threading.Event()
+
+    def pictures() -> Iterator[Pictures]:
+        yield from listed("ab")
+        ended.set()
+
+    listing = Listing(pictures())
+
+    assert ended.wait(30)  # though nothing was taken
+    assert [each.names for each in listing] == [["a"], ["b"]]
+
+
+def test_a_listing_stays_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zsclip.cli.progress, "_MOST_LISTED", 10)
+    asked = 0
+
+    def pictures() -> Iterator[Pictures]:
+        nonlocal asked
+        while asked < 100:
+            asked += 1
+            yield Pictures(["a", "b"])
+
+    listing = iter(Listing(pictures()))
+    for taken in range(1, 101):
+        next(listing)
+        assert asked <= taken + 6
+    assert next(listing, None) is None
+
+
+def test_the_total_counts_what_was_done_before() -> None:
+    tally = Tally(done=5)
+    listing = Listing(listed("abc"))
+    list(listing)
+
+    assert total_of(listing, tally)() == 8
+    assert total_of([Pictures("ab")], tally)() == 7
+    assert total_of(listed("ab"), tally)() is None
+    assert total_of(listed("ab"), tally, limit=9)() == 9
+
+
+def test_where_nobody_looks_progress_does_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with Progress(False) as progress:
+        progress.step("loading tiny")
+        progress.prompts(1, 2)
+        progress.images(Tally(), lambda: 3)
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_batch_is_written_once_the_next_one_is_asked_for() -> None:
+    tally = Tally()
+    batches = tally.count([columns([SURE]), columns([SURE, SURE])])
+
+    next(batches)
+    assert tally.written == 0
+    next(batches)
+    assert tally.written == 1
+    assert next(batches, None) is None
+    assert tally.written == 3
+
+
+def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -> None:
+    tally = Tally()
+    counted(tally, [columns([SURE, Skipped("a", "missing", "")])])
+    tally.known, tally.new_store = 1, "/cache"
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"x" * 1234)
+
+    speed, answers, failed, wrote, kept = tally.summary([os.fspath(file)])
+
+    assert speed.endswith(" a second), 1 of them encoded by an earlier run")
+    assert answers == f"{SURE.label} 1"
+    assert failed == "1 failed: missing 1"
+    assert wrote == f"wrote {file} (1.2 kB)"
+    assert kept.startswith("embeddings are kept in /cache, ")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (KeyboardInterrupt(), "zsclip: interrupted: add --resume\n"),
+        (SystemExit(143), "zsclip: terminated: add --resume\n"),
+        (SystemExit(129), "zsclip: hung up: add --resume\n"),
+        (SystemExit(0), ""),
+        (SystemExit("what"), ""),
+    ],
+)
+def test_an_interruption_says_how_to_go_on(error: BaseException, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(type(error)), interruptible(lambda: "add --resume"):
+        raise error
+
+    assert capsys.readouterr().err == told
+
+
+def test_sizes_and_times_are_readable() -> None:
+    assert [sized(size) for size in (1, 999, 1500, 2_500_000, 3_200_000_000)] == [
+        "1 byte", "999 bytes", "1.5 kB", "2.5 MB", "3.2 GB",
+    ]  # fmt: skip
+    assert [lasting(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+
+
+def test_lines_of_training_leave_room_for_a_bar() -> None:
+    step = Step(100, 10_000, 20_000, (224, 224), 12.345, 1e-3, 100.0, 12_345.6, 360_000.0)
+    for event in (step, Encoding(1_000, 2_000, 12_345.6, 360_000.0)):
+        line, done, total = training_line(event)
+
+        assert len(line) <= 64  # and 16 for the bar
+        assert 2 * done == total

@@ -1,0 +1,92 @@
+"""Where rows go, as the options say it, and what an interrupted run says of them."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zsclip.cli.rows import Output, Start, going_on
+from zsclip.cli.tally import Tally
+from zsclip.errors import InputError
+from zsclip.out.journal import Point
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.mark.parametrize(
+    ("options", "only", "is_retry", "told"),
+    [
+        ({"output": "a.jsonl"}, [], False, "3 rows are in a.jsonl.part; add --resume to go on"),
+        ({"output": "a.jsonl"}, ["cat"], False, "rows of 3 images are in a.jsonl.part; add --resume to go on"),
+        ({"output": "a.csv"}, [], False, "rows of 3 images are in a.csv.part; add --resume to go on"),
+        ({}, [], False, "the rows of 3 images are out; with -o FILE a run can be resumed"),
+        ({"output": "/dev/null"}, [], False, "the rows of 3 images are out; with -o FILE a run can be resumed"),
+        ({"output": "a.html"}, [], False, "3 images done; run again with --overwrite, what was encoded is kept"),
+        (
+            {"output": "a.csv", "report": "a.html"},
+            [],
+            False,
+            "3 images done; run again with --overwrite, what was encoded is kept",
+        ),
+        ({"output": "a.csv", "retry_errors": True}, [], True, "a.csv is as it was; run the same command again"),
+    ],
+)
+def test_an_interrupted_run_says_what_is_written_and_how_to_go_on(
+    options: dict[str, Any],
+    only: list[str],
+    is_retry: bool,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tally = Tally()
+    tally.written = 3
+
+    assert going_on(Output(**options), Start(), tally, is_retry, only) == told
+
+
+def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
+    output = Output(output="a.jsonl", resume=True)
+    start = Start(point=Point(5, 2, 100, ""))
+    tally = start.tally(output)
+
+    assert going_on(output, start, tally, False, []).startswith("5 rows are in ")
+    tally.written = 1
+    assert going_on(output, start, tally, False, []).startswith("6 rows are in ")
+    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no row is written yet")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"print0": True}, "--print0: "),
+        ({"report": "a.pdf"}, "--report: "),
+        ({"contact_sheet": "a.jpg"}, "--contact-sheet: "),
+        ({"output": "a.xlsx"}, "a.xlsx: "),
+        ({"resume": True}, "--resume: "),
+        ({"resume": True, "output": "a.csv", "overwrite": True}, "--resume: "),
+        ({"resume": True, "output": "a.csv", "report": "a.html"}, "--resume: "),
+    ],
+)
+def test_options_for_files_that_do_not_go_together_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=f"^{told}"):
+        Output(**options)
+
+
+def test_a_page_and_a_sheet_beside_rows_are_named_in_the_summary(
+    run: Run, photos: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    arguments = ("-l", "red,green", "-m", tiny_model("plain"), "-o", "a.jsonl", "--report", "a.html")
+
+    done = run("classify", "photos", *arguments, "--contact-sheet", "a.png", "-n", "2")
+
+    assert done.returncode == 0, done.stderr
+    (wrote,) = (line for line in done.stderr.decode().splitlines() if line.startswith("wrote "))
+    assert [part.split(" (")[0] for part in wrote.removeprefix("wrote ").split(", ")] == ["a.jsonl", "a.html", "a.png"]
+    rows = [json.loads(line) for line in (photos.parent / "a.jsonl").read_text().splitlines()]
+    assert [row["file_name"] for row in rows] == ["photos/blue.png", "photos/green.png"]
+    assert (photos.parent / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,165 @@
+"""`zsclip calibrate`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zsclip.cli.groups import command, group
+from zsclip.cli.options import (
+    Data,
+    Distractors,
+    Json,
+    Labels,
+    Messages,
+    Model,
+    Overwrite,
+    Prompts,
+    Speed,
+    Store,
+    set_environment,
+)
+from zsclip.cli.progress import total_of
+from zsclip.cli.question import rivals_of
+from zsclip.cli.run import (
+    Session,
+    build_text_matrix,
+    embedding,
+    measuring,
+    note_if_few,
+    read_data,
+    report_run,
+    words_and_truths,
+)
+from zsclip.cli.settings import made_with
+from zsclip.errors import InputError
+
+if TYPE_CHECKING:
+    from zsclip.answers.classifier import Classifier
+    from zsclip.measure.calibrate import Calibration, Promise
+    from zsclip.models.embed import Embedded
+
+
+@group("Scores")
+class Target:
+    """What the threshold is to reach."""
+
+    target_precision: Annotated[
+        float | None,
+        typer.Option(
+            "--target-precision",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Find a threshold at which this share of the answers is right.",
+        ),
+    ] = None
+    target_share: Annotated[
+        float | None,
+        typer.Option(
+            "--target-share",
+            metavar="P",
+            min=0,
+            max=1,
+            help="Find a threshold at which this share of the images gets an answer.",
+        ),
+    ] = None
+    per_label: Annotated[
+        bool, typer.Option("--per-label", help="Find a threshold for each label instead of one for all.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.per_label and self.target_precision is None and self.target_share is None:
+            raise InputError("--per-label: needs a target; add --target-precision or --target-share")
+        if self.target_precision is not None and self.target_share is not None:
+            raise InputError("--target-share: one threshold cannot reach two targets; leave out --target-precision")
+
+
+@group("Output")
+class CalibrationFile(Overwrite, Json):
+    """Where the calibration goes."""
+
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to FILE, for `zsclip classify --calibration FILE`."),
+    ] = "labels.calib.json"
+
+    def __post_init__(self) -> None:
+        if self.output == "-":
+            raise InputError("-o: a calibration is read from a file; give its name, such as labels.calib.json")
+
+    def check(self) -> None:
+        """Find out what cannot be written, before anything slow begins."""
+        from zsclip.out.output import check_output
+
+        check_output(self.output, overwrite=self.overwrite)
+
+    def write(self, calibration: "Calibration", promised: "Promise") -> None:
+        """Write the calibration, and print what to expect of it."""
+        import json
+        from dataclasses import asdict
+
+        from zsclip.measure.calibrate import promise_lines, to_json
+        from zsclip.out.output import open_output
+
+        text = to_json(calibration)
+        with open_output(self.output, overwrite=self.overwrite) as out:
+            out.write(text + "\n")
+        if self.as_json:
+            typer.echo(json.dumps({"calibration": json.loads(text), "promise": asdict(promised)}))
+        else:
+            typer.echo("\n".join(promise_lines(calibration, promised)))
+
+
+@command(common=("data", "labels", "model", "target_precision", "target_share", "per_label", "distractors", "output"))
+def calibrate(
+    data: Data,
+    labels: Labels,
+    prompts: Prompts,
+    distractors: Distractors,
+    target: Target,
+    model: Model,
+    speed: Speed,
+    store: Store,
+    file: CalibrationFile,
+    messages: Messages,
+) -> int:
+    """Find out how far scores can be trusted, and which threshold to use.
+
+    Both are learnt from labelled images; without labels, those of the data are used.
+
+    Examples:
+
+        zsclip calibrate pictures/ --target-precision 0.95 -o labels.calib.json
+        zsclip calibrate pictures/ --target-share 0.8 --per-label
+        zsclip calibrate pictures/ --model tiny --distractors common
+    """
+    set_environment(model, messages)
+    given, sentences = labels.read() if labels.are_given else None, prompts.read()
+    file.check()
+    with measuring(speed, store, messages) as session:
+        labelled = read_data(data, session)
+        words, truths = words_and_truths(labelled, given)
+        rivals = rivals_of(words, distractors.distractors, sentences)
+        encoder = speed.encoder(model.model, model.offline)
+        with embedding([labelled.pictures], encoder, session) as embedded:
+            matrix = build_text_matrix(words, sentences, encoder, session, distractors=rivals)
+            session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
+            learnt, promised = learn(embedded, truths, matrix, target, session)
+    calibration = replace(learnt, made_with=made_with(words, sentences, encoder), distractors=rivals)
+    file.write(calibration, promised)
+    return report_run(session, (file.output,))
+
+
+def learn(
+    embedded: "Iterator[Embedded]", truths: Sequence[str], classifier: "Classifier", target: Target, session: Session
+) -> "tuple[Calibration, Promise]":
+    """Learn what scores mean from pictures whose labels are known."""
+    from zsclip.measure.calibrate import Wish, calibrate, cosines_of, promise
+
+    similar, truth = cosines_of(session.tally.count_encoded(embedded), list(truths), classifier)
+    note_if_few(len(truth), session.messages)
+    wish = Wish(target.target_precision, target.target_share, target.per_label)
+    learning = (similar, truth, classifier.labels, classifier.logit_scale, wish)
+    return calibrate(*learning, {}), promise(*learning)

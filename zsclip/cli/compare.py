@@ -1,0 +1,166 @@
+"""`zsclip compare`."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zsclip.cli.groups import command, group
+from zsclip.cli.options import (
+    LABELS_FILE,
+    MODEL,
+    PROMPTS,
+    TEMPLATE,
+    Data,
+    Json,
+    Messages,
+    Network,
+    Speed,
+    Store,
+    set_environment,
+)
+from zsclip.cli.progress import total_of
+from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
+from zsclip.errors import InputError
+
+if TYPE_CHECKING:
+    from zsclip.measure.compare import TemplateGain
+    from zsclip.measure.metrics import Judged
+    from zsclip.models.embed import Embedded
+    from zsclip.models.encoder import Encoder
+    from zsclip.pictures.pictures import Pictures
+    from zsclip.words.labels import Label
+    from zsclip.words.prompts import PromptSet
+
+_MODELS = copy(MODEL)
+_MODELS.envvar = None  # of an option that may be repeated, Typer would split the variable at spaces
+
+
+@group("Labels")
+class Variants:
+    """What is compared: every combination of these."""
+
+    prompts: Annotated[list[str], PROMPTS] = field(default_factory=list)
+    template: Annotated[list[str], TEMPLATE] = field(default_factory=list)
+    labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
+    model: Annotated[list[str], _MODELS] = field(default_factory=list)
+    templates: Annotated[
+        bool,
+        typer.Option(
+            "--templates", help="Instead, compare the templates of one prompt set: which help, and which hurt."
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The combinations that are compared.
+
+    models: names. sets, files: prompt sets and label lists by the name they were given; None takes the data's labels.
+    """
+
+    models: list[str]
+    sets: "Mapping[str, PromptSet]"
+    files: "Mapping[str, list[Label] | None]"
+
+    def name(self, model: str, file: str, prompts: str) -> str:
+        """Name a combination by what not all of them have in common."""
+        parts = ((prompts, self.sets), (file, self.files), (model, self.models))
+        return ", ".join(part for part, all_of_them in parts if len(all_of_them) > 1)
+
+
+@command(common=("data", "prompts", "template", "labels_file", "model", "templates", "as_json"))
+def compare(
+    data: Data, variants: Variants, network: Network, speed: Speed, store: Store, result: Json, messages: Messages
+) -> int:
+    """Compare prompts, models or label files on labelled images.
+
+    Everything given is combined with everything else, and the first combination is what the others are compared with.
+    The default prompt set is photo, the default model base.
+
+    Examples:
+
+        zsclip compare pictures/ --prompts photo --prompts general
+        zsclip compare pictures/ --model tiny --model base
+        zsclip compare pictures/ --prompts openai-imagenet --templates
+    """
+    set_environment(network, messages)
+    grid = read_grid(variants)
+    from zsclip.measure.compare import judged_by, template_gains
+
+    judged: list[tuple[str, Judged]] = []
+    gains: list[TemplateGain] = []
+    with measuring(speed, store, messages) as session:
+        labelled = read_data(data, session)
+        labels = {file: words_and_truths(labelled, given) for file, given in grid.files.items()}
+        encoders = [speed.encoder(model, network.offline) for model in grid.models]
+        for encoder, batches in encoded_by(encoders, labelled.pictures, session):
+            for (file, (words, truths)), (name, sentences) in product(labels.items(), grid.sets.items()):
+                if variants.templates:
+                    gains = template_gains(words, sentences, encoder, partial(judged_by, batches, truths))
+                    continue
+                matrix = build_text_matrix(words, sentences, encoder, session)
+                judged.append((grid.name(encoder.spec.name, file, name), judged_by(batches, truths, matrix)))
+    print_comparison(judged, gains, result)
+    return report_run(session)
+
+
+def read_grid(variants: Variants) -> Grid:
+    """Read and check all that is compared, before any model is looked for."""
+    from zsclip.words.labels import read_labels
+    from zsclip.words.prompts import read_prompts, read_templates
+
+    models = list(dict.fromkeys(variants.model)) or [os.environ.get("ZSCLIP_MODEL") or "base"]
+    sets = {name: read_prompts(name) for name in variants.prompts}
+    sets |= {text: read_templates([text]) for text in variants.template}
+    sets = sets or {"photo": read_prompts("photo")}
+    files: dict[str, list[Label] | None] = {file: read_labels(files=[file]) for file in variants.labels_file}
+    files = files or {"": None}
+    count = len(models) * len(files) * len(sets)
+    if variants.templates and count > 1:
+        raise InputError("--templates: compares the templates of one prompt set, with one model and one label file")
+    for sentences in sets.values() if variants.templates else ():
+        if len(sentences.templates) < 2:
+            raise InputError(f"--templates: {sentences.name!r} has one template; give --prompts with more")
+    if not variants.templates and count == 1:
+        raise InputError("compare: nothing to compare; give --prompts, --template, --model or --labels-file twice")
+    return Grid(models, sets, files)
+
+
+def encoded_by(
+    encoders: "Sequence[Encoder]", pictures: "Pictures", session: Session
+) -> "Iterator[tuple[Encoder, list[Embedded]]]":
+    """Encode all pictures with one model after the other.
+
+    Raises:
+        InputError: not all models were shown the same pictures.
+    """
+    unread: set[tuple[str, ...]] = set()
+    for encoder in encoders:
+        with embedding([pictures], encoder, session) as embedded:
+            session.progress.images(session.tally, total_of([pictures], session.tally))
+            batches = list(session.tally.count_encoded(embedded))
+        unread.add(tuple(each.path for batch in batches for each in batch.skipped.values()))
+        if len(unread) > 1:
+            raise InputError("data: not the same images could be read for all models; run again, with fewer --threads")
+        yield encoder, batches
+
+
+def print_comparison(judged: "list[tuple[str, Judged]]", gains: "list[TemplateGain]", result: Json) -> None:
+    """Print a line for every variant, or for every template."""
+    import json
+    from dataclasses import asdict
+
+    from zsclip.measure.compare import compare, comparison_lines, template_lines
+
+    compared = compare(judged) if judged else []
+    if result.as_json:
+        found = [asdict(each) for each in compared] + [asdict(each) for each in gains]
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(comparison_lines(compared) if compared else template_lines(gains)))

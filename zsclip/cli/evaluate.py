@@ -1,0 +1,194 @@
+"""`zsclip eval`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zsclip.cli.groups import command, group
+from zsclip.cli.options import (
+    Data,
+    Json,
+    Labels,
+    Messages,
+    Model,
+    Prompts,
+    Report,
+    Speed,
+    Store,
+    check_ending,
+    set_environment,
+)
+from zsclip.cli.progress import total_of
+from zsclip.cli.run import (
+    Session,
+    build_text_matrix,
+    drain,
+    embedding,
+    measuring,
+    note_if_few,
+    read_data,
+    report_run,
+    words_and_truths,
+)
+from zsclip.errors import InputError
+
+if TYPE_CHECKING:
+    from zsclip.answers.answers import Answers
+    from zsclip.answers.classifier import Classifier
+    from zsclip.measure.evaluate import Scorecard
+    from zsclip.measure.metrics import Judged
+    from zsclip.models.embed import Embedded
+    from zsclip.pictures.pictures import Pictures
+
+_WORST_LABELS = 20
+
+
+@group("Output")
+class Findings(Report, Json):
+    """What is written of how good the answers are."""
+
+    all_labels: Annotated[
+        bool,
+        typer.Option("--all-labels", help=f"Show all labels, not only the {_WORST_LABELS} with the lowest recall."),
+    ] = False
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            "--rows", metavar="FILE", help="Write every answer beside the true label: a .jsonl, .csv or .tsv file."
+        ),
+    ] = None
+    confusion: Annotated[
+        str | None,
+        typer.Option(
+            "--confusion", metavar="FILE", help="Write which labels are confused with which: a .png or .csv file."
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        from zsclip.out.output import format_of
+
+        super().__post_init__()
+        check_ending("--confusion", self.confusion, ".png", ".csv")
+        if self.rows is not None and format_of(self.rows, False) == "html":
+            raise InputError(f"--rows: {self.rows!r} is a page; use --report for that")
+
+    @property
+    def files(self) -> tuple[str | None, ...]:
+        """All that may be written."""
+        return self.rows, self.report, self.confusion
+
+    def check(self) -> None:
+        """Find out what cannot be written, before anything slow begins."""
+        from zsclip.out.output import check_output
+
+        for file in filter(None, self.files):
+            check_output(file, overwrite=self.overwrite)
+
+    def write_rows(self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed) -> None:
+        """Write rows and the page where they are asked for, and run through all batches in any case."""
+        from zsclip.out.output import format_of, open_output
+        from zsclip.out.sinks import SINKS, write_csv, write_tsv
+
+        sinks = SINKS | {"csv": partial(write_csv, truth=True), "tsv": partial(write_tsv, truth=True)}
+        with ExitStack() as files:
+            out = self.rows and files.enter_context(open_output(self.rows, overwrite=self.overwrite))
+            if self.report is not None:
+                from zsclip.out.report import with_report
+
+                page = files.enter_context(open_output(self.report, overwrite=self.overwrite))
+                folder, draw = os.path.dirname(self.report), {"threads": speed.cpus, "max_pixels": speed.max_pixels}
+                batches = with_report(batches, page, folder, pictures=pictures, **draw)
+            if self.rows and out:
+                sinks[format_of(self.rows, False)](batches, out)
+            else:
+                drain(batches)
+
+    def write_confusion(self, scorecard: "Scorecard", names: Sequence[str]) -> None:
+        """Write the confusion matrix where it is asked for."""
+        if self.confusion is None:
+            return
+        from zsclip.measure.confusion import write_csv, write_png
+        from zsclip.out.output import open_output
+
+        with open_output(self.confusion, overwrite=self.overwrite) as out:
+            if self.confusion.lower().endswith(".png"):
+                write_png(scorecard.confusion, names, out.buffer)
+            else:
+                write_csv(scorecard.confusion, names, out)
+
+    def print(self, scorecard: "Scorecard", about: dict[str, Any]) -> None:
+        """Print the metrics, and how single labels fare."""
+        import json
+        from dataclasses import asdict
+
+        from zsclip.measure.evaluate import report_lines
+
+        if self.as_json:
+            figures = {name: asdict(each) for name, each in scorecard.figures.items()}
+            labels = [asdict(each) for each in scorecard.labels]
+            found = {"pictures": scorecard.pictures, **about, "metrics": figures, "labels": labels}
+            typer.echo(json.dumps(found, ensure_ascii=False))
+            return
+        typer.echo("\n".join(report_lines(scorecard, None if self.all_labels else _WORST_LABELS)))
+
+
+@command(common=("data", "labels", "labels_file", "prompts", "model", "rows", "report", "confusion", "as_json"))
+def evaluate(
+    data: Data,
+    labels: Labels,
+    prompts: Prompts,
+    model: Model,
+    speed: Speed,
+    store: Store,
+    findings: Findings,
+    messages: Messages,
+) -> int:
+    """Measure how good the answers are on labelled images.
+
+    Without labels, those of the data are used.
+
+    Examples:
+
+        zsclip eval pictures/ --confusion mistakes.png
+        zsclip eval pictures/ --model tiny --report mistakes.html
+        zsclip eval test.csv --labels-file pets.yaml --json
+    """
+    set_environment(model, messages)
+    given, sentences = labels.read() if labels.are_given else None, prompts.read()
+    findings.check()
+    with measuring(speed, store, messages) as session:
+        labelled = read_data(data, session)
+        words, truths = words_and_truths(labelled, given)
+        encoder = speed.encoder(model.model, model.offline)
+        with embedding([labelled.pictures], encoder, session) as embedded:
+            matrix = build_text_matrix(words, sentences, encoder, session)
+            session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
+            scorecard = scorecard_of(embedded, matrix, truths, labelled.pictures, findings, session)
+    about = {"failed": session.tally.errors.total(), "model": encoder.spec.name, "prompts": sentences.name}
+    findings.print(scorecard, about)
+    findings.write_confusion(scorecard, matrix.labels)
+    note_if_few(scorecard.pictures, messages)
+    return report_run(session, findings.files)
+
+
+def scorecard_of(
+    embedded: "Iterator[Embedded]",
+    classifier: "Classifier",
+    truths: Sequence[str],
+    pictures: "Pictures",
+    findings: Findings,
+    session: Session,
+) -> "Scorecard":
+    """Answer for all pictures, write what is asked for of the answers, and sum up how good they are."""
+    from zsclip.answers.classify import classify
+    from zsclip.answers.scores import Rule
+    from zsclip.measure.evaluate import BEST, evaluate, judge
+
+    judged: list[Judged] = []
+    answers = session.tally.count(classify(embedded, classifier, Rule(BEST)))
+    findings.write_rows(judge(answers, truths, classifier.labels, judged), pictures, session.speed)
+    return evaluate(judged, classifier.labels)

@@ -1,0 +1,161 @@
+"""What a person at a terminal sees while a run goes on: the step it is at, how far it is, and the time left."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zsclip.cli.tally import Tally
+from zsclip.cli.terminal import counted, lasting
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+    from rich.progress import Progress as Bar
+
+    from zsclip.pictures.pictures import Pictures
+
+_MOST_LISTED = 1_000_000  # paths in memory
+
+
+class Progress:
+    """One line on stderr that says what is going on.
+
+    Args:
+        visible: without it nothing is shown, and rich is not imported.
+    """
+
+    def __init__(self, visible: bool) -> None:
+        self.visible = visible
+        self._status: Callable[[], str] = str
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def step(self, what: str) -> None:
+        """Show one step, such as "loading tiny"."""
+        self._show(lambda: what)
+
+    def prompts(self, done: int, total: int) -> None:
+        """Show how many prompts are encoded."""
+        if done < total:
+            self.step(f"encoding prompts: {done:,} of {total:,}")
+
+    def images(self, tally: Tally, total: Callable[[], int | None]) -> None:
+        """Show how many images are done, of how many where that is known, how fast, and the time left."""
+        self._show(lambda: images_status(tally, total()))
+
+    def stop(self) -> None:
+        """Take the line away: what comes next is for the same terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def before_first(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Pass batches on, and take the line away before the first one."""
+        for batch in batches:
+            self.stop()
+            yield batch
+
+    def _show(self, status: Callable[[], str]) -> None:
+        if not self.visible:
+            return
+        self._status = status
+        if self._bar is None:
+            self._bar = _started_bar(lambda: self._status())
+        self._bar.refresh()
+
+
+def images_status(tally: Tally, total: int | None) -> str:
+    """Say how far a run is.
+
+    Args:
+        total: images of the run, those of an earlier one included; None where that is not known.
+    """
+    seconds = max(time.monotonic() - tally.started, 1e-9)
+    done, rate = tally.done + tally.images, tally.images / seconds
+    images = f"{done:,} of {counted(total, 'image')}" if total is not None else counted(done, "image")
+    parts = [images]
+    if tally.images:
+        parts.append(f"{rate:,.0f} a second")
+    if tally.images and total is not None:
+        parts.append(f"{lasting(max(0, total - done) / rate)} left")
+    if tally.errors:
+        parts.append(f"{tally.errors.total():,} failed")
+    return ", ".join(parts)
+
+
+def total_of(pictures: "Iterable[Pictures]", tally: Tally, limit: int | None = None) -> Callable[[], int | None]:
+    """Give a function that gives the number of images of a run, those counted before included, once it is known.
+
+    Args:
+        limit: of --limit, which is taken for the number where there is no better one.
+    """
+    before = tally.done + tally.images
+    if isinstance(pictures, Listing):
+        return lambda: None if pictures.total is None else before + pictures.total
+    return lambda: before + sum(map(len, pictures)) if isinstance(pictures, Sequence) else limit
+
+
+class Listing:
+    """Pictures, listed by a thread ahead of whoever takes them, so that their number is known early.
+
+    Args:
+        pictures: are taken from it in order, and what it raises is raised when its turn has come.
+    """
+
+    def __init__(self, pictures: "Iterable[Pictures]") -> None:
+        import queue
+
+        self.total: int | None = None
+        self._taken = 0
+        self._room = threading.Condition()
+        self._items: SimpleQueue[Pictures | _End] = queue.SimpleQueue()
+        threading.Thread(target=self._list, args=(pictures,), daemon=True).start()
+
+    def __iter__(self) -> "Iterator[Pictures]":
+        while not isinstance(item := self._items.get(), _End):
+            with self._room:
+                self._taken += len(item)
+                self._room.notify()
+            yield item
+        if item.error is not None:
+            raise item.error
+
+    def _list(self, pictures: "Iterable[Pictures]") -> None:
+        count, error = 0, None
+        try:
+            for some in pictures:
+                count += len(some)
+                self._items.put(some)
+                with self._room:
+                    self._room.wait_for(lambda: count - self._taken < _MOST_LISTED)  # noqa: B023
+            self.total = count
+        except BaseException as e:  # whoever takes the pictures is to see it
+            error = e
+        self._items.put(_End(error))
+
+
+class _End:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def _started_bar(status: Callable[[], str]) -> "Bar":
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn, SpinnerColumn, Task
+    from rich.text import Text
+
+    class Status(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(status())
+
+    bar = Bar(SpinnerColumn(), Status(), console=Console(stderr=True), transient=True, redirect_stdout=False)
+    bar.add_task("")
+    bar.start()
+    return bar

@@ -1,0 +1,280 @@
+"""Where the rows of `classify` go: the files of a run, opened together, and the journal that lets it go on."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from zsclip.cli.groups import group
+from zsclip.cli.options import Format, Report, check_ending
+from zsclip.cli.run import drain
+from zsclip.cli.tally import Tally
+from zsclip.cli.terminal import counted, is_terminal
+from zsclip.errors import InputError
+
+if TYPE_CHECKING:
+    from zsclip.answers.answers import Answers
+    from zsclip.out.journal import Journal, Point
+
+    Batches = Iterable[Answers]
+
+
+@group("Output")
+class Output(Report):
+    """Where rows go, and as what."""
+
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            "-f",
+            "--format",
+            metavar="FORMAT",
+            help="Write table, jsonl, csv, tsv, paths or html; by default what the ending of FILE says, a table on a "
+            "terminal, or jsonl.",
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write to FILE, which appears only once it is complete."),
+    ] = None
+    contact_sheet: Annotated[
+        str | None,
+        typer.Option("--contact-sheet", metavar="FILE", help="Also draw the first 400 images in a grid: a .png file."),
+    ] = None
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with FILE.part of an earlier run; do nothing if FILE is complete."),
+    ] = False
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Like --resume, but also try again the images that failed.")
+    ] = False
+    print0: Annotated[
+        bool, typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        from zsclip.out.output import is_replaceable
+
+        super().__post_init__()
+        check_ending("--contact-sheet", self.contact_sheet, ".png")
+        sink_name = self.sink_name
+        if self.print0 and sink_name != "paths":
+            raise InputError("--print0: only paths can end in NUL; add --format paths")
+        if not self.goes_on:
+            return
+        if self.report or self.contact_sheet or sink_name == "html":
+            raise InputError(
+                "--resume: a page or a sheet shows a whole run, so leave it out; what was encoded is kept anyway"
+            )
+        if self.overwrite or self.file is None or not is_replaceable(self.file):
+            raise InputError(
+                "--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite"
+            )
+
+    @property
+    def file(self) -> str | None:
+        """The file for the rows; None is standard output."""
+        return None if self.output == "-" else self.output
+
+    @property
+    def own_file(self) -> str | None:
+        """The file for the rows if it is, or will be, a regular one: not a pipe, not a device."""
+        from zsclip.out.output import is_replaceable
+
+        return self.file if self.file is not None and is_replaceable(self.file) else None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run goes on with what an earlier one has written."""
+        return self.resume or self.retry_errors
+
+    @property
+    def sink_name(self) -> str:
+        """The format of the rows."""
+        from zsclip.out.output import format_of
+
+        return self.format or format_of(self.file, is_terminal(sys.stdout))
+
+    @property
+    def fills_terminal(self) -> bool:
+        """Whether rows go where progress would be shown."""
+        return self.file is None and is_terminal(sys.stdout)
+
+    @property
+    def pages(self) -> list[str]:
+        """Files with pages to look at; a page that goes to standard output has no name."""
+        own = [self.own_file or ""] if self.sink_name == "html" else []
+        return own + ([self.report] if self.report is not None else [])
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What the bytes of the rows depend on besides the answers."""
+        width = get_terminal_size((100, 24)).columns if self.sink_name == "table" else None
+        return {"format": self.sink_name, "print0": self.print0, "table width": width}
+
+    def check(self) -> None:
+        """Find out what cannot be written, before anything slow begins."""
+        from zsclip.out.output import check_output
+
+        check_output(self.file, overwrite=self.overwrite or self.goes_on, resumable=True)
+        for file in filter(None, (self.report, self.contact_sheet)):
+            check_output(file, overwrite=self.overwrite)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: at the beginning, or where an earlier one ended.
+
+    journal: of the file for the rows; None where there is no such file. point: where an earlier run was cut.
+    end: of a finished file, of which nothing is left to do but perhaps its failed rows.
+    """
+
+    journal: "Journal | None" = None
+    point: "Point | None" = None
+    end: "Point | None" = None
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the first line of the file is written already."""
+        return self.point is not None and self.point.pictures > 0
+
+    def tally(self, output: Output) -> Tally:
+        """Count on from what an earlier run has done."""
+        earlier = self.point or self.end
+        if earlier is None:
+            return Tally()
+        if output.retry_errors:
+            return Tally(earlier.pictures - earlier.failed)
+        return Tally(earlier.pictures, earlier.failed)
+
+    def is_complete(self, output: Output) -> bool:
+        """Whether nothing is left to do."""
+        return self.end is not None and not (output.retry_errors and self.end.failed)
+
+
+def start_of(output: Output, settings: dict[str, object], paths: Iterator[str]) -> Start:
+    """Look for an earlier run to go on with, and take the paths it has rows of from the list."""
+    from zsclip.out.journal import Journal
+
+    if output.own_file is None:
+        return Start()
+    journal = Journal(output.own_file, settings | output.settings, overwrite=output.overwrite)
+    point = journal.go_on(paths) if output.goes_on else None
+    end = journal.finished(paths) if output.goes_on and point is None else None
+    return Start(journal, point, end)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What rows pass through on their way out.
+
+    wanted: the answers that are written; None stands for unknown; empty wants all. threads, max_pixels: to draw with.
+    """
+
+    output: Output
+    wanted: set[str | None]
+    threads: int
+    max_pixels: int
+
+    def write(self, batches: "Batches", out: TextIO, *, header: bool) -> None:
+        """Write the wanted rows in the format of the run."""
+        from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
+
+        sinks: dict[str, Callable[[Any, TextIO], None]] = SINKS | {
+            "csv": partial(write_csv, header=header),
+            "tsv": partial(write_tsv, header=header),
+            "paths": partial(write_paths, print0=self.output.print0, unknown=None in self.wanted),
+            "html": drain,  # the page is written as rows pass
+        }
+        sinks[self.output.sink_name](batches, out)
+
+    def write_rows(self, batches: "Batches", start: Start) -> None:
+        """Write all rows, into every file of the run."""
+        with self._opened(start) as (out, through):
+            self.write(through(batches), out, header=not start.has_header)
+            if start.journal is not None:
+                start.journal.finish(out)
+
+    def retry(self, batches: "Batches", journal: "Journal") -> None:
+        """Replace the rows of the pictures that failed in earlier runs."""
+        from zsclip.out.output import open_output
+
+        file = self.output.own_file
+        assert file is not None
+        with journal, open(file, "rb") as old, open_output(file, overwrite=True) as out:
+            journal.begin(retries=True)
+            header = journal.retries_first_row
+            self.write(only_wanted(journal.retried(batches, old, out), self.wanted), out, header=header)
+            journal.finish(out)
+
+    @contextmanager
+    def _opened(self, start: Start) -> "Iterator[tuple[TextIO, Callable[[Batches], Batches]]]":
+        """Open all files together, so that one that cannot be opened costs no picture."""
+        from zsclip.out.output import open_output
+
+        output, journal, overwrite = self.output, start.journal, self.output.overwrite
+        with ExitStack() as files:
+            if journal is not None:
+                files.enter_context(journal)
+                overwrite = journal.overwrite
+            go_on_at = start.point.size if start.point else None
+            rows_to = open_output(output.file, overwrite=overwrite, go_on_at=go_on_at, resumable=True)
+            out = files.enter_context(rows_to)
+            pages = [out] if output.sink_name == "html" else []
+            for target in (output.report, output.contact_sheet):
+                if target is not None:
+                    pages.append(files.enter_context(open_output(target, overwrite=output.overwrite)))
+            if journal is not None:
+                journal.begin()
+            yield out, lambda batches: self._through(batches, out, pages, journal)
+
+    def _through(self, batches: "Batches", out: TextIO, pages: list[TextIO], journal: "Journal | None") -> "Batches":
+        if journal is not None:
+            batches = journal.noted(batches, out)
+        batches = only_wanted(batches, self.wanted)
+        for target, page in zip(self.output.pages, pages, strict=False):
+            from zsclip.out.report import with_report
+
+            folder = os.path.dirname(target)
+            batches = with_report(batches, page, folder, threads=self.threads, max_pixels=self.max_pixels)
+        if self.output.contact_sheet is not None:
+            from zsclip.out.contactsheet import with_contact_sheet
+
+            sheet = pages[-1].buffer
+            batches = with_contact_sheet(batches, sheet, threads=self.threads, max_pixels=self.max_pixels)
+        return batches
+
+
+def only_wanted(batches: "Batches", wanted: set[str | None]) -> "Batches":
+    """Keep the pictures with these answers, all if none is named; one that failed has none, not even unknown."""
+    return (_with_answers(batch, wanted) for batch in batches) if wanted else batches
+
+
+def _with_answers(batch: "Answers", wanted: set[str | None]) -> "Answers":
+    import numpy as np
+
+    places = [place for place, label in enumerate(batch.labels) if label in wanted] + [-1] * (None in wanted)
+    return batch.take(np.flatnonzero(np.isin(batch.answered, places) & batch.is_answered()))
+
+
+def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
+    """Say what an interrupted run has written, and how to go on."""
+    from zsclip.out.output import part_of
+
+    done = (start.point.pictures if start.point else 0) + tally.written
+    if output.own_file is None:
+        return f"the rows of {counted(done, 'image')} are out; with -o FILE a run can be resumed"
+    if is_retry:
+        return f"{output.own_file} is as it was; run the same command again"
+    if output.pages or output.contact_sheet is not None:
+        return f"{counted(done, 'image')} done; run again with --overwrite, what was encoded is kept"
+    if not done:
+        return "no row is written yet; run the same command again"
+    rows = counted(done, "row") if output.sink_name == "jsonl" and not only else f"rows of {counted(done, 'image')}"
+    return f"{rows} {'is' if rows == '1 row' else 'are'} in {part_of(output.own_file)}; add --resume to go on"

@@ -1,0 +1,58 @@
+"""What the rows of a run and a calibration depend on, in words and digests for the message that says what changed."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zsclip.models.encoder import Encoder
+    from zsclip.words.labels import Label
+    from zsclip.words.prompts import PromptSet
+
+
+def row_settings(
+    words: "list[Label]", sentences: "PromptSet", encoder: "Encoder", model: str, compiled: bool
+) -> dict[str, object]:
+    """Give the settings that the answers of a run depend on."""
+    from importlib.metadata import version
+
+    spec = encoder.spec
+    of_model = (spec.image_recipe("cpu", "fp32", False, False), spec.text_recipe("cpu"))
+    return {
+        "labels": digested([word.name for word in words], [[word.name, word.synonyms, word.prompts] for word in words]),
+        "prompts": digested(
+            list(sentences.templates) if sentences.source == "--template" else sentences.name,
+            [sentences.templates, dict(sentences.prompts)],
+        ),
+        "model": digested(model, of_model),
+        "device": encoder.device,
+        "precision": encoder.precision,
+        "compile": compiled,
+        "version of zsclip": version("zsclip"),
+        "version of torch": version("torch"),
+        "version of open_clip": version("open_clip_torch"),
+        "version of Pillow": version("pillow"),
+    }
+
+
+def digested(shown: object, *about: object) -> dict[str, object]:
+    """Give a setting that is shown as one thing and compared by all that it is about."""
+    from zsclip.kept.cache import fingerprint
+
+    return {"is": shown, "digest": fingerprint(*about)[:16]}
+
+
+def made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, str]:
+    """What a calibration holds for, on whatever device."""
+    from dataclasses import asdict
+
+    from zsclip.kept.cache import fingerprint
+    from zsclip.words.labels import Label
+    from zsclip.words.prompts import expand
+
+    spec = encoder.spec
+    words = sorted(words, key=lambda word: word.name)
+    names = [word.name for word in words]
+    return {
+        "model": f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}",
+        "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
+        "prompts": fingerprint(expand([*words, Label("something")], sentences))[:8],
+    }

@@ -1,0 +1,118 @@
+"""Counts of a run: how many images got which label, how many failed and how, and the summary at the end."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from zsclip.cli.terminal import counted, sized
+
+if TYPE_CHECKING:
+    from zsclip.answers.answers import Answers
+    from zsclip.kept.store import EmbeddingStore
+    from zsclip.models.embed import Embedded
+
+_LABELS_IN_SUMMARY = 20
+
+
+class Tally:
+    """Counts of a run.
+
+    Args:
+        done, failed: images that an earlier run, which this one goes on with, has rows of; and of them failed.
+    """
+
+    def __init__(self, done: int = 0, failed: int = 0) -> None:
+        self.done = done
+        self.failed = failed
+        self.labels: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.unknown = 0
+        self.encoded = 0  # and not answered
+        self.written = 0  # whose rows are out, an earlier run's included
+        self.known = 0  # that were not encoded, as the store had them
+        self.new_store: str | None = None  # the folder, where this run was the first to keep anything
+        self.started = time.monotonic()  # again with the first picture: loading the model is no part of the speed
+
+    @property
+    def images(self) -> int:
+        """All that had a row, failed ones too."""
+        return self.labels.total() + self.unknown + self.encoded + self.errors.total()
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every image was classified, 1 if some failed or there was none."""
+        return int(self.errors.total() + self.failed > 0 or self.images + self.done == 0)
+
+    def count(self, batches: "Iterable[Answers]") -> "Iterator[Answers]":
+        """Pass batches on, counting; more than once where failed pictures are tried again."""
+        if not self.images:
+            self.started = time.monotonic()
+        for batch in batches:
+            self.errors.update(each.error for each in batch.skipped.values())
+            found = [label for label in batch.answered.tolist() if label >= 0]
+            for label, count in Counter(found).items():  # in the order in which they are met
+                self.labels[batch.labels[label]] += count
+            self.unknown += len(batch) - len(found) - len(batch.skipped)
+            yield batch
+            self.written += len(batch)  # whoever asks for the next batch has written this one
+
+    def count_encoded(self, batches: "Iterable[Embedded]") -> "Iterator[Embedded]":
+        """Pass batches on that are to be answered more than once, counting; anew where another model encodes them."""
+        self.started = time.monotonic()
+        self.encoded = self.known = 0
+        self.errors.clear()
+        for batch in batches:
+            self.errors.update(each.error for each in batch.skipped.values())
+            self.encoded += len(batch.vectors)
+            yield batch
+
+    def note_store(self, store: "EmbeddingStore", folder: str | None) -> None:
+        """Take over what a store says at the end of a run; the folder where it was made by this very run."""
+        self.known += store.read
+        if store.kept:
+            self.new_store = folder
+
+    def complete(self, file: str) -> str:
+        """Say that an earlier run has done everything."""
+        failed = f", {self.failed:,} failed; --retry-errors tries them again" if self.failed else ""
+        return f"{file}: complete already: {counted(self.done, 'image')}{failed}"
+
+    def summary(self, files: Iterable[str] = ()) -> list[str]:
+        """Report images, speed, labels, failures, files, and once where embeddings are kept: a line for each.
+
+        Args:
+            files: that were written.
+        """
+        lines = [self._speed()]
+        answers = [f"{label} {count:,}" for label, count in self.labels.most_common(_LABELS_IN_SUMMARY)]
+        if len(self.labels) > _LABELS_IN_SUMMARY:
+            answers.append(f"and {counted(len(self.labels) - _LABELS_IN_SUMMARY, 'more label')}")
+        if self.unknown:
+            answers.append(f"unknown {self.unknown:,}")
+        if answers:
+            lines.append(", ".join(answers))
+        if self.errors:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.errors.most_common())
+            lines.append(f"{self.errors.total():,} failed: {kinds}")
+        if self.failed:
+            lines.append(f"{self.failed:,} failed before; --retry-errors tries them again")
+        written = [f"{file} ({sized(os.path.getsize(file))})" for file in files]
+        if written:
+            lines.append(f"wrote {', '.join(written)}")
+        if self.new_store is not None:
+            lines.append(
+                f"embeddings are kept in {self.new_store}, so that these images are encoded only once; "
+                "--no-store keeps none"
+            )
+        return lines
+
+    def _speed(self) -> str:
+        earlier = f"; {counted(self.done, 'image')} before" if self.done else ""
+        if not self.images:
+            return f"no images{earlier}"
+        seconds = time.monotonic() - self.started
+        known = f", {self.known:,} of them encoded by an earlier run" if self.known else ""
+        speed = f"{self.images / seconds:,.0f} a second"
+        return f"{counted(self.images, 'image')} in {seconds:.1f} s ({speed}){known}{earlier}"
