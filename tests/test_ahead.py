@@ -378,9 +378,7 @@ def test_what_is_found_is_not_worked_on_and_keeps_its_place():
     with Ahead("bca", work, find=find, batch_size=4, threads=2) as ahead:
         assert ahead.begins_with() == "known"
     with Ahead("", work, find=find, batch_size=4, threads=2) as ahead:
-        begun = time.monotonic()
-        assert ahead.begins_with() is None
-        assert time.monotonic() - begun < 0.9
+        assert ahead._begins_with.get(timeout=60) is None  # which is said, and not found out by waiting
 
 
 def test_a_slow_list_is_waited_for_to_tell_what_it_begins_with():
@@ -393,15 +391,16 @@ def test_a_slow_list_is_waited_for_to_tell_what_it_begins_with():
 
 
 def test_a_slow_start_is_not_waited_for():
+    may_end = threading.Event()
+
     def work(path: str) -> str:
-        time.sleep(1)
+        assert may_end.wait(60)
         return path
 
     with Ahead("a", work, batch_size=4, threads=1) as ahead:
-        begun = time.monotonic()
         assert ahead.begins_with() is None
-        assert time.monotonic() - begun < 0.9
-        assert list(ahead.batches(4)) == [[("a", "a")]]
+        may_end.set()
+        assert [batch for batch in ahead.batches(4) if batch] == [[("a", "a")]]
 
 
 def test_a_look_up_that_fails_is_told_and_not_waited_for():
@@ -414,15 +413,26 @@ def test_a_look_up_that_fails_is_told_and_not_waited_for():
             list(ahead.batches(4))
 
 
-def spin(path: str) -> str:
-    """Hang in what a thread cannot be taken out of, if the path says so."""
-    end = time.monotonic() + (3 if path == "hangs" else 0)
-    while time.monotonic() < end:
-        pass
-    return path
+class Spin:
+    """Hangs in computing, which a thread cannot be taken out of, if the path says so, until it is over."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def __call__(self, path: str) -> str:
+        while path == "hangs" and not self.over.is_set():
+            pass
+        return path
 
 
-def test_what_hangs_is_given_up_and_takes_nothing_else_along(monkeypatch):
+@pytest.fixture
+def spin() -> Iterator[Spin]:
+    spin = Spin()
+    yield spin
+    spin.over.set()
+
+
+def test_what_hangs_is_given_up_and_takes_nothing_else_along(monkeypatch, spin):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.2)
     given_up = []
 
@@ -438,29 +448,31 @@ def test_what_hangs_is_given_up_and_takes_nothing_else_along(monkeypatch):
 
     assert rows == [(path, "late" if path == "hangs" else path) for path in paths]
     assert len(set(given_up)) == 3
+    spin.over.set()
     for thread in ours:
         thread.join(30)
     assert not any(thread.is_alive() for thread in ours)
 
 
-def test_whoever_comes_back_does_not_work_beside_its_replacement(monkeypatch):
+def test_whoever_comes_back_does_not_work_beside_its_replacement(monkeypatch, spin):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.1)
-    working, most = set(), 0
+    hung, workers = [], []
 
     def work(path: str) -> str:
-        nonlocal most
         if path == "hangs":
+            hung.append(threading.current_thread())
             return spin(path)
-        working.add(path)
-        most = max(most, len(working))
-        time.sleep(0.05)
-        working.remove(path)
+        if path == "2":
+            spin.over.set()
+            hung[0].join(30)  # it ends, or works on all others
+        workers.append(threading.current_thread())
         return path
 
-    paths = ["hangs", *map(str, range(80))]  # four seconds of them, and three that it hangs
+    paths = ["hangs", *map(str, range(8))]
     with Ahead(paths, work, give_up=lambda path, thread: path, batch_size=4, threads=1) as ahead:
-        assert sum(map(len, ahead.batches(4))) == 81
-    assert most == 1
+        assert sum(map(len, ahead.batches(4))) == 9
+    assert len(workers) == 8
+    assert hung[0] not in workers
 
 
 def test_what_waits_is_not_taken_for_hanging(monkeypatch):
@@ -476,28 +488,31 @@ def test_what_waits_is_not_taken_for_hanging(monkeypatch):
     with Ahead("ab", wait, give_up=give_up, batch_size=4, threads=2) as ahead:
         assert [row for rows in ahead.batches(4) for row in rows] == [("a", "a"), ("b", "b")]
     monkeypatch.setattr(ahead_module, "WALL_SECONDS", 0.2)
-    with Ahead("ab", wait, give_up=give_up, batch_size=4, threads=2) as ahead:
+    never = threading.Event()
+    with Ahead("ab", lambda path: str(never.wait(60)), give_up=give_up, batch_size=4, threads=2) as ahead:
         assert [row for rows in ahead.batches(4) for row in rows] == [("a", "late"), ("b", "late")]
 
 
 def test_what_has_not_begun_is_given_as_much_time_again(monkeypatch):
     monkeypatch.setattr(ahead_module, "WALL_SECONDS", 2)
-    asked = []
+    asked, is_asked, never = [], threading.Event(), threading.Event()
 
     def give_up(path: str, thread: int) -> str | None:
         asked.append(path)
+        is_asked.set()
         return None if len(asked) == 1 else "late"
 
     def wait(path: str) -> str:
-        time.sleep(3.2)  # asked for after 2.5, and again not before 5
+        assert is_asked.wait(60)
+        never.wait(1.2)  # it is looked at twice more in that time, and asked for again only after 2.5
         return path
 
     with Ahead("a", wait, give_up=give_up, batch_size=4, threads=1) as ahead:
-        assert list(ahead.batches(4)) == [[("a", "a")]]
+        assert [batch for batch in ahead.batches(4) if batch] == [[("a", "a")]]
     assert asked == ["a"]
 
 
-def test_all_that_hang_beyond_the_most_are_told(monkeypatch):
+def test_all_that_hang_beyond_the_most_are_told(monkeypatch, spin):
     """Also one that comes earlier in order, and is found to hang later."""
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.05)
     monkeypatch.setattr(ahead_module, "MAX_GIVEN_UP", 0)
@@ -509,7 +524,7 @@ def test_all_that_hang_beyond_the_most_are_told(monkeypatch):
         list(ahead.batches(2))
 
 
-def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch):
+def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch, spin):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.05)
     monkeypatch.setattr(ahead_module, "MAX_GIVEN_UP", 2)
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -21,7 +23,7 @@ from zsclip.models.find import find_model
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.pixels import workers
 from zsclip.pixels.fit import Preprocess
-from zsclip.pixels.limits import Decoding
+from zsclip.pixels.limits import Decoding, PixelBudget
 from zsclip.pixels.processors import available_cpus
 
 Run = Callable[..., CompletedProcess[bytes]]
@@ -57,14 +59,22 @@ def test_a_slow_reader_is_named(model: Encoder, tmp_path: Path) -> None:
 
 
 def test_one_decode_thread_is_named(model: Encoder, tmp_path: Path) -> None:
-    paths = pictures(tmp_path, (1500, 2000), "{}.jpg")
+    never = threading.Event()
 
-    report = bench(paths, model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
+    class Slow(PixelBudget):
+        @contextmanager
+        def held(self, pixels: int) -> Iterator[None]:
+            with super().held(pixels):
+                never.wait(0.2)  # as if the picture took that long to decode
+                yield
 
-    assert report.slowest == "decode"
-    assert report.hint == "--fast-jpeg"
-    small = bench(pictures(tmp_path, (600, 800)), model, threads=1, batch_size=4, decoding=Decoding(), seconds=0.1)
-    assert small.slowest == "decode"
+    given = {"threads": 1, "batch_size": 4, "decoding": Decoding(budget=Slow(10**9)), "seconds": 0.1}
+
+    large = bench(pictures(tmp_path, (300, 400), "{}.jpg"), model, **given)
+    small = bench(pictures(tmp_path, (30, 40)), model, **given)
+
+    assert large.slowest == small.slowest == "decode"
+    assert large.hint == "--fast-jpeg"
     assert small.hint.startswith(f"--threads {available_cpus()}" if available_cpus() > 1 else "smaller pictures")
 
 

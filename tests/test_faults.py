@@ -175,10 +175,8 @@ def test_ctrl_c_and_resume_is_one_file(tiny_model: Callable[[str], Path], tmp_pa
     process.stdin.write("".join(f"{name}\n" for name in names[:12]).encode())
     process.stdin.flush()
     wait_for_lines(tmp_path / "rows.csv.part", 24, process)  # a header, two lines a picture, one for the bad one
-    begun = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    assert time.monotonic() - begun < 10  # of a machine that may be busy; a second where it is not
+    assert process.wait(30) == 130  # though its stdin is still open
     process.stdin.close()
     listing = "".join(f"{name}\n" for name in names).encode()
     changed = subprocess.run(

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from zsclip.models.find import find_model
-from zsclip.training.features import FEATURES_FILE, Encoding, build_features
+from zsclip.training.features import FEATURES_FILE, build_features
+from zsclip.training.log import EncodingProgress
 from zsclip.training.pairs import read_pairs
 
 COUNT = 70  # more than two batches of the CPU
@@ -52,7 +53,7 @@ class Built:
         self.done: list[int] = []
         self.notes: list[str] = []
 
-        def progress(event: Encoding) -> None:
+        def progress(event: EncodingProgress) -> None:
             self.done.append(event.done)
             if event.done == stop_at:
                 raise stop

@@ -1,6 +1,5 @@
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -97,19 +96,21 @@ def test_a_model_that_is_not_here_is_one_line(state: str, hub_cache: Path, tiny_
     assert str(error.value).endswith("; --model tiny works now")
 
 
-def test_a_hub_out_of_reach_is_told_at_once(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub alone tries for 25 seconds a file."""
+def test_of_a_hub_out_of_reach_no_download_is_tried(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be tried for 25 seconds a file."""
+    import huggingface_hub
     from huggingface_hub import constants
 
+    def fail(*arguments: object, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
-    started = time.monotonic()
 
     with pytest.raises(ModelError, match="cannot be reached"):
         find_model("base")
-
-    assert time.monotonic() - started < 15
 
 
 def test_offline_never_asks_the_hub(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

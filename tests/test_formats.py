@@ -1,5 +1,6 @@
 """Which files are tried as pictures, and what Pillow would otherwise say."""
 
+import logging
 import struct
 import warnings
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_decode import RED, colours, png, run_python, skipped
+
+from zsclip.pixels.formats import set_up_pillow
 
 
 def test_ghostscript_and_formats_that_match_anything_are_never_tried(tmp_path):
@@ -45,6 +48,43 @@ def test_pillows_warnings_stay_quiet_and_other_filters_as_they_were(tmp_path):
         warnings.warn("mine", stacklevel=1)
 
     assert [str(warning.message) for warning in seen] == ["mine"]
+
+
+@pytest.mark.parametrize("own", [100, None])
+@pytest.mark.parametrize("first_leaves_first", [True, False])
+def test_pillow_is_as_it_was_once_the_last_of_two_readers_has_left(
+    monkeypatch: pytest.MonkeyPatch, own: int | None, first_leaves_first: bool
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", own)
+
+    def state() -> tuple[int | None, int, int]:
+        quiet = [each for each in warnings.filters if getattr(each[3], "pattern", "") == r"PIL\."]
+        return Image.MAX_IMAGE_PIXELS, len(quiet), len(logging.getLogger("PIL").handlers)
+
+    limit, filters, handlers = state()
+    first, second = set_up_pillow(1000), set_up_pillow(50)
+    first.__enter__()
+    second.__enter__()
+
+    changed = (own and 1000, filters + 1, handlers + 1)
+    assert state() == changed
+    for reader, expected in (
+        [(first, (own, filters + 1, handlers + 1)), (second, (limit, filters, handlers))]
+        if first_leaves_first
+        else [(second, changed), (first, (limit, filters, handlers))]
+    ):
+        reader.__exit__(None, None, None)
+        assert state() == expected
+
+
+def test_pillows_warnings_stay_quiet_where_others_set_filters_meanwhile() -> None:
+    with set_up_pillow(1000), warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter("error")
+        with set_up_pillow(1000):
+            warnings.warn_explicit("quiet", UserWarning, "x.py", 1, module="PIL.Image")
+            with pytest.raises(UserWarning, match="heard"):
+                warnings.warn("heard", stacklevel=1)
 
 
 def test_what_pillow_logs_stays_off_stderr(tmp_path):

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 SIZE = (24, 18)
-SECONDS = 10  # for one picture of a few kilobytes, on a busy machine
 
 
 def picture() -> Image.Image:
@@ -86,7 +85,7 @@ def mutant(files: list[bytes], chance: random.Random) -> bytes:
 
 # In a process of its own: a decoder that crashes takes its process along.
 DECODE = textwrap.dedent("""
-    import resource, sys, time
+    import resource, sys
     from pathlib import Path
 
     import numpy as np
@@ -94,33 +93,29 @@ DECODE = textwrap.dedent("""
     from decoded import decode_batches
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import look_ahead
-    from zsclip.pixels import workers
     from zsclip.pixels.fit import Preprocess
     from zsclip.pixels.limits import Decoding
     from zsclip.pixels.skipped import Skipped
+    from zsclip.pixels.workers import worker_pool
 
     paths = sorted(str(path) for path in Path(sys.argv[1]).iterdir())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rows, pixels, slowest, last = [], [], 0.0, time.monotonic()
+    rows, pixels = [], []
     preprocess = Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3)
     for batch in decode_batches(paths, preprocess, batch_size=50, threads=2, decoding=Decoding(2_000_000)):
         rows += batch.rows
         pixels += [each for row, each in zip([r for r in batch.rows if isinstance(r, str)], batch.pixels, strict=True)
                    if row.endswith(".good.png")]
-        slowest, last = max(slowest, time.monotonic() - last), time.monotonic()
     assert [row.path if isinstance(row, Skipped) else row for row in rows] == paths
     store = EmbeddingStore("r", "none", 3, max_pixels=2_000_000)
     with look_ahead(paths, preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
         outcomes = [outcome for batch in ahead.batches(50) for _, outcome in batch]
-    workers.available_cpus, workers.SOON = lambda: 6, 0  # and in processes
-    with look_ahead(paths, preprocess, Decoding(2_000_000), None, batch_size=50, threads=6) as ahead:
-        elsewhere = [outcome for batch in ahead.batches(50) for _, outcome in batch]
-    for row, outcome, other in zip(rows, outcomes, elsewhere, strict=True):
-        assert isinstance(row, Skipped) == isinstance(outcome, Skipped) == isinstance(other, Skipped), row
-        if isinstance(row, Skipped):
-            assert row == other
-        else:
-            assert np.array_equal(outcome.pixels, other.pixels), row
+    with worker_pool(preprocess, Decoding(2_000_000), 6, processes=6, soon=0) as elsewhere:  # and in processes
+        done = [elsewhere(path) for path in paths]
+    for row, outcome, other in zip(rows, outcomes, done, strict=True):
+        assert isinstance(row, Skipped) == isinstance(outcome, Skipped) == (other is None), row
+        if other is not None:
+            assert np.array_equal(outcome.pixels, other[0]), row
     good = [path for path in paths if path.endswith(".good.png")]
     assert len(pixels) == len(good) > 0
     assert all(np.array_equal(each, pixels[0]) for each in pixels)
@@ -129,7 +124,7 @@ DECODE = textwrap.dedent("""
     failed = sum(isinstance(row, Skipped) for row in rows)
     assert len(paths) // 20 < failed < len(paths) * 19 // 20, failed
     megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(slowest, megabytes)
+    print(megabytes)
 """)
 
 
@@ -146,9 +141,7 @@ def decode_mutants(folder: Path, count: int, seed: int) -> None:
     )
 
     assert done.returncode == 0, f"seed {seed}: {done.stderr[-2000:]}"
-    slowest, megabytes = map(float, done.stdout.split())
-    assert slowest < SECONDS * 50
-    assert megabytes < 500
+    assert float(done.stdout) < 500
 
 
 def test_every_format_is_read_before_it_is_damaged(tmp_path: Path) -> None:

@@ -133,6 +133,16 @@ def test_a_run_answers_in_order_and_again_from_the_store(
     assert len(compiled.stdout.splitlines()) == 201
 
 
+def test_torch_is_as_it_was_after_pictures_and_prompts_were_encoded(views: np.ndarray) -> None:
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+
+    model = load_model(find_model("tiny"), "cuda")
+    model.encode_images(views[:4])
+    model.encode_text(["a cat"])
+
+    assert (torch.get_num_threads(), torch.backends.cudnn.allow_tf32) == (threads, tf32)
+
+
 def test_what_was_remembered_of_the_device_is_what_is_loaded() -> None:
     spec = find_model("tiny")
     first = Encoder(spec)

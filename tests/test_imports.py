@@ -1,4 +1,7 @@
-"""Models that were loaded by a lean import against those of a plain one, each in a process of its own."""
+"""A lean import: the models it loads against those of a plain one, and nothing left changed for others.
+
+Each in a process of its own.
+"""
 
 import subprocess
 import sys
@@ -66,3 +69,53 @@ def test_a_run_that_has_to_load_a_model_loads_it_lean(tiny_model: Callable[[str]
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "0 set() True"
+
+
+_BESIDE_OTHERS = """
+import logging, sys, warnings
+import torch
+from PIL import Image
+if sys.argv[1] == "before":
+    import torchvision
+torch.set_num_threads(3)
+Image.MAX_IMAGE_PIXELS = 1000
+
+def settings():
+    of_pillow = [each for each in warnings.filters if getattr(each[3], "pattern", "").startswith("PIL")]
+    return (torch.get_num_threads(), torch.backends.cudnn.allow_tf32, Image.MAX_IMAGE_PIXELS, of_pillow,
+            logging.getLogger("PIL").handlers[:])
+
+before = settings()
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.pixels.decode import Decoding, decode_image
+encoder = Encoder(find_model("tiny"), "cpu")
+pixels = decode_image(sys.argv[2], encoder.spec.preprocess, Decoding(max_pixels=1_000_000))
+assert encoder.begin_images([pixels])().shape == (1, encoder.embed_dim)
+assert encoder.encode_text(["a cat"]).shape == (1, encoder.embed_dim)
+assert settings() == before, (settings(), before)
+
+import torchvision
+boxes = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
+for roi_align in (torchvision.ops.roi_align, torchvision.ops.poolers.roi_align):
+    assert roi_align(torch.ones(1, 1, 4, 4), boxes, 2).equal(torch.ones(1, 1, 2, 2))
+assert torchvision.ops.RoIAlign(2, 1.0, 1)(torch.ones(1, 1, 4, 4), boxes).equal(torch.ones(1, 1, 2, 2))
+asked = torchvision.ops.roi_align.__globals__["is_compile_supported"]("cpu")  # what it asks on a GPU
+
+from torch._dynamo.utils import is_compile_supported
+assert asked == is_compile_supported("cpu")
+assert torchvision.ops.roi_align.__globals__["is_compile_supported"] is is_compile_supported
+import timm
+"""
+
+
+@pytest.mark.parametrize("torchvision", ["before", "after"])
+def test_other_libraries_are_as_they_were_after_a_model_has_encoded(torchvision: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (300, 300)).save(tmp_path / "a.png")  # more pixels than Pillow was told to read
+    command = [sys.executable, "-c", _BESIDE_OTHERS, torchvision, str(tmp_path / "a.png")]
+
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -14,14 +14,15 @@ from PIL import Image
 
 from zsclip.errors import InputError
 from zsclip.pixels.fit import Preprocess
-from zsclip.training.pairs import Batch, Drawing, Pairs, read_pairs
+from zsclip.training.pairs import Batch, Pairs, read_pairs
+from zsclip.training.sampling import Sampling
 from zsclip.words.prompts import read_templates
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 PREPROCESS = Preprocess(size=(8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-AS_IT_IS = Drawing(
+AS_IT_IS = Sampling(
     read_templates(["a photo of a {}."]), PREPROCESS, batch_size=4, crop_scale=1.0, flip=False, colour=0.0
 )
 
@@ -62,8 +63,10 @@ def numbers_in(batches: Sequence[Batch]) -> list[int]:
     return [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pictures]
 
 
-def epoch_of(pairs: Pairs, epoch: int = 0, step: int = 0, drawing: Drawing = AS_IT_IS, threads: int = 2) -> list[Batch]:
-    return list(pairs.batches(drawing, epoch=epoch, step=step, threads=threads))
+def epoch_of(
+    pairs: Pairs, epoch: int = 0, step: int = 0, sampling: Sampling = AS_IT_IS, threads: int = 2
+) -> list[Batch]:
+    return list(pairs.batches(sampling, epoch=epoch, step=step, threads=threads))
 
 
 def assert_same(one: Sequence[Batch], other: Sequence[Batch]) -> None:
@@ -91,16 +94,16 @@ def test_a_picture_keeps_its_own_caption(shards: str) -> None:
 
 @pytest.mark.parametrize("step", [0, 1, 7, 19, 20])
 def test_the_stream_starts_again_at_any_step(shards: str, step: int) -> None:
-    drawing = replace(AS_IT_IS, crop_scale=0.3, flip=True, colour=0.3)
-    whole = epoch_of(read_pairs([shards]), 3, drawing=drawing)
+    sampling = replace(AS_IT_IS, crop_scale=0.3, flip=True, colour=0.3)
+    whole = epoch_of(read_pairs([shards]), 3, sampling=sampling)
 
-    assert_same(epoch_of(read_pairs([shards]), 3, step, drawing, threads=1), whole[step:])
+    assert_same(epoch_of(read_pairs([shards]), 3, step, sampling, threads=1), whole[step:])
 
 
 def test_the_seed_decides_the_order(shards: str) -> None:
     pairs = read_pairs([shards])
 
-    assert numbers_in(epoch_of(pairs)) != numbers_in(epoch_of(pairs, drawing=replace(AS_IT_IS, seed=1)))
+    assert numbers_in(epoch_of(pairs)) != numbers_in(epoch_of(pairs, sampling=replace(AS_IT_IS, seed=1)))
 
 
 def test_a_data_set_larger_than_memory_is_shuffled_in_windows(shards: str) -> None:
@@ -109,8 +112,9 @@ def test_a_data_set_larger_than_memory_is_shuffled_in_windows(shards: str) -> No
 
     assert sorted(order) == list(range(80))
     assert order != sorted(order)
-    assert 0 < sum(small._blocks[kept].size for kept in small._kept) <= 4_000
-    assert len(small._kept) < len(small._blocks)
+    kept = small._cache._kept
+    assert 0 < sum(source.size for source in kept) <= 4_000
+    assert len(kept) < len(small._sources)
     assert_same(epoch_of(small, 0, 11), epoch_of(read_pairs([shards], memory_limit=4_000))[11:])
 
 
@@ -119,7 +123,7 @@ def test_pairs_that_fill_no_batch_wait_for_another_epoch(shards: str) -> None:
 
     assert pairs.steps(30) == 2
     assert pairs.steps(300) == 1
-    assert [len(batch.captions) for batch in epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=300))] == [80]
+    assert [len(batch.captions) for batch in epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=300))] == [80]
 
 
 def test_a_slice_is_kept_aside_by_its_ids_alone(shards: str, tmp_path: Path) -> None:
@@ -130,7 +134,7 @@ def test_a_slice_is_kept_aside_by_its_ids_alone(shards: str, tmp_path: Path) -> 
     again = read_pairs([turned], holdout=5)
 
     assert 5 < len(held) < 30
-    assert sorted([*held, *numbers_in(epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=1)))]) == list(range(80))
+    assert sorted([*held, *numbers_in(epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=1)))]) == list(range(80))
     assert sorted(79 - again.held_out) == held
 
 
@@ -308,9 +312,9 @@ def test_a_broader_word_goes_by_its_synonyms_too(tmp_path: Path) -> None:
 
 
 def test_captions_are_drawn_afresh_each_epoch_from_all_templates(tmp_path: Path) -> None:
-    drawing = replace(AS_IT_IS, prompts=read_templates(["a {}", "{c} at night", "the {label}"]), batch_size=50)
+    sampling = replace(AS_IT_IS, prompts=read_templates(["a {}", "{c} at night", "the {label}"]), batch_size=50)
     pairs = read_pairs([write_shard(tmp_path / "a.parquet", [row(i) for i in range(50)])])
-    (first,), (second,) = epoch_of(pairs, 0, drawing=drawing), epoch_of(pairs, 1, drawing=drawing)
+    (first,), (second,) = epoch_of(pairs, 0, sampling=sampling), epoch_of(pairs, 1, sampling=sampling)
 
     assert set(first.captions) == {"a dog", "dog at night", "the dog"}
     assert first.captions != second.captions
@@ -332,7 +336,7 @@ def positives_of(tmp_path: Path, rows: list[dict[str, Any]], **change: Any) -> n
 def one_batch(tmp_path: Path, rows: list[dict[str, Any]], **change: Any) -> tuple[np.ndarray, np.ndarray]:
     """The positives and the weights of one batch, in the order of the rows."""
     pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
-    (batch,) = epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=len(rows), **change))
+    (batch,) = epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=len(rows), **change))
     order = np.argsort(numbers_in([batch]))
     return batch.positives[np.ix_(order, order)], batch.pair_weights[np.ix_(order, order)]
 
@@ -374,9 +378,9 @@ def test_a_picture_is_compared_with_a_caption_of_every_label(shards: str) -> Non
     write_shard(Path(shards) / "2.parquet", [row(90 + i, "cow", synonyms=["ox"]) for i in range(4)])
     pairs = read_pairs([shards])
     plain = replace(AS_IT_IS, batch_size=3, kinds=1.0, synonyms=0.5)
-    whole, seen = epoch_of(pairs, drawing=replace(plain, all_labels=True)), set()
+    whole, seen = epoch_of(pairs, sampling=replace(plain, all_labels=True)), set()
 
-    for batch, without in zip(whole, epoch_of(pairs, drawing=plain), strict=True):
+    for batch, without in zip(whole, epoch_of(pairs, sampling=plain), strict=True):
         own, others = batch.captions[:3], batch.captions[3:]
         assert own == without.captions
         np.testing.assert_array_equal(batch.pictures, without.pictures)
@@ -427,7 +431,7 @@ def test_pictures_are_cropped_mirrored_and_tinted(tmp_path: Path) -> None:
     pairs = pairs_of(tmp_path / "a.parquet", ramp)
 
     def lines(**change: Any) -> np.ndarray:
-        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, **change))
+        batches = epoch_of(pairs, sampling=replace(AS_IT_IS, **change))
         return np.concatenate([batch.pictures[:, :, 4] for batch in batches]).astype(int)  # (40, 3, 8)
 
     assert len(np.unique(lines(), axis=0)) == 1
@@ -446,7 +450,7 @@ def test_a_share_of_the_pictures_is_scaled_down_first_so_that_sharpness_tells_no
     pairs = pairs_of(tmp_path / "a.parquet", board)
 
     def contrast(**change: Any) -> np.ndarray:
-        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, **change))
+        batches = epoch_of(pairs, sampling=replace(AS_IT_IS, **change))
         return np.concatenate([batch.pictures.astype(float).std(axis=(1, 2, 3)) for batch in batches])
 
     sharp, mixed, blurred = contrast()[0], contrast(blur=0.5), contrast(blur=1.0)
@@ -460,7 +464,7 @@ def test_a_share_of_the_pictures_is_made_crisper(tmp_path: Path) -> None:
     pairs = pairs_of(tmp_path / "a.parquet", np.broadcast_to(edge, (8, 8, 3)))
 
     def step(share: float) -> np.ndarray:  # between the two pixels at the edge, (40,)
-        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, sharpen=share))
+        batches = epoch_of(pairs, sampling=replace(AS_IT_IS, sharpen=share))
         pixels = np.concatenate([batch.pictures.astype(int) for batch in batches])
         return np.abs(np.diff(pixels[:, 0], axis=1))[:, 3].mean(axis=1)
 
@@ -475,7 +479,7 @@ def test_colours_are_made_softer_or_crisper_and_brightness_stays(tmp_path: Path)
     pairs = pairs_of(tmp_path / "a.parquet", np.broadcast_to(red_and_green, (8, 8, 3)))
 
     def pixels(share: float) -> np.ndarray:  # (40, 3, 8, 8)
-        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, chroma=share))
+        batches = epoch_of(pairs, sampling=replace(AS_IT_IS, chroma=share))
         return np.concatenate([batch.pictures.astype(int) for batch in batches])
 
     def step(changed: np.ndarray) -> np.ndarray:  # of red against green, between the two pixels at the edge
@@ -493,7 +497,7 @@ def test_colours_are_made_paler_or_stronger_and_brightness_stays(tmp_path: Path)
     pairs = pairs_of(tmp_path / "a.parquet", np.broadcast_to((150, 80, 60), (8, 8, 3)))
 
     def spread(share: float) -> np.ndarray:  # of red and blue, (40,)
-        batches = epoch_of(pairs, drawing=replace(AS_IT_IS, saturation=share))
+        batches = epoch_of(pairs, sampling=replace(AS_IT_IS, saturation=share))
         pixels = np.concatenate([batch.pictures.astype(int) for batch in batches])
         light = np.einsum("bchw,c->bhw", pixels, [0.299, 0.587, 0.114])
         assert np.abs(light - light.mean()).max() < 4
@@ -548,7 +552,7 @@ def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.parquet", rows)
     pairs = read_pairs([shard], note=notes.append)
 
-    assert sorted(numbers_in(epoch_of(pairs, drawing=replace(AS_IT_IS, batch_size=6)))) == [0, 1, 3, 4, 6, 7]
+    assert sorted(numbers_in(epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=6)))) == [0, 1, 3, 4, 6, 7]
     assert notes == [f"{shard}: 2 without a label or caption passed over, row 2 first"]
 
 

@@ -33,7 +33,9 @@ NEED_TORCH = {
     "zsclip.models.torch_encoder",
     "zsclip.models.towers",
     "zsclip.training.checkpoint",
+    "zsclip.training.export",
     "zsclip.training.features",
+    "zsclip.training.step",
     "zsclip.training.train",
 }
 TORCH = {"torch", "open_clip", "torchvision", "transformers", "timm"}

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,19 @@ from torchvision.transforms import Normalize
 
 from zsclip.errors import ModelError
 from zsclip.kept.cache import count_rows
-from zsclip.models import torch_encoder
 from zsclip.models.find import find_model
 from zsclip.models.spec import ModelSpec
 from zsclip.models.text import sees_no_padding
-from zsclip.models.torch_encoder import ClipModel, _bf16_agrees, count_tokens, load_model, load_tokenizer
+from zsclip.models.torch_encoder import (
+    ClipModel,
+    _bf16_agrees,
+    chosen_precision,
+    count_tokens,
+    has_bf16,
+    load_model,
+    load_tokenizer,
+    tuned_for,
+)
 from zsclip.models.towers import load_tower
 from zsclip.pixels.decode import decode_image
 
@@ -215,6 +224,9 @@ def test_a_configuration_that_asks_for_remote_code_runs_nothing(
     tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Tokenizer and text tower both point at a folder whose Python file leaves a mark when it is imported."""
+    from transformers import dynamic_module_utils
+
+    patience = dynamic_module_utils.TIME_OUT_REMOTE_CODE
     folder = shutil.copytree(tiny_model("siglip"), tmp_path / "model")
     mark = tmp_path / "ran"
     (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass\n")
@@ -238,6 +250,7 @@ def test_a_configuration_that_asks_for_remote_code_runs_nothing(
     command = [sys.executable, "-m", "zsclip", "classify", "-", "--labels", "a,b", "--model", str(folder)]
     result = subprocess.run(command, input=b"y\n" * 9, capture_output=True)
     assert result.returncode == 3
+    assert patience == dynamic_module_utils.TIME_OUT_REMOTE_CODE
     assert not mark.exists()
 
 
@@ -342,7 +355,7 @@ def with_weights(folder: Path, copy: Path, **changes: Callable[[torch.Tensor], t
 
 
 def test_bf16_is_the_default_only_where_it_is_tried_and_agrees(
-    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     spec = find_model(str(tiny_model("plain")))
     assert _bf16_agrees(spec)
@@ -355,13 +368,16 @@ def test_bf16_is_the_default_only_where_it_is_tried_and_agrees(
     assert not _bf16_agrees(coarse)
     assert count_rows()["bf16"][0] == 2
 
-    monkeypatch.setattr(torch_encoder, "has_bf16", lambda device: True)
-    assert load_model(spec, "cpu", "auto").precision == "fp32"  # of 32 pixels: small pictures stay as they are
-    monkeypatch.setattr(torch_encoder, "_BF16_SIDE", 32)
-    assert load_model(spec, "cpu", "auto").precision == "bf16"
-    assert load_model(coarse, "cpu", "auto").precision == "fp32"
-    monkeypatch.setattr(torch_encoder, "has_bf16", lambda device: False)
+    chosen = partial(chosen_precision, spec, "cpu")
+    assert chosen(multiplies_bf16=True) == "fp32"  # of 32 pixels: small pictures stay as they are
+    assert chosen(multiplies_bf16=True, min_side=32) == "bf16"
+    assert chosen_precision(coarse, "cpu", multiplies_bf16=True, min_side=32) == "fp32"
+    assert chosen(multiplies_bf16=False, min_side=32) == "fp32"
+    assert chosen_precision(spec, "mps", multiplies_bf16=True, min_side=32) == "fp32"
+    assert chosen_precision(coarse, "cuda:1", multiplies_bf16=True, min_side=32) == "fp16"
     assert load_model(spec, "cpu", "auto").precision == "fp32"
+    expected = chosen_precision(find_model("tiny"), "cpu", multiplies_bf16=has_bf16("cpu"))
+    assert load_model(find_model("tiny"), "cpu", "auto").precision == expected
 
 
 def test_pictures_that_overflow_in_fp16_are_encoded_in_bf16(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
@@ -414,6 +430,25 @@ def test_siglip_text_is_cleaned_as_it_was_in_training(tiny_model: Callable[[str]
     tokenizer = load_tokenizer(find_model(f"local-dir:{tiny_model('siglip')}"))
 
     assert torch.equal(tokenizer(["A Photo, of a CAT!"]), tokenizer(["a photo of a cat"]))
+
+
+def test_torch_computes_as_before_where_no_gpu_is_asked_any_more() -> None:
+    def settings() -> tuple[int, bool]:
+        return torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+
+    before = settings()
+    torch.set_num_threads(3)
+    try:
+        with tuned_for("cpu"):
+            assert settings() == (3, True)
+        with tuned_for("cuda:1"), tuned_for("cuda:1"):
+            assert settings() == (1, False)
+        assert settings() == (3, True)
+        with pytest.raises(KeyError), tuned_for("cuda"):
+            raise KeyError
+        assert settings() == (3, True)
+    finally:
+        torch.set_num_threads(before[0])
 
 
 def test_a_device_that_is_not_there_is_one_line(tiny_model: Callable[[str], Path]) -> None:

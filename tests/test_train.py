@@ -33,22 +33,14 @@ from zsclip.models.find import find_architecture, find_model
 from zsclip.models.text import first_output
 from zsclip.models.torch_encoder import has_bf16, load_model, load_tokenizer
 from zsclip.models.towers import new_model
-from zsclip.training.augment import Drawing
-from zsclip.training.features import FEATURES_FILE, Encoding
+from zsclip.training.export import WEIGHTS_FILE
+from zsclip.training.features import FEATURES_FILE
+from zsclip.training.log import EncodingProgress, Event, Progress
 from zsclip.training.pairs import read_pairs
-from zsclip.training.train import (
-    CHECKPOINT_FILE,
-    WEIGHTS_FILE,
-    Event,
-    Progress,
-    Recipe,
-    _Encoder,
-    chosen_rate,
-    contrastive_loss,
-    learning_rate,
-    picture_size,
-    train,
-)
+from zsclip.training.recipe import Recipe, chosen_rate, learning_rate, picture_size
+from zsclip.training.sampling import Sampling
+from zsclip.training.step import PairEncoder, contrastive_loss
+from zsclip.training.train import CHECKPOINT_FILE, train
 from zsclip.words.prompts import read_prompts
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -514,7 +506,7 @@ def trained_plainly(recipe: Recipe) -> tuple[list[float], dict[str, Tensor]]:
     model, tokenizer = new_model(spec), load_tokenizer(spec)
     model.visual.eval().requires_grad_(False)
     model.text.train()
-    drawing = Drawing(
+    sampling = Sampling(
         read_prompts(recipe.prompts), spec.preprocess, recipe.batch_size, crop_scale=1.0, flip=False, colour=0.0
     )
     pairs = read_pairs(recipe.data, holdout=recipe.holdout)
@@ -525,7 +517,7 @@ def trained_plainly(recipe: Recipe) -> tuple[list[float], dict[str, Tensor]]:
     optimizer = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), eps=1e-6)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (spec.preprocess.mean, spec.preprocess.std))
     losses: list[float] = []
-    for batch in (batch for epoch in range(recipe.epochs) for batch in pairs.batches(drawing, epoch=epoch)):
+    for batch in (batch for epoch in range(recipe.epochs) for batch in pairs.batches(sampling, epoch=epoch)):
         images = F.normalize(first_output(model.visual((torch.from_numpy(batch.pictures) / 255 - mean) / std)), dim=-1)
         texts = F.normalize(first_output(model.text(tokenizer(list(batch.captions)))), dim=-1)
         positives, counts = torch.from_numpy(batch.positives), torch.from_numpy(batch.pair_weights)
@@ -563,12 +555,12 @@ def test_a_run_killed_while_it_encodes_and_while_it_learns_ends_bit_for_bit_as_a
     out = tmp_path / "killed"
 
     def kill_while_encoding(event: Event) -> None:
-        assert isinstance(event, Encoding)
+        assert isinstance(event, EncodingProgress)
         done.append(event.done)
         raise Killed
 
     def count(event: Event) -> None:
-        if isinstance(event, Encoding):
+        if isinstance(event, EncodingProgress):
             done.append(event.done)
         if isinstance(event, Progress) and (event.epoch, event.step) == (1, 3):
             raise Killed
@@ -585,7 +577,7 @@ def test_a_run_killed_while_it_encodes_and_while_it_learns_ends_bit_for_bit_as_a
 
 
 def count_none(event: Event) -> None:
-    assert not isinstance(event, Encoding)
+    assert not isinstance(event, EncodingProgress)
 
 
 def test_the_pictures_kept_aside_are_measured_by_the_same_embeddings(locked: Recipe, tmp_path: Path) -> None:
@@ -712,7 +704,7 @@ def test_equal_captions_are_encoded_once_and_learn_as_often(recipe: Recipe, tmp_
     spec = find_architecture(recipe.arch or "")
     torch.manual_seed(0)
     model = new_model(spec)
-    encoder = _Encoder(model, spec, "cpu", "fp32")
+    encoder = PairEncoder(model, spec, "cpu", "fp32")
     captions = ["red", "a blue thing", "red", "red", "white"]
 
     def gradients(rows: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,55 @@ import pytest
 from conftest import preprocess_for
 from PIL import Image
 
-from zsclip.kept.store import EmbeddingStore
-from zsclip.models.embed import Outcome, Pixels, look_ahead
+from zsclip.kept.store import EmbeddingStore, Stored
+from zsclip.models.embed import Pixels, look_ahead
+from zsclip.pictures.identity import Sight, content_of
 from zsclip.pixels import workers as workers_module
+from zsclip.pixels.decode import decode_image
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
-from zsclip.pixels.workers import SMALL_BYTES, SMALL_PIXELS, _Process, read_file, worker_pool
+from zsclip.pixels.skipped import Skipped
+from zsclip.pixels.workers import (
+    PATIENCE,
+    SMALL_BYTES,
+    SMALL_PIXELS,
+    SOON,
+    WORKER_CPU_SECONDS,
+    Elsewhere,
+    _Process,
+    processes_for,
+    worker_pool,
+)
 
 PREPROCESS = Preprocess((40, 30), (0.1,) * 3, (0.2,) * 3, "bilinear", "longest", 7)
 MANY = 6  # threads
 
 
+class Pool:
+    """Pools of processes from the first picture on, and all processes that they started."""
+
+    def __init__(self) -> None:
+        self.started: list[_Process] = []
+
+    def __call__(
+        self,
+        decoding: Decoding = DEFAULT_DECODING,
+        *,
+        processes: int = MANY,
+        soon: int = 0,
+        patience: float = PATIENCE,
+        cpu_seconds: float = WORKER_CPU_SECONDS,
+    ) -> AbstractContextManager[Elsewhere]:
+        def start(preprocess: Preprocess, decoding: Decoding) -> _Process:
+            self.started.append(_Process(preprocess, decoding, cpu_seconds=cpu_seconds))
+            return self.started[-1]
+
+        return worker_pool(PREPROCESS, decoding, MANY, processes=processes, soon=soon, patience=patience, start=start)
+
+
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[_Process]:
-    """The processes that were started; from the first picture on."""
-    all_started: list[_Process] = []
-
-    class Started(_Process):
-        def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
-            super().__init__(preprocess, decoding)
-            all_started.append(self)
-
-    monkeypatch.setattr(workers_module, "_Process", Started)
-    monkeypatch.setattr(workers_module, "SOON", 0)
-    monkeypatch.setattr(workers_module, "available_cpus", lambda: MANY)
-    return all_started
-
-
-@pytest.fixture
-def one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many processes."""
-    monkeypatch.setattr(workers_module, "processes_for", lambda threads: 1)
+def pool() -> Pool:
+    return Pool()
 
 
 @pytest.fixture
@@ -73,30 +91,43 @@ def files(tmp_path: Path) -> list[str]:
 Row = tuple[str, list[object] | str]
 
 
-def rows(
-    files: list[str], threads: int, decoding: Decoding = DEFAULT_DECODING, store: EmbeddingStore | None = None
-) -> list[Row]:
-    """Every path with its pixels and what was read, or with why there are none."""
-    with look_ahead(files, PREPROCESS, decoding, store, batch_size=4, threads=threads) as ahead:
-        done = [row for batch in ahead.batches(4) for row in batch]
-    return [(path, told(outcome)) for path, outcome in done]
+def rows(files: Iterable[str], elsewhere: Elsewhere | None = None, decoding: Decoding = DEFAULT_DECODING) -> list[Row]:
+    """Every path with its pixels and what was read, or with why there are none; as runs do it, on MANY threads."""
 
+    def row(path: str) -> Row:
+        if elsewhere is not None and (done := elsewhere(path)) is not None:
+            pixels, sight = done
+            return path, [pixels.tolist(), sight.path, sight.content]
+        outcome = decode_image(path, PREPROCESS, decoding)
+        if isinstance(outcome, Skipped):
+            return path, repr(outcome)
+        return path, [outcome.tolist(), path, content_of(Path(path).read_bytes())]
 
-def told(outcome: Outcome) -> list[object] | str:
-    if isinstance(outcome, Pixels) and outcome.sight is not None:
-        return [outcome.pixels.tolist(), outcome.sight.path, outcome.sight.content]  # its look: in a moment it is old
-    return repr(outcome)
+    with ThreadPoolExecutor(MANY) as threads:
+        return list(threads.map(row, files))
 
 
 @pytest.mark.parametrize("decoding", [Decoding(), Decoding(max_pixels=2000), Decoding(fast_jpeg=True)])
-def test_processes_give_what_threads_give(decoding: Decoding, files: list[str], started: list[_Process]) -> None:
-    expected = rows(files * 5, 2, decoding)
-    assert started == []
+def test_processes_give_what_threads_give(decoding: Decoding, files: list[str], pool: Pool) -> None:
+    with pool(decoding) as elsewhere:
+        assert rows(files * 5, elsewhere, decoding) == rows(files * 5, None, decoding)
 
-    assert rows(files * 5, MANY, decoding) == expected
+    assert 1 <= len(pool.started) <= MANY
+    assert all(process._process.returncode is not None for process in pool.started)
 
-    assert 1 <= len(started) <= MANY
-    assert all(process._process.returncode is not None for process in started)
+
+def test_a_run_takes_what_processes_decode(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "available_cpus", lambda: MANY)
+    paths = [files[0]] * (SOON + 100)
+
+    with look_ahead(paths, PREPROCESS, DEFAULT_DECODING, None, batch_size=4, threads=MANY) as ahead:
+        found = [(path, outcome) for batch in ahead.batches(4) for path, outcome in batch]
+
+    assert [path for path, _ in found] == paths
+    (expected,) = rows(files[:1])
+    for _, outcome in found:
+        assert isinstance(outcome, Pixels)
+        assert outcome.pixels.tolist() == expected[1][0]
 
 
 def test_what_was_just_written_may_be_written_again(files: list[str]) -> None:
@@ -108,18 +139,19 @@ def test_what_was_just_written_may_be_written_again(files: list[str]) -> None:
     assert looks == [None, None]  # its ctime is new
 
 
-def test_few_threads_processors_or_pictures_start_none(
-    files: list[str], started: list[_Process], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows(files, 4)
-    with monkeypatch.context() as small:
-        small.setattr(workers_module, "available_cpus", lambda: 4)
-        rows(files, MANY)
-    monkeypatch.setattr(workers_module, "SOON", 3)
-    rows(files[:3], MANY)
-    assert started == []
-    rows(files[:4], MANY)
-    assert len(started) == 1
+@pytest.mark.parametrize(
+    ("threads", "cpus", "processes"), [(4, 64, 0), (64, 4, 0), (5, 64, 5), (64, 5, 5), (65, 64, 64), (500, 500, 64)]
+)
+def test_few_threads_or_processors_need_none(threads: int, cpus: int, processes: int) -> None:
+    assert processes_for(threads, cpus) == processes
+
+
+def test_few_pictures_start_none(files: list[str], pool: Pool) -> None:
+    with pool(soon=3) as elsewhere:
+        assert [elsewhere(path) for path in files[:3]] == [None] * 3
+        assert pool.started == []
+        assert elsewhere(files[3]) is not None
+    assert len(pool.started) == 1
 
 
 def test_a_large_picture_is_left_to_the_threads_and_their_budget(tmp_path: Path) -> None:
@@ -135,10 +167,9 @@ def test_a_large_picture_is_left_to_the_threads_and_their_budget(tmp_path: Path)
     assert [answer is not None for answer in answers] == [True, False, True, False, True]
 
 
-def test_one_that_computes_for_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_computes_for_too_long_is_ended(tmp_path: Path) -> None:
     Image.new("RGB", (1500, 1500)).save(tmp_path / "x.png")
-    monkeypatch.setattr(workers_module, "WORKER_CPU_SECONDS", 0.001)
-    process = _Process(preprocess_for(8), Decoding())
+    process = _Process(preprocess_for(8), Decoding(), cpu_seconds=0.001)
 
     with pytest.raises(OSError, match="has ended"):
         process.decode(str(tmp_path / "x.png"))
@@ -146,27 +177,20 @@ def test_one_that_computes_for_too_long_is_ended(tmp_path: Path, monkeypatch: py
     process.end()
 
 
-def test_one_that_is_killed_costs_no_picture(files: list[str], started: list[_Process], one_cpu: None) -> None:
-    expected = rows(files[:4], 2)
-    started.clear()
-
-    def killing() -> Iterator[str]:
-        yield files[0]
-        while not (started and started[0].has_answered):
-            time.sleep(0.01)
-        started[0]._process.kill()
-        started[0]._process.wait()
-        yield from files[1:4]
-
-    assert rows(killing(), MANY) == expected  # type: ignore[arg-type]
-    assert len(started) == 2
+def test_one_that_is_killed_costs_no_picture(files: list[str], pool: Pool) -> None:
+    with pool(processes=1) as elsewhere:
+        assert elsewhere(files[0]) is not None
+        pool.started[0]._process.kill()
+        pool.started[0]._process.wait()
+        assert rows(files[1:4], elsewhere) == rows(files[1:4])
+        assert elsewhere(files[0]) is not None
+    assert len(pool.started) == 2
 
 
 def test_what_is_left_unread_is_not_the_answer_to_the_next(
-    files: list[str], started: list[_Process], one_cpu: None, monkeypatch: pytest.MonkeyPatch
+    files: list[str], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = rows(files[:6], 2)
-    started.clear()
+    expected = rows(files[:6])
     empty, calls = np.empty, itertools.count()
 
     def no_memory_once(*given: Any, **more: Any) -> Any:
@@ -174,69 +198,69 @@ def test_what_is_left_unread_is_not_the_answer_to_the_next(
             raise MemoryError
         return empty(*given, **more)
 
-    monkeypatch.setattr(workers_module.np, "empty", no_memory_once)
-    assert rows(files[:6], MANY) == expected
-    assert len(started) == 2
+    monkeypatch.setattr(np, "empty", no_memory_once)
+    with pool(processes=1) as elsewhere:
+        assert rows(files[:6], elsewhere) == expected
+    assert len(pool.started) == 2
 
 
-def test_processes_that_hang_take_no_thread_along(
-    files: list[str], started: list[_Process], one_cpu: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers_module, "PATIENCE", 0.3)
-    with ThreadPoolExecutor(1) as pool, worker_pool(PREPROCESS, Decoding(), MANY) as elsewhere:
+def test_processes_that_hang_take_no_thread_along(files: list[str], pool: Pool) -> None:
+    with ThreadPoolExecutor(2) as threads, pool(processes=1, patience=0.3) as elsewhere:
         assert elsewhere(files[0]) is not None
-        os.kill(started[0]._process.pid, signal.SIGSTOP)
-        hung = pool.submit(elsewhere, files[0])
-        begun = time.monotonic()
-        assert [elsewhere(path) for path in files[:9]] == [None] * 9
-        assert 0.2 < time.monotonic() - begun < 2
-        os.kill(started[0]._process.pid, signal.SIGCONT)
+        os.kill(pool.started[0]._process.pid, signal.SIGSTOP)
+        hung = threads.submit(elsewhere, files[0])
+        others = threads.submit(lambda: [elsewhere(files[0]) for _ in range(1000)])
+        assert others.result(100) == [None] * 1000  # the first waits, and no other: that would be five minutes
+        assert not hung.done()
+        os.kill(pool.started[0]._process.pid, signal.SIGCONT)
         assert hung.result(30) is not None
         assert elsewhere(files[0]) is not None
 
 
 def test_one_that_cannot_work_is_not_started_for_every_picture(
-    files: list[str], started: list[_Process], monkeypatch: pytest.MonkeyPatch
+    files: list[str], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = rows(files, 2)
+    expected = rows(files)
     monkeypatch.setattr(sys, "executable", "/bin/false")
 
-    assert rows(files * 2, MANY) == expected * 2
-    assert len(started) == MANY
+    with pool() as elsewhere:
+        assert rows(files * 2, elsewhere) == expected * 2
+    assert len(pool.started) == MANY
 
 
-def test_none_can_be_started(files: list[str], monkeypatch: pytest.MonkeyPatch, started: list[_Process]) -> None:
-    expected = rows(files, 2)
+def test_none_can_be_started(files: list[str], monkeypatch: pytest.MonkeyPatch, pool: Pool) -> None:
+    expected = rows(files)
     for executable in ("/nowhere/python", None):
         monkeypatch.setattr(sys, "executable", executable)
-        assert rows(files, MANY) == expected
-    assert started == []
+        with pool() as elsewhere:
+            assert rows(files, elsewhere) == expected
+    assert pool.started == []
 
 
-def test_threads_that_wait_when_all_ends_come_back(files: list[str], started: list[_Process], one_cpu: None) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        with worker_pool(PREPROCESS, Decoding(), MANY) as elsewhere:
+def test_threads_that_wait_when_all_ends_come_back(files: list[str], pool: Pool) -> None:
+    with ThreadPoolExecutor(2) as threads:
+        with pool(processes=1, patience=3600) as elsewhere:
             assert elsewhere(files[0]) is not None
-            os.kill(started[0]._process.pid, signal.SIGSTOP)
-            waiting = [pool.submit(elsewhere, files[0]) for _ in range(2)]  # for an answer, for a process
-            time.sleep(0.2)
-            assert not any(one.done() for one in waiting)
-        assert [one.result(30) for one in waiting] == [None, None]
-    assert len(started) == 1
+            os.kill(pool.started[0]._process.pid, signal.SIGSTOP)
+            # One waits for an answer, one for a process.
+            asked = [threads.submit(elsewhere, files[0]) for _ in range(2)]
+            assert not wait(asked, 0.2).done
+        assert [one.result(30) for one in asked] == [None, None]
+    assert len(pool.started) == 1
 
 
-def test_a_picture_that_was_moved_is_not_encoded_again(files: list[str], started: list[_Process]) -> None:
+def test_a_picture_that_was_moved_is_not_encoded_again(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "available_cpus", lambda: MANY)
+    content = content_of(Path(files[0]).read_bytes())
     with closing(EmbeddingStore("r", "none", 3, max_pixels=10**6)) as store:
-        _, sight = read_file(files[0], 10**6) or (b"", None)
-        assert sight is not None
-        store.keep([(sight, np.array([1, 0, 0], np.float32))])
-        os.rename(files[0], files[0] + "moved.png")
+        store.keep([(Sight(files[0], content, None), np.array([1, 0, 0], np.float32))])
+        moved = [files[0] + "moved.png"] * (SOON + 1)
+        os.rename(files[0], moved[0])
 
-        ((_, row),) = rows([files[0] + "moved.png"], MANY, store=store)
+        with look_ahead(moved, PREPROCESS, DEFAULT_DECODING, store, batch_size=4, threads=MANY) as ahead:
+            outcomes = [outcome for batch in ahead.batches(4) for _, outcome in batch]
 
-    assert isinstance(row, str)
-    assert row.startswith("Stored(")
-    assert len(started) == 1
+    assert all(isinstance(outcome, Stored) for outcome in outcomes)
 
 
 @pytest.fixture
@@ -276,10 +300,12 @@ def test_nobody_is_left_behind(number: int, long_run: tuple[subprocess.Popen[byt
     run.send_signal(number)
     _, errors = run.communicate(timeout=30)
 
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() and is_alive(pid) for pid in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    ended = threading.Event()
+    for _ in range(1000):
+        if not any(is_alive(pid) for pid in children):
+            break
+        ended.wait(0.01)
+    assert not any(is_alive(pid) for pid in children)
     assert errors.count(b"Traceback") == (number == signal.SIGINT)  # the run's own
 
 

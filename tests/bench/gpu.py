@@ -24,7 +24,7 @@ from zsclip.measure.bench import _rate, _time_decoders, _time_stream, _wait
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.models.text import first_output
-from zsclip.models.torch_encoder import _DTYPES, load_model
+from zsclip.models.torch_encoder import DTYPES, load_model
 from zsclip.pixels.decode import decode_image
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import DEFAULT_DECODING
@@ -40,7 +40,7 @@ RUNS = 3
 @torch.no_grad()
 def tower_rate(tower: Callable[[Tensor], object], size: tuple[int, int], batch: int, device: str, dtype: str) -> float:
     """Pictures a second through a tower alone; 0 where the device has no memory for the batch."""
-    pixels = torch.randn(batch, 3, *size, device=device, dtype=_DTYPES[dtype])
+    pixels = torch.randn(batch, 3, *size, device=device, dtype=DTYPES[dtype])
 
     def encode() -> None:
         first_output(tower(pixels))
@@ -54,7 +54,7 @@ def tower_rate(tower: Callable[[Tensor], object], size: tuple[int, int], batch: 
 
 def plain_tower(folder: Path, device: str, dtype: str) -> nn.Module:
     """The tower as open_clip builds it."""
-    return open_clip.create_model(f"local-dir:{folder}").visual.eval().to(device, _DTYPES[dtype])
+    return open_clip.create_model(f"local-dir:{folder}").visual.eval().to(device, DTYPES[dtype])
 
 
 def row(*cells: object) -> None:

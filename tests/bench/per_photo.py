@@ -13,7 +13,7 @@ from zsclip.answers.scores import Rule
 from zsclip.models.embed import embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
-from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.formats import readable_formats
 from zsclip.pixels.limits import DEFAULT_DECODING
 from zsclip.pixels.processors import available_cpus
 from zsclip.words.labels import Label
@@ -22,7 +22,7 @@ from zsclip.words.prompts import expand, read_prompts
 folder, labels, *paths = sys.argv[1:]
 encoder = Encoder(find_model(folder), "cpu")  # in the precision that users get
 encoder.load()
-set_up_pillow(DEFAULT_DECODING.max_pixels)  # imports its decoders
+readable_formats()  # imports its decoders
 words = Path(labels).read_text().splitlines()
 begun = time.perf_counter()
 with look_ahead(

@@ -14,9 +14,12 @@ from wordnet import WordNet
 # All chosen on training pictures kept aside.
 _SCALE = 30.0  # of cosines in the softmax
 _ANCHOR = 4.0  # how much ImageNet's classes keep to the head's own directions
-_SHARP = 0.3  # share of its class's direction in the embedding of a photograph, on average
+_LIGHT = 0.5  # most of what all thumbnails share that a photograph has
+_SHARP = 0.4  # share of its class's direction in the embedding of a photograph, on average
 _BATCH = 1024
-_BALANCE = 0.9  # of broader words: 0 as often as they are true, 1 all alike
+# Broader words among themselves, and the broadest of them: weight, and balance (0 as often as true, 1 all alike).
+_KINDS = 1.0, 0.9
+_BROADEST = 3.0, 0.3
 _NOISE = 0.1  # of the regression, where the kernels are 1 for the same meaning at most 2.5
 
 
@@ -58,7 +61,7 @@ def fit_directions(
     directions = torch.from_numpy(np.where(known[:, None], start, 1e-3)).requires_grad_()
     anchored = torch.from_numpy(usable)
     anchors = torch.from_numpy(start[usable])
-    is_kind, is_known = torch.from_numpy(things.is_kind), torch.from_numpy(known)
+    is_kind, is_broad, is_known = map(torch.from_numpy, (things.is_kind, things.is_broad, known))
     own_thing = torch.tensor([things.of_label[label.name] for label in things.labels])
     x, y = torch.from_numpy(embeddings), torch.from_numpy(labels)
     true_of_label, true_of_class = (
@@ -67,10 +70,11 @@ def fit_directions(
     optimizer = torch.optim.Adam([directions], lr=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
-    kinds = torch.nonzero(is_kind & is_known)[:, 0]  # (K,)
-    kinds_of = torch.cat([true_of_label, true_of_class])[:, kinds]  # (labels + 1000, K)
-    share = (kinds_of / kinds_of.sum(dim=1, keepdim=True).clamp(min=1)).sum(dim=0)  # (K,)
-    rarity = (share.mean() / share) ** _BALANCE  # else "dog", with its 120 breeds, would be the answer to all in doubt
+    true_of_all = torch.cat([true_of_label, true_of_class])  # (labels + 1000, T)
+    groups = [
+        (weight, *_kinds(true_of_all, which & is_known, balance))
+        for which, weight, balance in ((is_kind, *_KINDS), (is_broad, *_BROADEST))
+    ]
 
     def numbers(limit: int) -> torch.Tensor:
         return torch.randint(0, limit, (_BATCH,), generator=random)
@@ -78,19 +82,21 @@ def fit_directions(
     for _ in range(steps):
         i, c = numbers(len(x)), anchored[numbers(len(anchored))]
         strength = _SHARP * (0.6 + 0.8 * torch.rand(_BATCH, 1, generator=random))
-        light = torch.rand(_BATCH, 1, generator=random)
+        light = _LIGHT * torch.rand(_BATCH, 1, generator=random)
         photographs = torch.from_numpy(middle) * light + strength * torch.from_numpy(classes)[c] + rest[numbers(len(x))]
         pictures = torch.cat([x[i], F.normalize(photographs, dim=-1)])  # (2B, D)
         rows = F.normalize(directions, dim=-1)  # (T, D)
         logits = _SCALE * pictures @ rows.T  # (2B, T)
         true = torch.cat([true_of_label[y[i]], true_of_class[c]])  # (2B, T)
-        loss = _among(logits, true | ~is_known, torch.cat([own_thing[y[i]], c]))
-        of_kinds = kinds_of[torch.cat([y[i], len(things.labels) + c])]  # (2B, K)
-        some = torch.nonzero(of_kinds.any(dim=1))[:, 0]
-        drawn = torch.multinomial(of_kinds[some].float(), 1, generator=random)[:, 0]
-        loss = loss + 2 * _among(logits[some][:, kinds], of_kinds[some], drawn, rarity)
-        few = some[: len(some) // 4]
-        loss = loss + 0.25 * _among(logits[few], true[few] | ~is_known, kinds[drawn[: len(few)]])
+        loss = among(logits, true | ~is_known, torch.cat([own_thing[y[i]], c]))
+        whose = torch.cat([y[i], len(things.labels) + c])  # (2B,)
+        for weight, kinds, of_all, rarity in groups:
+            of_kinds = of_all[whose]  # (2B, K)
+            some = torch.nonzero(of_kinds.any(dim=1))[:, 0]
+            drawn = torch.multinomial(of_kinds[some].float(), 1, generator=random)[:, 0]
+            loss = loss + weight * among(logits[some][:, kinds], of_kinds[some], drawn, rarity)
+            few = some[: len(some) // 4]
+            loss = loss + weight / 8 * among(logits[few], true[few] | ~is_known, kinds[drawn[: len(few)]])
         drift = (rows[anchored] - anchors).square().sum(dim=1).mean()
         loss = loss + _ANCHOR * drift
         optimizer.zero_grad()
@@ -100,7 +106,20 @@ def fit_directions(
     return F.normalize(directions, dim=-1).detach().numpy(), known
 
 
-def _among(
+def _kinds(
+    true_of_all: torch.Tensor, which: torch.Tensor, balance: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Give the places of K things that compete among themselves, what is true of which (L, K), and their weights.
+
+    Without weights "dog", with its 120 breeds, would win whenever in doubt.
+    """
+    kinds = torch.nonzero(which)[:, 0]
+    of_all = true_of_all[:, kinds]
+    share = (of_all / of_all.sum(dim=1, keepdim=True).clamp(min=1)).sum(dim=0)  # (K,)
+    return kinds, of_all, (share.mean() / share.clamp(min=1e-3)) ** balance
+
+
+def among(
     logits: torch.Tensor, away: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Cross-entropy of (B, T) logits where what is `away`, other than the target, does not compete."""

@@ -1,15 +1,15 @@
-"""The image side: EfficientNet-Lite0's published weights, and a projection made of its own ImageNet head.
+"""The image tower: EfficientNet-Lite0's published weights, what its own ImageNet head says, and features of pictures.
 
-Nothing here is trained. A picture's features f (1,280) become normalize(V f), where the rows of V are the 512 leading
-right singular vectors of the head's weights W (1,000 x 1,280), less their mean. Class c then lies at normalize(V W[c]).
-Source of the idea to lock the tower: Zhai et al. 2022, "LiT: Zero-Shot Transfer with Locked-image text Tuning".
+Nothing here is trained. Source of the idea to lock the tower: Zhai et al. 2022, "LiT: Zero-Shot Transfer with
+Locked-image text Tuning".
 """
 
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -22,9 +22,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from zsclip.models.spec import CONFIG_FILE
-from zsclip.training.train import WEIGHTS_FILE
+from zsclip.training.export import WEIGHTS_FILE
 
 D = 512
+F = 1280  # features of the tower
+SIZE = 224  # pixels of a side
 CONFIG = {
     "model_cfg": {
         "embed_dim": D,
@@ -32,7 +34,7 @@ CONFIG = {
             "timm_model_name": "tf_efficientnet_lite0",
             "timm_pool": "avg",
             "timm_proj": "linear",
-            "image_size": 224,
+            "image_size": SIZE,
         },
         "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 160, "heads": 5, "layers": 4},
         "custom_text": True,
@@ -44,6 +46,13 @@ CONFIG = {
         "resize_mode": "shortest",
     },
 }
+_PEOPLE = re.compile(
+    r"\b(man|men|woman|women|boys?|girls?|child|children|people|person|guy|lady|kids?|players?|toddler|baby|couple|group"
+    r"|rider|biker|surfer|skier|climber|hiker|swimmer)\b"
+)
+_NOT_ALONE = re.compile(
+    r"\b(dogs?|puppy|horses?|cat|birds?|bicycle|bikes?|motorcycle|car|boat|truck|animal|sheep|cow)\b"
+)
 _CHUNK = 2048  # pictures between two checkpoints: half a minute
 
 
@@ -57,13 +66,14 @@ def unit(rows: Rows) -> Rows:
 
 @dataclass(frozen=True)
 class Tower:
-    """The image tower and what its own head says of ImageNet.
+    """The image tower and its own head.
 
-    state: its tensors by open_clip's names, fp32. classes: (1000, D) float32, rows of length 1, where class c lies.
+    state: tensors by open_clip's names, fp32, without a projection. head: (1000, F) float64, the weights of ImageNet's
+    classes, less their mean.
     """
 
     state: dict[str, torch.Tensor]
-    classes: Rows
+    head: NDArray[np.float64]
 
 
 def read_tower(sources: Path) -> Tower:
@@ -71,21 +81,16 @@ def read_tower(sources: Path) -> Tower:
     published = torch.load(next(sources.glob("efficientnet_lite0*/models/*.pth")), weights_only=True)
     names = list(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict())
     state = dict(zip(names, published.values(), strict=True))
-    head = state.pop("classifier.weight").double()  # (1000, 1280)
+    head = state.pop("classifier.weight").double()  # (1000, F)
     del state["classifier.bias"]  # of 0.08 at most: leaving it out moves no answer
-    head = head - head.mean(dim=0)
-    _, vectors = torch.linalg.eigh(head.T @ head)
-    projection = vectors.flip(1)[:, :D].T.contiguous()  # (D, 1280)
-    classes = torch.nn.functional.normalize(head @ projection.T, dim=-1)
-    state = {f"visual.trunk.{name}": tensor for name, tensor in state.items()}
-    state["visual.head.proj.weight"] = projection.float()
-    return Tower(state, classes.float().numpy())
+    return Tower({f"visual.trunk.{name}": t for name, t in state.items()}, (head - head.mean(dim=0)).numpy())
 
 
 def write_model(folder: Path, state: dict[str, torch.Tensor]) -> None:
-    """Write a model that zsclip and open_clip load, floats in half precision."""
+    """Write a model that zsclip and open_clip load, floats in half precision; its projection says how wide it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
+    config = CONFIG | {"model_cfg": CONFIG["model_cfg"] | {"embed_dim": len(state["visual.head.proj.weight"])}}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     halves = {name: t.half().contiguous() if t.is_floating_point() else t for name, t in state.items()}
     save_file(halves, folder / WEIGHTS_FILE, {"format": "pt"})
 
@@ -109,32 +114,44 @@ class Picture:
 
 
 def read_pictures(data: Path, per_label: int, seed: int) -> list[Picture]:
-    """Take up to `per_label` pictures of each label, shuffled, so that a prefix holds about as many of each."""
+    """Take up to `per_label` pictures of each label, shuffled, so that a prefix holds about as many of each.
+
+    Pictures with captions that speak of people and of nothing else that has a label come on top, as persons.
+    """
     pictures: list[Picture] = []
     for shard in sorted((data / "train").glob("*.parquet")):
-        table = pq.read_table(shard, columns=["image", "label", "source"])
-        for image, label, source in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
-            if label:
+        table = pq.read_table(shard, columns=["image", "label", "source", "captions"])
+        columns = (table[name].to_pylist() for name in table.column_names)
+        for image, label, source, captions in zip(*columns, strict=True):
+            if label or _shows_a_person(captions):
                 start = image["path"].find("n0")
                 synset = image["path"][start + 1 : start + 9]
-                pictures.append(Picture(image["bytes"], label, source, synset if synset.isdigit() else ""))
+                pictures.append(Picture(image["bytes"], label or "person", source, synset if synset.isdigit() else ""))
     order = np.random.default_rng(seed).permutation(len(pictures))
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, bool], int] = {}
     ranked = []
     for i in order:
-        rank = seen.get(pictures[i].label, 0)
-        seen[pictures[i].label] = rank + 1
-        if rank < per_label:
+        kind = pictures[i].label, pictures[i].source == "flickr8k"
+        rank = seen[kind] = seen.get(kind, -1) + 1
+        if rank < per_label or kind[1]:
             ranked.append((rank, int(i)))
     return [pictures[i] for _, i in sorted(ranked)]
 
 
-def embed_pictures(pictures: Sequence[Picture], model: Path, folder: Path, *, side: int | None = None) -> Rows:
-    """Embed pictures as `zsclip classify` does; what is done is kept in files, so that a kill costs half a minute.
+def _shows_a_person(captions: Sequence[str]) -> bool:
+    people = sum(bool(_PEOPLE.search(caption.lower())) for caption in captions)
+    return people >= 4 and not any(_NOT_ALONE.search(caption.lower()) for caption in captions)
+
+
+def embed_pictures(
+    pictures: Sequence[Picture], model: Path, folder: Path, *, side: int | None = None, size: int = SIZE
+) -> Rows:
+    """Embed pictures as `zsclip classify` does; what is done is kept in files, so that a kill costs a minute.
 
     Args:
         model: folder of a model whose image tower is used. folder: where to keep the embeddings.
         side: scale pictures down to this many pixels first, as the smallest thumbnails are; None leaves them alone.
+        size: pixels that the tower sees of each side. Fewer make a thumbnail less blurred, so more like a photograph.
 
     Returns:
         (N, D) float32, rows of length 1.
@@ -144,9 +161,9 @@ def embed_pictures(pictures: Sequence[Picture], model: Path, folder: Path, *, si
     parts = []
     for start in range(0, len(pictures), _CHUNK):
         chunk = pictures[start : start + _CHUNK]
-        file = folder / f"{side or 'full'}-{digest([weights, *(picture.encoded for picture in chunk)])}.npy"
+        file = folder / f"{size}-{side or 'full'}-{digest([weights, *(picture.encoded for picture in chunk)])}.npy"
         if not file.exists():
-            rows = np.concatenate(list(_encoded(chunk, model, side)))
+            rows = np.concatenate(list(_encoded(chunk, model, side, size)))
             with file.with_suffix(".part").open("wb") as part:
                 np.save(part, rows.astype(np.float16))
             file.with_suffix(".part").replace(file)
@@ -155,12 +172,13 @@ def embed_pictures(pictures: Sequence[Picture], model: Path, folder: Path, *, si
     return unit(np.concatenate(parts))
 
 
-def _encoded(pictures: Sequence[Picture], model: Path, side: int | None) -> Iterator[Rows]:
+def _encoded(pictures: Sequence[Picture], model: Path, side: int | None, size: int) -> Iterator[Rows]:
     from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
     from zsclip.pixels.decode import to_pixels, upright
 
     encoder = Encoder(find_model(str(model)), "cpu", "fp32")
+    preprocess = replace(encoder.spec.preprocess, size=(size, size))
 
     def decode(batch: Sequence[Picture]) -> NDArray[np.uint8]:
         pixels = []
@@ -168,7 +186,7 @@ def _encoded(pictures: Sequence[Picture], model: Path, side: int | None) -> Iter
             with upright(io.BytesIO(picture.encoded)) as image:
                 is_large = side is not None and min(image.size) > side
                 small = image.resize((side, side), Image.Resampling.LANCZOS) if is_large else image
-                pixels.append(to_pixels(small, encoder.spec.preprocess))
+                pixels.append(to_pixels(small, preprocess))
         return np.stack(pixels)  # (B, 3, H, W)
 
     batches = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]

@@ -13,15 +13,18 @@ import numpy as np
 import torch
 from calibration import fit_scale, right_among_labels, tell_unseen
 from directions import fit_directions
-from image_tower import embed_pictures, read_pictures, read_tower, write_model
+from image_tower import SIZE, F, embed_pictures, read_pictures, read_tower, unit, write_model
 from phrases import teach
+from projection import class_directions, fit_projection
 from sources import fetch_sources
 from text_tower import train_text_tower
 from things import CLASSES, find_things, read_labels
 from wordnet import read_wordnet
 
-PER_LABEL = 72  # pictures of each label
-PER_LABEL_SMALL = 20  # of which so many are also seen at 32 pixels
+PER_LABEL = 64  # pictures of each label
+# Of which so many are also seen scaled down to 32 pixels, and so many by a tower that sees 160 pixels of a side.
+PER_LABEL_AT_32 = 32
+PER_LABEL_AT_160 = 24
 KEPT_ASIDE = 10  # every tenth picture, to calibrate on
 
 
@@ -31,7 +34,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train/*.parquet and classes.tsv")
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--out", type=Path, help="default: WORK/model")
-    parser.add_argument("--steps", type=int, default=1400, help="of the text tower")
+    parser.add_argument("--steps", type=int, default=3000, help="of the text tower")
     parser.add_argument("--hold-out", type=int, default=0, help="ImageNet classes to learn nothing of")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
@@ -44,14 +47,22 @@ def main() -> None:
     sources = a.work / "sources"
     fetch_sources(sources)
     tower = read_tower(sources)
-    write_model(a.work / "tower", tower.state | {"logit_scale": torch.tensor(3.0)})
+    features_only = {"visual.head.proj.weight": torch.eye(F), "logit_scale": torch.tensor(3.0)}
+    write_model(a.work / "tower", tower.state | features_only)
 
-    stage("pictures: embeddings by the image tower")
+    stage("pictures: features by the image tower")
     pictures = read_pictures(a.data, PER_LABEL, a.seed)
     of_label = Counter(picture.label for picture in pictures)
-    small = pictures[: sum(min(count, PER_LABEL_SMALL) for count in of_label.values())]  # they come round by round
-    at_32 = embed_pictures(small, a.work / "tower", a.work / "pictures", side=32)
-    embeddings = embed_pictures(pictures, a.work / "tower", a.work / "pictures")
+
+    def first(per_label: int) -> int:  # they come round by round
+        return sum(min(count, per_label) for count in of_label.values())
+
+    views = [
+        embed_pictures(pictures[:count], a.work / "tower", a.work / "pictures", side=side, size=size)  # (N, F)
+        for count, side, size in (
+            (len(pictures), None, SIZE), (first(PER_LABEL_AT_32), 32, SIZE), (first(PER_LABEL_AT_160), None, 160),
+        )
+    ]  # fmt: skip
 
     stage("things: labels, broader words, ImageNet, WordNet")
     wordnet = read_wordnet(sources / "usr/share/wordnet")
@@ -62,13 +73,18 @@ def main() -> None:
     unseen = np.isin([things.of_label[label.name] for label in things.labels], held_out)[labels]
     is_aside = np.arange(len(pictures)) % KEPT_ASIDE == 0
 
+    stage("projection: what the head tells apart, and what broader words are told apart by")
+    learnt = [np.flatnonzero(~is_aside[: len(view)] & ~unseen[: len(view)]) for view in views]
+    truths = np.concatenate([labels[rows] for rows in learnt])
+    features = np.concatenate([view[rows] for view, rows in zip(views, learnt, strict=True)])
+    projection = fit_projection(features, truths, tower.head, things, seed=a.seed)
+    state = tower.state | {"visual.head.proj.weight": torch.from_numpy(projection)}
+    embeddings, learnt_embeddings = unit(views[0] @ projection.T), unit(features @ projection.T)
+    classes = class_directions(projection, tower.head, learnt_embeddings, truths, things)
+
     stage("directions: a softmax regression on the pictures and the head's own directions")
-    learnt = np.flatnonzero(~is_aside & ~unseen)
-    learnt_small = learnt[learnt < len(small)]
-    rows = [embeddings[learnt], at_32[learnt_small], at_32[learnt_small]]
-    truths = [labels[learnt], labels[learnt_small], labels[learnt_small]]
     directions, known = fit_directions(
-        np.concatenate(rows), np.concatenate(truths), tower.classes, things, held_out=held_out, steps=400, seed=a.seed
+        learnt_embeddings, truths, classes, things, held_out=held_out, steps=300, seed=a.seed
     )
     right = right_among_labels(directions, things, embeddings[is_aside], labels[is_aside])
     print(f"{right:.1%} of the pictures kept aside are nearest to their label, among {len(things.labels)}")
@@ -82,20 +98,20 @@ def main() -> None:
     text = train_text_tower(
         groups,
         directions[known],
-        np.concatenate(rows),
+        learnt_embeddings,
         steps=a.steps,
         seed=a.seed,
         checkpoint=a.work / f"{name}.safetensors",
     )
 
     out = a.out or a.work / ("model" if not a.hold_out else f"model-{name}")
-    state = tower.state | {f"text.{name}": tensor for name, tensor in text.state_dict().items()}
+    state |= {f"text.{name}": tensor for name, tensor in text.state_dict().items()}
     stage("scale: the temperature that makes scores probabilities, on pictures kept aside")
     write_model(out, state | {"logit_scale": torch.tensor(3.0)})
     scale = fit_scale(out, embeddings[is_aside], labels[is_aside], [label.name for label in things.labels], a.seed)
     write_model(out, state | {"logit_scale": torch.tensor(np.log(scale))})
     if a.hold_out:
-        tell_unseen(out, tower.classes, held_out, embeddings[unseen], labels[unseen], things)
+        tell_unseen(out, classes, held_out, embeddings[unseen], labels[unseen], things)
     stage(f"done: {out}, logit_scale {scale:.1f}")
 
 

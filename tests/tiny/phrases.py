@@ -13,6 +13,8 @@ from teacher import sentence_vectors
 from things import Things, plural_of
 from wordnet import SCENES, THINGS, WordNet, key_of
 
+_PICTURED = 40.0  # weight of the meaning that pictures show, where a name has several; the others get 1 or less each
+
 
 @dataclass(frozen=True)
 class Phrases:
@@ -70,8 +72,8 @@ def teach(
     for i in np.flatnonzero(known):
         synset = things.synsets[i]
         for rank, name in enumerate(things.names[i]):
-            say(name, len(of_meaning) + i, 3.0, 3.0 if i in in_data and rank == 0 else 2.0)
-            say(plural_of(name), len(of_meaning) + i, 1.0, 0.7)
+            say(name, len(of_meaning) + i, _PICTURED, 3.0 if i in in_data and rank == 0 else 2.0)
+            say(plural_of(name), len(of_meaning) + i, _PICTURED / 3, 0.7)
         for name in wordnet.names(synset) if synset is not None else ():
             say(name, len(of_meaning) + i, 1.0, 1.5 if i < len(things.true_of_class) else 1.0)
             others.discard(name)

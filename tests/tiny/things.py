@@ -29,7 +29,8 @@ class Things:
     """All that has pictures or a direction in the head, T of them: classes, labels, and what they are kinds of.
 
     synsets: by thing its position in WordNet, or None where WordNet has none. names: what people call it, best first.
-    of_label: by label the thing it means. of_kind: by broader word the thing it means. is_kind: (T,) bool.
+    of_label: by label the thing it means. of_kind: by broader word the thing it means.
+    is_kind: (T,) bool, broader words; is_broad: those of them that are the broadest of some label.
     true_of_class, true_of_label: (1000, T) and (labels, T) bool, what may be said of a picture of it.
     """
 
@@ -39,6 +40,7 @@ class Things:
     of_label: dict[str, int]
     of_kind: dict[str, int]
     is_kind: NDArray[np.bool_]
+    is_broad: NDArray[np.bool_]
     true_of_class: NDArray[np.bool_]
     true_of_label: NDArray[np.bool_]
 
@@ -93,11 +95,12 @@ def find_things(labels: list[Label], pictures: list[Picture], wordnet: WordNet) 
     for label, true in zip(labels, of_labels, strict=True):
         if of_label[label.name] < CLASSES:
             of_classes[of_label[label.name]] |= true
-    is_kind = np.zeros(len(keys), bool)
+    is_kind, is_broad = np.zeros((2, len(keys)), bool)
     is_kind[list(of_kind.values())] = True
+    is_broad[[of_kind[label.kinds[-1]] for label in labels if label.kinds]] = True
     return Things(
         labels, [None if isinstance(key, str) else key for key in keys], [list(dict.fromkeys(some)) for some in names],
-        of_label, of_kind, is_kind, _as_matrix(of_classes, len(keys)), _as_matrix(of_labels, len(keys)),
+        of_label, of_kind, is_kind, is_broad, _as_matrix(of_classes, len(keys)), _as_matrix(of_labels, len(keys)),
     )  # fmt: skip
 
 

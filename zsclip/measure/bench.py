@@ -21,7 +21,7 @@ from zsclip.models.encoder import Encoder
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.pixels.decode import to_pixels, upright
 from zsclip.pixels.fit import Preprocess, jpeg_scale
-from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.formats import readable_formats
 from zsclip.pixels.limits import Decoding
 from zsclip.pixels.processors import available_cpus
 from zsclip.pixels.reasons import check_file
@@ -69,7 +69,7 @@ def bench(
     Raises:
         InputError: not one picture can be read.
     """
-    set_up_pillow(decoding.max_pixels)
+    readable_formats()  # imports Pillow's decoders, which is not to be timed
     model = encoder.model
     decoded = _time_decoding(paths, model.spec.preprocess, threads, decoding, seconds, read)
     batch = np.stack(list(islice(cycle(decoded.pictures), batch_size)))  # (B, 3, H, W) uint8

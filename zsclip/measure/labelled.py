@@ -1,12 +1,10 @@
 """Labelled pictures to measure on: class folders, lists and Parquet shards. No picture is decoded here."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from zsclip.errors import InputError
-from zsclip.pictures.sources import Source, check_inputs, find_sources
+from zsclip.pictures.sources import Source, SourceCache, check_inputs, find_sources
 
 _SOURCES_KEPT = 2  # row groups in memory: threads may still be at the end of one when others have begun the next
 
@@ -61,16 +59,12 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
 
 
 def _reader(places: dict[str, tuple[Source, int]]) -> Callable[[str], bytes]:
-    kept: dict[int, Any] = {}
-    lock = threading.Lock()
+    cache = SourceCache(min_sources=_SOURCES_KEPT)
 
     def read(name: str) -> bytes:
-        source, row = places[name]
-        with lock:
-            if id(source) not in kept:
-                while len(kept) >= _SOURCES_KEPT:
-                    del kept[next(iter(kept))]
-                kept[id(source)] = source.read()
-            return kept[id(source)][row].as_py() or b""
+        encoded = cache.read(*places[name])
+        if not isinstance(encoded, bytes):
+            raise IndexError("the shard has no such row any more")
+        return encoded
 
     return read

@@ -72,9 +72,8 @@ def look_ahead(
     Args:
         read: gives the encoded picture where the paths are names of pictures that are in no file of their own.
     """
-    set_up_pillow(decoding.max_pixels)
     give_up = partial(given_up, decoding=decoding)
-    with worker_pool(preprocess, decoding, threads) as elsewhere:
+    with set_up_pillow(decoding.max_pixels), worker_pool(preprocess, decoding, threads) as elsewhere:
         if read is not None:
             work = _reader(read, preprocess, decoding, store)
         else:

@@ -6,26 +6,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-# Each is optional to open_clip, or only imported by what it imports, for object detection; timm and that bring
-# torch._dynamo, which takes a second.
+# Both are optional to open_clip, and bring torch._dynamo, which takes a second.
 _OPTIONAL = ("transformers", "timm")
-_ROI_ALIGN = "torchvision.ops.roi_align"
+_DYNAMO = "torch._dynamo"
+_DYNAMO_UTILS = "torch._dynamo.utils"
 
 
 @contextmanager
 def lean_open_clip() -> Iterator[None]:
     """Let open_clip be imported in the block as if these were not there; `complete` brings them to who needs them."""
-    left_out = [name for name in (*_OPTIONAL, _ROI_ALIGN) if name not in sys.modules and "open_clip" not in sys.modules]
+    left_out = [name for name in _OPTIONAL if name not in sys.modules and "open_clip" not in sys.modules]
+    _import_torchvision()
     for name in left_out:
         sys.modules[name] = None  # type: ignore[assignment]  # which makes the import system say it is not there
-    if _ROI_ALIGN in left_out:
-        sys.modules[_ROI_ALIGN] = empty = ModuleType(_ROI_ALIGN)
-        vars(empty).update(roi_align=None, RoIAlign=None)
     try:
         yield
     finally:
-        for name in set(left_out) & set(_OPTIONAL):
+        for name in left_out:
             del sys.modules[name]
+
+
+def _import_torchvision() -> None:
+    """Import what open_clip imports without torch._dynamo.
+
+    One function of torchvision's, `roi_align` for object detection, takes one of torch._dynamo's at import, and asks it
+    for something when it is called. It gets one that imports the real one then.
+    """
+    if "torchvision" in sys.modules or _DYNAMO in sys.modules:
+        return
+
+    def is_compile_supported(device_type: str) -> bool:
+        real = importlib.import_module(_DYNAMO_UTILS).is_compile_supported
+        vars(sys.modules["torchvision.ops.roi_align"])["is_compile_supported"] = real
+        return bool(real(device_type))
+
+    package, utils = ModuleType(_DYNAMO), ModuleType(_DYNAMO_UTILS)
+    vars(utils)["is_compile_supported"] = is_compile_supported
+    sys.modules[_DYNAMO], sys.modules[_DYNAMO_UTILS] = package, utils
+    try:
+        importlib.import_module("torchvision")
+    finally:
+        del sys.modules[_DYNAMO], sys.modules[_DYNAMO_UTILS]
 
 
 def complete(room: str, library: str) -> None:

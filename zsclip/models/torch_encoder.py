@@ -5,7 +5,8 @@ it is never built nor read.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,9 +22,9 @@ from zsclip.kept.cache import remember
 from zsclip.models.find import tokenizer_folder
 from zsclip.models.spec import ModelSpec
 from zsclip.models.text import encode_tokens, first_output
-from zsclip.models.towers import forbid_remote_code, load_tower, read_scales
+from zsclip.models.towers import load_tower, no_remote_code, read_scales
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _GPU_BATCH, _PROBE = 256, 8
 _BF16_COSINE = 0.999  # to fp32, at the least
 # Smaller pictures gain little, and a tower of 64 pixels answered 1 to 2 % of the pictures of four test sets otherwise.
@@ -48,15 +49,11 @@ class ClipModel:
         self.device = device
         self.precision = precision
         self.compiled = compiled
-        if device.startswith("cuda"):
-            # Beside a GPU torch has little to compute here, and its threads, which spin while they wait for more, took
-            # half of 16 cores from the decoders.
-            torch.set_num_threads(1)
-            torch.backends.cudnn.allow_tf32 = False  # with it, fp32 convolutions keep three digits
         self._rows = 0  # of the batches that a compiled tower sees
         self._most = sys.maxsize  # pictures that the device has memory for at once, as far as was seen
         try:
-            self._tower = load_tower(spec, "visual").to(device, _DTYPES[precision])
+            with tuned_for(device):
+                self._tower = load_tower(spec, "visual").to(device, DTYPES[precision])
         except RuntimeError as e:
             if not _is_out_of_memory(e):
                 raise
@@ -130,7 +127,8 @@ class ClipModel:
             parts = [self.begin_images(pixels[start : start + most]) for start in range(0, len(pixels), most)]
             return lambda: torch.cat([finish() for finish in parts])
         try:
-            return partial(self._finish, *self._begin(pixels))
+            with tuned_for(self.device):
+                return partial(self._finish, *self._begin(pixels))
         except RuntimeError as e:
             if type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise ModelError(
@@ -167,7 +165,8 @@ class ClipModel:
     def _finish(self, pixels: Tensor, embeddings: Tensor, done: "torch.cuda.Event | None") -> Tensor:
         if done is not None:
             done.synchronize()
-        finite = embeddings.isfinite().all(dim=1)  # (B,)
+        with tuned_for(self.device):
+            finite = embeddings.isfinite().all(dim=1)  # (B,)
         if self.precision == "fp16" and not finite.all():  # above 65504 on the way; bf16 has the range of fp32
             embeddings[~finite] = self._in_bf16.encode_images(pixels[~finite].numpy())
             return embeddings
@@ -185,7 +184,7 @@ class ClipModel:
         return F.normalize(features.float(), dim=-1)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        return ((pixels.float() / 255 - self._mean) / self._std).to(_DTYPES[self.precision])
+        return ((pixels.float() / 255 - self._mean) / self._std).to(DTYPES[self.precision])
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -195,7 +194,8 @@ class ClipModel:
             (N, D) float32, rows of length 1, on the CPU; row i is prompts[i].
         """
         ids = self.tokenizer(list(prompts))  # (N, context_length)
-        return F.normalize(encode_tokens(self._text_tower, ids, self.device).float(), dim=-1)
+        with tuned_for(self.device):
+            return F.normalize(encode_tokens(self._text_tower, ids, self.device).float(), dim=-1)
 
     def token_counts(self, prompts: Sequence[str]) -> list[int]:
         """Count each prompt's tokens, start and end marks included; more than the context's length will be cut."""
@@ -207,7 +207,8 @@ class ClipModel:
         pixels = torch.zeros((_PROBE, 3, *self.spec.preprocess.size), dtype=torch.uint8, device=self.device)
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
-        self._tower(self._normalised(pixels))
+        with tuned_for(self.device):
+            self._tower(self._normalised(pixels))
         return max(1, (torch.cuda.max_memory_allocated(self.device) - before) // _PROBE)
 
     @cached_property
@@ -235,6 +236,24 @@ class ClipModel:
         return load_tower(self.spec, "text").to(self.device)
 
 
+@contextmanager
+def tuned_for(device: str) -> Iterator[None]:
+    """Let torch compute as a GPU wants it while the block runs; both settings are the whole process's."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    # Beside a GPU torch has little to compute here, and its threads, which spin while they wait for more, took half of
+    # 16 cores from the decoders. To set the number and set it back takes a microsecond.
+    torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # with it, fp32 convolutions keep three digits
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
 def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *, compiled: bool = False) -> ClipModel:
     """Put a found model on a device and read its image tower; the text tower is read when it is first used.
 
@@ -250,11 +269,22 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     check_device(device)
-    if precision == "auto" and device == "cpu" and has_bf16(device) and min(spec.preprocess.size) >= _BF16_SIDE:
-        precision = "bf16" if _bf16_agrees(spec) else "fp32"
-    elif precision == "auto":
-        precision = "fp16" if device.startswith("cuda") else "fp32"
+    if precision == "auto":
+        precision = chosen_precision(spec, device, multiplies_bf16=has_bf16(device))
     return ClipModel(spec, device, precision, compiled=compiled)
+
+
+def chosen_precision(spec: ModelSpec, device: str, *, multiplies_bf16: bool, min_side: int = _BF16_SIDE) -> str:
+    """Give what "auto" means for a model's image tower on a device; see `load_model`.
+
+    Args:
+        multiplies_bf16: whether the device does that itself.
+        min_side: of the model's pictures, for bfloat16 to be tried.
+    """
+    if device.startswith("cuda"):
+        return "fp16"
+    may_be_bf16 = device == "cpu" and multiplies_bf16 and min(spec.preprocess.size) >= min_side
+    return "bf16" if may_be_bf16 and _bf16_agrees(spec) else "fp32"
 
 
 def _bf16_agrees(spec: ModelSpec) -> bool:
@@ -318,14 +348,14 @@ def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
         if about.name is None:
             tokenizer = SimpleTokenizer(context_length=about.context_length, **about.arguments)
         else:
-            forbid_remote_code(spec.name)
-            tokenizer = HFTokenizer(
-                tokenizer_folder(spec),
-                context_length=about.context_length,
-                tokenizer_mode=about.mode,
-                trust_remote_code=False,
-                **about.arguments,
-            )
+            with no_remote_code(spec.name):
+                tokenizer = HFTokenizer(
+                    tokenizer_folder(spec),
+                    context_length=about.context_length,
+                    tokenizer_mode=about.mode,
+                    trust_remote_code=False,
+                    **about.arguments,
+                )
         tokenizer(["a word"])
         return tokenizer
     except ModelError:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import Any
@@ -51,7 +51,7 @@ def load_tower(spec: ModelSpec, which: str) -> nn.Module:
     Raises:
         ModelError: it cannot be built or read, or needs transformers.
     """
-    with _told(spec):
+    with _as_model_error(spec):
         return fast_form(_read_tower(spec, which))
 
 
@@ -129,7 +129,7 @@ def new_model(spec: ModelSpec) -> nn.Module:
     if "multimodal_cfg" in spec.architecture:
         raise ModelError(f"{spec.name}: CoCa's caption writer is not trained here; take another architecture")
     build = _build_tower if spec.weights is None else _read_tower
-    with _told(spec):
+    with _as_model_error(spec):
         model = _Towers(build(spec, "visual"), build(spec, "text"))
         if spec.weights is None:
             scale = torch.tensor(float(spec.architecture.get("init_logit_scale", math.log(1 / 0.07))))
@@ -145,7 +145,7 @@ def read_scales(spec: ModelSpec) -> dict[str, Tensor]:
     Raises:
         ModelError: they cannot be read, or there is no `logit_scale`.
     """
-    with _told(spec):
+    with _as_model_error(spec):
         scales = _read_weights(spec, lambda name: name in _SCALES)
     if "logit_scale" not in scales:
         raise ModelError(f"{spec.name}: {spec.weights!r} has no logit_scale; it is not a CLIP model")
@@ -226,10 +226,11 @@ def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
     else:
         text_cfg = architecture["text_cfg"]
         if text_cfg.get("hf_model_name"):
-            forbid_remote_code(spec.name)
-            complete("hf_model", "transformers")
-            # Given a folder, and not the repository's name, transformers asks nobody for anything.
-            text_cfg = text_cfg | {"hf_model_pretrained": False, "hf_model_name": text_config_folder(spec)}
+            with no_remote_code(spec.name):
+                complete("hf_model", "transformers")
+                # Given a folder, and not the repository's name, transformers asks nobody for anything.
+                text_cfg = text_cfg | {"hf_model_pretrained": False, "hf_model_name": text_config_folder(spec)}
+                return _build_text_tower(architecture["embed_dim"], text_cfg, quick_gelu)
         tower = _build_text_tower(architecture["embed_dim"], text_cfg, quick_gelu)
     return tower
 
@@ -241,12 +242,12 @@ def _read_weights(spec: ModelSpec, wanted: Callable[[str], bool]) -> dict[str, T
     if os.path.realpath(path).endswith(".safetensors") or path.endswith(".safetensors"):
         with safe_open(path, framework="pt") as file:
             names = dict(_plain_names(list(file.keys())))
-            if not _is_foreign(names):
+            if not _is_mobileclip(names):
                 return {name: file.get_tensor(stored) for name, stored in names.items() if wanted(name)}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     else:
         state = _read_pickled(path)
-    if _is_foreign(state):
+    if _is_mobileclip(state):
         state = convert_state_dict(_Towers(_build_tower(spec, "visual"), None), state)
     return {name: state[stored] for name, stored in _plain_names(list(state)) if wanted(name)}
 
@@ -271,12 +272,13 @@ def _plain_names(stored: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, source
 
 
-def _is_foreign(names: Any) -> bool:
-    return any(name.startswith("image_encoder.model.patch_emb") for name in names)  # Apple's MobileCLIP
+def _is_mobileclip(names: Iterable[str]) -> bool:
+    """Look whether tensors have the names of Apple's own MobileCLIP files, which open_clip converts."""
+    return any(name.startswith("image_encoder.model.patch_emb") for name in names)
 
 
 @contextmanager
-def _told(spec: ModelSpec) -> Iterator[None]:
+def _as_model_error(spec: ModelSpec) -> Iterator[None]:
     """Turn whatever goes wrong with a model into one line."""
     try:
         yield
@@ -292,15 +294,16 @@ def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
     if spec.weights is None:
         return ModelError(f"{spec.name}: cannot be built: {first_line(e)}; compare its 'model_cfg' with one that works")
     if "state_dict" in str(e):
-        told = " ".join(str(e).split())[:300]
-        return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {told}")
+        which = " ".join(str(e).split())[:300]
+        return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {which}")
     from_hub = "/models--" in spec.weights
     cure = "; delete the file and fetch it again" if from_hub else "; is it the right file, and whole?"
     return ModelError(f"{spec.name}: cannot load {spec.weights!r}: {first_line(e)}{cure}")
 
 
-def forbid_remote_code(name: str) -> None:
-    """Let transformers refuse code that comes with a model, without asking.
+@contextmanager
+def no_remote_code(name: str) -> Iterator[None]:
+    """Let transformers refuse code that comes with a model, without asking, while the block runs.
 
     Raises:
         ModelError: transformers is not installed.
@@ -311,7 +314,12 @@ def forbid_remote_code(name: str) -> None:
         raise needs_transformers(name) from e
     # A repository that brings code makes transformers ask on the terminal, y or n, and read the answer from stdin,
     # where our paths may come from. With no time to answer it raises instead.
+    seconds = dynamic_module_utils.TIME_OUT_REMOTE_CODE
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = seconds
 
 
 def needs_transformers(name: str) -> ModelError:

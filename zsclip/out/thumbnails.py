@@ -31,7 +31,6 @@ def thumbnails(
         return []
     decoding = Decoding(max_pixels, fast_jpeg=True)
     wanted = Preprocess(size=(HEIGHT, WIDTH), mean=(0, 0, 0), std=(1, 1, 1), resize_mode="longest")
-    set_up_pillow(max_pixels)
 
     def thumbnail(path: str) -> bytes | None:
         try:
@@ -43,5 +42,5 @@ def thumbnails(
         except Exception:  # decoders raise anything at all, and the answer is there without it
             return None
 
-    with Ahead(paths, thumbnail, batch_size=len(paths), threads=threads) as ahead:
+    with set_up_pillow(max_pixels), Ahead(paths, thumbnail, batch_size=len(paths), threads=threads) as ahead:
         return [small for batch in ahead.batches(len(paths)) for _, small in batch]

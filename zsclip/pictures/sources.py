@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +45,49 @@ class Source:
     read: Callable[[], Sequence[Any]]
     are_files: bool
     files: Sequence[str]
+
+
+class SourceCache:
+    """Sources in memory, the one used last at the end; threads may share it.
+
+    Args:
+        max_bytes: to keep; what goes first is the source whose last use is the longest ago.
+        min_sources: kept even if they are larger than that.
+    """
+
+    def __init__(self, *, max_bytes: int = 0, min_sources: int = 1) -> None:
+        self._max_bytes = max_bytes
+        self._min_sources = min_sources
+        self._kept: dict[Source, Sequence[Any]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, source: Source, row: int) -> str | bytes | None:
+        """Give one picture of a source: its path where they `are_files`, else the encoded picture.
+
+        Returns:
+            None if the source is shorter than it was when its words were read.
+
+        Raises:
+            Exception: of any type; pyarrow raises anything on damaged pages.
+        """
+        with self._lock:
+            if source in self._kept:
+                pictures = self._kept.pop(source)
+            else:
+                self._make_room(source.size)
+                pictures = source.read()
+            self._kept[source] = pictures
+            one = pictures[row] if row < len(pictures) else None
+        if one is None:
+            return None
+        return one if source.are_files else one.as_py() or b""
+
+    def _make_room(self, size: int) -> None:
+        total = size + sum(source.size for source in self._kept)
+        while total > self._max_bytes and len(self._kept) >= self._min_sources:
+            oldest = next(iter(self._kept))
+            total -= oldest.size
+            del self._kept[oldest]
 
 
 def check_inputs(inputs: Sequence[str]) -> None:

@@ -43,7 +43,6 @@ def decode_image(
     Returns:
         (3, H, W) uint8.
     """
-    set_up_pillow(decoding.max_pixels)
     try:
         check_file(path)
         with open(path, "rb") as file:
@@ -80,7 +79,7 @@ def upright(
     Raises:
         Exception: of any type; decoders raise anything at all.
     """
-    with Image.open(file, formats=readable_formats()) as opened:
+    with set_up_pillow(decoding.max_pixels), Image.open(file, formats=readable_formats()) as opened:
         if opened.width * opened.height > decoding.max_pixels:
             raise Image.DecompressionBombError(f"{opened.width * opened.height} pixels")
         if decoding.fast_jpeg and preprocess is not None and opened.format in ("JPEG", "MPO"):

@@ -5,7 +5,10 @@ import functools
 import importlib
 import logging
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from PIL import Image
 
@@ -13,21 +16,46 @@ from PIL import Image
 # size is known). JPEG opens MPO too.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
 PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K", "Ppm")
-_PILLOW_MODULES = re.compile(r"PIL\.")
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # a filter as `warnings` keeps them
 _NO_LOG = logging.NullHandler()
 
+_changing = threading.Lock()
+_limits: list[int] = []  # of all blocks that are being run
+_before: list[int | None] = []  # Pillow's own limit, while there are any
 
-def set_up_pillow(max_pixels: int) -> None:
-    """Let Pillow read up to max_pixels and keep its warnings to itself.
 
-    Both are process-wide: Pillow knows no other limit, and `warnings.catch_warnings` is not safe on threads.
+@contextmanager
+def set_up_pillow(max_pixels: int) -> Iterator[None]:
+    """Let Pillow read up to max_pixels and keep its warnings to itself while the block runs, on any thread.
+
+    Its limit, the warning filters and the log are the whole process's, so whoever comes first changes them, and whoever
+    leaves last puts them back. Blocks may be in one another: an outer one makes the inner ones cheap.
     """
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels
-    if not any(module == _PILLOW_MODULES for _, _, _, module, _ in warnings.filters):
-        warnings.filterwarnings("ignore", module=_PILLOW_MODULES.pattern)
-    logging.getLogger("PIL").addHandler(_NO_LOG)  # else errors of its TIFF reader go to stderr
     readable_formats()
+    with _changing:
+        if not _limits:
+            _before.append(Image.MAX_IMAGE_PIXELS)
+            logging.getLogger("PIL").addHandler(_NO_LOG)  # else errors of its TIFF reader go to stderr
+        if _QUIET not in warnings.filters:  # others may have set filters of their own meanwhile
+            warnings.filters.insert(0, _QUIET)  # type: ignore[attr-defined]
+        _limits.append(max_pixels)
+        _set_limit()
+    try:
+        yield
+    finally:
+        with _changing:
+            _limits.remove(max_pixels)
+            _set_limit()
+            if not _limits:
+                _before.clear()
+                logging.getLogger("PIL").removeHandler(_NO_LOG)
+                with contextlib.suppress(ValueError):  # as above
+                    warnings.filters.remove(_QUIET)  # type: ignore[attr-defined]
+
+
+def _set_limit() -> None:
+    (own,) = _before
+    Image.MAX_IMAGE_PIXELS = None if own is None else max([own, *_limits])
 
 
 @functools.cache

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from zsclip.pictures.identity import GRAIN_NS, Look, Sight, content_of
 from zsclip.pixels.decode import decode_file
 from zsclip.pixels.fit import Preprocess
-from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import Decoding
 from zsclip.pixels.processors import available_cpus
 from zsclip.pixels.reasons import check_file
@@ -48,36 +47,51 @@ Elsewhere = Callable[[str], tuple[NDArray[np.uint8], Sight] | None]
 
 
 @contextmanager
-def worker_pool(preprocess: Preprocess, decoding: Decoding, threads: int) -> Iterator[Elsewhere]:
+def worker_pool(
+    preprocess: Preprocess,
+    decoding: Decoding,
+    threads: int,
+    *,
+    processes: int | None = None,
+    soon: int = SOON,
+    patience: float = PATIENCE,
+    start: "Callable[[Preprocess, Decoding], _Process] | None" = None,
+) -> Iterator[Elsewhere]:
     """Give a function for so many threads: path -> (3, H, W) uint8 and what was read, or None: to be done here.
 
     So it is with few threads or processors, for the first hundreds of pictures, and for all that are not small.
+
+    Args:
+        processes: how many at most; None: see `processes_for`.
+        soon: pictures that are left to the threads first.
+        patience: seconds that a thread waits for an idle process.
+        start: starts a process.
     """
     places: SimpleQueue[_Process | None] = SimpleQueue()  # idle ones, and None for each that may be started
-    count = processes_for(threads)
+    count = processes_for(threads) if processes is None else processes
     for _ in range(count):
         places.put(None)
     started: set[_Process] = set()
     closed = threading.Event()
     seen = itertools.count()
-    patience = PATIENCE
+    wait_seconds = patience
 
     def elsewhere(path: str) -> tuple[NDArray[np.uint8], Sight] | None:
-        nonlocal patience
-        if not count or next(seen) < SOON:
+        nonlocal wait_seconds
+        if not count or next(seen) < soon:
             return None
         try:
-            process = places.get(timeout=patience)
-            patience = PATIENCE
+            process = places.get(timeout=wait_seconds)
+            wait_seconds = patience
         except Empty:  # none works, or all hang on files that never come; the next picture need not find that out again
-            patience = 0.0
+            wait_seconds = 0.0
             return None
         is_lost = False
         try:
             if closed.is_set():
                 return None
             if process is None:
-                process = _Process(preprocess, decoding)
+                process = (start or _Process)(preprocess, decoding)
                 started.add(process)
             if closed.is_set():  # only now
                 process.end()
@@ -101,9 +115,9 @@ def worker_pool(preprocess: Preprocess, decoding: Decoding, threads: int) -> Ite
             process.end()
 
 
-def processes_for(threads: int) -> int:
-    """Count those that are worth it for so many threads."""
-    count = min(threads, available_cpus(), MAX_WORKERS)
+def processes_for(threads: int, cpus: int | None = None) -> int:
+    """Count those that are worth it for so many threads, on so many processors; None: on those there are."""
+    count = min(threads, available_cpus() if cpus is None else cpus, MAX_WORKERS)
     return count if count > FEW else 0
 
 
@@ -127,10 +141,10 @@ def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
 class _Process:
     """A process that decodes what it is told, until nobody can tell it anything any more."""
 
-    def __init__(self, preprocess: Preprocess, decoding: Decoding) -> None:
+    def __init__(self, preprocess: Preprocess, decoding: Decoding, *, cpu_seconds: float = WORKER_CPU_SECONDS) -> None:
         self._shape = (3, *preprocess.size)
         self.has_answered = False
-        settings = json.dumps([asdict(preprocess), decoding.max_pixels, decoding.fast_jpeg, WORKER_CPU_SECONDS])
+        settings = json.dumps([asdict(preprocess), decoding.max_pixels, decoding.fast_jpeg, cpu_seconds])
         # -P: nothing of the current folder is imported. This package comes last, as it may have the rest beside it.
         code = "import sys; sys.path.append(sys.argv[1]); from zsclip.pixels.workers import main; main(sys.argv[2])"
         command = [sys.executable, "-P", "-c", code, str(Path(__file__).parents[2]), settings]
@@ -179,7 +193,6 @@ def main(settings: str) -> None:
     fields, max_pixels, fast_jpeg, cpu_seconds = json.loads(settings)
     preprocess = Preprocess(**fields | {name: tuple(fields[name]) for name in ("size", "mean", "std")})
     decoding = Decoding(min(max_pixels, SMALL_PIXELS), fast_jpeg)
-    set_up_pillow(max_pixels)
     read, write = sys.stdin.buffer.read, sys.stdout.buffer.write
     while len(length := read(_LENGTH.size)) == _LENGTH.size:
         path = os.fsdecode(read(*_LENGTH.unpack(length)))

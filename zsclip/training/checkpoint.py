@@ -14,22 +14,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from zsclip.errors import InputError, OutputError
+from zsclip.training.log import HeldOutAccuracy
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Zero-shot accuracy on the pictures kept aside, among all labels of the data, after an epoch; 0: before any."""
-
-    epoch: int
-    top1: float
-    images: int
-    labels: int
-
-
 @dataclass(eq=False)
-class Run:
+class TrainingRun:
     """What a checkpoint holds: everything that changes while training, and the identity of what does not.
 
     right_at_start: (n,) bool, of the pictures kept aside, whether the model was right before the first step.
@@ -43,7 +34,7 @@ class Run:
     steps: int  # of an epoch
     epoch: int = 0
     step: int = 0
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: list[HeldOutAccuracy] = field(default_factory=list)
     right_at_start: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
     @property
@@ -53,7 +44,7 @@ class Run:
 
 
 @contextmanager
-def averaged(run: Run) -> Iterator[None]:
+def averaged(run: TrainingRun) -> Iterator[None]:
     """Put the averaged weights, if there are any, into the model for a while."""
     if not run.average:
         yield
@@ -66,7 +57,7 @@ def averaged(run: Run) -> Iterator[None]:
         run.model.load_state_dict(own)
 
 
-def save_checkpoint(run: Run, path: Path) -> None:
+def save_checkpoint(run: TrainingRun, path: Path) -> None:
     """Write all that training needs to go on: weights, moments, average, and the place in the data.
 
     Raises:
@@ -88,7 +79,7 @@ def save_checkpoint(run: Run, path: Path) -> None:
     write_tensors(path, tensors, {"zsclip": json.dumps(state)})
 
 
-def resume(run: Run, path: Path) -> None:
+def resume(run: TrainingRun, path: Path) -> None:
     """Go on from a checkpoint.
 
     Raises:
@@ -127,7 +118,7 @@ def resume(run: Run, path: Path) -> None:
     run.scaler.load_state_dict(state["scaler"])
     run.epoch, run.step = state["epoch"], state["step"]
     run.right_at_start = tensors["right_at_start"]
-    run.evaluations = [Evaluation(**evaluation) for evaluation in state["evaluations"]]
+    run.evaluations = [HeldOutAccuracy(**evaluation) for evaluation in state["evaluations"]]
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -7,7 +7,6 @@ that its rows depend on, and a digest of the rows: what is stale or damaged coun
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,19 +19,10 @@ from zsclip.kept.cache import fingerprint
 from zsclip.models.spec import ModelSpec
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.training.checkpoint import write_tensors
+from zsclip.training.log import EncodingProgress
 from zsclip.training.pairs import Pairs
 
 FEATURES_FILE = "features.safetensors"
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """Pictures of a locked image tower encoded so far."""
-
-    done: int
-    total: int
-    images_per_second: float
-    seconds_left: float
 
 
 def build_features(
@@ -44,7 +34,7 @@ def build_features(
     precision: str,
     threads: int = 1,
     checkpoint_seconds: float = 180,
-    progress: Callable[[Encoding], None] = lambda event: None,
+    progress: Callable[[EncodingProgress], None] = lambda event: None,
     note: Callable[[str], None] = lambda message: None,
 ) -> NDArray[np.float32]:
     """Encode every picture once, whole, as the model sees it in use; or read from `path` what was encoded before.
@@ -96,7 +86,7 @@ def build_features(
             if done == len(usable) or now - saved >= checkpoint_seconds:
                 _write_rows(path, key, embeddings[:rows])
                 saved = time.monotonic()
-            progress(Encoding(done, len(usable), speed, (len(usable) - done) / speed))
+            progress(EncodingProgress(done, len(usable), speed, (len(usable) - done) / speed))
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or the command line's way to end at SIGTERM
         _write_rows(path, key, embeddings[:rows])
         raise

@@ -3,40 +3,26 @@
 The stream keeps no random state: seed, epoch and step alone say which pairs a batch holds and how each is drawn.
 """
 
-import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from zsclip.errors import InputError, first_line
-from zsclip.pictures.sources import Names, check_inputs, find_sources
-from zsclip.pixels.decode import upright
+from zsclip.pictures.sources import Names, Source, SourceCache, check_inputs, find_sources
 from zsclip.pixels.fit import Preprocess, fit
-from zsclip.pixels.formats import set_up_pillow
-from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
-from zsclip.pixels.reasons import NO_PICTURE
-from zsclip.training.augment import (
-    CAPTION_DRAWS,
-    PICTURE_DRAWS,
-    Drawing,
-    augmented,
-    draw_texts,
-    pair_weights,
-    positives,
-)
+from zsclip.training.augment import PICTURE_DRAWS, augmented
+from zsclip.training.decoding import Draws, Encoded, Numbers, decode_ahead, look_up
+from zsclip.training.sampling import CAPTION_DRAWS, Sampling, draw_texts, pair_weights, positives
 
 MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures kept: all of a small data set, else a window of it
 HELD_OUT = 100  # labelled pictures; of these 95 % of the measured shares are within 10 points of the true one
-LOOKAHEAD = 2  # batches being decoded while one is trained on
-_PICTURES_A_TASK = 32  # a future costs 20 us, a 64-px picture 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,21 +39,6 @@ class Batch:
     captions: tuple[str, ...]
     positives: NDArray[np.bool_]
     pair_weights: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Pairs whose pictures are read together: a row group, or a folder's or a CSV's files.
-
-    first: the number of its first pair; size: bytes it takes in memory; read: gives encoded pictures or their paths;
-    files: those that the pictures are in.
-    """
-
-    where: str
-    first: int
-    size: int
-    read: Callable[[], Any]
-    files: Sequence[str]
 
 
 @dataclass(eq=False)
@@ -88,9 +59,11 @@ class Pairs:
     digest: str
     note: Callable[[str], None]
     memory_limit: int
-    _blocks: list[_Block]
-    _kept: dict[int, Sequence[Any]] = field(default_factory=dict)  # by block, the last used at the end
-    _unreadable: set[int] = field(default_factory=set)
+    _sources: list[Source]  # without their words, which are in `names`
+    _firsts: NDArray[np.int64]  # (S,) the number of each source's first pair
+    _cache: SourceCache
+    _broken: set[int] = field(default_factory=set)  # sources that cannot be read
+    _unreadable: set[int] = field(default_factory=set)  # pairs whose picture cannot be decoded
 
     def steps(self, batch_size: int) -> int:
         """Count the batches of an epoch; pairs that fill no last batch wait for another epoch."""
@@ -104,7 +77,7 @@ class Pairs:
     def stamp(self) -> str:
         """Fingerprint the size and the time of every file the pictures are in: other pictures, another stamp."""
         total = blake2b(digest_size=16)
-        for path in dict.fromkeys(path for block in self._blocks for path in block.files):
+        for path in dict.fromkeys(path for source in self._sources for path in source.files):
             try:
                 about = os.stat(path)
                 total.update(f"{about.st_size} {about.st_mtime_ns}\0".encode())
@@ -114,7 +87,7 @@ class Pairs:
 
     def batches(
         self,
-        drawing: Drawing,
+        sampling: Sampling,
         *,
         epoch: int,
         step: int = 0,
@@ -131,37 +104,37 @@ class Pairs:
         Raises:
             InputError: a whole epoch has no picture that can be read.
         """
-        order = self._order(drawing.seed, epoch)
-        sources, labels = self._sources(), self._label_names() if drawing.all_labels else []
+        order = self._order(sampling.seed, epoch)
+        data_sets, labels = self._data_sets(), self._label_names() if sampling.all_labels else []
         parts = (
-            (place, order[place * drawing.batch_size : (place + 1) * drawing.batch_size])
-            for place in range(step, self.steps(drawing.batch_size))
+            (place, order[place * sampling.batch_size : (place + 1) * sampling.batch_size])
+            for place in range(step, self.steps(sampling.batch_size))
         )
 
         of_labels: deque[NDArray[np.float64]] = deque()  # draws for their captions, of the batches ahead
 
         def with_draws() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
             for place, numbers in parts:
-                random = np.random.default_rng((drawing.seed, epoch, place))
+                random = np.random.default_rng((sampling.seed, epoch, place))
                 draws = random.random((len(numbers), CAPTION_DRAWS + PICTURE_DRAWS))
                 of_labels.append(random.random((len(labels), CAPTION_DRAWS)))
                 yield numbers, draws
 
         def picture(image: Image.Image, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-            return augmented(image, draws[CAPTION_DRAWS:], drawing)
+            return augmented(image, draws[CAPTION_DRAWS:], sampling)
 
         if embeddings is None:
-            parts_read = self._decoded(with_draws(), picture, drawing.preprocess.size, threads)
+            parts_read = self._decoded(with_draws(), picture, sampling.preprocess.size, threads)
         else:
-            parts_read = _looked_up(with_draws(), embeddings)
+            parts_read = look_up(with_draws(), embeddings)
         readable = step > 0
         for numbers, draws, pictures in parts_read:
             readable = readable or len(pictures) > 0
             names = [self._names_of(number) for number in numbers]
             draws = np.concatenate([draws[:, :CAPTION_DRAWS], of_labels.popleft()])
-            texts = draw_texts(names, labels, drawing, draws)
+            texts = draw_texts(names, labels, sampling, draws)
             positive = positives(names, texts)  # (B, T)
-            weights = pair_weights(names, texts, positive, drawing, sources)  # (B, T)
+            weights = pair_weights(names, texts, positive, sampling, data_sets)  # (B, T)
             yield Batch(pictures, tuple(text.caption for text in texts), positive, weights)
         if not readable:
             raise InputError("data: not one picture can be read; see the notes above for why")
@@ -217,7 +190,7 @@ class Pairs:
         if embeddings is None:
             parts_read = self._decoded(parts, picture, preprocess.size, threads)
         else:
-            parts_read = _looked_up(parts, embeddings)
+            parts_read = look_up(parts, embeddings)
         for good, _, pictures in parts_read:
             yield good, pictures
 
@@ -229,13 +202,13 @@ class Pairs:
                 synonyms[one.label].update(dict.fromkeys(one.synonyms))
         return [Names(label, tuple(more)) for label, more in synonyms.items()]
 
-    def _sources(self) -> dict[str, set[str]]:
-        """Give the sources in which each name, or free caption, occurs."""
-        sources: dict[str, set[str]] = {}
+    def _data_sets(self) -> dict[str, set[str]]:
+        """Give the data sets in which each name, or free caption, occurs."""
+        found: dict[str, set[str]] = {}
         for one in {one for one in self.names if one is not None}:
             for name in (one.label, *one.synonyms, *one.kinds, *one.captions):
-                sources.setdefault(name, set()).add(one.source)
-        return sources
+                found.setdefault(name, set()).add(one.source)
+        return found
 
     def _names_of(self, number: int) -> Names:
         names = self.names[number]
@@ -243,89 +216,48 @@ class Pairs:
         return names
 
     def _order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """Shuffle blocks into windows that fit in memory, and all pairs within a window. (N,) int64."""
+        """Shuffle sources into windows that fit in memory, and all pairs within a window. (N,) int64."""
         random = np.random.default_rng((seed, epoch))
-        by_block = np.split(self.train, np.searchsorted(self.train, [block.first for block in self._blocks[1:]]))
+        by_source = np.split(self.train, np.searchsorted(self.train, self._firsts[1:]))
         windows: list[list[NDArray[np.int64]]] = []
         filled = 0
-        everything_fits = sum(block.size for block in self._blocks) <= self.memory_limit
+        everything_fits = sum(source.size for source in self._sources) <= self.memory_limit
         limit = self.memory_limit if everything_fits else self.memory_limit // 2  # two windows meet in a batch
-        for number in random.permutation(len(self._blocks)):
-            if not windows or filled + self._blocks[number].size > limit:
+        for number in random.permutation(len(self._sources)):
+            if not windows or filled + self._sources[number].size > limit:
                 windows.append([])
                 filled = 0
-            windows[-1].append(by_block[number])
-            filled += self._blocks[number].size
+            windows[-1].append(by_source[number])
+            filled += self._sources[number].size
         return np.concatenate([random.permutation(np.concatenate(window)) for window in windows])
 
     def _decoded(
         self,
-        parts: Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]],
-        picture: Callable[[Image.Image, NDArray[np.float64]], NDArray[np.uint8]],
+        parts: Iterator[tuple[Numbers, Draws]],
+        picture: Callable[[Image.Image, Draws], NDArray[np.uint8]],
         size: tuple[int, int],
         threads: int,
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]]:
-        """Decode parts of the data on threads, LOOKAHEAD parts ahead: numbers and draws of what is readable, pixels."""
-        set_up_pillow(DEFAULT_MAX_PIXELS)
-        firsts = np.array([block.first for block in self._blocks])
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-pairs")
-        Part = tuple[NDArray[np.int64], NDArray[np.float64], list[Future[list[NDArray[np.uint8] | str]]]]
-        ahead: deque[Part] = deque()
+    ) -> Iterator[tuple[Numbers, Draws, NDArray[Any]]]:
+        def note_once(number: int, message: str) -> None:
+            if number not in self._unreadable:
+                self._unreadable.add(number)
+                self.note(message)
 
-        def start_next() -> None:
-            part = next(parts, None)
-            if part is None:
-                return
-            numbers, draws = part
-            pictures = [self._encoded(number, firsts) for number in numbers]
-            starts = range(0, len(numbers), _PICTURES_A_TASK)
-            tasks = [
-                pool.submit(_decode_some, pictures[i : i + _PICTURES_A_TASK], draws[i : i + _PICTURES_A_TASK], picture)
-                for i in starts
-            ]
-            ahead.append((numbers, draws, tasks))
+        return decode_ahead(parts, self._encoded, picture, size=size, threads=threads, note=note_once)
 
+    def _encoded(self, number: int) -> Encoded:
+        place = int(np.searchsorted(self._firsts, number, side="right")) - 1
+        source = self._sources[place]
+        row = int(number) - int(self._firsts[place])
+        if place in self._broken:
+            return Encoded(source.where, None)
         try:
-            for _ in range(LOOKAHEAD):
-                start_next()
-            while ahead:
-                start_next()
-                numbers, draws, tasks = ahead.popleft()
-                outcomes = [outcome for task in tasks for outcome in task.result()]
-                good = np.array([not isinstance(outcome, str) for outcome in outcomes])
-                for number, outcome in zip(numbers, outcomes, strict=True):
-                    if isinstance(outcome, str) and outcome and number not in self._unreadable:
-                        self._unreadable.add(number)
-                        self.note(outcome)
-                rows = [outcome for outcome in outcomes if not isinstance(outcome, str)]
-                pixels = np.stack(rows) if rows else np.empty((0, *size, 3), np.uint8)  # (B, H, W, 3)
-                yield numbers[good], draws[good], pixels.transpose(0, 3, 1, 2)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _encoded(self, number: int, firsts: NDArray[np.int64]) -> tuple[str, bytes | str | None]:
-        """Give where a picture is and its bytes or its path; None if its block, already noted, cannot be read."""
-        place = int(np.searchsorted(firsts, number, side="right")) - 1
-        block = self._blocks[place]
-        if place not in self._kept:
-            sizes = [self._blocks[kept].size for kept in self._kept]
-            while self._kept and sum(sizes) + block.size > self.memory_limit:
-                del self._kept[next(iter(self._kept))], sizes[0]
-            try:
-                self._kept[place] = block.read()
-            except Exception as e:  # pyarrow raises anything on damaged pages
-                self.note(f"{block.where}: cannot be read, its pairs are passed over: {first_line(e)}")
-                self._kept[place] = ()
-        elif next(reversed(self._kept)) != place:
-            self._kept[place] = self._kept.pop(place)
-        pictures = self._kept[place]
-        row = int(number) - block.first
-        if row >= len(pictures):
-            return block.where, None
-        one = pictures[row]
-        if isinstance(one, str):
-            return one, one
-        return f"{block.where}, row {row}", one.as_py() or b""
+            content = self._cache.read(source, row)
+        except Exception as e:  # pyarrow raises anything on damaged pages
+            self._broken.add(place)
+            self.note(f"{source.where}: cannot be read, its pairs are passed over: {first_line(e)}")
+            return Encoded(source.where, None)
+        return Encoded(content if isinstance(content, str) else f"{source.where}, row {row}", content)
 
 
 def read_pairs(
@@ -350,11 +282,13 @@ def read_pairs(
     check_inputs(inputs)
     names: list[Names | None] = []
     ids: list[str] = []
-    blocks: list[_Block] = []
+    sources: list[Source] = []
+    firsts: list[int] = []
     known: dict[Names, Names] = {}  # 230,000 pictures share 600 labels: each is kept once
     for text in inputs:
         for source in find_sources(text, note):
-            blocks.append(_Block(source.where, len(names), source.size, source.read, source.files))
+            sources.append(replace(source, pictures=[]))
+            firsts.append(len(names))
             for identity, one in source.pictures:
                 ids.append(identity)
                 names.append(None if one is None else known.setdefault(one, one))
@@ -379,7 +313,9 @@ def read_pairs(
         digest=total.hexdigest(),
         note=note,
         memory_limit=memory_limit,
-        _blocks=blocks,
+        _sources=sources,
+        _firsts=np.array(firsts, dtype=np.int64),
+        _cache=SourceCache(max_bytes=memory_limit),
     )
 
 
@@ -393,16 +329,6 @@ def _kept_aside(ids: Sequence[str], is_labelled: NDArray[np.bool_], holdout: int
     return np.isin(hashes, distinct[:count])
 
 
-def _looked_up(
-    parts: Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]], embeddings: NDArray[np.float32]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]]:
-    """Do what `Pairs._decoded` does with embeddings in place of pixels; a row of NaN is a picture nobody could read."""
-    for numbers, draws in parts:
-        rows = embeddings[numbers]  # (B, D)
-        good = ~np.isnan(rows[:, 0])
-        yield numbers[good], draws[good], rows[good]
-
-
 def _with_synonyms_of_kinds(distinct: Iterable[Names]) -> dict[Names, Names]:
     """Let a broader word go by its synonyms too: a convertible is a car, and so an automobile."""
     synonyms: dict[str, dict[str, None]] = {}  # of a label, in the order they are met
@@ -413,33 +339,6 @@ def _with_synonyms_of_kinds(distinct: Iterable[Names]) -> dict[Names, Names]:
         kinds = [word for kind in one.kinds for word in (kind, *synonyms.get(kind, ()))]
         longer[one] = replace(one, kinds=tuple(dict.fromkeys(kinds)))
     return longer
-
-
-def _decode_some(
-    pictures: Sequence[tuple[str, bytes | str | None]],
-    draws: NDArray[np.float64],
-    picture: Callable[[Image.Image, NDArray[np.float64]], NDArray[np.uint8]],
-) -> list[NDArray[np.uint8] | str]:
-    """Decode pictures to (H, W, 3) uint8, or tell in one line why not; an empty line where that was told before."""
-    outcomes: list[NDArray[np.uint8] | str] = []
-    for (where, encoded), row in zip(pictures, draws, strict=True):
-        try:
-            if encoded is None:
-                outcomes.append("")
-                continue
-            if isinstance(encoded, str) and os.path.exists(encoded) and not os.path.isfile(encoded):
-                outcomes.append(f"{where}: picture passed over: a folder, pipe or device")  # a pipe may wait for ever
-                continue
-            with (
-                io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file,
-                upright(file) as image,
-            ):
-                outcomes.append(picture(image, row))
-        except UnidentifiedImageError:
-            outcomes.append(f"{where}: picture passed over: {NO_PICTURE}")
-        except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
-            outcomes.append(f"{where}: picture passed over: {first_line(e)}")
-    return outcomes
 
 
 def _hash(identity: str) -> int:

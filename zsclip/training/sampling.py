@@ -1,0 +1,131 @@
+"""How pairs are drawn at random: which caption a picture gets from its names, and what the two count for each other.
+
+Every draw is a function of numbers in [0, 1) that are given: no random state here, no files, no pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsclip.pictures.sources import Names
+from zsclip.pixels.fit import Preprocess
+from zsclip.words.prompts import PromptSet, fill_template
+
+CAPTION_DRAWS = 3  # random numbers a caption takes
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The settings by which pairs become batches: how captions are chosen, and how pictures are cropped and changed.
+
+    kinds, synonyms: shares of the captions that name a broader kind or a synonym, where a picture has some. Of the
+    kinds the nearest is named most often ("cat" of a tabby): "animal" is said of enough others.
+    kinds_are_true: whether a caption that is true of another picture than its own ("animal" of a dog's) is not held
+    against it; nor is it asked for, which would drown the one label in dozens of broader words.
+    across: how much a picture and a caption count for each other whose word occurs nowhere in the picture's source,
+    from 0 to 1. Below 1 a model gains little by telling sources apart, and with the source the label.
+    all_labels: whether every picture is compared with a caption of every label there is, besides those of its batch.
+    crop_scale: the least share of a picture's area that is kept; 1 keeps all.
+    colour: how far brightness, contrast and tint stray; 0 leaves them.
+    blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
+    sharpness does not give away the source, and with it the label.
+    sharpen: share of the pictures that are made crisper at last, edges up to five times as strong, for the same reason.
+    chroma: share of the pictures whose colours are made softer or crisper than they are; brightness stays. JPEG stores
+    colours at half the size: a small picture has softer ones than a photograph that was scaled down.
+    saturation: share of the pictures whose colours are made paler, down to grey, or up to half as strong again, so that
+    shapes count beside colours.
+    """
+
+    prompts: PromptSet
+    preprocess: Preprocess
+    batch_size: int = 256
+    seed: int = 0
+    kinds: float = 0.2
+    synonyms: float = 0.2
+    kinds_are_true: bool = False
+    across: float = 1.0
+    all_labels: bool = False
+    crop_scale: float = 0.35
+    flip: bool = True
+    colour: float = 0.2
+    blur: float = 0.0
+    sharpen: float = 0.0
+    chroma: float = 0.0
+    saturation: float = 0.0
+
+
+def draw_caption(names: Names, sampling: Sampling, what: float, which: float, how: float) -> tuple[str, str]:
+    """Write a caption for a picture, and tell which name is in it, from three numbers in [0, 1)."""
+    if names.captions:
+        caption = names.captions[int(which * len(names.captions))]
+        return caption, caption
+    name = names.label
+    if names.kinds and what < sampling.kinds:
+        name = names.kinds[int(which**2 * len(names.kinds))]
+    elif names.synonyms and what >= 1 - sampling.synonyms:
+        name = names.synonyms[int(which * len(names.synonyms))]
+    templates = sampling.prompts.prompts.get(name) or sampling.prompts.templates
+    return fill_template(templates[int(how * len(templates))], name), name
+
+
+@dataclass(frozen=True)
+class Text:
+    """A caption: the name that is in it, and the label of the picture or the label it was drawn for."""
+
+    caption: str
+    name: str
+    label: str
+
+
+def draw_texts(
+    names: Sequence[Names], labels: Sequence[Names], sampling: Sampling, draws: NDArray[np.float64]
+) -> list[Text]:
+    """Write B captions for the pictures, then one for each of L labels.
+
+    Args:
+        draws: (B + L, CAPTION_DRAWS) numbers in [0, 1).
+    """
+    texts = []
+    for one, row in zip((*names, *labels), draws.tolist(), strict=True):
+        caption, name = draw_caption(one, sampling, *row)
+        texts.append(Text(caption, name, one.label or caption))
+    return texts
+
+
+def positives(names: Sequence[Names], texts: Sequence[Text]) -> NDArray[np.bool_]:
+    """Tell which of T texts, the first B its own, have the label or the caption of each picture. (B, T) bool."""
+    count = len(names)
+    return _equal([text.caption for text in texts], count) | _equal([text.label for text in texts], count)
+
+
+def pair_weights(
+    names: Sequence[Names],
+    texts: Sequence[Text],
+    positives: NDArray[np.bool_],
+    sampling: Sampling,
+    sources: Mapping[str, AbstractSet[str]],
+) -> NDArray[np.float32]:
+    """Give how much picture i and text j count for each other. (B, T) float32.
+
+    Args:
+        sources: for each name, where it occurs.
+    """
+    here = {source: np.array([source in sources[text.name] for text in texts]) for source in {n.source for n in names}}
+    shape = len(names), len(texts)  # none, where no picture of the batch can be read
+    weights = np.where(np.array([here[one.source] for one in names], bool).reshape(shape), 1, sampling.across)
+    if sampling.kinds_are_true:
+        own = {one: {one.label, *one.synonyms, *one.kinds} for one in set(names)}
+        true = {one: np.array([text.name in own[one] for text in texts]) for one in own}
+        weights[np.array([true[one] for one in names], bool).reshape(shape)] = 0
+    weights[positives] = 1
+    return weights.astype(np.float32)
+
+
+def _equal(texts: Sequence[str], count: int) -> NDArray[np.bool_]:
+    """Compare the first so many texts with all. (B, T) bool."""
+    numbers: dict[str, int] = {}
+    places = np.array([numbers.setdefault(text, len(numbers)) for text in texts])  # cheaper to compare than texts
+    return places[:count, None] == places
