@@ -29,6 +29,7 @@ class Progress:
         self.visible = visible
         self._status: Callable[[], str] = str
         self._bar: Bar | None = None
+        self._prompts_began = 0.0
 
     def __enter__(self) -> "Progress":
         return self
@@ -41,9 +42,12 @@ class Progress:
         self._show(lambda: what)
 
     def prompts(self, done: int, total: int) -> None:
-        """Show how many prompts are encoded."""
+        """Show how many prompts are encoded, and the time left."""
+        if done == 0:
+            self._prompts_began = time.monotonic()
+        left = (time.monotonic() - self._prompts_began) * (total - done) / max(done, 1)
         if done < total:
-            self.step(f"encoding prompts: {done:,} of {total:,}")
+            self.step(f"encoding prompts: {done:,} of {total:,}" + (f", {lasting(left)} left" if done else ""))
 
     def images(self, tally: Tally, total: Callable[[], int | None]) -> None:
         """Show how many images are done, of how many where that is known, how fast, and the time left."""

@@ -15,7 +15,7 @@ from zsclip.cli.run import interruptible
 from zsclip.cli.terminal import lasting, say
 
 if TYPE_CHECKING:
-    from zsclip.training.train import Event
+    from zsclip.training.log import EncodingProgress, Event, Progress
 
 _EVERY = 30  # seconds between lines where there is no terminal
 
@@ -235,10 +235,10 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
     reported_at = time.monotonic()
 
     def report(event: "Event") -> None:
-        from zsclip.training.checkpoint import Evaluation
+        from zsclip.training.log import HeldOutAccuracy
 
         nonlocal reported_at
-        if isinstance(event, Evaluation):
+        if isinstance(event, HeldOutAccuracy):
             when = f"epoch {event.epoch}" if event.epoch else "epoch 0 (before training)"
             say(f"{when}: {event.top1:.1%} of {event.images:,} held-out pictures, {event.labels} labels")
             return
@@ -252,12 +252,12 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
         yield report
 
 
-def training_line(event: "Event") -> tuple[str, int, int]:
+def training_line(event: "EncodingProgress | Progress") -> tuple[str, int, int]:
     """Give a line of at most 64 columns for a step, which leaves room for a bar; the steps done; and all steps."""
-    from zsclip.training.features import Encoding
+    from zsclip.training.log import EncodingProgress
 
-    left = f"{event.images_per_second:,.0f} images/s, {lasting(event.seconds_left)} left"  # type: ignore[union-attr]
-    if isinstance(event, Encoding):
+    left = f"{event.images_per_second:,.0f} images/s, {lasting(event.seconds_left)} left"
+    if isinstance(event, EncodingProgress):
         return f"encoding images once, {left}", event.done, event.total
-    line = f"epoch {event.epoch}, {event.size[0]} px, loss {event.loss:.3f}, {left}"  # type: ignore[union-attr]
-    return line, event.step, event.steps  # type: ignore[union-attr]
+    line = f"epoch {event.epoch}, {event.size[0]} px, loss {event.loss:.3f}, {left}"
+    return line, event.step, event.steps
