@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -168,15 +169,16 @@ def test_its_card_says_where_it_is_from_and_what_it_is_not_for() -> None:
     assert len(card.splitlines()) <= 80  # one screen, more or less
 
 
-def test_the_readmes_library_example_runs(tmp_path: Path) -> None:
+@pytest.mark.skipif(find_spec("zsclip.api") is None, reason="the Python interface is not part of this version")
+def test_the_readmes_python_example_runs(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"## As a library\n\n```python\n(.*?)```", readme, re.DOTALL)
-    for name in ("a.jpg", "b.jpg"):
-        Image.new("RGB", (50, 40)).save(tmp_path / name)
-    code = example.replace('find_model("base")', 'find_model("tiny")')
-    assert code != example
+    (example,) = re.findall(r"### Use it from Python\n\n```python\n(.*?)```", readme, re.DOTALL)
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.jpg")
+    given = "import numpy, PIL.Image; pil_image = PIL.Image.open('a.jpg'); array = numpy.asarray(pil_image)"
+    code = f"{given}\n{example}\nprint(*answers.labels)"
 
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
 
-    (line,) = done.stdout.splitlines()  # one batch
-    assert re.findall(r"path='(.)\.jpg', label='(?:cat|dog)'", line) == ["a", "b"]
+    first, *others = done.stdout.split()
+    assert first in ("cat", "dog")
+    assert others == [first, first]
