@@ -68,7 +68,7 @@ def read_labels(
     if len(given) == 1 and not alone:
         place, label = given[0]
         raise InputError(
-            f"{place}: label {label.name!r} has no other to be compared with; give another, or use --multi-label"
+            f"{place}: label {label.name!r} is the only one; give another to compare it with, or use --multi-label"
         )
     return [label for _, label in given]
 
@@ -131,13 +131,15 @@ def _read_file(file: str) -> list[tuple[Place, Label]]:
     else:
         given = [(place, Label(line)) for place, line in read_lines(file)]
     if not given:
-        raise InputError(f"{file}: no label in it; write at least two")
+        raise InputError(f"{file}: no labels found; write at least two")
     return given
 
 
 def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
     if isinstance(tree.value, str):
-        raise InputError(f"{tree.place}: expected a list or a mapping, found one text; begin each label with a dash")
+        raise InputError(
+            f"{tree.place}: expected a list or a mapping, found a single text; start each label with a dash"
+        )
     if isinstance(tree.value, tuple):
         for key, value in tree.value:
             place, name = text_of(key)

@@ -124,7 +124,7 @@ def _from_tree(file: str) -> PromptSet:
 
 def _templates(source: str, given: Sequence[Text]) -> tuple[str, ...]:
     if not given:
-        raise InputError(f"{source}: no template in it; write at least one, such as 'a photo of a {{}}.'")
+        raise InputError(f"{source}: no template found; write at least one, such as 'a photo of a {{}}.'")
     for place, template in given:
         count = count_placeholders(template)
         if count == 0:

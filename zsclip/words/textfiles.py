@@ -119,7 +119,7 @@ def _read(file: str) -> str:
         line = e.object.count(b"\n", 0, e.start) + 1
         raise InputError(f"{file}:{line}: not UTF-8; save the file as UTF-8") from e
     if "\0" in text:  # UTF-16 without its mark passes for UTF-8
-        raise InputError(f"{file}: has zero bytes, so is not UTF-8; save the file as UTF-8")
+        raise InputError(f"{file}: has zero bytes, so it is not UTF-8; save the file as UTF-8")
     return text
 
 
@@ -132,7 +132,7 @@ def _json_tree(file: str, text: str) -> Node:
         if isinstance(value, list):
             return Node(place, [tree(item) for item in value])
         if not isinstance(value, str | None):
-            raise InputError(f"{place}: {json.dumps(value)} is not a text; put it in quotes")
+            raise InputError(f"{place}: {json.dumps(value)} is not text; put it in quotes")
         return Node(place, value)
 
     try:
@@ -161,9 +161,9 @@ def _yaml_tree(file: str, text: str) -> Node:
                 pairs = zip(children[::2], children[1::2], strict=is_mapping)
                 opened[-1][2].append(Node(begun, tuple(pairs) if is_mapping else children))
             elif isinstance(event, yaml.AliasEvent):
-                raise InputError(f"{place}: the alias *{event.anchor} is not followed; write out what it stands for")
+                raise InputError(f"{place}: the alias *{event.anchor} is not supported; write its value in full")
             elif isinstance(event, yaml.DocumentStartEvent) and children:
-                raise InputError(f"{place}: a second YAML document begins; keep one")
+                raise InputError(f"{place}: a second YAML document starts here; keep one")
     except yaml.YAMLError as e:
         place = _at(file, getattr(e, "problem_mark", None))
         problem = getattr(e, "problem", None) or getattr(e, "reason", None) or "unreadable"
