@@ -85,7 +85,7 @@ def _read_together(fd: int, null: bool, note: Callable[[str], None]) -> Iterator
         paths = []
         for path in map(os.fsdecode, names):
             if os.path.isdir(path):
-                note(f"stdin: {path!r} is a folder, passed over; name it on the command line to walk it")
+                note(f"stdin: {path!r} is a folder and was skipped; name it on the command line to search it")
             else:
                 paths.append(path)
         yield paths
@@ -97,7 +97,7 @@ def _read_names(fd: int, end: bytes) -> Iterator[list[bytes]]:
         *names, rest = (rest + chunk).split(end)
         yield list(filter(None, names))
         if len(rest) > _LONGEST_NAME:
-            raise InputError("stdin: a path that does not end; NUL-separated paths need --null, others a newline")
+            raise InputError("stdin: a path is too long; end each with a newline, or with NUL and --null")
     if rest:
         yield [rest]
 
@@ -241,7 +241,7 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, note: Callable[[str
             elif ending in passed_over:
                 passed_over = frozenset()  # one note a folder given, not one a picture of a phone
                 path = before + name
-                note(f"{root!r}: HEIC pictures passed over, {path!r} first; to read them: pip install 'zsclip[heic]'")
+                note(f"{root!r}: HEIC pictures were skipped, {path!r} first; to read them: pip install 'zsclip[heic]'")
         else:
             listings.pop()
     if found:

@@ -129,7 +129,7 @@ def find_sources(text: str, note: Callable[[str], None]) -> Iterator[Source]:
         yield _listed(text, note)
     else:
         raise InputError(
-            f"{text!r}: no pictures with words; give .parquet, .csv or .jsonl, or a folder of class folders"
+            f"{text!r}: not labelled pictures; give a folder with a folder for each label, or .parquet, .csv or .jsonl"
         )
 
 
@@ -151,7 +151,7 @@ def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
             leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
             wanted = [name for name in ("label", "synonyms", "kinds", "captions", "source") if name in columns]
             if "image.bytes" not in leaves or not {"label", "captions"} & columns:
-                note(f"{path}: passed over: needs the columns image.bytes and label or captions, has {sorted(columns)}")
+                note(f"{path}: skipped: needs the columns image.bytes and label or captions, has {sorted(columns)}")
                 return
             for group in range(file.metadata.num_row_groups):
                 try:
@@ -166,14 +166,14 @@ def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
                         if some[-1][1] is None:
                             wordless.append(i)
                 except Exception as e:  # pyarrow raises anything on damaged pages
-                    note(f"{path}, row group {group}: passed over: {first_line(e)}")
+                    note(f"{path}, row group {group}: skipped: {first_line(e)}")
                 else:
                     about = file.metadata.row_group(group)
                     size = about.column(leaves.index("image.bytes")).total_uncompressed_size
                     yield Source(f"{path}, row group {group}", size, some, partial(pictures, group), False, [path])
                 row += file.metadata.row_group(group).num_rows
     except Exception as e:
-        note(f"{path}: passed over: not a whole Parquet file: {first_line(e)}")
+        note(f"{path}: skipped: not a complete Parquet file: {first_line(e)}")
     _note_wordless(path, wordless, "row", note)
 
 
@@ -198,12 +198,12 @@ def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[Source]:
         raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
     folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
-        raise InputError(f"{root!r}: no class folders and no .parquet files in it; make one folder a label")
+        raise InputError(f"{root!r}: found neither class folders nor .parquet files; make one folder for each label")
     for label in folders:
         paths = list(find_images([os.path.join(root, label)], note=note))
         if not paths or not label.isprintable():
             why = "no picture in it" if not paths else "its name is not a text"
-            note(f"{os.path.join(root, label)!r} passed over: {why}")
+            note(f"{os.path.join(root, label)!r} skipped: {why}")
             continue
         some: list[tuple[str, Names | None]] = [(os.path.relpath(path, root), Names(label)) for path in paths]
         yield Source(f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths), True, paths)
@@ -227,7 +227,7 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     except OSError as e:
         raise InputError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
-        raise InputError(f"{path}: not UTF-8: {e}; save it as that") from e
+        raise InputError(f"{path}: not UTF-8: {e}; save it as UTF-8") from e
     _note_wordless(path, wordless, "line", note)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
@@ -245,7 +245,7 @@ def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
             reader = csv.DictReader(file, strict=True)  # else an open quote swallows all rows after it
             header = ["file_name" if name == "path" else name for name in reader.fieldnames or ()]
             if "file_name" not in header or not {"label", "caption"} & set(header):
-                raise InputError(f"{path}:1: needs the header path,caption or file_name,label; not {header}")
+                raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
             reader.fieldnames = header
             for record in reader:
                 yield reader.line_num, record
@@ -261,9 +261,9 @@ def _json_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as e:
-                raise InputError(f"{path}:{number}: not valid JSON: {first_line(e)}; write one object a line") from e
+                raise InputError(f"{path}:{number}: not valid JSON: {first_line(e)}; write one object per line") from e
             if not isinstance(record, dict):
-                raise InputError(f"{path}:{number}: not an object; write one a line, with file_name and label")
+                raise InputError(f"{path}:{number}: not an object; write one per line, with file_name and label")
             yield number, record
 
 
@@ -277,4 +277,4 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> list[str]:
 
 def _note_wordless(path: str, places: list[int], unit: str, note: Callable[[str], None]) -> None:
     if places:
-        note(f"{path}: {len(places)} without a label or caption passed over, {unit} {places[0]} first")
+        note(f"{path}: skipped: {len(places)} without a label or caption, {unit} {places[0]} first")
