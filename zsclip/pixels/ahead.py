@@ -278,7 +278,9 @@ class Ahead(Generic[T, F]):
                 job.given_up = True
                 given_up += 1
                 if given_up > MAX_GIVEN_UP:
-                    job.answer.put(InputError(f"{job.path!r}: {MAX_GIVEN_UP} pictures were given up; leave such out"))
+                    job.answer.put(
+                        InputError(f"{job.path!r}: {MAX_GIVEN_UP} pictures were given up as too slow; leave them out")
+                    )
                     continue
                 job.answer.put((job.path, outcome))
                 self._start_working()

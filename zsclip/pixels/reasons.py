@@ -23,13 +23,13 @@ VIDEO_ENDINGS = frozenset(
 DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
 HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 REFUSED_ENDINGS = {
-    RAW_ENDINGS: "camera RAW is not read; export it as JPEG first",
+    RAW_ENDINGS: "camera RAW is not supported; export it as JPEG first",
     VIDEO_ENDINGS: "a video; extract frames first, for example with ffmpeg",
     DRAWING_ENDINGS: "a drawing or document; export it as PNG first",
 }
 
 
-NO_PICTURE = "damaged, or not a picture of a kind that is read"
+NO_PICTURE = "damaged, or not a picture in a supported format"
 
 
 class _Refused(Exception):
@@ -47,7 +47,7 @@ def check_file(path: str) -> None:
             raise _Refused("not-a-file", A_URL) from None
         raise
     if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
-        raise _Refused("permission", "a folder that may not be read")
+        raise _Refused("permission", "no permission to read this folder")
     if not stat.S_ISREG(status.st_mode):
         raise _Refused("not-a-file", "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device")
     if status.st_size == 0:
@@ -99,5 +99,5 @@ def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> S
     if decoding.budget.is_waited_for(thread):
         return None
     decoding.budget.give_back(thread)
-    limits = f"{CPU_SECONDS} s of computing or {WALL_SECONDS} s of waiting"
+    limits = f"{CPU_SECONDS} s of CPU time or {WALL_SECONDS} s of waiting"
     return Skipped(path, "timeout", f"not decoded within {limits}; convert it first")
