@@ -46,7 +46,7 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
         with_weights: False asks for the configuration alone, for what needs only a tokenizer.
 
     Raises:
-        ModelError: there is no such model, or it cannot be had here; one line says why.
+        ModelError: there is no such model, or it is not available here; one line says why.
     """
     full = ALIASES.get(name, name)
     if full == "tiny":
@@ -60,17 +60,17 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
     if "," in full:
         return _find_tagged(name, *_split_tag(full), offline, with_weights)
     if full in _architectures():
-        raise ModelError(f"no model {name!r}; an architecture needs a tag, as `zsclip models list` shows them")
+        raise ModelError(f"no model {name!r}; an architecture needs a tag; `zsclip models list` shows the tags")
     near = difflib.get_close_matches(full, [*ALIASES, *_architectures()], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows what there is")
+    raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows all models")
 
 
 def tokenizer_folder(spec: ModelSpec) -> str:
     """Give the folder of a model's tokenizer files, fetched from the hub if need be and allowed.
 
     Raises:
-        ModelError: they cannot be had.
+        ModelError: they are not available.
     """
     assert spec.tokenizer.name is not None
     if spec.tokenizer.folder is not None:
@@ -101,7 +101,7 @@ def text_config_folder(spec: ModelSpec) -> str:
     """Give the folder with the configuration of a Hugging Face text tower, fetched if need be and allowed.
 
     Raises:
-        ModelError: it cannot be had.
+        ModelError: it is not available.
     """
     name = spec.architecture["text_cfg"]["hf_model_name"]
     if os.path.isdir(name):
@@ -174,7 +174,7 @@ def _find_tagged(name: str, architecture: str, tag: str, offline: bool, with_wei
     config_path = _architectures().get(architecture)
     if config_path is None:
         near = difflib.get_close_matches(architecture, _architectures(), n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`zsclip models list` shows what there is"
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`zsclip models list` shows all models"
         raise ModelError(f"{name}: open_clip has no architecture {architecture!r}; {hint}")
     published = tags().get(architecture, {})
     about = published.get(tag)

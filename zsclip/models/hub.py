@@ -33,15 +33,15 @@ def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
     if path is not None:
         return path
     if offline or constants.HF_HUB_OFFLINE:
-        missing = f"{wanted.repository} is not on this machine, and offline"
-        raise cannot_be_had(model, f"{missing}; run `zsclip models fetch {model}` with a network")
+        missing = f"{wanted.repository} is not on this machine, and this run is offline"
+        raise not_available(model, f"{missing}; run `zsclip models fetch {model}` with a network")
     found = _find_on_hub(model, wanted)
     if found is None:
-        raise cannot_be_had(model, f"{wanted.repository} has none of {', '.join(wanted.filenames)}")
+        raise not_available(model, f"{wanted.repository} has none of {', '.join(wanted.filenames)}")
     try:
         return hf_hub_download(wanted.repository, found[0], cache_dir=constants.HF_HUB_CACHE)
     except Exception as e:  # the hub's client raises anything
-        raise cannot_be_had(model, f"cannot fetch {found[0]} of {wanted.repository}: {first_line(e)}") from e
+        raise not_available(model, f"cannot fetch {found[0]} of {wanted.repository}: {first_line(e)}") from e
 
 
 def cached_file(wanted: HubFiles) -> str | None:
@@ -89,16 +89,16 @@ def _find_on_hub(model: str, wanted: HubFiles) -> tuple[str, int] | None:
         try:
             return filename, get_hf_file_metadata(hf_hub_url(wanted.repository, filename)).size or 0
         except GatedRepoError as e:
-            raise cannot_be_had(model, f"{wanted.repository} is gated; accept its terms and set HF_TOKEN") from e
+            raise not_available(model, f"{wanted.repository} is gated; accept its terms and set HF_TOKEN") from e
         except RepositoryNotFoundError as e:
-            raise cannot_be_had(model, f"the hub has no {wanted.repository}, or it is private: set HF_TOKEN") from e
+            raise not_available(model, f"the hub has no {wanted.repository}, or it is private: set HF_TOKEN") from e
         except EntryNotFoundError:
             continue
         except Exception as e:  # the hub's client raises anything
-            raise cannot_be_had(model, f"the hub cannot be reached: {first_line(e)}") from e
+            raise not_available(model, f"the hub cannot be reached: {first_line(e)}") from e
     return None
 
 
-def cannot_be_had(model: str, reason: str) -> ModelError:
+def not_available(model: str, reason: str) -> ModelError:
     """Give the error for weights that are out of reach; it names what works without them."""
-    return ModelError(f"model {model!r} cannot be had: {reason}; --model tiny works now")
+    return ModelError(f"model {model!r} is not available: {reason}; --model tiny works now")

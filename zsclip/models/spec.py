@@ -192,7 +192,7 @@ def read_config(name: str, path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
-        raise ModelError(f"{name}: no {CONFIG_FILE} in {str(path.parent)!r}; open_clip models bring one") from e
+        raise ModelError(f"{name}: no {CONFIG_FILE} in {str(path.parent)!r}; open_clip models have one") from e
     except (OSError, ValueError, RecursionError) as e:
         raise ModelError(f"{name}: cannot read {str(path)!r}: {first_line(e)}; fetch it again") from e
     if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):

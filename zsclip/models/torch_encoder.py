@@ -57,7 +57,7 @@ class ClipModel:
         except RuntimeError as e:
             if not _is_out_of_memory(e):
                 raise
-            raise ModelError(f"{device}: no memory for the weights; take a smaller model or the CPU") from e
+            raise ModelError(f"{device}: not enough memory for the weights; use a smaller model or --device cpu") from e
         self._image_tower = torch.compile(self._tower, dynamic=False) if compiled else self._tower
 
     @property
@@ -137,7 +137,9 @@ class ClipModel:
             if not _is_out_of_memory(e):
                 raise
             if len(pixels) <= 1:
-                raise ModelError(f"{self.device}: no memory for one picture; take a smaller model or the CPU") from e
+                raise ModelError(
+                    f"{self.device}: not enough memory for one picture; use a smaller model or --device cpu"
+                ) from e
         # Out here, as the traceback, while it is alive, keeps the tensors that were too many.
         self._rows = 0
         self._most = len(pixels) // 2
@@ -172,7 +174,7 @@ class ClipModel:
             return embeddings
         if not finite.all():
             cure = "the weights are damaged" if self.precision == "fp32" else "use --precision fp32"
-            raise ModelError(f"{self.spec.name}: {self.precision} gives numbers that are none; {cure}")
+            raise ModelError(f"{self.spec.name}: the model produced NaN or infinity in {self.precision}; {cure}")
         return embeddings
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
@@ -316,7 +318,7 @@ def check_device(device: str) -> None:
     kind, _, number = device.partition(":")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if int(number or 0) >= there[kind]:
-        raise ModelError(f"--device {device}: this torch finds no such device; use --device cpu")
+        raise ModelError(f"--device {device}: torch finds no such device here; use --device cpu")
 
 
 def has_bf16(device: str) -> bool:
@@ -341,7 +343,7 @@ def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
     """Build open_clip's tokenizer for a model.
 
     Raises:
-        ModelError: it needs transformers, or its files cannot be had.
+        ModelError: it needs transformers, or its files are not available.
     """
     about = spec.tokenizer
     try:

@@ -127,7 +127,7 @@ def new_model(spec: ModelSpec) -> nn.Module:
         ModelError: it cannot be built or loaded, or is a CoCa, whose caption writer is not trained here.
     """
     if "multimodal_cfg" in spec.architecture:
-        raise ModelError(f"{spec.name}: CoCa's caption writer is not trained here; take another architecture")
+        raise ModelError(f"{spec.name}: CoCa's caption decoder cannot be trained; use another architecture")
     build = _build_tower if spec.weights is None else _read_tower
     with _as_model_error(spec):
         model = _Towers(build(spec, "visual"), build(spec, "text"))
@@ -297,7 +297,7 @@ def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
         which = " ".join(str(e).split())[:300]
         return ModelError(f"{spec.name}: configuration and weights {spec.weights!r} do not match: {which}")
     from_hub = "/models--" in spec.weights
-    cure = "; delete the file and fetch it again" if from_hub else "; is it the right file, and whole?"
+    cure = "; delete the file and fetch it again" if from_hub else "; check that it is the right file, and complete"
     return ModelError(f"{spec.name}: cannot load {spec.weights!r}: {first_line(e)}{cure}")
 
 
