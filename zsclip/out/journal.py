@@ -109,7 +109,7 @@ class Journal:
             raise InputError(f"{self._part}: a copy of {self._target}, which is gone; add --overwrite to start again")
         what = "; ".join(changes(header["settings"], self._settings))
         if what:
-            raise InputError(f"{self._part}: begun with other settings: {what}; use those, or add --overwrite")
+            raise InputError(f"{self._part}: started with other settings: {what}; use those, or add --overwrite")
         self.overwrite = header["overwrite"]
         for point in points:
             if point.size > size:
@@ -118,9 +118,7 @@ class Journal:
             self._take(paths, point)
             if self._paths.hexdigest() != point.paths:
                 which = f"pictures {before + 1} to {point.pictures}"
-                raise InputError(
-                    f"{self._part}: {which} are not those of the list as it is now; --overwrite starts again"
-                )
+                raise InputError(f"{self._part}: {which} differ from the list as it is now; --overwrite starts again")
             self._points.append(point)
         self._known = self._last.pictures
         return self._last
@@ -139,7 +137,7 @@ class Journal:
         records = _records(_digest(self._target))
         if not records:
             raise InputError(
-                f"{self._target}: nothing is known of how this file was made; move it away, or add --overwrite to "
+                f"{self._target}: there is no record of how this file was made; move it away, or add --overwrite to "
                 "replace it"
             )
         same = [each for each in records if not any(changes(each["settings"], self._settings))]
@@ -180,7 +178,9 @@ class Journal:
         except OSError as e:
             with suppress(OSError):
                 os.unlink(self._file + ".new")
-            raise OutputError(f"{self._file}: {(e.strerror or str(e)).lower()}; choose a place to write to") from e
+            raise OutputError(
+                f"{self._file}: {(e.strerror or str(e)).lower()}; choose a place that you can write to"
+            ) from e
 
     def noted(self, batches: Iterable[Answers], out: TextIO) -> Iterator[Answers]:
         """Pass batches on, and note each once its rows are written: when the next one is asked for.
@@ -276,7 +276,7 @@ class Journal:
             return header, points
         except (OSError, ValueError) as e:
             raise InputError(
-                f"{self._part}: {self._file} does not tell how it was begun; add --overwrite to start again"
+                f"{self._part}: {self._file} does not say how it was started; add --overwrite to start again"
             ) from e
 
 

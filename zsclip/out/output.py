@@ -32,7 +32,9 @@ def format_of(target: str | None, is_terminal: bool) -> str:
         return FORMAT_OF_ENDING[ending]
     if not is_replaceable(target):
         return "jsonl"
-    raise InputError(f"{target}: the ending names no format; use one of {', '.join(FORMAT_OF_ENDING)}, or --format")
+    raise InputError(
+        f"{target}: the ending does not name a format; use one of {', '.join(FORMAT_OF_ENDING)}, or --format"
+    )
 
 
 @contextmanager
@@ -85,7 +87,9 @@ def open_output(
                 os.fsync(out.fileno())
                 out.close()
                 if not overwrite and os.path.exists(target):
-                    raise OutputError(f"{name}: was created by something else meanwhile; move it away, and use {part}")
+                    raise OutputError(
+                        f"{name}: another program has created this file meanwhile; move it away, and use {part}"
+                    )
                 os.replace(part, target)
             out.close()
     except FileExistsError as e:
@@ -149,7 +153,7 @@ def _stream(raw: io.FileIO) -> TextIO:
 def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileIO:
     """Open the file that grows and make sure, before anything in it is touched, that no other run has it."""
     flags = os.O_RDWR | (0 if go_on_at else os.O_CREAT) | (os.O_EXCL if is_new else 0)
-    changed = OutputError(f"{name}: another run has gone on with it meanwhile; look at it, and run again")
+    changed = OutputError(f"{name}: another run has continued this file meanwhile; check it, and run again")
     try:
         raw = io.FileIO(part, "r+", opener=lambda path, _: os.open(path, flags, 0o666))
     except FileNotFoundError as e:
@@ -164,7 +168,7 @@ def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileI
             except (BlockingIOError, FileNotFoundError):
                 is_ours = False
             if not is_ours:
-                raise OutputError(f"{name}: another run is writing it; let it end, or choose another file")
+                raise OutputError(f"{name}: another run is writing to it; wait for it to end, or choose another file")
         if os.fstat(raw.fileno()).st_size < go_on_at:
             raise changed
         return raw
@@ -187,7 +191,7 @@ def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[Non
             errno.ENOSPC: "free some and run again",
             errno.EDQUOT: "free some and run again",
             errno.ENOENT: "make its folder first",
-        }.get(e.errno, "choose a place that can be written")
+        }.get(e.errno, "choose a place that you can write to")
         raise OutputError(f"{name}: {(e.strerror or str(e)).lower()}; {cure}") from e
 
 
