@@ -134,7 +134,7 @@ def _time_decoding(
             list(pool.map(decode, islice(endless, 8 * threads)))
             wall = time.perf_counter() - begun
     if not sample:
-        raise InputError("bench: not one of the pictures can be read; `zsclip classify` says why")
+        raise InputError("bench: none of the pictures can be read; `zsclip classify` says why")
     each = dict(zip(("read", "decode", "preprocess"), np.mean(times, axis=0).tolist(), strict=True))
     return _Decoded(sample, each, len(times) / wall, 2 * sum(reducible) >= len(reducible))
 

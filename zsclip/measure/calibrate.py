@@ -249,7 +249,7 @@ def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str,
     others = [key for key in made_with if calibration.made_with.get(key) != made_with[key]]
     if others:
         what = ", ".join(f"{key} ({calibration.made_with.get(key)}, now {made_with[key]})" for key in others)
-        raise InputError(f"{file}: made with another {what}; calibrate again")
+        raise InputError(f"{file}: changed since the calibration: {what}; calibrate again")
 
 
 def promise_lines(calibration: Calibration, promised: Promise) -> list[str]:

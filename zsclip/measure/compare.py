@@ -59,7 +59,7 @@ def judged_by(embedded: Iterable[Embedded], truths: Iterable[str], classifier: C
     answers = classify(embedded, classifier, Rule(BEST))
     deque(judge(answers, truths, classifier.labels, judged), maxlen=0)
     if not any(len(part.truth) for part in judged):
-        raise InputError("data: not one picture could be read; `zsclip eval --rows FILE` tells why")
+        raise InputError("data: none of the pictures could be read; `zsclip eval --rows FILE` says why")
     return joined(judged)
 
 

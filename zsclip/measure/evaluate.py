@@ -52,7 +52,9 @@ def found_labels(words: Sequence[str]) -> list[Label]:
     for word in words:
         spelt.setdefault(_spelt(word), word)
     if len(spelt) < 2:
-        raise InputError(f"labels: only {', '.join(map(repr, spelt))} in the data, nothing to tell it from; give more")
+        raise InputError(
+            f"labels: only {', '.join(map(repr, spelt))} in the data, so nothing competes with it; give more"
+        )
     return [Label(name, found_as=word) for name, word in sorted(spelt.items())]
 
 
@@ -70,8 +72,8 @@ def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise InputError(
-            f"labels: {', '.join(map(repr, lost[:3]))}{more} of the data is none of them; "
-            "add it as a label, a synonym, or a key with `name:` in a --labels-file"
+            f"labels: {', '.join(map(repr, lost[:3]))}{more} of the data match no label; "
+            "add them as labels, synonyms, or keys with `name:` in a --labels-file"
         )
     return [found[word] or "" for word in words]
 
@@ -109,7 +111,7 @@ def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Scorecard:
         InputError: not one picture could be answered.
     """
     if not any(len(part.truth) for part in judged):
-        raise InputError("data: not one picture could be read; see the rows of --rows for why")
+        raise InputError("data: none of the pictures could be read; the rows of --rows say why")
     whole = joined(judged)
     confusion = confusion_matrix(whole, len(labels))
     return Scorecard(

@@ -49,9 +49,9 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
                 seen.add(names[-1])
             words.append(about.label)
     if captioned:
-        note(f"{data}: {captioned:,} with a caption but no label passed over")
+        note(f"{data}: skipped: {captioned:,} with a caption but no label")
     if not names:
-        raise InputError(f"{data}: no labelled picture; give class folders, a list with file_name,label, or Parquet")
+        raise InputError(f"{data}: no labelled pictures; give class folders, a list with file_name,label, or Parquet")
     return Labelled(Pictures(tuple(names), _reader(places) if places else None), tuple(words))
 
 
