@@ -90,7 +90,7 @@ def resume(run: TrainingRun, path: Path) -> None:
             state = json.loads(file.metadata()["zsclip"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as e:
-        raise InputError(f"{path}: not a checkpoint that can be read: {e}; delete it to begin again") from e
+        raise InputError(f"{path}: cannot be read as a checkpoint: {e}; delete it to start again") from e
     there, here = state["identity"], run.identity
     differing = [
         f"{name.replace('_', '-')} {there.get(name)} there, {here.get(name)} here"
@@ -99,7 +99,7 @@ def resume(run: TrainingRun, path: Path) -> None:
     ]
     if differing:
         raise InputError(
-            f"{path}: from another recipe: {', '.join(differing)}; use another --out, or delete it to begin again"
+            f"{path}: made with other settings: {', '.join(differing)}; use another --out, or delete it to start again"
         )
 
     def under(prefix: str) -> dict[str, Tensor]:

@@ -117,10 +117,10 @@ def _decode(
         return ""
     try:
         if isinstance(content, str) and os.path.exists(content) and not os.path.isfile(content):
-            return f"{one.where}: picture passed over: a folder, pipe or device"  # a pipe may wait for ever
+            return f"{one.where}: picture skipped: a folder, pipe or device"  # a pipe may wait for ever
         with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file, upright(file) as image:
             return picture(image, draws)
     except UnidentifiedImageError:
-        return f"{one.where}: picture passed over: {NO_PICTURE}"
+        return f"{one.where}: picture skipped: {NO_PICTURE}"
     except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
-        return f"{one.where}: picture passed over: {first_line(e)}"
+        return f"{one.where}: picture skipped: {first_line(e)}"

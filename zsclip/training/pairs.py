@@ -137,7 +137,7 @@ class Pairs:
             weights = pair_weights(names, texts, positive, sampling, data_sets)  # (B, T)
             yield Batch(pictures, tuple(text.caption for text in texts), positive, weights)
         if not readable:
-            raise InputError("data: not one picture can be read; see the notes above for why")
+            raise InputError("data: none of the pictures can be read; the notes above say why")
 
     def held_out_batches(
         self,
@@ -255,7 +255,7 @@ class Pairs:
             content = self._cache.read(source, row)
         except Exception as e:  # pyarrow raises anything on damaged pages
             self._broken.add(place)
-            self.note(f"{source.where}: cannot be read, its pairs are passed over: {first_line(e)}")
+            self.note(f"{source.where}: cannot be read, its pairs are skipped: {first_line(e)}")
             return Encoded(source.where, None)
         return Encoded(content if isinstance(content, str) else f"{source.where}, row {row}", content)
 

@@ -86,9 +86,9 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _check_models(recipe: Recipe) -> None:
     if (recipe.arch is None) == (recipe.init is None):
-        raise InputError("train: give either --arch, to begin from nothing, or --init, a model to begin from")
+        raise InputError("train: give either --arch, for an untrained model, or --init, for a trained one")
     if recipe.init is None and (recipe.lock_image or recipe.lock_text):
-        raise InputError("--lock-image, --lock-text: an untrained tower would stay so; give --init MODEL")
+        raise InputError("--lock-image, --lock-text: an untrained tower would stay untrained; give --init MODEL")
     if recipe.lock_image and recipe.lock_text:
         raise InputError("--lock-image, --lock-text: nothing is left to train; lock one of the two")
     for field in fields(recipe):

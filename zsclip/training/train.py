@@ -69,7 +69,7 @@ def train(
 
     Raises:
         InputError: the recipe or the data are wrong, or `out` holds a checkpoint of another recipe.
-        ModelError: the device is not there, the model to begin from cannot be had, or training diverged.
+        ModelError: the device is not there, the model to start from is not available, or training diverged.
         OutputError: the disk is full, and the checkpoint before is kept; or a folder cannot be written.
     """
     check_recipe(recipe)
@@ -82,7 +82,7 @@ def train(
     spec = find_architecture(recipe.arch) if recipe.arch is not None else find_model(recipe.init or "")
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     if recipe.holdout is None and not len(pairs.held_out):
-        note("held-out: nothing is kept aside to measure on; that takes five labelled pictures and two labels")
+        note("held-out: no pictures are kept aside to measure on; that needs five labelled pictures and two labels")
     _make_folder(out)
     identity = identity_of(recipe, pairs.digest, prompts, spec)
     run = _begin(recipe, spec, identity, pairs.steps(recipe.batch_size), device)
@@ -301,7 +301,9 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise OutputError(f"{out}: cannot be made a folder: {(e.strerror or str(e)).lower()}") from e
+        raise OutputError(
+            f"{out}: cannot create this folder: {(e.strerror or str(e)).lower()}; use another --out"
+        ) from e
 
 
 @contextmanager
