@@ -87,7 +87,7 @@ class CalibrationFile(Overwrite, Json):
 
     def __post_init__(self) -> None:
         if self.output == "-":
-            raise InputError("-o: a calibration is read from a file; give its name, such as labels.calib.json")
+            raise InputError("-o: a calibration must be a file; give its name, such as labels.calib.json")
 
     def check(self) -> None:
         """Find out what cannot be written, before anything slow begins."""

@@ -147,7 +147,7 @@ def encoded_by(
             batches = list(session.tally.count_encoded(embedded))
         unread.add(tuple(each.path for batch in batches for each in batch.skipped.values()))
         if len(unread) > 1:
-            raise InputError("data: not the same images could be read for all models; run again, with fewer --threads")
+            raise InputError("data: some images could be read for only some models; run again, with fewer --threads")
         yield encoder, batches
 
 

@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if e.errno is None or e.filename is not None:
             return _internal_error(e)
         # A write carries no name, and outside the sinks only typer.echo writes.
-        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; choose a place that can be written")
+        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; choose a place that you can write to")
         return 4
     except Exception as e:
         return _internal_error(e)

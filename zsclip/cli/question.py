@@ -176,7 +176,9 @@ def _check_groups(words: "list[Label]", names: Sequence[str], scores: Scores) ->
     if not any(word.group for word in words):
         raise InputError("--by group: no label has a group; write `group: NAME` for some in a --labels-file")
     if len(set(names)) == 1 and not scores.multi_label:
-        raise InputError(f"--by group: all labels are in group {names[0]!r}, which has no other to be compared with")
+        raise InputError(
+            f"--by group: all labels are in group {names[0]!r}, so nothing competes; put some into another"
+        )
 
 
 def _wanted(only: Sequence[str], names: Sequence[str]) -> set[str | None]:

@@ -74,7 +74,7 @@ class Output(Report):
             )
         if self.overwrite or self.file is None or not is_replaceable(self.file):
             raise InputError(
-                "--resume: goes on with the rows of an earlier run; give the file with -o, and no --overwrite"
+                "--resume: continues the rows of an earlier run; give their file with -o, and leave out --overwrite"
             )
 
     @property
@@ -269,12 +269,12 @@ def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: S
 
     done = (start.point.pictures if start.point else 0) + tally.written
     if output.own_file is None:
-        return f"the rows of {counted(done, 'image')} are out; with -o FILE a run can be resumed"
+        return f"the rows of {counted(done, 'image')} were written; with -o FILE a run can be resumed"
     if is_retry:
-        return f"{output.own_file} is as it was; run the same command again"
+        return f"{output.own_file} is unchanged; run the same command again"
     if output.pages or output.contact_sheet is not None:
-        return f"{counted(done, 'image')} done; run again with --overwrite, what was encoded is kept"
+        return f"{counted(done, 'image')} done; run again with --overwrite; what was encoded is kept"
     if not done:
-        return "no row is written yet; run the same command again"
+        return "no rows are written yet; run the same command again"
     rows = counted(done, "row") if output.sink_name == "jsonl" and not only else f"rows of {counted(done, 'image')}"
     return f"{rows} {'is' if rows == '1 row' else 'are'} in {part_of(output.own_file)}; add --resume to go on"

@@ -103,7 +103,7 @@ def build_text_matrix(
     unread = [] if clip.spec.reads_any_script else in_other_scripts(classifier.labels)
     if unread:
         session.messages.note(
-            f"{clip.spec.name} was trained on English: {listed(unread)}; --model multilingual reads more"
+            f"{clip.spec.name} was trained on English and may not know {listed(unread)}; use --model multilingual"
         )
     return classifier
 
@@ -127,7 +127,7 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
     def how_to_go_on() -> str:
         images = counted(session.tally.images, "image")
         if store.no_store:
-            return f"{images} encoded and not kept; without --no-store they would be"
+            return f"{images} encoded, but not kept, because of --no-store"
         return f"{images} encoded and kept; run the same command again to go on"
 
     with Progress(messages.show_progress) as progress:
@@ -168,7 +168,7 @@ def note_if_few(pictures: int, messages: Messages) -> None:
     from zsclip.measure.metrics import FEW
 
     if pictures < FEW:
-        messages.note(f"{pictures} pictures are few: what is measured on them may be far off; give {FEW} or more")
+        messages.note(f"{pictures} pictures are few, so these figures may be far off; give {FEW} or more")
 
 
 def drain(batches: Iterable[object], out: object = None) -> None:

@@ -77,7 +77,7 @@ class Tally:
     def complete(self, file: str) -> str:
         """Say that an earlier run has done everything."""
         failed = f", {self.failed:,} failed; --retry-errors tries them again" if self.failed else ""
-        return f"{file}: complete already: {counted(self.done, 'image')}{failed}"
+        return f"{file}: already complete: {counted(self.done, 'image')}{failed}"
 
     def summary(self, files: Iterable[str] = ()) -> list[str]:
         """Report images, speed, labels, failures, files, and once where embeddings are kept: a line for each.
