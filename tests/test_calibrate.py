@@ -195,7 +195,9 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
 
     assert read_calibration(str(file)) == made
     check_made_with(made, str(file), MADE_WITH)
-    with pytest.raises(InputError, match=r"c\.json: made with another prompts \(p, now q\); calibrate again"):
+    with pytest.raises(
+        InputError, match=r"c\.json: changed since the calibration: prompts \(p, now q\); calibrate again"
+    ):
         check_made_with(made, str(file), MADE_WITH | {"prompts": "q"})
 
 
@@ -277,7 +279,7 @@ def test_what_was_learnt_is_what_classify_uses(run: Run, data: Path, tiny_model)
     assert min(scores[True]) >= max(scores[False])
     assert [row["label"] for row in all_answered] == [row["label"] for row in before]
     assert (other.returncode, other.stdout) == (2, b"")
-    assert b"c.json: made with another prompts" in other.stderr
+    assert b"c.json: changed since the calibration: prompts" in other.stderr
 
 
 def test_distractors_are_kept_with_a_calibration(run: Run, data: Path, tiny_model) -> None:

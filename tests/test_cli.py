@@ -101,7 +101,7 @@ def test_the_readme_shows_exactly_the_commands_that_exist() -> None:
         (["classify", ".", "--labels", "a,b", "-o", "x.xlsx"], 2, ".csv"),
         (["classify", ".", "--labels", "a,b", "-o", "no/such/folder/x.csv"], 4, "no/such/folder/x.csv"),
         (["classify", ".", "--labels", "a,b", "--model", "nope"], 3, "no model 'nope'"),
-        (["classify", ".", "--labels", "a,b"], 3, "'base' cannot be had"),
+        (["classify", ".", "--labels", "a,b"], 3, "'base' is not available"),
         (["models", "info", "nope"], 3, "no model 'nope'"),
     ],
 )
@@ -304,7 +304,7 @@ def test_a_finished_file_is_complete_or_of_other_settings(
         assert captured.out == ""
         return captured.err
 
-    complete = "zsclip: rows.csv: complete already: 4 images, 1 failed; --retry-errors tries them again\n"
+    complete = "zsclip: rows.csv: already complete: 4 images, 1 failed; --retry-errors tries them again\n"
     assert told(1, *arguments, "--resume") == complete
     assert told(1, *arguments, "--resume", "-q") == ""
     other = [*arguments, "--label", "fox", "--model", str(tiny_model("siglip")), "--prompts", "plain", "--resume"]
@@ -344,7 +344,7 @@ def test_only_the_failed_rows_of_a_finished_file_are_made_again(
     assert main([*arguments, "-o", "rows.csv", "--retry-errors", "-q"]) == 0
     capfd.readouterr()
     assert main([*arguments, "-o", "rows.csv", "--retry-errors"]) == 0
-    assert capfd.readouterr().err == "zsclip: rows.csv: complete already: 5 images\n"
+    assert capfd.readouterr().err == "zsclip: rows.csv: already complete: 5 images\n"
 
 
 def test_a_second_model_answers_label_by_label(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
@@ -618,7 +618,7 @@ def test_every_flag_of_train_reaches_the_recipe(
         capfd.readouterr()
 
         assert main([*given, *flags]) == 2
-        assert re.search(rf"from another recipe: (.*, )?{name} .* there, .* here", capfd.readouterr().err), name
+        assert re.search(rf"made with other settings: (.*, )?{name} .* there, .* here", capfd.readouterr().err), name
 
 
 def test_a_training_that_is_stopped_goes_on_and_its_model_classifies(

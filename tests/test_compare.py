@@ -87,7 +87,7 @@ def test_a_gain_is_no_more_than_everything():
 def test_pictures_of_which_none_could_be_read_are_not_compared(colour_model):
     classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
 
-    with pytest.raises(InputError, match="not one picture could be read"):
+    with pytest.raises(InputError, match="none of the pictures could be read"):
         judged_by([encoded([Skipped("a", "missing", "")], np.empty((0, 3), np.float32))], ["red"], classifier)
 
 

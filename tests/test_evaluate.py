@@ -102,7 +102,7 @@ def test_labels_from_data_send_nothing_to_a_terminal():
 def test_pictures_of_which_none_could_be_read_are_no_evaluation():
     judged, _ = judged_of([[Skipped("a", "missing", "gone")]], ["cat"])
 
-    with pytest.raises(InputError, match="not one picture could be read"):
+    with pytest.raises(InputError, match="none of the pictures could be read"):
         evaluate(judged, NAMES)
 
 
@@ -121,7 +121,7 @@ def test_words_of_the_data_mean_a_label_by_its_key_its_name_or_a_synonym():
 
     assert truths_of(words, labels) == ["goldfish", "goldfish", "goldfish", "cat", "cat", "kitty car"]
     assert truths_of(["kitty"], [Label("cat", ("kitty",)), Label("kitty")]) == ["kitty"]
-    with pytest.raises(InputError, match="'a', 'b', 'c' and 1 more of the data is none of them"):
+    with pytest.raises(InputError, match="'a', 'b', 'c' and 1 more of the data match no label"):
         truths_of(["a", "cat", "b", "c", "d"], labels)
 
 
@@ -253,8 +253,8 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     ("arguments", "told"),
     [
         (["--confusion", "x.jpg"], "--confusion: cannot write 'x.jpg'; use a name that ends in .png or .csv"),
-        (["--rows", "x.txt"], "x.txt: the ending names no format"),
-        (["--labels", "red,blue"], "'green_blue', 'n01' of the data is none of them"),
+        (["--rows", "x.txt"], "x.txt: the ending does not name a format"),
+        (["--labels", "red,blue"], "'green_blue', 'n01' of the data match no label"),
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_looked_for(

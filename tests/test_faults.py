@@ -157,7 +157,7 @@ def test_a_file_is_written_by_one_run_at_a_time(tiny_model: Callable[[str], Path
     for flag in ("--resume", "--overwrite"):
         second = subprocess.run([*whole, flag], cwd=tmp_path, input=b"a.png\n", capture_output=True)
         assert second.returncode == 4
-        assert b"another run is writing it" in second.stderr
+        assert b"another run is writing to it" in second.stderr
     first.stdin.write(b"a.png\n")
     first.stdin.close()
     assert first.wait(30) == 0
@@ -184,7 +184,7 @@ def test_ctrl_c_and_resume_is_one_file(tiny_model: Callable[[str], Path], tmp_pa
     )
     assert changed.returncode == 2
     assert (
-        b"rows.csv.part: begun with other settings: threshold: none -> 0.9; use those, or add --overwrite"
+        b"rows.csv.part: started with other settings: threshold: none -> 0.9; use those, or add --overwrite"
         in changed.stderr
     )
 

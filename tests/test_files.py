@@ -253,7 +253,7 @@ def test_a_folder_that_may_not_be_read_becomes_a_row(tmp_path):
     (tmp_path / "b").chmod(0o755)
     paths, row = run.stdout.splitlines()
     assert paths == "./a/1.jpg ./b ./c/3.jpg"
-    assert row == "Skipped(path='./b', error='permission', message='a folder that may not be read', truth=None)"
+    assert row == "Skipped(path='./b', error='permission', message='no permission to read this folder', truth=None)"
 
 
 def test_a_recursive_glob_survives_loops_of_links(tmp_path, monkeypatch):
@@ -293,7 +293,7 @@ def test_heic_is_noted_once_where_it_cannot_be_read(tmp_path):
 
     run = run_python(code, tmp_path)
 
-    note = "'.': HEIC pictures passed over, './a.heic' first; to read them: pip install 'zsclip[heic]'"
+    note = "'.': HEIC pictures were skipped, './a.heic' first; to read them: pip install 'zsclip[heic]'"
     assert run.stdout.splitlines() == [note, "./c.jpg"], run.stderr
 
 
@@ -364,7 +364,7 @@ def test_a_folder_on_stdin_is_passed_over_with_a_note(tmp_path, pipe):
 
     assert found == [f"{tmp_path}/a.jpg", "nope.jpg"]
     assert len(notes) == 1
-    assert f"'{tmp_path}/x.jpg' is a folder, passed over" in notes[0]
+    assert f"'{tmp_path}/x.jpg' is a folder and was skipped" in notes[0]
 
 
 def test_stdin_that_does_not_block_is_waited_for(pipe):

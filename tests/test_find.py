@@ -91,7 +91,9 @@ def test_a_model_that_is_not_here_is_one_line(state: str, hub_cache: Path, tiny_
     with pytest.raises(ModelError) as error:
         find_model("hf-hub:ann/tiny")
 
-    assert "'hf-hub:ann/tiny' cannot be had: ann/tiny is not on this machine, and offline" in str(error.value)
+    assert "'hf-hub:ann/tiny' is not available: ann/tiny is not on this machine, and this run is offline" in str(
+        error.value
+    )
     assert "\n" not in str(error.value)
     assert str(error.value).endswith("; --model tiny works now")
 

@@ -134,13 +134,13 @@ def test_a_text_tower_of_the_hub_is_asked_for_once_and_offline_never(
         ("ViT-B-32,openai", {}, "the hub has no timm/"),
     ],
 )
-def test_a_model_that_cannot_be_had_is_one_line(
+def test_a_model_that_is_not_available_is_one_line(
     name: str, change: dict[str, str], told: str, online: Run, photos: Path
 ) -> None:
     result = online("classify", "photos", "--labels", "red,green", "--model", name, **change)
 
     assert (result.returncode, result.stdout) == (3, b"")
-    assert result.stderr.decode().startswith(f"zsclip: model '{name}' cannot be had: ")
+    assert result.stderr.decode().startswith(f"zsclip: model '{name}' is not available: ")
     assert told in result.stderr.decode()
     assert result.stderr.count(b"\n") == 1
 

@@ -124,7 +124,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     before = (tmp_path / "rows.csv.part").read_bytes()
 
     with pytest.raises(
-        InputError, match=r"begun with other settings: threshold: none -> 0.5; use those, or .*--overwrite"
+        InputError, match=r"started with other settings: threshold: none -> 0.5; use those, or .*--overwrite"
     ):
         run(tmp_path / "rows.csv", PATHS, resume=True, settings=SETTINGS | {"threshold": 0.5})
 
@@ -135,7 +135,7 @@ def test_another_list_of_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "rows.csv", PATHS, killed_after=6)
     for other in (["new.png", *PATHS], PATHS[:3], [*PATHS[:3], "x.png", *PATHS[4:]]):
-        with pytest.raises(InputError, match=r"pictures \d to \d are not those of the list"):
+        with pytest.raises(InputError, match=r"pictures \d to \d differ from the list"):
             run(tmp_path / "rows.csv", other, resume=True)
 
     longer = [*PATHS, "more.png"]
@@ -261,7 +261,7 @@ def test_a_finished_file_of_nobody_knows_what_is_left_alone(tmp_path: Path) -> N
         target.write_text(text)
         for options in ({"resume": True}, {"retry": True}):
             with pytest.raises(
-                InputError, match=r"rows.csv: nothing is known of how this file was made; .*--overwrite"
+                InputError, match=r"rows.csv: there is no record of how this file was made; .*--overwrite"
             ):
                 run(target, PATHS, **options)
         assert target.read_text() == text
@@ -340,7 +340,7 @@ def test_rows_of_nobody_knows_what_are_refused(tmp_path: Path) -> None:
     for text in (None, "", "[1]\n", "no json\n", '"text"\n', '{"label list": "of an older version"}\n'):
         if text is not None:
             Path(f"{part}.json").write_text(text)
-        with pytest.raises(InputError, match="does not tell how it was begun"):
+        with pytest.raises(InputError, match="does not say how it was started"):
             run(tmp_path / "rows.csv", PATHS, resume=True)
     assert part.read_text() == "precious"
 

@@ -31,7 +31,7 @@ def test_class_folders_give_their_names(tmp_path):
     assert found.pictures.names == tuple(str(tmp_path / name) for name in ("cat/c.png", "dog/b.png", "dog/deep/a.png"))
     assert found.words == ("cat", "dog", "dog")
     assert found.pictures.read is None
-    assert [note.split("'")[-1] for note in notes] == [" passed over: no picture in it"]
+    assert [note.split("'")[-1] for note in notes] == [" skipped: no picture in it"]
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
@@ -51,7 +51,7 @@ def test_lists_give_paths_relative_to_themselves(tmp_path, form):
     assert found.pictures.names == (str(tmp_path / "a.png"), str(tmp_path / "deep/b.png"))
     assert found.words == ("dog", "grey, wolf")
     count, line = (2, 4) if form == "csv" else (3, 5)
-    assert notes == [f"{data}: {count} without a label or caption passed over, line {line} first"]
+    assert notes == [f"{data}: skipped: {count} without a label or caption, line {line} first"]
 
 
 def write_shard(path: Path, labels: "list[str | None] | pa.Array", names: list[str | None], metadata=None) -> None:
@@ -71,7 +71,7 @@ def test_shards_give_names_and_the_bytes_behind_them(tmp_path):
     assert found.words == ("dog", "cat", "dog", "cat")
     assert found.pictures.read is not None
     assert [found.pictures.read(place) for place in (3, 2, 1, 0)] == [png(i) for i in (4, 3, 1, 0)]
-    assert notes == [f"{tmp_path / '0.parquet'}: 1 without a label or caption passed over, row 2 first"]
+    assert notes == [f"{tmp_path / '0.parquet'}: skipped: 1 without a label or caption, row 2 first"]
 
 
 def test_no_more_than_two_row_groups_are_kept_in_memory(tmp_path):
@@ -125,11 +125,11 @@ def test_what_is_no_labelled_data_is_refused(tmp_path):
     notes: list[str] = []
     for name, message in (
         ("gone", "no such file or folder: "),
-        ("bare.jsonl", "no labelled picture; give class folders, a list with file_name,label, or Parquet"),
-        ("list.jsonl", r"list\.jsonl:2: not an object; write one a line, with file_name and label"),
-        ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object a line"),
+        ("bare.jsonl", "no labelled pictures; give class folders, a list with file_name,label, or Parquet"),
+        ("list.jsonl", r"list\.jsonl:2: not an object; write one per line, with file_name and label"),
+        ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object per line"),
         ("captions.csv", "no labelled picture"),
     ):
         with pytest.raises(InputError, match=message):
             read_labelled(str(tmp_path / name), note=notes.append)
-    assert notes[-1] == f"{tmp_path / 'captions.csv'}: 1 with a caption but no label passed over"
+    assert notes[-1] == f"{tmp_path / 'captions.csv'}: skipped: 1 with a caption but no label"

@@ -125,7 +125,7 @@ def test_ten_thousand_labels_are_read_in_order() -> None:
 def test_one_label_alone_is_enough_only_where_labels_are_judged_one_by_one() -> None:
     assert read_labels("cat", alone=True) == [Label("cat")]
     assert refusal("cat") == (
-        "--labels: label 'cat' has no other to be compared with; give another, or use --multi-label"
+        "--labels: label 'cat' is the only one; give another to compare it with, or use --multi-label"
     )
     assert refusal_of("pets.txt", "\ncat\n").startswith("pets.txt:2: label 'cat' has no other")
 
@@ -135,7 +135,7 @@ def test_no_labels_at_all_is_refused_where_they_should_be() -> None:
     assert refusal(" , ") == "--labels: no label in ' , '; write words with commas between them, as in \"cat,dog\""
     assert refusal("a,b", ("  ",)) == "--label: empty text; write a word, or leave it out"
     for name, content in [("a.txt", "# none\n"), ("a.yaml", ""), ("a.yaml", "[]"), ("a.json", "{}"), ("a.json", "[]")]:
-        assert refusal_of(name, content) == f"{name}: no label in it; write at least two"
+        assert refusal_of(name, content) == f"{name}: no labels found; write at least two"
 
 
 def test_a_label_given_twice_is_refused_with_both_places() -> None:
@@ -175,15 +175,15 @@ def test_words_that_are_not_unicode_are_refused() -> None:
         ("- cat\n- dog: crane\n", "pets.yaml:2: expected a text, found a mapping; "),
         ("- cat\n- [dog]\n", "pets.yaml:2: expected a text, found a list; "),
         ("- cat\n-\n", "pets.yaml:2: empty text; "),
-        ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found one text; "),
+        ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found a single text; "),
         ("cat:\ndog: puppy\n", "pets.yaml:2: 'puppy' after label 'dog' could be a synonym or a prompt; "),
         ("cat:\n? [dog]\n: x\n", "pets.yaml:2: expected a text, found a list; "),
         ("cat:\ndog:\n  synonym: puppy\n", "pets.yaml:3: unknown key 'synonym'; use name, group, synonyms, prompts"),
         ("cat:\n  prompts: [a]\n  prompts: [b]\n", "pets.yaml:3: key 'prompts' was already given on line 2; "),
         ("cat:\n  prompts:\n    - a\n    - [b]\n", "pets.yaml:4: expected a text, found a list; "),
         ("cat:\n- a {} or a {c}.\n", "pets.yaml:2: prompt 'a {} or a {c}.' has 2 placeholders; keep one"),
-        ("cat: &a [x]\ndog: *a\n", "pets.yaml:2: the alias *a is not followed; "),
-        ("- cat\n---\n- dog\n", "pets.yaml:2: a second YAML document begins; keep one"),
+        ("cat: &a [x]\ndog: *a\n", "pets.yaml:2: the alias *a is not supported; "),
+        ("- cat\n---\n- dog\n", "pets.yaml:2: a second YAML document starts here; keep one"),
         ("[" * 5_000, "pets.yaml:"),
         ("[" * 50 + "]" * 50, "pets.yaml:1: expected a text, found a list; "),
         (
@@ -207,7 +207,7 @@ def test_a_control_character_in_yaml_is_told() -> None:
     ("content", "message"),
     [
         ('["cat",\n"dog"', "pets.json:2: not valid JSON: "),
-        ('["cat", true]', "pets.json: true is not a text; put it in quotes"),
+        ('["cat", true]', "pets.json: true is not text; put it in quotes"),
         ('["cat", null]', "pets.json: expected a text, found nothing; "),
         ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use name, group, synonyms, prompts"),
         ('{"cat": {"prompts": [], "prompts": []}}', "pets.json: key 'prompts' was already given; "),

@@ -49,7 +49,7 @@ def test_rows_that_another_run_is_writing_are_not_touched(tmp_path: Path, option
         for written in ("", "a row\n"):
             out.write(written)
             out.flush()
-            with pytest.raises(OutputError, match="another run is writing it"), open_output(target, **options):
+            with pytest.raises(OutputError, match="another run is writing to it"), open_output(target, **options):
                 pass
             assert (tmp_path / "rows.jsonl.part").read_text() == written
     assert (tmp_path / "rows.jsonl").read_text() == "a row\n"
@@ -65,7 +65,7 @@ def test_rows_that_another_run_finished_or_began_again_meanwhile_are_left_alone(
         part.write_text(left)
 
     with (
-        pytest.raises(OutputError, match="another run has gone on"),
+        pytest.raises(OutputError, match="another run has continued"),
         open_output(str(target), go_on_at=50, overwrite=True),
     ):
         pass
@@ -204,7 +204,9 @@ def test_a_file_that_something_else_creates_during_the_run_is_kept(tmp_path: Pat
             out.write("a row\n")
             target.write_text("of someone else\n")
 
-    with pytest.raises(OutputError, match=r"rows.jsonl: was created by something else meanwhile; .* use .*\.part$"):
+    with pytest.raises(
+        OutputError, match=r"rows.jsonl: another program has created this file meanwhile; .* use .*\.part$"
+    ):
         run()
 
     assert target.read_text() == "of someone else\n"

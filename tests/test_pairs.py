@@ -244,7 +244,7 @@ def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
 
     captions = dict(zip(numbers_in([batch]), batch.captions, strict=True))
     assert captions == {10: "a photo of a brown bear.", 20: "a photo of a owl."}
-    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} passed over: no picture in it"]
+    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} skipped: no picture in it"]
 
 
 def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path:
 
     assert batch.captions == ("a dog, running",)
     assert numbers_in([batch]) == [7]
-    assert notes == [f"{tmp_path / 'pairs.csv'}: 1 without a label or caption passed over, line 3 first"]
+    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 without a label or caption, line 3 first"]
 
 
 def test_a_csv_row_without_a_path_is_passed_over(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_csv_row_without_a_path_is_passed_over(tmp_path: Path) -> None:
     (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
 
     assert batch.captions == ("a dog",)
-    assert notes == [f"{tmp_path / 'pairs.csv'}: 1 without a label or caption passed over, line 3 first"]
+    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 without a label or caption, line 3 first"]
 
 
 def test_an_open_quote_in_a_csv_is_an_error_and_swallows_no_rows(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_pipe_is_passed_over_unopened(tmp_path: Path) -> None:
     (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
 
     assert batch.captions == ("one",)
-    assert notes == [f"{tmp_path / 'pipe.png'}: picture passed over: a folder, pipe or device"]
+    assert notes == [f"{tmp_path / 'pipe.png'}: picture skipped: a folder, pipe or device"]
 
 
 def test_captions_name_the_label_its_synonyms_and_kinds_in_their_shares(tmp_path: Path) -> None:
@@ -541,7 +541,7 @@ def test_a_file_that_is_gone_is_one_line(tmp_path: Path) -> None:
 
     assert batch.captions == ("one",)
     assert len(notes) == 1
-    assert notes[0].startswith(f"{tmp_path / 'gone.png'}: picture passed over: ")
+    assert notes[0].startswith(f"{tmp_path / 'gone.png'}: picture skipped: ")
 
 
 def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
@@ -553,7 +553,7 @@ def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
     pairs = read_pairs([shard], note=notes.append)
 
     assert sorted(numbers_in(epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=6)))) == [0, 1, 3, 4, 6, 7]
-    assert notes == [f"{shard}: 2 without a label or caption passed over, row 2 first"]
+    assert notes == [f"{shard}: skipped: 2 without a label or caption, row 2 first"]
 
 
 def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> None:
@@ -563,7 +563,7 @@ def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> N
 
     assert sorted(numbers_in(epoch_of(read_pairs([shards], note=notes.append)))) == list(range(40, 80))
     assert len(notes) == 1
-    assert notes[0].startswith(f"{broken}: passed over: not a whole Parquet file: ")
+    assert notes[0].startswith(f"{broken}: skipped: not a complete Parquet file: ")
 
 
 def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path) -> None:
@@ -579,7 +579,7 @@ def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path)
 
     assert sorted(numbers_in(epoch_of(pairs))) == [*range(10), *range(20, 40)]
     assert len(notes) == 1
-    assert notes[0].startswith(f"{shard}, row group 1: cannot be read, its pairs are passed over: ")
+    assert notes[0].startswith(f"{shard}, row group 1: cannot be read, its pairs are skipped: ")
 
 
 def test_a_shard_with_other_columns_is_one_line_that_names_them(shards: str) -> None:
@@ -589,7 +589,7 @@ def test_a_shard_with_other_columns_is_one_line_that_names_them(shards: str) -> 
     pairs = read_pairs([shards], note=notes.append)
 
     assert len(pairs.train) == 80
-    assert notes == [f"{other}: passed over: needs the columns image.bytes and label or captions, has ['label', 'url']"]
+    assert notes == [f"{other}: skipped: needs the columns image.bytes and label or captions, has ['label', 'url']"]
 
 
 def test_other_data_have_another_digest(tmp_path: Path) -> None:
@@ -608,8 +608,8 @@ def test_inputs_that_are_no_data_are_refused_at_once(tmp_path: Path) -> None:
     write_shard(tmp_path / "wordless.parquet", [row(0, "")])
     for name, message in (
         ("gone", "no such file or folder: "),
-        ("a.txt", "no pictures with words; give .parquet, .csv or .jsonl, or a folder of class folders"),
-        ("empty", "no class folders and no .parquet files in it"),
+        ("a.txt", "not labelled pictures; give a folder with a folder for each label, or .parquet, .csv or .jsonl"),
+        ("empty", "found neither class folders nor .parquet files"),
         ("a.csv", r"a\.csv:1: needs the header path,caption or file_name,label; not \['file', 'text'\]"),
         ("latin.csv", "latin.csv: not UTF-8"),
         ("wordless.parquet", "no usable pair; give pictures with labels or captions"),
@@ -627,7 +627,7 @@ def test_data_without_one_readable_picture_end_the_run(tmp_path: Path) -> None:
     rows = [row(i, image={"bytes": b"nonsense", "path": str(i)}) for i in range(3)]
     pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
 
-    with pytest.raises(InputError, match="not one picture can be read"):
+    with pytest.raises(InputError, match="none of the pictures can be read"):
         epoch_of(pairs)
 
 

@@ -127,8 +127,8 @@ def test_a_set_that_is_not_there_is_answered_with_those_that_are(name: str) -> N
     [
         ("a.txt", "the {}\na photo\n", "a.txt:2: template 'a photo' has no placeholder; put {} where the label goes"),
         ("a.txt", "\na {} {c}\n", "a.txt:2: template 'a {} {c}' has 2 placeholders; keep one"),
-        ("a.txt", "# none\n", "a.txt: no template in it; write at least one, such as 'a photo of a {}.'"),
-        ("a.yaml", "about: x\n", "a.yaml: no template in it; "),
+        ("a.txt", "# none\n", "a.txt: no template found; write at least one, such as 'a photo of a {}.'"),
+        ("a.yaml", "about: x\n", "a.yaml: no template found; "),
         ("a.yaml", "templates:\n- the {}\n- {}\n", "a.yaml:3: expected a text, found a mapping; "),
         ("a.yaml", "templates:\n- the {name}\n", "a.yaml:2: template 'the {name}' has no placeholder; "),
         ("a.yaml", "template: a {}\n", "a.yaml:1: unknown key 'template'; use name, about, source, templates, prompts"),
@@ -155,7 +155,7 @@ def test_a_wrong_template_of_the_command_line_is_told_with_its_flag() -> None:
     )
     assert refusal(lambda: read_templates(["{} {label}"])).startswith("--template: template '{} {label}' has 2 ")
     assert refusal(lambda: read_templates([" "])).startswith("--template: empty text; ")
-    assert refusal(lambda: read_templates([])).startswith("--template: no template in it; ")
+    assert refusal(lambda: read_templates([])).startswith("--template: no template found; ")
 
 
 @pytest.mark.parametrize("name", ["{}", "{c}", "{label}", "{0}", "{{}}", "}{", "%s \\1"])

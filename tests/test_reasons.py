@@ -27,7 +27,7 @@ def test_every_bad_file_becomes_a_skipped_of_its_kind(tmp_path):
 
     assert {name: (row.error, row.message) for name, row in seen.items() if not name.startswith("cut")} == {
         "empty.jpg": ("unreadable", "the file is empty"),
-        "text.jpg": ("unreadable", "damaged, or not a picture of a kind that is read"),
+        "text.jpg": ("unreadable", "damaged, or not a picture in a supported format"),
         "page.jpg": ("unreadable", "a web page or drawing (HTML, SVG), not a picture"),
         "folder.jpg": ("not-a-file", "a folder"),
         "broken.jpg": ("missing", "no such file or directory"),
@@ -75,8 +75,8 @@ def test_urls_raw_videos_and_drawings_are_refused_with_the_reason(tmp_path):
     for name in ("x.CR2", "x.dng", "x.mp4", "x.svg", "x.pdf"):
         Image.new("RGB", (8, 8)).save(tmp_path / name, format="TIFF")  # as RAW is: Pillow would show its thumbnail
 
-    assert "camera RAW is not read" in skipped(tmp_path / "x.CR2").message
-    assert "camera RAW is not read" in skipped(tmp_path / "x.dng").message
+    assert "camera RAW is not supported" in skipped(tmp_path / "x.CR2").message
+    assert "camera RAW is not supported" in skipped(tmp_path / "x.dng").message
     assert "a video" in skipped(tmp_path / "x.mp4").message
     assert "export it as PNG" in skipped(tmp_path / "x.svg").message
     assert "export it as PNG" in skipped(tmp_path / "x.pdf").message

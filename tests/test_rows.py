@@ -22,16 +22,16 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
         ({"output": "a.jsonl"}, [], False, "3 rows are in a.jsonl.part; add --resume to go on"),
         ({"output": "a.jsonl"}, ["cat"], False, "rows of 3 images are in a.jsonl.part; add --resume to go on"),
         ({"output": "a.csv"}, [], False, "rows of 3 images are in a.csv.part; add --resume to go on"),
-        ({}, [], False, "the rows of 3 images are out; with -o FILE a run can be resumed"),
-        ({"output": "/dev/null"}, [], False, "the rows of 3 images are out; with -o FILE a run can be resumed"),
-        ({"output": "a.html"}, [], False, "3 images done; run again with --overwrite, what was encoded is kept"),
+        ({}, [], False, "the rows of 3 images were written; with -o FILE a run can be resumed"),
+        ({"output": "/dev/null"}, [], False, "the rows of 3 images were written; with -o FILE a run can be resumed"),
+        ({"output": "a.html"}, [], False, "3 images done; run again with --overwrite; what was encoded is kept"),
         (
             {"output": "a.csv", "report": "a.html"},
             [],
             False,
-            "3 images done; run again with --overwrite, what was encoded is kept",
+            "3 images done; run again with --overwrite; what was encoded is kept",
         ),
-        ({"output": "a.csv", "retry_errors": True}, [], True, "a.csv is as it was; run the same command again"),
+        ({"output": "a.csv", "retry_errors": True}, [], True, "a.csv is unchanged; run the same command again"),
     ],
 )
 def test_an_interrupted_run_says_what_is_written_and_how_to_go_on(
@@ -57,7 +57,7 @@ def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
     assert going_on(output, start, tally, False, []).startswith("5 rows are in ")
     tally.written = 1
     assert going_on(output, start, tally, False, []).startswith("6 rows are in ")
-    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no row is written yet")
+    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows are written yet")
 
 
 @pytest.mark.parametrize(

@@ -346,7 +346,7 @@ def test_a_run_does_not_go_on_with_pictures_prepared_otherwise(recipe: Recipe, t
     otherwise = {"model_cfg": ARCHITECTURE, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
     Path(recipe.arch or "").write_text(json.dumps(otherwise))
 
-    with pytest.raises(InputError, match=r"from another recipe: model .* there, .* here"):
+    with pytest.raises(InputError, match=r"made with other settings: model .* there, .* here"):
         train(recipe, tmp_path / "out")
 
 
@@ -393,7 +393,7 @@ def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / CHECKPOINT_FILE).write_bytes(b"nonsense")
 
-    with pytest.raises(InputError, match=r"checkpoint\.safetensors: not a checkpoint that can be read"):
+    with pytest.raises(InputError, match=r"checkpoint\.safetensors: cannot be read as a checkpoint"):
         train(recipe, tmp_path / "out")
 
 
@@ -697,7 +697,9 @@ def test_data_too_few_to_measure_on_are_named(recipe: Recipe, tmp_path: Path, la
     notes: list[str] = []
 
     assert train(replace(recipe, data=(str(few),), holdout=None, epochs=1), tmp_path / "out", note=notes.append) == []
-    assert notes == ["held-out: nothing is kept aside to measure on; that takes five labelled pictures and two labels"]
+    assert notes == [
+        "held-out: no pictures are kept aside to measure on; that needs five labelled pictures and two labels"
+    ]
 
 
 def test_equal_captions_are_encoded_once_and_learn_as_often(recipe: Recipe, tmp_path: Path) -> None:
@@ -760,7 +762,7 @@ def test_a_picture_that_cannot_be_read_costs_one_line_and_nothing_else(recipe: R
 
     assert len(notes) == 2
     assert notes[1].startswith("held-out: ")
-    assert "red/3.png: picture passed over: " in notes[0]
+    assert "red/3.png: picture skipped: " in notes[0]
 
 
 def test_scalars_are_written_for_tensorboard(recipe: Recipe, tmp_path: Path) -> None:
@@ -786,7 +788,7 @@ def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> No
         ({"arch": None}, "give either --arch"),
         ({"init": "tiny"}, "give either --arch"),
         ({"arch": None, "init": "tiny", "lock_image": True}, "--colour: does nothing with --lock-image"),
-        ({"lock_image": True}, "an untrained tower would stay so"),
+        ({"lock_image": True}, "an untrained tower would stay untrained"),
         ({"epochs": 0}, "--epochs: 0 is not above 0"),
         ({"batch_size": 1}, "--batch-size: needs at least two"),
         ({"seed": -1}, "--seed: -1 is below 0"),
@@ -826,7 +828,7 @@ def test_the_tokenizer_of_an_architecture_may_be_fetched() -> None:
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_read(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="--device cuda:99: this torch finds no such device"):
+    with pytest.raises(ModelError, match="--device cuda:99: torch finds no such device here"):
         train(replace(recipe, data=("nowhere",)), tmp_path / "out", device="cuda:99")
 
 
