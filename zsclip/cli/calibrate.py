@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @group("Scores")
 class Target:
-    """What the threshold is to reach."""
+    """The target that the threshold must reach."""
 
     target_precision: Annotated[
         float | None,
@@ -90,7 +90,7 @@ class CalibrationFile(Overwrite, Json):
             raise InputError("-o: a calibration must be a file; give its name, such as labels.calib.json")
 
     def check(self) -> None:
-        """Find out what cannot be written, before anything slow begins."""
+        """Check that every file can be written, before anything slow begins."""
         from zsclip.out.output import check_output
 
         check_output(self.output, overwrite=self.overwrite)

@@ -64,7 +64,7 @@ def classify(
 
 @dataclass(frozen=True)
 class Run:
-    """All that the rows of one run need."""
+    """Everything that the rows of one run need."""
 
     question: Question
     encoder: "Encoder"
@@ -74,7 +74,7 @@ class Run:
     limit: int | None
 
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
-        """Write the rows of all pictures, then those that failed before once more where that is asked for."""
+        """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
         from zsclip.pictures.pictures import Pictures
 
         speed, journal = self.session.speed, start.journal
@@ -100,7 +100,7 @@ class Run:
 
     @cached_property
     def classifier(self) -> "Classifier":
-        """The text matrix, made once the model is loaded, and once only."""
+        """The text matrix; made only once, after the model is loaded."""
         return classifier_of(self.question, self.encoder, self.session)
 
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from zsclip.words.prompts import PromptSet
 
 _MODELS = copy(MODEL)
-_MODELS.envvar = None  # of an option that may be repeated, Typer would split the variable at spaces
+_MODELS.envvar = None  # Typer would split the variable at spaces, as the option may be repeated
 
 
 @group("Labels")
@@ -61,7 +61,7 @@ class Variants:
 class Grid:
     """The combinations that are compared.
 
-    models: names. sets, files: prompt sets and label lists by the name they were given; None takes the data's labels.
+    models: names. sets, files: prompt sets and label lists by the name the user gave; None takes the data's labels.
     """
 
     models: list[str]
@@ -69,7 +69,7 @@ class Grid:
     files: "Mapping[str, list[Label] | None]"
 
     def name(self, model: str, file: str, prompts: str) -> str:
-        """Name a combination by what not all of them have in common."""
+        """Name a combination by the parts that differ between combinations."""
         parts = ((prompts, self.sets), (file, self.files), (model, self.models))
         return ", ".join(part for part, all_of_them in parts if len(all_of_them) > 1)
 
@@ -138,7 +138,7 @@ def encoded_by(
     """Encode all pictures with one model after the other.
 
     Raises:
-        InputError: not all models were shown the same pictures.
+        InputError: some pictures could be read for only some of the models.
     """
     unread: set[tuple[str, ...]] = set()
     for encoder in encoders:

@@ -49,7 +49,7 @@ _WORST_LABELS = 20
 
 @group("Output")
 class Findings(Report, Json):
-    """What is written of how good the answers are."""
+    """Which results of the evaluation are written, and where."""
 
     all_labels: Annotated[
         bool,
@@ -78,18 +78,18 @@ class Findings(Report, Json):
 
     @property
     def files(self) -> tuple[str | None, ...]:
-        """All that may be written."""
+        """Every file that may be written."""
         return self.rows, self.report, self.confusion
 
     def check(self) -> None:
-        """Find out what cannot be written, before anything slow begins."""
+        """Check that every file can be written, before anything slow begins."""
         from zsclip.out.output import check_output
 
         for file in filter(None, self.files):
             check_output(file, overwrite=self.overwrite)
 
     def write_rows(self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed) -> None:
-        """Write rows and the page where they are asked for, and run through all batches in any case."""
+        """Consume all batches, and write rows and the page if they were asked for."""
         from zsclip.out.output import format_of, open_output
         from zsclip.out.sinks import SINKS, write_csv, write_tsv
 
@@ -108,7 +108,7 @@ class Findings(Report, Json):
                 drain(batches)
 
     def write_confusion(self, scorecard: "Scorecard", names: Sequence[str]) -> None:
-        """Write the confusion matrix where it is asked for."""
+        """Write the confusion matrix if it was asked for."""
         if self.confusion is None:
             return
         from zsclip.measure.confusion import write_csv, write_png
@@ -121,7 +121,7 @@ class Findings(Report, Json):
                 write_csv(scorecard.confusion, names, out)
 
     def print(self, scorecard: "Scorecard", about: dict[str, Any]) -> None:
-        """Print the metrics, and how single labels fare."""
+        """Print the metrics, then the figures of each label."""
         import json
         from dataclasses import asdict
 
@@ -183,7 +183,7 @@ def scorecard_of(
     findings: Findings,
     session: Session,
 ) -> "Scorecard":
-    """Answer for all pictures, write what is asked for of the answers, and sum up how good they are."""
+    """Classify all pictures, write the answers that were asked for, and compute the metrics."""
     from zsclip.answers.classify import classify
     from zsclip.answers.scores import Rule
     from zsclip.measure.evaluate import BEST, evaluate, judge

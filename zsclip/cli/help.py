@@ -119,7 +119,7 @@ def _argument(argument: Any) -> str:
 
 
 def _docstring(command: Any) -> tuple[str, list[str]]:
-    """Separate what a docstring says from its examples."""
+    """Separate the text of a docstring from its examples."""
     about, _, examples = inspect.cleandoc(command.help or "").partition("Examples:\n")
     return about.strip(), [line.strip() for line in examples.splitlines() if line.strip()]
 

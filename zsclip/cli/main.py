@@ -75,12 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code; errors become one line on stderr.
 
     Args:
-        arguments: without the program's name; None takes the process's own.
+        arguments: without the program's name; None takes those of the process.
     """
     _silence_dependencies()
-    with suppress(ValueError):  # not in the main thread: someone else's program, whose signals are not ours
+    with suppress(ValueError):  # raised outside the main thread: another program calls us, and owns the signals
         for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks for this
                 signal.signal(number, _terminate)
     try:
         code = app(args=arguments, prog_name="zsclip", standalone_mode=False)
@@ -99,20 +99,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as e:
         if e.errno is None or e.filename is not None:
             return _internal_error(e)
-        # A write carries no name, and outside the sinks only typer.echo writes.
+        # The error of a write names no file, and outside the sinks only typer.echo writes.
         say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; choose a place that you can write to")
         return 4
     except Exception as e:
         return _internal_error(e)
     except SystemExit as e:
-        if isinstance(e.__context__, BrokenPipeError):  # the reader has seen enough; Typer would call it a failure
+        if isinstance(e.__context__, BrokenPipeError):  # the reader closed the pipe; to Typer that is a failure
             return 0
         return e.code if isinstance(e.code, int) else 1
 
 
 def run() -> None:
     """The program `zsclip`."""
-    for descriptor in range(3):  # a closed one would be given to the next file that is opened, and written into
+    for descriptor in range(3):  # the next file to be opened would get a closed one, and our output would go there
         try:
             os.fstat(descriptor)
         except OSError:
@@ -120,13 +120,13 @@ def run() -> None:
     if sys.stdout is None:
         sys.stdout = _ClosedStream()
     code = main()
-    # Decoding threads may still be inside a picture and cannot be stopped, and torch takes a while to say goodbye.
-    # Whoever writes to stdout has flushed it.
+    # Decoding threads may still be working on a picture and cannot be stopped, and torch is slow to shut down.
+    # Everything written to stdout has been flushed by its writer.
     os._exit(code)
 
 
 class _ClosedStream(io.TextIOBase):
-    """In the place of a standard output that is closed: Python would drop what is written there, without a word."""
+    """Stands in for a closed standard output, to which Python would write nothing without an error."""
 
     def write(self, text: str) -> int:
         raise OSError(errno.EBADF, "it is closed")
@@ -151,7 +151,7 @@ def _terminate(signal_number: int, frame: object) -> None:
 
 
 def _silence_dependencies() -> None:
-    # Offline, open_clip and huggingface_hub printed dozens of lines before our one.
+    # Offline, open_clip and huggingface_hub would print dozens of lines before ours.
     logging.disable(logging.CRITICAL)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

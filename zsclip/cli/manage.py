@@ -1,4 +1,4 @@
-"""`zsclip prompts`, `models` and `cache`: what there is, and what is kept."""
+"""`zsclip prompts`, `zsclip models` and `zsclip cache`."""
 
 import sys
 from collections.abc import Iterator
@@ -172,7 +172,7 @@ def cache_info() -> None:
 @cache_app.command("clear", cls=Command)
 @command()
 def cache_clear() -> None:
-    """Delete everything that is kept; it is made again when it is needed.
+    """Delete everything that is kept; it is computed again when needed.
 
     Examples:
 
@@ -197,7 +197,7 @@ def cache_gc(
         ),
     ],
 ) -> None:
-    """Delete the embeddings that have not been used for longest, until the others fit the given size.
+    """Delete the least recently used embeddings until the rest fit the given size.
 
     Examples:
 

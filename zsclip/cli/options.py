@@ -1,4 +1,4 @@
-"""Every option that several commands share, defined once, in groups that check their own values."""
+"""Every option that several commands share, defined once. Groups of options check their own values."""
 
 import os
 import re
@@ -62,7 +62,7 @@ class Inputs:
     ] = False
 
     def find(self, messages: "Messages") -> "Paths":
-        """Check every input, then give the path of each picture as they are found."""
+        """Check every input, then yield the path of each picture as it is found."""
         from zsclip.pictures.files import find_images
 
         return find_images(self.inputs, exclude=self.exclude, limit=self.limit, null=self.null, note=messages.note)
@@ -96,7 +96,7 @@ class Labels:
 
     @property
     def are_given(self) -> bool:
-        """Whether there are any."""
+        """Whether any labels were given."""
         return self.labels is not None or bool(self.label or self.labels_file)
 
     def read(self, *, alone: bool = False) -> "list[Label]":
@@ -108,7 +108,7 @@ class Labels:
 
 @group("Labels")
 class Templates:
-    """Sentences of the user's own."""
+    """The user's own sentences."""
 
     template: Annotated[list[str], TEMPLATE] = field(default_factory=list)
 
@@ -132,7 +132,7 @@ class Prompts(Templates):
 
 @group("Labels")
 class Distractors:
-    """Words that are no answers and compete with the labels."""
+    """Words that compete with the labels but are never answers."""
 
     distractors: Annotated[
         str | None,
@@ -153,14 +153,14 @@ class Network:
 
 @group("Model")
 class Model(Network):
-    """Which model answers."""
+    """Which model to use."""
 
     model: Annotated[str, MODEL] = "base"
 
 
 @group("Speed")
 class Device:
-    """Where a model computes, and how many threads decode."""
+    """The device of the model, and the number of decoding threads."""
 
     device: Annotated[
         str,
@@ -239,13 +239,13 @@ class Speed(Device):
 
     @property
     def cpus(self) -> int:
-        """Threads that decode."""
+        """The number of decoding threads."""
         from zsclip.pixels.processors import available_cpus
 
         return self.threads or available_cpus()
 
     def encoder(self, model: str, offline: bool) -> "Encoder":
-        """Find a model, and give what encodes with it; nothing is loaded yet."""
+        """Find a model and give its encoder; nothing is loaded yet."""
         from zsclip.models.encoder import Encoder
         from zsclip.models.find import find_model
 
@@ -285,14 +285,14 @@ class Report(Overwrite):
 
 @group("Output")
 class Json:
-    """For programs instead of people."""
+    """Output for programs instead of people."""
 
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False
 
 
 @group("Other")
 class Messages:
-    """What is said on stderr."""
+    """Notes and progress on stderr."""
 
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but results and errors.")] = False
 
@@ -308,13 +308,13 @@ class Messages:
 
 
 def check_ending(flag: str, file: str | None, *endings: str) -> None:
-    """Refuse a file whose ending does not say what will be in it."""
+    """Refuse a file whose name does not end in one of the endings."""
     if file is not None and not file.lower().endswith(endings):
         raise InputError(f"{flag}: cannot write {file!r}; use a name that ends in {' or '.join(endings)}")
 
 
 def set_environment(network: Network, messages: Messages) -> None:
-    """Pass on to huggingface_hub what the user asked for; it reads this when it is imported."""
+    """Set the environment variables that huggingface_hub reads when it is imported."""
     if network.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if not messages.show_progress:

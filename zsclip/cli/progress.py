@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while a run goes on: the step it is at, how far it is, and the time left."""
+"""The progress line on a terminal: the current step, how far the run is, and the time left."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ class Progress:
     """One line on stderr that says what is going on.
 
     Args:
-        visible: without it nothing is shown, and rich is not imported.
+        visible: if False, nothing is shown, and rich is not imported.
     """
 
     def __init__(self, visible: bool) -> None:
@@ -54,13 +54,13 @@ class Progress:
         self._show(lambda: images_status(tally, total()))
 
     def stop(self) -> None:
-        """Take the line away: what comes next is for the same terminal."""
+        """Remove the line, as the next output may go to the same terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def before_first(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Pass batches on, and take the line away before the first one."""
+        """Pass batches on, and remove the line before the first one."""
         for batch in batches:
             self.stop()
             yield batch
@@ -78,7 +78,7 @@ def images_status(tally: Tally, total: int | None) -> str:
     """Say how far a run is.
 
     Args:
-        total: images of the run, those of an earlier one included; None where that is not known.
+        total: images of the run, including those of an earlier run; None if not known.
     """
     seconds = max(time.monotonic() - tally.started, 1e-9)
     done, rate = tally.done + tally.images, tally.images / seconds
@@ -94,10 +94,10 @@ def images_status(tally: Tally, total: int | None) -> str:
 
 
 def total_of(pictures: "Iterable[Pictures]", tally: Tally, limit: int | None = None) -> Callable[[], int | None]:
-    """Give a function that gives the number of images of a run, those counted before included, once it is known.
+    """Give a function that returns the number of images of a run, with those counted before, or None until it is known.
 
     Args:
-        limit: of --limit, which is taken for the number where there is no better one.
+        limit: the value of --limit, used as the number until the real one is known.
     """
     before = tally.done + tally.images
     if isinstance(pictures, Listing):
@@ -106,10 +106,10 @@ def total_of(pictures: "Iterable[Pictures]", tally: Tally, limit: int | None = N
 
 
 class Listing:
-    """Pictures, listed by a thread ahead of whoever takes them, so that their number is known early.
+    """Pictures that a thread lists ahead of the consumer, so that their number is known early.
 
     Args:
-        pictures: are taken from it in order, and what it raises is raised when its turn has come.
+        pictures: taken in order; an error that they raise is raised again in its place.
     """
 
     def __init__(self, pictures: "Iterable[Pictures]") -> None:
@@ -139,7 +139,7 @@ class Listing:
                 with self._room:
                     self._room.wait_for(lambda: count - self._taken < _MOST_LISTED)  # noqa: B023
             self.total = count
-        except BaseException as e:  # whoever takes the pictures is to see it
+        except BaseException as e:  # raised again for the consumer of the pictures
             error = e
         self._items.put(_End(error))
 

@@ -1,4 +1,4 @@
-"""Where the rows of `classify` go: the files of a run, opened together, and the journal that lets it go on."""
+"""Where the rows of `classify` go: the files of a run, opened together, and the journal that makes it resumable."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @group("Output")
 class Output(Report):
-    """Where rows go, and as what."""
+    """Where rows go, and in which format."""
 
     format: Annotated[
         Format | None,
@@ -84,14 +84,14 @@ class Output(Report):
 
     @property
     def own_file(self) -> str | None:
-        """The file for the rows if it is, or will be, a regular one: not a pipe, not a device."""
+        """The file for the rows if it is or will be a regular file, not a pipe or a device."""
         from zsclip.out.output import is_replaceable
 
         return self.file if self.file is not None and is_replaceable(self.file) else None
 
     @property
     def goes_on(self) -> bool:
-        """Whether a run goes on with what an earlier one has written."""
+        """Whether this run continues an earlier one."""
         return self.resume or self.retry_errors
 
     @property
@@ -103,23 +103,23 @@ class Output(Report):
 
     @property
     def fills_terminal(self) -> bool:
-        """Whether rows go where progress would be shown."""
+        """Whether rows go to the terminal that shows progress."""
         return self.file is None and is_terminal(sys.stdout)
 
     @property
     def pages(self) -> list[str]:
-        """Files with pages to look at; a page that goes to standard output has no name."""
+        """The files of HTML pages; "" is a page on standard output."""
         own = [self.own_file or ""] if self.sink_name == "html" else []
         return own + ([self.report] if self.report is not None else [])
 
     @property
     def settings(self) -> dict[str, object]:
-        """What the bytes of the rows depend on besides the answers."""
+        """The settings that the bytes of the rows depend on, besides the answers."""
         width = get_terminal_size((100, 24)).columns if self.sink_name == "table" else None
         return {"format": self.sink_name, "print0": self.print0, "table width": width}
 
     def check(self) -> None:
-        """Find out what cannot be written, before anything slow begins."""
+        """Check that every file can be written, before anything slow begins."""
         from zsclip.out.output import check_output
 
         check_output(self.file, overwrite=self.overwrite or self.goes_on, resumable=True)
@@ -129,10 +129,10 @@ class Output(Report):
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: at the beginning, or where an earlier one ended.
+    """Where a run starts: at the beginning, or where an earlier run ended.
 
-    journal: of the file for the rows; None where there is no such file. point: where an earlier run was cut.
-    end: of a finished file, of which nothing is left to do but perhaps its failed rows.
+    journal: the journal of the file for the rows; None if there is no such file. point: where an earlier run was cut.
+    end: the end of a finished file; only its failed rows may be left to do.
     """
 
     journal: "Journal | None" = None
@@ -141,11 +141,11 @@ class Start:
 
     @property
     def has_header(self) -> bool:
-        """Whether the first line of the file is written already."""
+        """Whether the header of the file is already written."""
         return self.point is not None and self.point.pictures > 0
 
     def tally(self, output: Output) -> Tally:
-        """Count on from what an earlier run has done."""
+        """Start the counts at what an earlier run has done."""
         earlier = self.point or self.end
         if earlier is None:
             return Tally()
@@ -159,7 +159,7 @@ class Start:
 
 
 def start_of(output: Output, settings: dict[str, object], paths: Iterator[str]) -> Start:
-    """Look for an earlier run to go on with, and take the paths it has rows of from the list."""
+    """Look for an earlier run to continue, and remove the paths that it has rows for from the list."""
     from zsclip.out.journal import Journal
 
     if output.own_file is None:
@@ -172,9 +172,9 @@ def start_of(output: Output, settings: dict[str, object], paths: Iterator[str]) 
 
 @dataclass(frozen=True)
 class Writer:
-    """What rows pass through on their way out.
+    """The stages that rows pass through on their way to the files.
 
-    wanted: the answers that are written; None stands for unknown; empty wants all. threads, max_pixels: to draw with.
+    wanted: the answers to write; None stands for unknown; empty means all. threads, max_pixels: for thumbnails.
     """
 
     output: Output
@@ -183,7 +183,7 @@ class Writer:
     max_pixels: int
 
     def write(self, batches: "Batches", out: TextIO, *, header: bool) -> None:
-        """Write the wanted rows in the format of the run."""
+        """Write the rows that --only asks for, in the format of the run."""
         from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
 
         sinks: dict[str, Callable[[Any, TextIO], None]] = SINKS | {
@@ -195,7 +195,7 @@ class Writer:
         sinks[self.output.sink_name](batches, out)
 
     def write_rows(self, batches: "Batches", start: Start) -> None:
-        """Write all rows, into every file of the run."""
+        """Write all rows to every file of the run."""
         with self._opened(start) as (out, through):
             self.write(through(batches), out, header=not start.has_header)
             if start.journal is not None:
@@ -215,7 +215,7 @@ class Writer:
 
     @contextmanager
     def _opened(self, start: Start) -> "Iterator[tuple[TextIO, Callable[[Batches], Batches]]]":
-        """Open all files together, so that one that cannot be opened costs no picture."""
+        """Open all files first, so that one that cannot be opened wastes no work."""
         from zsclip.out.output import open_output
 
         output, journal, overwrite = self.output, start.journal, self.output.overwrite
@@ -252,7 +252,7 @@ class Writer:
 
 
 def only_wanted(batches: "Batches", wanted: set[str | None]) -> "Batches":
-    """Keep the pictures with these answers, all if none is named; one that failed has none, not even unknown."""
+    """Keep the pictures with these answers; all if none is named. A failed picture has no answer, not even unknown."""
     return (_with_answers(batch, wanted) for batch in batches) if wanted else batches
 
 
@@ -264,7 +264,7 @@ def _with_answers(batch: "Answers", wanted: set[str | None]) -> "Answers":
 
 
 def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
-    """Say what an interrupted run has written, and how to go on."""
+    """Say what an interrupted run has written, and how to continue it."""
     from zsclip.out.output import part_of
 
     done = (start.point.pictures if start.point else 0) + tally.written

@@ -1,4 +1,4 @@
-"""What commands do alike: look up, decode and encode pictures, make the text matrix, and report how a run went."""
+"""What commands have in common: decode and encode pictures, build the text matrix, and report how a run went."""
 
 import os
 from collections import deque
@@ -27,7 +27,7 @@ _ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
 
 @dataclass(frozen=True)
 class Session:
-    """How one run computes, what it keeps, and where it says how far it is."""
+    """How a run computes, what it keeps, and where it reports progress."""
 
     speed: Speed
     store: Store
@@ -38,7 +38,7 @@ class Session:
 
 @contextmanager
 def opened_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingStore | None]":
-    """Open the store for a run, or give None where it is not to be used; close it at the end."""
+    """Open the store for a run and close it at the end; give None with --no-store."""
     if session.store.no_store:
         yield None
         return
@@ -58,7 +58,7 @@ def opened_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingSto
 
 @contextmanager
 def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session) -> "Iterator[Iterator[Embedded]]":
-    """Begin to look up and decode, load the model beside that if the first picture is not known, and give batches."""
+    """Look up and decode pictures; meanwhile load the model if the first one is not in the store. Give batches."""
     session.progress.step("looking up images")
     from zsclip.models.embed import Pixels, embed_images, look_ahead
 
@@ -82,7 +82,7 @@ def build_text_matrix(
     multi_label: bool = False,
     distractors: Mapping[str, Sequence[str]] | None = None,
 ) -> "Classifier":
-    """Make the text matrix, and note what was cut or may not be understood."""
+    """Build the text matrix; note prompts that were cut, and labels that the model may not know."""
     from zsclip.answers.classifier import build_classifier
     from zsclip.words.labels import Label, in_other_scripts
     from zsclip.words.prompts import expand
@@ -110,7 +110,7 @@ def build_text_matrix(
 
 @contextmanager
 def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """When the block is interrupted or terminated, say how to go on."""
+    """If the block is interrupted or terminated, say how to continue."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as e:
@@ -122,7 +122,7 @@ def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Session]:
-    """Give the session of a command that writes nothing until the end."""
+    """Open a session for a command that writes nothing until the end."""
 
     def how_to_go_on() -> str:
         images = counted(session.tally.images, "image")
@@ -145,7 +145,7 @@ def read_data(data: Data, session: Session) -> "Labelled":
 
 
 def words_and_truths(labelled: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
-    """Give the labels, by default those of the data, and the one that is true of each picture."""
+    """Give the labels (by default those of the data), and the true label of each picture."""
     from zsclip.measure.evaluate import found_labels, truths_of
 
     words = given or found_labels(labelled.words)
@@ -164,7 +164,7 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
 
 
 def note_if_few(pictures: int, messages: Messages) -> None:
-    """Warn that few pictures measure little."""
+    """Warn if there are too few pictures to measure well."""
     from zsclip.measure.metrics import FEW
 
     if pictures < FEW:
@@ -172,5 +172,5 @@ def note_if_few(pictures: int, messages: Messages) -> None:
 
 
 def drain(batches: Iterable[object], out: object = None) -> None:
-    """Run batches through to their end, and write nothing."""
+    """Consume all batches and write nothing."""
     deque(batches, maxlen=0)

@@ -1,4 +1,4 @@
-"""What the rows of a run and a calibration depend on, in words and digests for the message that says what changed."""
+"""The settings that rows and calibrations depend on, in words and digests, for the message that says what changed."""
 
 from typing import TYPE_CHECKING
 
@@ -34,14 +34,14 @@ def row_settings(
 
 
 def digested(shown: object, *about: object) -> dict[str, object]:
-    """Give a setting that is shown as one thing and compared by all that it is about."""
+    """Give a setting with a short text to show and a digest to compare."""
     from zsclip.kept.cache import fingerprint
 
     return {"is": shown, "digest": fingerprint(*about)[:16]}
 
 
 def made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, str]:
-    """What a calibration holds for, on whatever device."""
+    """The settings that a calibration is valid for, on any device."""
     from dataclasses import asdict
 
     from zsclip.kept.cache import fingerprint

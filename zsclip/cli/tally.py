@@ -20,7 +20,7 @@ class Tally:
     """Counts of a run.
 
     Args:
-        done, failed: images that an earlier run, which this one goes on with, has rows of; and of them failed.
+        done, failed: images that have rows from the earlier run that this one continues, and how many of them failed.
     """
 
     def __init__(self, done: int = 0, failed: int = 0) -> None:
@@ -29,15 +29,15 @@ class Tally:
         self.labels: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.unknown = 0
-        self.encoded = 0  # and not answered
-        self.written = 0  # whose rows are out, an earlier run's included
-        self.known = 0  # that were not encoded, as the store had them
-        self.new_store: str | None = None  # the folder, where this run was the first to keep anything
-        self.started = time.monotonic()  # again with the first picture: loading the model is no part of the speed
+        self.encoded = 0  # but not answered yet
+        self.written = 0  # images whose rows are written, including an earlier run's
+        self.known = 0  # images found in the store, so not encoded
+        self.new_store: str | None = None  # the store's folder, if this run created it
+        self.started = time.monotonic()  # reset at the first picture, so that speed leaves out loading the model
 
     @property
     def images(self) -> int:
-        """All that had a row, failed ones too."""
+        """The number of images with a row, failed ones included."""
         return self.labels.total() + self.unknown + self.encoded + self.errors.total()
 
     @property
@@ -46,20 +46,20 @@ class Tally:
         return int(self.errors.total() + self.failed > 0 or self.images + self.done == 0)
 
     def count(self, batches: "Iterable[Answers]") -> "Iterator[Answers]":
-        """Pass batches on, counting; more than once where failed pictures are tried again."""
+        """Count batches and pass them on; called again when failed pictures are retried."""
         if not self.images:
             self.started = time.monotonic()
         for batch in batches:
             self.errors.update(each.error for each in batch.skipped.values())
             found = [label for label in batch.answered.tolist() if label >= 0]
-            for label, count in Counter(found).items():  # in the order in which they are met
+            for label, count in Counter(found).items():  # in order of first appearance
                 self.labels[batch.labels[label]] += count
             self.unknown += len(batch) - len(found) - len(batch.skipped)
             yield batch
-            self.written += len(batch)  # whoever asks for the next batch has written this one
+            self.written += len(batch)  # the consumer has written this batch when it asks for the next
 
     def count_encoded(self, batches: "Iterable[Embedded]") -> "Iterator[Embedded]":
-        """Pass batches on that are to be answered more than once, counting; anew where another model encodes them."""
+        """Count batches that will be answered more than once and pass them on; start again for another model."""
         self.started = time.monotonic()
         self.encoded = self.known = 0
         self.errors.clear()
@@ -69,21 +69,21 @@ class Tally:
             yield batch
 
     def note_store(self, store: "EmbeddingStore", folder: str | None) -> None:
-        """Take over what a store says at the end of a run; the folder where it was made by this very run."""
+        """Take the store's counts at the end of a run, and its folder if this run created it."""
         self.known += store.read
         if store.kept:
             self.new_store = folder
 
     def complete(self, file: str) -> str:
-        """Say that an earlier run has done everything."""
+        """Say that an earlier run is already complete."""
         failed = f", {self.failed:,} failed; --retry-errors tries them again" if self.failed else ""
         return f"{file}: already complete: {counted(self.done, 'image')}{failed}"
 
     def summary(self, files: Iterable[str] = ()) -> list[str]:
-        """Report images, speed, labels, failures, files, and once where embeddings are kept: a line for each.
+        """Report images, speed, labels, failures and files, a line each; the first time, also the store.
 
         Args:
-            files: that were written.
+            files: the files that were written.
         """
         lines = [self._speed()]
         answers = [f"{label} {count:,}" for label, count in self.labels.most_common(_LABELS_IN_SUMMARY)]

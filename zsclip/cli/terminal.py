@@ -1,4 +1,4 @@
-"""How cli/ writes to people: lines on stderr, and numbers and names in words. Results never pass here."""
+"""Messages for people: lines on stderr, and numbers and names in words. Results never go through here."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 def say(message: str) -> None:
-    """Write one line to stderr, whatever the message holds; a stderr that is gone is no reason to stop."""
+    """Write one line to stderr, whatever characters the message has; ignore a closed stderr."""
     line = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: found[0].encode("unicode_escape").decode(), message)
     try:
         sys.stderr.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
@@ -17,7 +17,7 @@ def say(message: str) -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a person looks at a stream; a closed one is None."""
+    """Return whether a stream is a terminal; a closed stream is None."""
     return stream is not None and stream.isatty()
 
 
@@ -28,12 +28,12 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Give a number of things, in the singular or plural."""
+    """Give a number with its noun, in the singular or plural."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def sized(size: int) -> str:
-    """Give a size in bytes as people read it."""
+    """Format a size in bytes for people."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
@@ -41,7 +41,7 @@ def sized(size: int) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """Give a time to wait as people read it."""
+    """Format a waiting time for people."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

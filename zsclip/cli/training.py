@@ -17,12 +17,12 @@ from zsclip.cli.terminal import lasting, say
 if TYPE_CHECKING:
     from zsclip.training.log import EncodingProgress, Event, Progress
 
-_EVERY = 30  # seconds between lines where there is no terminal
+_EVERY = 30  # seconds between lines when stderr is not a terminal
 
 
 @group("Start")
 class Start:
-    """What training begins with."""
+    """The model that training starts from."""
 
     arch: Annotated[
         str | None,
@@ -37,7 +37,7 @@ class Start:
 
 @group("Schedule")
 class Schedule:
-    """How long, in what portions and how fast it learns."""
+    """How long training takes, the batch size and the learning rate."""
 
     epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Go through the data N times.")] = 10
     batch_size: Annotated[
@@ -117,7 +117,7 @@ class Captions:
 
 @group("Images")
 class Changes:
-    """How pictures are changed before they are shown to the model."""
+    """How pictures are augmented."""
 
     crop_scale: Annotated[
         float, typer.Option("--crop-scale", metavar="SHARE", help="Crop images to no less than this share.")
@@ -220,7 +220,7 @@ def train(
 
 @contextmanager
 def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
-    """Give a callback that reports how training goes: a bar on a terminal, elsewhere a line every half minute."""
+    """Give a callback that reports training progress: a bar on a terminal, otherwise a line every half minute."""
     if messages.quiet:
         yield lambda event: None
         return
