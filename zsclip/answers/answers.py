@@ -1,4 +1,4 @@
-"""What a run produces: answers for a batch of pictures in columns, in input order; a record of each on demand."""
+"""What a run produces: the answers for a batch of pictures as columns, in input order, or as one record per picture."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,12 +28,12 @@ class Candidate:
 class Prediction:
     """The answer for one image.
 
-    path: as it was given, undecodable bytes as surrogate escapes (`os.fsdecode`).
-    label: the answer, or None when the best score is under the threshold, or a distractor is better.
+    path: as given, with undecodable bytes as surrogate escapes (`os.fsdecode`).
+    label: the answer; None if the best score is under the threshold or a distractor is better.
     best: the best candidate, whether or not it is the answer.
-    candidates: best first; the k best, or for independent scores those over the threshold (may be empty).
-    truth: the label that is known to be right, where pictures are labelled.
-    beaten_by: the distractor that is better than every label; None where there is none.
+    candidates: best first; the k best, or with independent scores those over the threshold (may be empty).
+    truth: the true label, if pictures are labelled.
+    beaten_by: the distractor that is better than every label, if any.
     """
 
     path: str
@@ -50,19 +50,19 @@ Row = Prediction | Skipped
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The answers for n pictures, in columns; row i of each is about names[i], and means nothing where it was skipped.
+    """The answers for n pictures, as columns; row i belongs to names[i], and is meaningless if that was skipped.
 
-    names: n, as they were given, undecodable bytes as surrogate escapes (`os.fsdecode`).
-    labels: G names of what was answered with: labels, or their groups.
-    classes: (n, k) int32, places of the k best labels, best first. scores: (n, k) float32, their probabilities in
+    names: n, as given, with undecodable bytes as surrogate escapes (`os.fsdecode`).
+    labels: G names to answer with: the labels, or their groups.
+    classes: (n, k) int32, indices of the k best labels, best first. scores: (n, k) float32, their probabilities in
     [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1].
-    answered: (n,) int32, place of the label that is the answer; -1 where the best score is under the threshold, where a
+    answered: (n,) int32, index of the answer; -1 where the best score is under the threshold, where a
     distractor is better, and where the picture was skipped.
-    applies: (n, k) bool, for independent scores whether a label reaches the threshold; None: all k are candidates.
-    skipped: why a picture has no answer, by its place, ascending.
-    distractors: K names. beaten_by: (n,) int32, the one of them that is better than every label, -1 where none is;
+    applies: (n, k) bool, with independent scores whether a label reaches the threshold; None: all k are candidates.
+    skipped: why a picture has no answer, by its index, ascending.
+    distractors: K names. beaten_by: (n,) int32, index of the one that is better than every label, -1 where none is;
     None: nothing competed.
-    truth: (n,) int32, place of the label that is known to be right; None where pictures are not labelled.
+    truth: (n,) int32, index of the true label; None if pictures are not labelled.
     """
 
     names: Sequence[str]
@@ -82,13 +82,13 @@ class Answers:
         return len(self.names)
 
     def is_answered(self) -> NDArray[np.bool_]:
-        """Tell of each picture whether it could be read; its answer may be that nothing is known. (n,) bool."""
+        """Whether each picture could be read, even if its answer is unknown. (n,) bool."""
         good = np.ones(len(self), bool)
         good[list(self.skipped)] = False
         return good
 
     def take(self, places: NDArray[np.int64]) -> "Answers":
-        """Take some of the pictures, in the order of the places."""
+        """Select some of the pictures, in the order of the indices."""
         taken = places.tolist()
         columns: dict[str, Any] = {
             name: None if (column := getattr(self, name)) is None else column[places]
@@ -98,7 +98,7 @@ class Answers:
         return replace(self, names=[self.names[place] for place in taken], skipped=skipped, **columns)
 
     def rows(self) -> Iterator[Row]:
-        """Give one record a picture."""
+        """Yield one record per picture."""
         truths = [None] * len(self) if self.truth is None else [self.labels[place] for place in self.truth.tolist()]
         rivals = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
         applies = np.ones_like(self.classes, bool) if self.applies is None else self.applies

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
     from zsclip.models.torch_encoder import ClipModel
 
-_PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build goes on from the last round
+_PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build continues after the last round
 
 
 @dataclass(frozen=True)
 class Classifier:
     """Labels and their directions in the embedding space.
 
-    class_embeddings: (C + K, D) float32, rows of length 1; row i is labels[i]. The last K are of distractors, words
+    class_embeddings: (C + K, D) float32, rows of length 1; row i belongs to labels[i]. The last K are distractors', words
     that only compete: where one of them is best, no label is the answer.
-    neutral_embedding: (1, D) likewise, what labels are held against one by one; None where that is not asked for.
+    neutral_embedding: (1, D) likewise; each label is scored against it by itself; None if not needed.
     cut: prompts that were longer than the model's context.
-    groups: C names, of the group that each label is to be reported as; None reports labels.
+    groups: C names, the group that each label is reported as; None reports labels.
     distractors: the names of the last K rows.
     """
 
@@ -47,18 +47,18 @@ def build_classifier(
     distractors: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Classifier:
-    """Embed every label, reading from the cache what was ever embedded before.
+    """Embed every label; embeddings that are in the cache are read from there.
 
     Args:
         labels: C names.
         prompts: C lists of sentences; their lengths may differ.
         neutral_prompts: sentences about nothing in particular, for independent scores.
-        distractors: the sentences of K words that only compete, by their names.
-        progress: told how many prompts of how many are encoded.
+        distractors: the sentences of K words that only compete, by name.
+        progress: called with the number of prompts encoded so far, and of all.
     """
     classes = [*prompts, *(distractors or {}).values()]
     wanted = [*classes, neutral_prompts] if neutral_prompts else classes
-    embeddings, cut = _embed(wanted, model, progress)  # (C + K, D), or one row more with the neutral word
+    embeddings, cut = _embed(wanted, model, progress)  # (C + K, D), one row more with the neutral word
     return Classifier(
         labels=tuple(labels),
         class_embeddings=embeddings[: len(classes)],
@@ -116,7 +116,7 @@ def _embed(
 
 
 def _encode(prompts: dict[str, Sequence[str]], model: "ClipModel | Encoder") -> dict[str, bytes]:
-    """Encode labels' prompts into rows for the cache: D float32, then a byte a prompt that says whether it was cut."""
+    """Encode labels' prompts into rows for the cache: D float32, then one byte per prompt: whether it was cut."""
     flat = [prompt for sentences in prompts.values() for prompt in sentences]
     counts = [len(sentences) for sentences in prompts.values()]
     embeddings = class_embeddings(model.encode_text(flat).numpy(), counts).astype("<f4")

@@ -24,7 +24,7 @@ from zsclip.answers.scores import (
 )
 from zsclip.models.embed import Embedded
 
-_CELLS = 1 << 17  # of a matrix of scores: it is passed over several times, and so much stays in a processor's cache
+_CELLS = 1 << 17  # of a score matrix: it is read several times, and this much fits a processor's cache
 _FEWEST = 128  # pictures at once
 
 
@@ -36,12 +36,12 @@ def classify(batches: Iterable[Embedded], classifier: Classifier, rule: Rule) ->
 def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
     """Answer for the pictures of a batch."""
     together = max(_FEWEST, _CELLS // len(classifier.class_embeddings) // PICTURES * PICTURES)
-    starts = range(0, max(len(batch.vectors), 1), together)  # once for no picture, which gives columns all the same
+    starts = range(0, max(len(batch.vectors), 1), together)  # one round even for no pictures, to get empty columns
     parts = [_best(batch.vectors[start : start + together], classifier, rule) for start in starts]
     classes, scores, similar, rivals = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     labels = classifier.labels if classifier.groups is None else grouped(classifier.groups)[0]
 
-    limits = _limits(labels, rule)[classes[:, 0]]  # (m,) float64; float32 scores would be rounded otherwise
+    limits = _limits(labels, rule)[classes[:, 0]]  # (m,) float64, else they would be rounded to float32
     is_sure = (scores[:, 0] >= limits) & (rivals < 0)
     return Answers(
         names=batch.names,
@@ -67,7 +67,7 @@ def _best(
         vectors: (B, D) float32, rows of length 1.
 
     Returns:
-        (B, k) int32 places of labels, best first, with their (B, k) float32 scores and cosines; and (B,) int32 places
+        (B, k) int32 indices of labels, best first, with their (B, k) float32 scores and cosines; and (B,) int32 indices
         of distractors that are better than every label, -1 where none is.
     """
     similar = cosines(vectors, classifier.class_embeddings)  # (B, C + K)
@@ -92,10 +92,10 @@ def _best(
 
 
 def _winners(rivals: Matrix, ranked: Matrix) -> NDArray[np.int32]:
-    """Find the best distractor of every picture where it is better than the best label, else -1.
+    """Give, for every picture, the best distractor if it is better than the best label, else -1.
 
     Args:
-        rivals: (B, K) float32. ranked: (B, G) float32, of labels.
+        rivals: (B, K) float32, scores of distractors. ranked: (B, G) float32, scores of labels.
     """
     if not rivals.shape[1]:
         return np.full(len(rivals), -1, np.int32)
@@ -129,7 +129,7 @@ def _candidates_wanted(names: int, rule: Rule) -> int:
 
 
 def _limits(labels: tuple[str, ...], rule: Rule) -> NDArray[np.float64]:
-    """Give the score from which on each label is an answer; (G,) float64."""
+    """Give the lowest score at which each label is an answer; (G,) float64."""
     of_all = rule.threshold
     if of_all is None:
         of_all = 0.5 if rule.independent else 0.0
@@ -141,7 +141,7 @@ def _limits(labels: tuple[str, ...], rule: Rule) -> NDArray[np.float64]:
 
 
 def _spread(column: NDArray[Any], batch: Embedded, fill: int = 0) -> NDArray[Any]:
-    """Give a row to those that were skipped, too. (m, ...) -> (n, ...)"""
+    """Add rows for the pictures that were skipped. (m, ...) -> (n, ...)"""
     if not batch.skipped:
         return column
     spread = np.full((len(batch), *column.shape[1:]), fill, column.dtype)

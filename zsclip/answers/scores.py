@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
 
-# Pictures multiplied at once, always, and as the columns: with AVX2, OpenBLAS sums a row in the second half of every 12
-# in another order than one in the first, and 16 columns are the one tile in which all of them are treated alike. Tiles
+# Pictures are always multiplied this many at once, as columns: with AVX2, OpenBLAS sums a row in the second half of 12
+# in another order than one in the first half, and only in tiles of 16 columns are all of them treated alike. Tiles
 # of 32 to 1,024 were tried: at most a fifth faster, and not the same bits with 20 labels or more.
 PICTURES = 16
 
@@ -18,11 +18,11 @@ PICTURES = 16
 class Rule:
     """How scores become an answer.
 
-    k: how many candidates to give; None means one, or with independent scores all over the threshold.
-    threshold: a best score under it is no answer; None means never, or with independent scores 0.5.
-    independent: score each label for itself ("does this apply") instead of against the others ("which of these").
-    temperature: what cosines are divided by besides the model's own scale, learnt by calibration; None without one.
-    thresholds: of single labels, instead of the threshold of all.
+    k: the number of candidates; None means one, or with independent scores all over the threshold.
+    threshold: below it the best label is not an answer; None means no threshold, or 0.5 with independent scores.
+    independent: score each label by itself ("does this apply") instead of against the others ("which of these").
+    temperature: learnt by calibration; divides cosines besides the model's own scale. None without a calibration.
+    thresholds: one per label, instead of the common threshold.
     """
 
     k: int | None = None
@@ -40,7 +40,7 @@ def cosines(image_embeddings: Matrix, class_embeddings: Matrix) -> Matrix:
         class_embeddings: (C, D) float32, rows of length 1.
 
     Returns:
-        (B, C) float32 in [-1, 1]; a row has the same bits whatever its neighbours and their number.
+        (B, C) float32 in [-1, 1]; a row has the same bits whatever rows are beside it.
     """
     count, width = image_embeddings.shape
     padded = image_embeddings
@@ -49,12 +49,12 @@ def cosines(image_embeddings: Matrix, class_embeddings: Matrix) -> Matrix:
         padded[:count] = image_embeddings
     blocks = padded.reshape(-1, PICTURES, width)
     products = class_embeddings @ blocks.transpose(0, 2, 1)  # (blocks, C, PICTURES)
-    rows = np.ascontiguousarray(products.transpose(0, 2, 1))  # sums over a row depend on how it lies in memory
+    rows = np.ascontiguousarray(products.transpose(0, 2, 1))  # sums over a row depend on its memory layout
     return rows.reshape(-1, len(class_embeddings))[:count]
 
 
 def softmax_scores(cosines: Matrix, logit_scale: float) -> Matrix:
-    """Give the probability of each class, if one of them it is; a bias would cancel.
+    """Give the probability of each class, if one of them is right. A bias would cancel out.
 
     Args:
         cosines: (B, C) float32.
@@ -70,7 +70,7 @@ def softmax_scores(cosines: Matrix, logit_scale: float) -> Matrix:
 
 
 def softmax_of(best: NDArray[np.int64], cosines: Matrix, logit_scale: float) -> Matrix:
-    """Give the columns of `softmax_scores` that are asked for, the same bits for less work.
+    """Give some columns of `softmax_scores`: the same bits for less work.
 
     Args:
         best: (B, k) int64 classes of each image. cosines: (B, C) float32.
@@ -85,7 +85,7 @@ def softmax_of(best: NDArray[np.int64], cosines: Matrix, logit_scale: float) -> 
 
 
 def sigmoid_scores(cosines: Matrix, logit_scale: float, logit_bias: float) -> Matrix:
-    """Give the probability that a class applies, each for itself.
+    """Give the probability that a class applies, for each class by itself.
 
     Returns:
         (B, C) float32; rows need not sum to 1.
@@ -112,7 +112,7 @@ def _sigmoid(logits: Matrix) -> Matrix:
 
 
 def grouped(groups: Sequence[str]) -> tuple[tuple[str, ...], list[list[int]]]:
-    """Give the groups in the order they are met, and the places of their labels."""
+    """Give the groups in order of first appearance, and the indices of their labels."""
     members: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         members.setdefault(group, []).append(place)
@@ -120,10 +120,10 @@ def grouped(groups: Sequence[str]) -> tuple[tuple[str, ...], list[list[int]]]:
 
 
 def over_groups(values: Matrix, members: Sequence[Sequence[int]], *, best_only: bool) -> Matrix:
-    """Sum over the labels of each group, or take the highest.
+    """Sum the values of each group's labels, or take the highest.
 
     Args:
-        values: (B, C) float32. members: places of the labels of each of G groups.
+        values: (B, C) float32. members: for each of G groups, the indices of its labels.
 
     Returns:
         (B, G) float32.
@@ -135,10 +135,10 @@ def over_groups(values: Matrix, members: Sequence[Sequence[int]], *, best_only: 
 def top_k(cosines: Matrix, k: int) -> NDArray[np.int64]:
     """Find the k best classes of every image; ties go to the earlier class.
 
-    Every score grows with its cosine, and cosines still differ where float32 scores are all 0 or 1.
+    Cosines are used because every score grows with its cosine, and float32 scores may all be 0 or 1.
 
     Args:
-        cosines: (B, C) float32; of groups, whose order only their scores tell, the scores.
+        cosines: (B, C) float32; for groups, their scores, as these alone give their order.
         k: at least 1; capped at C.
 
     Returns:
