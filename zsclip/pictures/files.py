@@ -17,15 +17,15 @@ ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
     | {".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
-HEIC_ENDINGS = frozenset({".heic", ".heif"})  # only read with zsclip[heic]
-SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS, logos of packages
+HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
+SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
 A_URL = "a URL; download it first and give the file"
-_LONGEST_NAME = 1 << 20  # bytes; Linux takes no path over 4096
-_TOGETHER = 512  # paths of a folder; handing on each by itself would cost more than finding it
+_LONGEST_NAME = 1 << 20  # bytes; Linux allows no path over 4096
+_TOGETHER = 512  # paths of a folder handed on together; one by one would cost more than finding them
 
 
 def _ignore(message: str) -> None:
-    """Drop a note nobody asked for."""
+    """Ignore a note."""
 
 
 def find_images(
@@ -37,15 +37,15 @@ def find_images(
     note: Callable[[str], None] = _ignore,
     stdin_fd: int = 0,
 ) -> Paths:
-    """Check every input, then give the path of each image of a run, in order, as they are found.
+    """Check every input, then yield the path of each image of a run, in order, as it is found.
 
     Args:
         inputs: files, folders, globs or `-` (paths on stdin). A file is taken whatever its ending.
-        exclude: globs to leave out. Without a slash they are compared with the name of any file or folder at any
-            depth; with one, with the path relative to the folder that is walked (of a file: the path as given).
-        limit: the most paths to yield, counted after exclusion.
+        exclude: globs to leave out. Without a slash, they match the name of any file or folder at any
+            depth; with a slash, the path relative to the folder that is walked (for a file, the path as given).
+        limit: the largest number of paths to yield, after exclusion.
         null: paths on stdin end in NUL, not in a newline.
-        note: called with one line about what is passed over; maybe from the thread that iterates.
+        note: called with one line about what is skipped, perhaps from the thread that iterates.
         stdin_fd: the file descriptor that `-` stands for.
 
     Raises:
@@ -58,7 +58,7 @@ def find_images(
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text begins as a URL does."""
+    """Return whether a text starts like a URL."""
     return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
 
 
@@ -69,8 +69,8 @@ def read_paths(fd: int, *, null: bool = False, note: Callable[[str], None] = _ig
     aborts at exit when it cannot take it.
 
     Args:
-        null: a path ends in NUL, not in a newline; the last one need not end.
-        note: called with one line about each folder, which is passed over.
+        null: a path ends in NUL, not in a newline; the last terminator may be missing.
+        note: called with one line about each folder, which is skipped.
 
     Raises:
         InputError: the descriptor cannot be read.
@@ -80,7 +80,7 @@ def read_paths(fd: int, *, null: bool = False, note: Callable[[str], None] = _ig
 
 
 def _read_together(fd: int, null: bool, note: Callable[[str], None]) -> Iterator[list[str]]:
-    """Yield the paths that were written together."""
+    """Yield lists of the paths that arrived together."""
     for names in _read_names(fd, b"\0" if null else b"\n"):
         paths = []
         for path in map(os.fsdecode, names):
@@ -113,7 +113,7 @@ def _read_some(fd: int) -> bytes:
 
 
 def _check(text: str, stdin_fd: int) -> list[str]:
-    """Return what one input stands for: itself, or the matches of a glob."""
+    """Return the files and folders that one input means: itself, or the matches of a glob."""
     if text == "-":
         try:
             os.fstat(stdin_fd)
@@ -131,7 +131,7 @@ def _check(text: str, stdin_fd: int) -> list[str]:
         raise InputError(f"{text!r} is {A_URL}")
     if not glob.has_magic(text):
         raise InputError(f"no such file or folder: {text!r}")
-    # A trailing `**` matches folders and all that is in them: walking the folders gives each file once.
+    # A trailing `**` matches folders and everything in them; walking only the folders gives each file once.
     pattern = re.sub(r"(^|/)(\*\*/*)+$", r"\1", text) or "."
     not_asked_for = SKIPPED_NAMES.difference(text.split("/"))
     matches = [match for match in _matches(pattern) if not_asked_for.isdisjoint(match.split("/"))]
@@ -141,11 +141,11 @@ def _check(text: str, stdin_fd: int) -> list[str]:
 
 
 def _matches(pattern: str) -> list[str]:
-    """Expand a glob, hidden names only where they are asked for."""
+    """Expand a glob; hidden names match only if the glob names them."""
     parts = pattern.split("/")
     if "**" not in parts:
         return glob.glob(pattern)
-    # glob.glob would follow links to folders into loops without end; pathlib's `**` follows none.
+    # glob.glob would follow links to folders into endless loops; pathlib's `**` follows none.
     at = parts.index("**")
     root, below = "/".join(parts[:at]), "/".join(parts[at:])
     hidden_wanted = any(part.startswith(".") for part in parts[at:])
@@ -163,7 +163,7 @@ def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool] | None:
     if not patterns:
         return None
     stripped = [pattern.rstrip("/").removeprefix("./") for pattern in patterns]
-    # `**/x` means x at any depth, the top one included, which fnmatch alone would ask a slash for.
+    # `**/x` means x at any depth, also at the top, where fnmatch alone would demand a slash.
     globs = [*stripped, *(pattern[3:] for pattern in stripped if pattern.startswith("**/"))]
 
     def excluded(path: str) -> bool:
@@ -174,7 +174,7 @@ def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool] | None:
 
 
 def _limited(found: Iterable[list[str]], limit: int | None) -> Iterator[list[str]]:
-    """Leave out empty lists, and all beyond so many paths without looking for them."""
+    """Leave out empty lists, and stop looking after `limit` paths."""
     left = limit
     if left == 0:
         return
@@ -195,7 +195,7 @@ def _find(
     note: Callable[[str], None],
     stdin_fd: int,
 ) -> Iterator[list[str]]:
-    files: list[str] = []  # that were named one after the other
+    files: list[str] = []  # files named one after the other
     for root in roots:
         is_folder = os.path.isdir(root)
         if files and (root == "-" or is_folder or len(files) == _TOGETHER):
@@ -212,12 +212,12 @@ def _find(
 
 
 def _walk(root: str, excluded: Callable[[str], bool] | None, note: Callable[[str], None]) -> Iterator[list[str]]:
-    """Yield the images under a folder, a folder's content where its name with a slash sorts, as git does."""
+    """Yield the images under a folder; a subfolder sorts as its name with a slash, as in git."""
     endings = ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS
     passed_over = HEIC_ENDINGS - endings
     visited: set[tuple[int, int]] = set()
     found: list[str] = []
-    listings = [("", iter(["/"]))]  # what comes before a name, and the names still to come; the root stands first
+    listings = [("", iter(["/"]))]  # the prefix of names, and the names still to come; the root is first
     while listings:
         before, names = listings[-1]
         for name in names:
@@ -227,7 +227,7 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, note: Callable[[str
                     found = []
                 path = before + name[:-1] if before else root
                 entries = _entries(path, root, visited, excluded)
-                if entries is None:  # its pictures are lost, which the run must not hide: it becomes a row
+                if entries is None:  # its pictures are lost; an error row makes that visible
                     found.append(path)
                     continue
                 listings.append((os.path.join(path, ""), iter(entries)))
@@ -239,7 +239,7 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, note: Callable[[str
                     yield found
                     found = []
             elif ending in passed_over:
-                passed_over = frozenset()  # one note a folder given, not one a picture of a phone
+                passed_over = frozenset()  # one note per input folder, not one per picture
                 path = before + name
                 note(f"{root!r}: HEIC pictures were skipped, {path!r} first; to read them: pip install 'zsclip[heic]'")
         else:
@@ -254,7 +254,7 @@ def _entries(
     visited: set[tuple[int, int]],
     excluded: Callable[[str], bool] | None,
 ) -> list[str] | None:
-    """List a folder in order, folders with a slash: nothing for one visited before, None for one that is unreadable."""
+    """List a folder in order, subfolders with a slash; nothing if it was visited before, None if it is unreadable."""
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in visited:
@@ -279,7 +279,7 @@ def _sort_key(name: str, is_folder: bool) -> bytes:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, a folder that may not be searched
+    except OSError:  # a link to itself, or a folder we may not search
         return False
 
 

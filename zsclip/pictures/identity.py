@@ -1,16 +1,16 @@
-"""How a picture is known again: by what is in it, and without reading it by how its file looks from outside."""
+"""How a picture is recognised: by its content, or, without reading it, by its file's size, times and inode."""
 
 import hashlib
 import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
-GRAIN_NS = 2_000_000_000  # of the coarsest clock, FAT's: what was written a moment before may be written again unseen
+GRAIN_NS = 2_000_000_000  # the coarsest clock, FAT's: a file changed within this time may keep its timestamp
 LARGEST = 2**63 - 1  # SQLite's integers have 63 bits and a sign
 
 
 class Look(NamedTuple):
-    """How a file looked from outside when its content was read: size, times in nanoseconds, inode."""
+    """The size, times in nanoseconds and inode of a file when its content was read."""
 
     size: int
     mtime: int
@@ -19,7 +19,7 @@ class Look(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "Look":
-        """Take from a status what changes with the content."""
+        """Take the fields of a status that change with the content."""
         mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
         if not (-LARGEST <= mtime <= LARGEST and -LARGEST <= ctime <= LARGEST):  # NTFS has times from the year 1601
             mtime, ctime = (max(-LARGEST, min(at, LARGEST)) for at in (mtime, ctime))
@@ -28,9 +28,9 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Sight:
-    """A content that was read, and the file it was read from.
+    """The content of a picture, and the state of the file it was read from.
 
-    content: its BLAKE2b. look: of the file; None where it may be written again and look the same.
+    content: its BLAKE2b digest. look: of the file; None if the file may change again and look the same.
     """
 
     path: str
@@ -39,5 +39,5 @@ class Sight:
 
 
 def content_of(data: bytes) -> bytes:
-    """Give the name of a content, 32 bytes."""
+    """Give the 32-byte digest of a content."""
     return hashlib.blake2b(data, digest_size=32).digest()

@@ -1,4 +1,4 @@
-"""What a run covers: pictures that came together, by name and place. No picture is decoded here."""
+"""The pictures of a run, in the groups they were found in. No picture is decoded here."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,9 +11,9 @@ from typing import BinaryIO
 class Pictures:
     """Some pictures of one source, in order.
 
-    names: n; the paths of files, else what to call each picture.
-    read: gives the encoded picture at a place in names; threads may call it. None where names are the paths of files:
-    how a file looks from outside says whether it must be read at all.
+    names: n paths of files, or other names for the pictures.
+    read: gives the encoded picture at an index of names; threads may call it. None if names are paths of files, whose
+    size and times say whether they must be read at all.
     """
 
     names: Sequence[str]
@@ -23,16 +23,16 @@ class Pictures:
         return len(self.names)
 
     def open(self, place: int) -> BinaryIO:
-        """Open the encoded picture at a place."""
+        """Open the encoded picture at an index."""
         return open(self.names[place], "rb") if self.read is None else io.BytesIO(self.read(place))
 
 
 class Paths(Iterator[str]):
-    """The files of a run in order: one path at a time, or the rest as they are found together."""
+    """The files of a run in order: one path at a time, or the rest in the groups they are found in."""
 
     def __init__(self, found: Iterable[list[str]]) -> None:
         self._found = iter(found)
-        self._some: Iterator[str] = iter(())  # left of those that were found together last
+        self._some: Iterator[str] = iter(())  # the rest of the last group
 
     def __next__(self) -> str:
         while True:
@@ -41,5 +41,5 @@ class Paths(Iterator[str]):
             self._some = iter(next(self._found))
 
     def rest(self) -> Iterator[Pictures]:
-        """Yield the files whose paths were not taken one by one."""
+        """Yield the files whose paths were not yet taken one by one."""
         return (Pictures(some) for some in chain([list(self._some)], self._found) if some)

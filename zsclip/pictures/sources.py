@@ -1,4 +1,4 @@
-"""Pictures and what is said of them: Parquet shards, class folders, CSV and JSON lines. No picture is opened here."""
+"""Pictures with labels or captions: Parquet shards, class folders, CSV and JSON lines. No picture is opened here."""
 
 import csv
 import json
@@ -17,10 +17,10 @@ from zsclip.pictures.files import find_images
 
 @dataclass(frozen=True)
 class Names:
-    """What is known about a picture in words.
+    """The words for a picture: its label and captions.
 
-    kinds: broader words, the nearest first; captions: free sentences, which are used as they are; source: the data set
-    it is from, if it is one of several.
+    kinds: broader words, the nearest first; captions: free sentences, used as they are; source: the data set
+    that it comes from, if there are several.
     """
 
     label: str
@@ -34,7 +34,7 @@ class Names:
 class Source:
     """Pictures that are read together: a row group, or a folder's or a list's files.
 
-    pictures: an id and the words of each, None where there are none. size: bytes that `read` takes in memory.
+    pictures: an id and the words of each, None if it has none. size: the bytes that `read` needs in memory.
     read: gives their paths where they `are_files`, else the encoded pictures as pyarrow's bytes. files: those that they
     are in.
     """
@@ -48,11 +48,11 @@ class Source:
 
 
 class SourceCache:
-    """Sources in memory, the one used last at the end; threads may share it.
+    """Sources in memory, the most recently used last; threads may share it.
 
     Args:
-        max_bytes: to keep; what goes first is the source whose last use is the longest ago.
-        min_sources: kept even if they are larger than that.
+        max_bytes: the bytes to keep; the least recently used source goes first.
+        min_sources: the number to keep even if they are larger than that.
     """
 
     def __init__(self, *, max_bytes: int = 0, min_sources: int = 1) -> None:
@@ -91,10 +91,10 @@ class SourceCache:
 
 
 def check_inputs(inputs: Sequence[str]) -> None:
-    """Look whether all inputs are there, before anything slow.
+    """Check that all inputs exist, before anything slow.
 
     Raises:
-        InputError: one is not.
+        InputError: one does not.
     """
     for text in inputs:
         if not os.path.exists(text):
@@ -106,10 +106,10 @@ def find_sources(text: str, note: Callable[[str], None]) -> Iterator[Source]:
 
     Args:
         text: a `.parquet` file or a folder of them, a folder of class folders, or a list in `.csv` or `.jsonl`.
-        note: called with one line about each thing that is passed over.
+        note: called with one line about everything that is skipped.
 
     Raises:
-        InputError: it is nothing of the kind, or a list cannot be read.
+        InputError: it is none of these, or a list cannot be read.
     """
     if os.path.isdir(text):
         shards = [
@@ -178,7 +178,7 @@ def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
 
 
 def _names(record: dict[str, Any]) -> Names | None:
-    """Make the words of a row, None if there are none; what is not a text counts as absent."""
+    """Make the words of a row, or None if it has none; values that are not text count as missing."""
 
     def texts(value: Any) -> tuple[str, ...]:
         return tuple(one.strip() for one in value or () if isinstance(one, str) and one.strip())
@@ -233,7 +233,7 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
 
 
 def _text(value: Any) -> str:
-    """Give a text without white space around it; empty what is none, or no Unicode, as half of a surrogate pair."""
+    """Strip a text; give "" for a value that is not text, or not Unicode (half of a surrogate pair)."""
     if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
         return ""
     return value.strip()
@@ -242,7 +242,7 @@ def _text(value: Any) -> str:
 def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         try:
-            reader = csv.DictReader(file, strict=True)  # else an open quote swallows all rows after it
+            reader = csv.DictReader(file, strict=True)  # otherwise an unclosed quote swallows all rows after it
             header = ["file_name" if name == "path" else name for name in reader.fieldnames or ()]
             if "file_name" not in header or not {"label", "caption"} & set(header):
                 raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
@@ -268,7 +268,7 @@ def _json_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _class_names(metadata: dict[bytes, bytes] | None) -> list[str]:
-    """Give the names that a label's number stands for, as the datasets library writes them beside the columns."""
+    """Give the names of numbered labels, as the datasets library stores them with the columns."""
     with suppress(KeyError, TypeError, ValueError):
         names = json.loads((metadata or {})[b"huggingface"])["info"]["features"]["label"]["names"]
         return [name for name in names if isinstance(name, str)]
