@@ -127,7 +127,7 @@ def test_one_label_alone_is_enough_only_where_labels_are_judged_one_by_one() -> 
     assert refusal("cat") == (
         "--labels: label 'cat' is the only one; give another to compare it with, or use --multi-label"
     )
-    assert refusal_of("pets.txt", "\ncat\n").startswith("pets.txt:2: label 'cat' has no other")
+    assert refusal_of("pets.txt", "\ncat\n").startswith("pets.txt:2: label 'cat' is the only one")
 
 
 def test_no_labels_at_all_is_refused_where_they_should_be() -> None:

@@ -22,7 +22,7 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
     """Find all labelled pictures of a folder of class folders, a `.csv` or `.jsonl` list, or Parquet shards.
 
     Args:
-        note: called with one line about each thing that is passed over.
+        note: called with one line about everything that is skipped.
 
     Raises:
         InputError: it does not exist, is nothing of the kind, or has no picture with a label.
