@@ -20,8 +20,8 @@ _PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build continues after th
 class Classifier:
     """Labels and their directions in the embedding space.
 
-    class_embeddings: (C + K, D) float32, rows of length 1; row i belongs to labels[i]. The last K are distractors', words
-    that only compete: where one of them is best, no label is the answer.
+    class_embeddings: (C + K, D) float32, rows of length 1; row i belongs to labels[i]. The last K are distractors:
+    words that only compete; where one of them is best, no label is the answer.
     neutral_embedding: (1, D) likewise; each label is scored against it by itself; None if not needed.
     cut: prompts that were longer than the model's context.
     groups: C names, the group that each label is reported as; None reports labels.
