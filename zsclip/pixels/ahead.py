@@ -1,4 +1,4 @@
-"""Pictures -> batches of what is made of them, on threads a little ahead of the model."""
+"""Run work on pictures on threads, a little ahead of the model, and give the results in batches."""
 
 import contextlib
 import threading
@@ -13,26 +13,26 @@ from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.limits import CPU_SECONDS, WALL_SECONDS
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
-FIRST_BATCH = 32  # so many, and LOOKAHEAD times more, while nobody has said how large batches will be
-FOUND_BATCH = 1024  # rows that nothing was done for: answered a thousand at a time they cost less
-IDLE_SECONDS = 0.05  # a source this long silent gets its answers without a full batch
-WAKE_SECONDS = 0.5  # a signal that comes just before the main thread begins to wait is seen when it wakes
+FIRST_BATCH = 32  # the batch size to expect until the real one is known
+FOUND_BATCH = 1024  # rows found in the store; scoring 1,024 at a time is cheaper
+IDLE_SECONDS = 0.05  # after a source has been silent this long, a batch goes out before it is full
+WAKE_SECONDS = 0.5  # a signal that comes just before the main thread starts to wait is handled when it wakes
 
-PATHS_AHEAD = 2048  # asked for beyond what was yielded: what is looked up needs no pixels, and is looked up together
-LOOK_UP = 512  # paths at once, as many as one query takes; nobody takes the source for a slow one meanwhile
-FIRST_SECONDS = 3  # to the first path; a folder of half a million files is listed in that time
-MOMENT_SECONDS = 0.1  # from there to what is known of it
-WATCH_SECONDS = 0.5  # how often what takes too long is looked for
-MAX_GIVEN_UP = 100  # threads that hang, each with a picture in memory
+PATHS_AHEAD = 2048  # paths requested beyond those yielded; lookups need no pixels and are done together
+LOOK_UP = 512  # paths per query; the source does not count as slow meanwhile
+FIRST_SECONDS = 3  # allowed until the first path; listing a folder of half a million files takes less
+MOMENT_SECONDS = 0.1  # allowed from there until it is looked up
+WATCH_SECONDS = 0.5  # time between checks for pictures that take too long
+MAX_GIVEN_UP = 100  # hanging threads, each with a picture in memory
 
 _HAS_CPU_CLOCKS = hasattr(time, "pthread_getcpuclockid")  # not on macOS
 _END, _IDLE, _UNKNOWN = object(), object(), object()
 
 
 class Found(Protocol):
-    """What is known of some of the names that were asked for, in columns.
+    """The results that a lookup found for some of the requested names, in columns.
 
-    places: of each among the names that were asked for, ascending.
+    places: the index of each among the requested names, ascending.
     """
 
     @property
@@ -41,7 +41,7 @@ class Found(Protocol):
     def __len__(self) -> int: ...
 
     def part(self, start: int, stop: int) -> Self:
-        """Take neighbouring ones."""
+        """Take a slice."""
 
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ _Q = TypeVar("_Q")
 
 
 class _Job(Generic[T]):
-    """A picture to be worked on, and where what was made of it is put: by who works, or by who gives it up."""
+    """A picture to work on, and a queue for its result, filled by the worker or by whoever gives it up."""
 
     def __init__(self, pictures: Pictures, place: int) -> None:
         self.pictures, self.place = pictures, place
@@ -60,13 +60,13 @@ class _Job(Generic[T]):
         self.given_up = False
 
     def begin(self) -> None:
-        """Start the clocks, on the thread that works."""
-        self.rounds = 0  # of the watch; a clock would run on while the process is stopped
+        """Start the clocks; called on the working thread."""
+        self.rounds = 0  # rounds of the watch; a clock would keep running while the process is stopped
         self._clock = time.pthread_getcpuclockid(threading.get_ident()) if _HAS_CPU_CLOCKS else None
         self._cpu_begun = time.clock_gettime(self._clock) if self._clock is not None else 0.0
 
     def takes_too_long(self) -> bool:
-        """Tell whether it was computed, or waited, for too long. Seen by computing, a busy machine makes none late."""
+        """Whether it took too long. CPU time, not wall time: a busy machine must not cause time-outs."""
         self.rounds += 1
         if self.rounds * WATCH_SECONDS > WALL_SECONDS:
             return True
@@ -77,19 +77,19 @@ class _Job(Generic[T]):
 
 
 class Ahead(Generic[T, F]):
-    """Does something with every picture on threads, from the moment it is made, while others still import torch.
+    """Works on pictures on threads from the moment it is created, while torch is still being imported.
 
-    Leave it, as a context, when no more batches are wanted. Main and working threads meet in simple queues only: a
-    signal that comes while the main thread is in Python's other locks, those of futures and semaphores, leaves them
-    held or comes out as an error of theirs.
+    Use it as a context manager; leaving it stops the work. Threads communicate through simple queues only: a
+    signal that arrives while the main thread is inside Python's other locks (futures, semaphores) leaves them
+    held, or surfaces as one of their errors.
 
     Args:
-        pictures: iterated on a thread of its own, which may wait for as long as it likes.
-        work: what is to be done with the picture at a place.
-        find: gives for some paths of files what the work would give, in columns; asked before the work.
-        give_up: gives for a name and the thread that works on it what stands for it when that takes too long; None
-            lets it have as much time again.
-        batch_size: how far to look ahead from the start; None where it depends on a model that is not loaded yet.
+        pictures: iterated on a thread of their own, so they may block as long as they like.
+        work: computes the result for the picture at an index.
+        find: looks up the results for some paths, in columns; called before any work.
+        give_up: gives, for a name and its working thread, the result to use if that takes too long; None
+            gives it the same time again.
+        batch_size: sets the look-ahead from the start; None if it depends on a model that is not loaded yet.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class Ahead(Generic[T, F]):
         self._jobs: SimpleQueue[_Job[T] | None] = SimpleQueue()  # None: no more
         self._busy: dict[int, _Job[T]] = {}  # by thread
         self._threads = 0
-        self._slots: SimpleQueue[int] = SimpleQueue()  # how many pictures more may be asked for
-        self._places: SimpleQueue[None] = SimpleQueue()  # one for each picture that may be worked on
-        self._pictures: SimpleQueue[object] = SimpleQueue()  # those not looked up yet, then _END or what went wrong
-        self._ahead: SimpleQueue[object] = SimpleQueue()  # what is found or answers to come, in order, then _END or ...
+        self._slots: SimpleQueue[int] = SimpleQueue()  # permission to request more pictures
+        self._places: SimpleQueue[None] = SimpleQueue()  # one for each picture that may be worked on now
+        self._pictures: SimpleQueue[object] = SimpleQueue()  # pictures to look up, then _END or an error
+        self._ahead: SimpleQueue[object] = SimpleQueue()  # found or pending results, in order, then _END or an error
         self._begins_with: SimpleQueue[object] = SimpleQueue()  # _UNKNOWN, what was made of the first one, or both
         self._slots.put(PATHS_AHEAD)
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
@@ -125,7 +125,7 @@ class Ahead(Generic[T, F]):
             _start(self._watch, "zsclip-watch")
 
     def begins_with(self) -> T | F | None:
-        """Tell what was made of the first picture, if that is known at once when there is one."""
+        """Give the result for the first picture if it is known immediately."""
         with contextlib.suppress(Empty):
             first: Any = self._begins_with.get(timeout=FIRST_SECONDS)
             if first is _UNKNOWN:
@@ -134,17 +134,17 @@ class Ahead(Generic[T, F]):
         return None
 
     def batches(self, batch_size: int) -> Iterator[list[tuple[str, T] | F]]:
-        """Yield names with what was made of them, in order, with LOOKAHEAD batches asked for beyond the one yielded.
+        """Yield names with their results, in order, with LOOKAHEAD batches requested beyond the one yielded.
 
-        No more than batch_size pictures of a batch were worked on; of those that were found it may hold more. After a
-        moment without news of a slow source what is finished is yielded as a smaller batch, then an empty one.
+        At most batch_size pictures of a batch were worked on; it may hold more that were found in the store. After a
+        slow source has been silent for a moment, what is finished is yielded as a smaller batch, then an empty one.
 
         Raises:
-            BaseException: what iterating the pictures raised, after what came before it.
+            BaseException: an error from iterating the pictures, after the results before it.
         """
         rows: list[tuple[str, T] | F] = []
-        count, worked_on, most = 0, 0, max(batch_size, FOUND_BATCH)  # pictures in the rows
-        is_pause = True  # the consumer knows that there is nothing more for the moment
+        count, worked_on, most = 0, 0, max(batch_size, FOUND_BATCH)  # numbers of pictures
+        is_pause = True  # the consumer knows that nothing more is ready
         if (more := (LOOKAHEAD + 1) * batch_size - self._allowed) > 0:
             self._allow(more)
             self._allowed += more
@@ -198,7 +198,7 @@ class Ahead(Generic[T, F]):
                 while allowed <= 0 and not self._closed:
                     allowed += self._slots.get()
             self._pictures.put(_END)
-        except BaseException as e:  # raised again by the consumer: nobody sees what a thread raises
+        except BaseException as e:  # raised again in the consumer, as nobody sees an error of a thread
             self._pictures.put(e)
 
     def _look_up(self, find: Callable[[Sequence[str]], F] | None) -> None:
@@ -221,7 +221,7 @@ class Ahead(Generic[T, F]):
             self._begins_with.put(None)
 
     def _pass_on(self, pictures: Pictures, start: int, stop: int, found: F | None) -> None:
-        """Put what was found where the consumer takes it, in runs, and what was not to where it is worked on."""
+        """Hand found results to the consumer, in runs, and queue work for the other pictures."""
         taken, place = 0, start
         while place < stop and not self._closed:
             if found is not None and (run := _run(found, taken, place - start)):
@@ -256,14 +256,14 @@ class Ahead(Generic[T, F]):
                 if job.is_first:
                     self._begins_with.put(outcome)
                 job.answer.put((job.path, outcome))
-            except BaseException as e:  # raised again by the consumer, who waits for an answer
+            except BaseException as e:  # raised again in the consumer, which waits for a result
                 job.answer.put(e)
             del self._busy[thread]
-            if job.given_up:  # another works in this one's place
+            if job.given_up:  # another thread has replaced this one
                 return
 
     def _watch(self) -> None:
-        """Give up what takes too long: a thread cannot be stopped, but another can take its place."""
+        """Give up pictures that take too long; a thread cannot be stopped, but another can replace it."""
         assert self._give_up is not None
         given_up = 0
         while not self._closed:
@@ -291,12 +291,12 @@ class Ahead(Generic[T, F]):
 
 
 def _start(target: Callable[[], None], name: str) -> None:
-    # A daemon: it may be waiting in a read of stdin, or hang in a decoder, when the run ends.
+    # A daemon, as it may still be reading stdin or hanging in a decoder when the run ends.
     threading.Thread(target=target, name=name, daemon=True).start()
 
 
 def _cut(rows: list[tuple[str, T] | F], too_many: int) -> tuple[list[tuple[str, T] | F], list[tuple[str, T] | F]]:
-    """Cut off the last pictures; they were found, and are in columns."""
+    """Cut off the last pictures, which are found columns."""
     if too_many <= 0:
         return rows, []
     last = cast("F", rows[-1])
@@ -305,9 +305,9 @@ def _cut(rows: list[tuple[str, T] | F], too_many: int) -> tuple[list[tuple[str, 
 
 
 def _run(found: F, taken: int, place: int) -> F | None:
-    """Take those that lie side by side from a place on; None where the picture there was not found."""
+    """Take the run of found pictures that starts at an index; None if the picture there was not found."""
     places = found.places
-    if not taken and len(places) and places[-1] == len(places) - 1:  # all, or the first ones
+    if not taken and len(places) and places[-1] == len(places) - 1:  # all of them, or the first ones
         return found
     stop = taken
     while stop < len(places) and places[stop] == place + stop - taken:

@@ -1,4 +1,4 @@
-"""One image file -> the pixels a model wants to see, or why there are none. Pixels stay uint8: no torch here."""
+"""One image file -> pixels ready for a model, or the reason why there are none. Pixels stay uint8: no torch here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
 from zsclip.pixels.reasons import check_file, skipped
 from zsclip.pixels.skipped import Skipped
 
-RULES = "decode-v1"  # another name once a file gives other pixels than before: embeddings that are kept depend on it
+RULES = "decode-v1"  # change it when a file gives other pixels than before; kept embeddings depend on it
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -35,7 +35,7 @@ SIXTEEN_TO_EIGHT = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # (65536,
 def decode_image(
     path: str, preprocess: Preprocess, decoding: Decoding = DEFAULT_DECODING
 ) -> NDArray[np.uint8] | Skipped:
-    """Decode one image file to what the model wants to see, or say why not. Only a signal ends it otherwise.
+    """Decode one image file to pixels for the model, or say why that failed. Nothing but a signal is raised.
 
     The first frame, turned upright as EXIF says, on white where it is transparent, in RGB, resized and cropped. For
     opaque upright RGB and grey files the pixels are those of open_clip's own inference transform.
@@ -52,7 +52,7 @@ def decode_image(
 
 
 def decode_file(file: IO[bytes], preprocess: Preprocess, decoding: Decoding) -> NDArray[np.uint8]:
-    """Decode an open file, or what stands for one, as `decode_image` does; (3, H, W) uint8.
+    """Decode an open file (or file-like object) as `decode_image` does; (3, H, W) uint8.
 
     Raises:
         Exception: of any type; decoders raise anything at all.
@@ -62,7 +62,7 @@ def decode_file(file: IO[bytes], preprocess: Preprocess, decoding: Decoding) -> 
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Resize and crop an upright picture to what the model wants to see. (3, H, W) uint8."""
+    """Resize and crop an upright picture for the model. (3, H, W) uint8."""
     pixels = np.asarray(fit(image, preprocess).convert("RGB"))  # (H, W, 3)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -74,7 +74,7 @@ def upright(
     """Decode a picture to mode RGB or L, turned upright as EXIF says, on white where it is transparent.
 
     Args:
-        preprocess: what it will be resized for, which `fast_jpeg` has to know.
+        preprocess: how it will be resized; `fast_jpeg` needs to know.
 
     Raises:
         Exception: of any type; decoders raise anything at all.
@@ -92,7 +92,7 @@ def upright(
 
 
 def _reduce(jpeg: Image.Image, preprocess: Preprocess) -> None:
-    """Let the decoder itself give the picture smaller."""
+    """Let the decoder itself reduce the picture."""
     size = (jpeg.height, jpeg.width) if _turn(jpeg) in SIDEWAYS else jpeg.size
     scale = jpeg_scale(size, preprocess)
     if scale > 1:
@@ -102,12 +102,12 @@ def _reduce(jpeg: Image.Image, preprocess: Preprocess) -> None:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # a broken EXIF block is no reason to refuse the picture
+    except Exception:  # a broken EXIF block must not cost the picture
         return None
 
 
 def _rgb_or_grey(image: Image.Image) -> Image.Image:
-    """Return the image in mode RGB or L, the two that resize well, with white under what is transparent."""
+    """Return the image in mode RGB or L, the two that resize well, with transparent areas white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _grey(image)
     if image.has_transparency_data:
@@ -125,8 +125,8 @@ def _rgb_or_grey(image: Image.Image) -> Image.Image:
 def _grey(image: Image.Image) -> Image.Image:
     """Bring 16-bit, 32-bit and float grey to mode L; transparent pixels become white.
 
-    Integers within 0..65535 are 16-bit, floats within [0, 1] or [0, 255] are what they seem; all else is stretched from
-    its lowest to its highest value. NaN is black.
+    Integers within 0..65535 count as 16-bit, and floats within [0, 1] or [0, 255] as such; others are stretched from
+    their lowest to their highest value. NaN is black.
     """
     values = np.asarray(image)  # (H, W)
     grey = SIXTEEN_TO_EIGHT[values] if _is_sixteen_bit(values) else _stretched(values)
@@ -145,5 +145,5 @@ def _stretched(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
     if values.dtype.kind == "f" and low >= 0 and high <= 255:
         low, high = 0, 1 if high <= 1 else 255
-    scaled = (numbers.clip(low, high) - low) * (255 / (high - low) if high > low else 0)  # infinities are clipped
+    scaled = (numbers.clip(low, high) - low) * (255 / (high - low) if high > low else 0)  # infinities are clipped, too
     return np.nan_to_num(scaled).round().astype(np.uint8)

@@ -7,12 +7,12 @@ from PIL import Image
 FAST_JPEG_MARGIN = (
     3  # at twice the size 5 of 41 photographs differed by a cosine below 0.999 (a tower of 64 pixels), at 3 none
 )
-MAX_RESIZED_PIXELS = 16_000_000  # a resized picture larger than this is computed only where the crop is
+MAX_RESIZED_PIXELS = 16_000_000  # of a resized picture larger than this, only the crop is computed
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a model wants its pictures, in open_clip's words.
+    """How a model wants its pictures, in open_clip's terms.
 
     size: (H, W); mean, std: of channels in [0, 1], applied by the model itself; interpolation: `bicubic` or
     `bilinear`; resize_mode: `shortest` side to the size and cropped, `longest` side and padded with `fill_color`, or
@@ -37,7 +37,7 @@ def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     resample = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
     left, top = _margin(new_width, width), _margin(new_height, height)
     if new_width * new_height > MAX_RESIZED_PIXELS:
-        # A strip, 1 x 50000, would be blown up to gigabytes first. This is within 2 grey levels of resizing all of it
+        # A strip of 1 x 50000 would first grow to gigabytes. This is within 2 grey levels of resizing all of it
         # (Pillow orders its two passes by cost), or more where bicubic overshoots black or white in between.
         x, y = image.width / new_width, image.height / new_height
         return image.resize((width, height), resample, (left * x, top * y, (left + width) * x, (top + height) * y))
@@ -54,7 +54,7 @@ def _resized_size(width: int, height: int, preprocess: Preprocess) -> tuple[int,
     if preprocess.resize_mode == "squash":
         return target_width, target_height
     if preprocess.resize_mode == "shortest" and target_height == target_width:
-        # torchvision's Resize cuts the long side down, where the others round it.
+        # torchvision's Resize rounds the long side down; the others round to nearest.
         side = target_width
         return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
     ratios = height / target_height, width / target_width
@@ -68,7 +68,7 @@ def _margin(size: int, target: int) -> int:
 
 
 def jpeg_scale(size: tuple[int, int], preprocess: Preprocess) -> int:
-    """Give by how much the decoder may reduce an upright JPEG: enough must be left, and no border be lost."""
+    """Give the factor by which the decoder may reduce an upright JPEG without losing detail or a border."""
     times = min(side / needed for side, needed in zip(size, _resized_size(*size, preprocess), strict=True))
     for scale in (8, 4, 2):
         if times >= FAST_JPEG_MARGIN * scale and not size[0] % scale and not size[1] % scale:

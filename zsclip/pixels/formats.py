@@ -1,4 +1,4 @@
-"""Which formats are read, and Pillow set up to read them."""
+"""Which formats are read, and how Pillow is set up to read them."""
 
 import contextlib
 import functools
@@ -16,27 +16,27 @@ from PIL import Image
 # size is known). JPEG opens MPO too.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "HEIF")
 PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K", "Ppm")
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # a filter as `warnings` keeps them
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # a filter as `warnings` stores it
 _NO_LOG = logging.NullHandler()
 
 _changing = threading.Lock()
-_limits: list[int] = []  # of all blocks that are being run
-_before: list[int | None] = []  # Pillow's own limit, while there are any
+_limits: list[int] = []  # of all active blocks
+_before: list[int | None] = []  # Pillow's own limit, while any block is active
 
 
 @contextmanager
 def set_up_pillow(max_pixels: int) -> Iterator[None]:
     """Let Pillow read up to max_pixels and keep its warnings to itself while the block runs, on any thread.
 
-    Its limit, the warning filters and the log are the whole process's, so whoever comes first changes them, and whoever
-    leaves last puts them back. Blocks may be in one another: an outer one makes the inner ones cheap.
+    Its limit, the warning filters and the log belong to the whole process: the first block changes them, and the last
+    one restores them. Blocks may be nested: an outer one makes the inner ones cheap.
     """
     readable_formats()
     with _changing:
         if not _limits:
             _before.append(Image.MAX_IMAGE_PIXELS)
-            logging.getLogger("PIL").addHandler(_NO_LOG)  # else errors of its TIFF reader go to stderr
-        if _QUIET not in warnings.filters:  # others may have set filters of their own meanwhile
+            logging.getLogger("PIL").addHandler(_NO_LOG)  # otherwise errors of its TIFF reader go to stderr
+        if _QUIET not in warnings.filters:  # other code may have set its own filters meanwhile
             warnings.filters.insert(0, _QUIET)  # type: ignore[attr-defined]
         _limits.append(max_pixels)
         _set_limit()
@@ -60,7 +60,7 @@ def _set_limit() -> None:
 
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
-    """Give Pillow's names of the formats that can be read here: HEIF only where pillow-heif is installed."""
+    """Give Pillow's names of the formats that can be read here; HEIF only if pillow-heif is installed."""
     for plugin in PLUGINS:
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
     with contextlib.suppress(ImportError):

@@ -1,4 +1,4 @@
-"""How much one picture may cost: pixels, time, and the memory that all decoding shares."""
+"""Limits of decoding: pixels and time for one picture, and memory for all."""
 
 import threading
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
-CPU_SECONDS = 60  # a picture that has kept a processor busy for longer is given up
-WALL_SECONDS = 600  # and one that has been waited for this long, busy or not
+CPU_SECONDS = 60  # a picture that takes more CPU time is given up
+WALL_SECONDS = 600  # and so is one that takes this long on the clock
 
 
 class PixelBudget:
-    """Decoded pixels that may be in memory at once, over all threads; a picture larger than all of it goes alone."""
+    """The decoded pixels that all threads may hold at once; a picture larger than the budget goes alone."""
 
     def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels
@@ -21,7 +21,7 @@ class PixelBudget:
 
     @contextmanager
     def held(self, pixels: int) -> Iterator[None]:
-        """Wait until so many pixels are free, and hold them."""
+        """Wait until this many pixels are free, and take them."""
         pixels, thread = min(pixels, self._all), threading.get_ident()
         with self._changed:
             self._waiting.add(thread)
@@ -37,11 +37,11 @@ class PixelBudget:
             self.give_back(thread)
 
     def is_waited_for(self, thread: int) -> bool:
-        """Tell whether a thread does nothing yet but wait for pixels."""
+        """Whether a thread is only waiting for pixels."""
         return thread in self._waiting
 
     def give_back(self, thread: int) -> None:
-        """Free what a thread holds, if anything: it is done, or was given up."""
+        """Release the pixels of a thread that is done or was given up."""
         with self._changed:
             self._free += self._held.pop(thread, 0)
             self._changed.notify_all()
@@ -55,7 +55,7 @@ class Decoding:
     """How files are decoded.
 
     max_pixels: refuse larger pictures. fast_jpeg: let the JPEG decoder reduce large photos itself, to no less than
-    three times the size they are resized to. budget: what all decoding shares.
+    three times the size they are resized to. budget: shared by all threads.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS

@@ -1,4 +1,4 @@
-"""How many processors this process may keep busy."""
+"""How many processors this process may use."""
 
 import contextlib
 import math
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def available_cpus() -> int:
-    """Count the processors this process may keep busy: its affinity and its cgroup's quota."""
+    """Count the processors this process may use, by its affinity and its cgroup's quota."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_cpus(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     return max(1, math.ceil(min(affinity, quota)))
 
 
 def _cgroup_cpus(membership: Path, mount: Path) -> float:
-    """Return the smallest CPU quota of the cgroup and those above it (v2 and v1), infinity without one."""
+    """Return the smallest CPU quota of the cgroup and its parents (v2 and v1), or infinity."""
     quotas = [math.inf]
     with contextlib.suppress(OSError):
         for line in membership.read_text().splitlines():

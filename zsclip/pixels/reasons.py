@@ -33,11 +33,11 @@ NO_PICTURE = "damaged, or not a picture in a supported format"
 
 
 class _Refused(Exception):
-    """A file that is not opened, for the reason given: (error kind, message)."""
+    """Raised for a file that is not opened; its arguments are (error kind, message)."""
 
 
 def check_file(path: str) -> None:
-    """Look at a file from outside: a pipe or a device must not even be opened, it could wait for ever."""
+    """Refuse files that must not be opened; opening a pipe or a device could block for ever."""
     if "\0" in path:
         raise _Refused("missing", "the path holds a NUL byte; paths separated by NUL need --null")
     try:
@@ -59,7 +59,7 @@ def check_file(path: str) -> None:
 
 
 def skipped(error: Exception, path: str, decoding: Decoding = DEFAULT_DECODING) -> Skipped:
-    """Tell in one line why a picture could not be had."""
+    """Make the row for a picture that could not be read."""
     return Skipped(path, *_explain(error, path, decoding.max_pixels))
 
 
@@ -71,7 +71,7 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
         case MemoryError():
             return "out-of-memory", "not enough memory to decode it; use fewer --threads"
         case Image.DecompressionBombError():
-            # Pillow checks at twice its limit, before we learn the size, but names it.
+            # Pillow raises above twice its limit, before we know the size, but its message has it.
             count = re.search(r"\d+(?= pixels)", text)
             return "too-large", f"{count[0] if count else 'too many'} pixels, more than --max-pixels {max_pixels}"
         case UnidentifiedImageError():
@@ -84,7 +84,7 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
 
 
 def _what_it_is(path: str) -> str:
-    """Name what is often found where a picture should be."""
+    """Name the kind of file, for kinds that are often mistaken for pictures."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         start = file.read(64).lstrip()
         if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS and "HEIF" not in readable_formats():
@@ -95,7 +95,7 @@ def _what_it_is(path: str) -> str:
 
 
 def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped | None:
-    """Make a row of a picture whose decoder hangs, and free what its thread holds; None if it has not begun."""
+    """Make a row for a picture whose decoder hangs, and release its pixels; None if it has not started."""
     if decoding.budget.is_waited_for(thread):
         return None
     decoding.budget.give_back(thread)

@@ -1,7 +1,7 @@
-"""Small pictures read and decoded in processes: the threads of one interpreter wait for each other's Python.
+"""Read and decode small pictures in processes, as the threads of one interpreter wait for each other's Python code.
 
-That is a tenth of the time that a picture of 500 x 375 takes, so ten threads are as fast as two hundred. What such a
-process does not manage, for whatever reason, is done as if there were none; so all errors are told in one place.
+Python code is a tenth of the time of a picture of 500 x 375, so ten threads are as fast as two hundred. A picture that
+a process cannot handle, for any reason, is decoded in this one; so all errors are reported in one place.
 """
 
 import contextlib
@@ -33,15 +33,15 @@ from zsclip.pixels.limits import Decoding
 from zsclip.pixels.processors import available_cpus
 from zsclip.pixels.reasons import check_file
 
-FEW = 4  # threads or processors: one interpreter keeps so many busy
-SOON = 256  # pictures, before processes are started: that takes a quarter of a second
-SMALL_BYTES, SMALL_PIXELS = 2_000_000, 2_500_000  # of larger pictures little time is Python's, and they need a budget
+FEW = 4  # threads or processors that one interpreter can keep busy
+SOON = 256  # pictures before processes are started, which takes a quarter of a second
+SMALL_BYTES, SMALL_PIXELS = 2_000_000, 2_500_000  # larger pictures spend little time in Python, and need a budget
 MAX_WORKERS = 64  # each needs 40 MB and, with its thread, four file descriptors of perhaps 1,024
-PATIENCE = 2.0  # seconds that a thread waits for an idle one
-WORKER_CPU_SECONDS = 5  # that a process may compute for one picture; then it is ended
-_PIPE_BYTES = 1 << 19  # a picture; the usual 64 kB would be filled and emptied in turn
+PATIENCE = 2.0  # seconds that a thread waits for an idle process
+WORKER_CPU_SECONDS = 5  # CPU time of a process for one picture; then it is ended
+_PIPE_BYTES = 1 << 19  # holds a picture; the usual 64 kB would fill and drain many times
 _LENGTH = struct.Struct("<I")
-_SEEN = struct.Struct("<?4q32s")  # whether it will look otherwise when it is changed, its look, its content
+_SEEN = struct.Struct("<?4q32s")  # whether a change will show in its look; its look; its content
 
 Elsewhere = Callable[[str], tuple[NDArray[np.uint8], Sight] | None]
 
@@ -57,17 +57,17 @@ def worker_pool(
     patience: float = PATIENCE,
     start: "Callable[[Preprocess, Decoding], _Process] | None" = None,
 ) -> Iterator[Elsewhere]:
-    """Give a function for so many threads: path -> (3, H, W) uint8 and what was read, or None: to be done here.
+    """Give a function for this many threads: path -> (3, H, W) uint8 and the content read, or None to decode here.
 
-    So it is with few threads or processors, for the first hundreds of pictures, and for all that are not small.
+    It gives None with few threads or processors, for the first few hundred pictures, and for large ones.
 
     Args:
-        processes: how many at most; None: see `processes_for`.
-        soon: pictures that are left to the threads first.
+        processes: the most to start; None: see `processes_for`.
+        soon: the number of pictures that are left to the threads first.
         patience: seconds that a thread waits for an idle process.
         start: starts a process.
     """
-    places: SimpleQueue[_Process | None] = SimpleQueue()  # idle ones, and None for each that may be started
+    places: SimpleQueue[_Process | None] = SimpleQueue()  # idle processes, and None for each that may be started
     count = processes_for(threads) if processes is None else processes
     for _ in range(count):
         places.put(None)
@@ -83,7 +83,7 @@ def worker_pool(
         try:
             process = places.get(timeout=wait_seconds)
             wait_seconds = patience
-        except Empty:  # none works, or all hang on files that never come; the next picture need not find that out again
+        except Empty:  # none works, or all hang on files that never arrive; later pictures need not wait again
             wait_seconds = 0.0
             return None
         is_lost = False
@@ -93,11 +93,11 @@ def worker_pool(
             if process is None:
                 process = (start or _Process)(preprocess, decoding)
                 started.add(process)
-            if closed.is_set():  # only now
+            if closed.is_set():  # closed meanwhile
                 process.end()
             return process.decode(path)
-        except Exception:  # what else it may have to say must not be taken for the answer to the next
-            is_lost = process is None or not process.has_answered  # none can be started, or none that works
+        except Exception:  # its late output must not be taken for the answer to the next picture
+            is_lost = process is None or not process.has_answered  # no process can be started, or none works
             if process is not None:
                 process.end()
                 started.discard(process)
@@ -116,16 +116,16 @@ def worker_pool(
 
 
 def processes_for(threads: int, cpus: int | None = None) -> int:
-    """Count those that are worth it for so many threads, on so many processors; None: on those there are."""
+    """Count the processes worth starting for this many threads and processors; None: all processors here."""
     count = min(threads, available_cpus() if cpus is None else cpus, MAX_WORKERS)
     return count if count > FEW else 0
 
 
 def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
-    """Read a file and what it will be known by, which takes a part of the time; None if it is larger.
+    """Read a file and its identity; None if it is too large.
 
     Raises:
-        Exception: it cannot be read, or should not be.
+        Exception: it cannot be read, or must not be.
     """
     check_file(path)
     with open(path, "rb") as file:
@@ -133,19 +133,19 @@ def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
         data = file.read(most_bytes + 1) if look.size <= most_bytes else None
     if data is None or len(data) > most_bytes:
         return None
-    # Changed from here on, it will look otherwise; changed a moment ago, it may change again and look the same.
+    # A change from here on shows in its look; a file changed a moment ago may change again unnoticed.
     is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
     return data, Sight(path, content_of(data), look if is_old else None)
 
 
 class _Process:
-    """A process that decodes what it is told, until nobody can tell it anything any more."""
+    """A process that decodes the files it is sent, until its input is closed."""
 
     def __init__(self, preprocess: Preprocess, decoding: Decoding, *, cpu_seconds: float = WORKER_CPU_SECONDS) -> None:
         self._shape = (3, *preprocess.size)
         self.has_answered = False
         settings = json.dumps([asdict(preprocess), decoding.max_pixels, decoding.fast_jpeg, cpu_seconds])
-        # -P: nothing of the current folder is imported. This package comes last, as it may have the rest beside it.
+        # -P: import nothing from the current folder. This package's folder comes last, as it may hold other packages.
         code = "import sys; sys.path.append(sys.argv[1]); from zsclip.pixels.workers import main; main(sys.argv[2])"
         command = [sys.executable, "-P", "-c", code, str(Path(__file__).parents[2]), settings]
         self._process = subprocess.Popen(
@@ -153,11 +153,11 @@ class _Process:
         )
         assert self._process.stdin is not None
         self._to, self._from = self._process.stdin, cast(io.BufferedReader, self._process.stdout)
-        with contextlib.suppress(OSError, AttributeError):  # no such thing on macOS, or no room for so much
+        with contextlib.suppress(OSError, AttributeError):  # not on macOS, or too large for its limits
             fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def decode(self, path: str) -> tuple[NDArray[np.uint8], Sight] | None:
-        """Give the pixels and what was read, or None where it does not manage; OSError where it has ended."""
+        """Give the pixels and the content read, or None if it fails; raise OSError if the process has ended."""
         name = os.fsencode(path)
         self._to.write(_LENGTH.pack(len(name)) + name)
         self._to.flush()
@@ -179,17 +179,17 @@ class _Process:
         return data
 
     def end(self) -> None:
-        """End it; a thread that waits for its answer gets an OSError."""
+        """End the process; a thread that waits for its answer gets an OSError."""
         self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk cannot be ended
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a process that waits for a dead disk cannot be ended
             self._process.wait(1)
         for pipe in (self._to, self._from):
-            with contextlib.suppress(OSError):  # what it has not read
+            with contextlib.suppress(OSError):  # input that it has not read
                 pipe.close()
 
 
 def main(settings: str) -> None:
-    """Decode the files that stdin names, as _Process does it: a length, then a path."""
+    """Decode the files that stdin names as _Process writes them: a length, then a path."""
     fields, max_pixels, fast_jpeg, cpu_seconds = json.loads(settings)
     preprocess = Preprocess(**fields | {name: tuple(fields[name]) for name in ("size", "mean", "std")})
     decoding = Decoding(min(max_pixels, SMALL_PIXELS), fast_jpeg)
@@ -206,7 +206,7 @@ def main(settings: str) -> None:
                 look = sight.look or Look(0, 0, 0, 0)
                 write(b"y" + _SEEN.pack(sight.look is not None, *look, sight.content))
                 write(pixels.data)
-        except Exception:  # decoders raise anything at all; it is found again where it is told
+        except Exception:  # decoders raise anything at all; decoding it again in the main process reports it
             write(b"n")
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.flush()
