@@ -11,7 +11,7 @@ from zsclip.errors import InputError
 from zsclip.kept.cache import remember
 from zsclip.words.textfiles import Node, Place, before, checked, fields, is_tree, read_lines, read_tree, text_of, texts
 
-# Here and not in prompts.py, which imports this room: a label's own prompts may have one too.
+# Here, not in prompts.py, which imports this module: a label's own prompts may have one too.
 PLACEHOLDERS = ("{}", "{c}", "{label}")
 
 BUILT_IN = "imagenet"
@@ -23,11 +23,11 @@ IMAGENET_REPEATS = {(744, "missile"): "projectile missile", (836, "sunglasses"):
 
 @dataclass(frozen=True)
 class Label:
-    """A word the user gave and gets back.
+    """A word that the user gave and gets back as an answer.
 
-    synonyms: further names of the same thing; prompts: sentences of its own, which replace a set's templates; found_as:
-    how labelled data call it where that is no word, such as a folder's name; empty if they call it by a name. group:
-    what it is a kind of, as the user sees it; empty if it stands for itself.
+    synonyms: more names for the same thing; prompts: its own sentences, which replace a set's templates; found_as:
+    its name in labelled data if that is not a word, such as a folder's name; else empty. group:
+    the group that the user put it into; empty if none.
     """
 
     name: str
@@ -46,10 +46,10 @@ def read_labels(
         words: the value of `--labels`, split on commas; None if it was not given.
         single: the values of `--label`, each taken as it is.
         files: the values of `--labels-file`, each a path or the built-in name `imagenet`; an existing file wins.
-        alone: whether one label is enough, because labels are judged one by one.
+        alone: whether one label is enough, as labels are scored one by one.
 
     Raises:
-        InputError: there is no label, one is given twice or stands alone, or a file cannot be read.
+        InputError: there is no label or only one, one is given twice, or a file cannot be read.
     """
     given: list[tuple[Place, Label]] = []
     if words is not None:
@@ -74,10 +74,10 @@ def read_labels(
 
 
 def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]:
-    """Read words that are to compete with labels, without those that are in a label's names or group, or hold one.
+    """Read words that compete with labels; leave out those that contain, or are part of, a label's names or group.
 
     Args:
-        file: like a labels file; `common` is the list that comes with zsclip.
+        file: a file like a labels file, or `common`, the list that comes with zsclip.
     """
     given = _read_file(str(_DISTRACTORS) if file == COMMON and not os.path.isfile(file) else file)
     names = [_singular(name) for label in labels for name in (label.name, *label.synonyms, label.group) if name]
@@ -86,14 +86,14 @@ def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]
 
 
 def in_other_scripts(labels: Iterable[str]) -> list[str]:
-    """Give the labels that are mostly written in other letters than Latin ones."""
+    """Give the labels that are mostly written in non-Latin letters."""
     return [label for label in labels if _is_in_another_script(label)]
 
 
 def _is_in_another_script(label: str) -> bool:
     letters = [c for c in unicodedata.normalize("NFKC", label) if c.isalpha()]
     others = sum("LATIN" not in unicodedata.name(c, "") for c in letters)
-    return others * 2 > len(letters)  # more than half: the one Greek letter of "5 µm" makes no Greek label
+    return others * 2 > len(letters)  # more than half: one Greek letter, as in "5 µm", does not make a label Greek
 
 
 def own_prompts(node: Node) -> tuple[str, ...]:
@@ -106,12 +106,12 @@ def own_prompts(node: Node) -> tuple[str, ...]:
 
 
 def count_placeholders(template: str) -> int:
-    """Count the places where a label can be put in."""
+    """Count the placeholders for a label."""
     return sum(template.count(placeholder) for placeholder in PLACEHOLDERS)
 
 
 def _singular(name: str) -> str:
-    """Spell words so that whole ones are found in others: "Cats" as " cat "."""
+    """Spell words so that whole words can be searched for: "Cats" as " cat "."""
     return " " + " ".join(word.removesuffix("s") for word in name.lower().split()) + " "
 
 
@@ -124,7 +124,7 @@ def _split(words: str) -> list[tuple[Place, Label]]:
 
 
 def _read_file(file: str) -> list[tuple[Place, Label]]:
-    if file == BUILT_IN and not os.path.isfile(file):  # a folder named imagenet is likely, and not meant
+    if file == BUILT_IN and not os.path.isfile(file):  # a folder named imagenet is likely, but not meant
         return [(Place(file), Label(name)) for name in _imagenet_names()]
     if is_tree(file):
         given = list(_labels_of(read_tree(file)))
@@ -169,7 +169,7 @@ def _label(name: str, node: Node) -> Label:
 
 def _imagenet_names() -> list[str]:
     def build() -> list[str]:
-        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # seconds: it brings torch
+        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # takes seconds: it imports torch
 
         return list(IMAGENET_CLASSNAMES)
 

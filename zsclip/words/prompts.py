@@ -1,4 +1,4 @@
-"""Templates, and labels times templates: the sentences that stand for each label."""
+"""Templates, and the prompts that they make of labels."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from zsclip.kept.cache import remember
 from zsclip.words.labels import PLACEHOLDERS, Label, count_placeholders, own_prompts
 from zsclip.words.textfiles import Place, Text, checked, fields, is_tree, read_lines, read_tree, text_of, texts
 
-_PACKAGED = Path(__file__).parents[1] / "data" / "prompts"  # in a wheel; an editable install has the checkout's only
+_PACKAGED = Path(__file__).parents[1] / "data" / "prompts"  # in a wheel; an editable install uses the checkout's folder
 PROMPTS_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "prompts"
 
 # Names in open_clip.zero_shot_metadata, and what each set is.
@@ -23,10 +23,10 @@ _OPEN_CLIP_SETS = {
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Templates under a name.
+    """A named set of templates.
 
-    source: where they are from; templates: sentences with one placeholder each; prompts: what stands for a label
-    instead of the templates, by label.
+    source: where they come from; templates: sentences with one placeholder each; prompts: by label, the sentences to
+    use instead of the templates.
     """
 
     name: str
@@ -42,9 +42,9 @@ def prompt_set_names() -> list[str]:
 
 
 def read_prompts(name_or_file: str) -> PromptSet:
-    """Read a prompt set by its name, or from a file: YAML or JSON like ours, else one template a line.
+    """Read a prompt set by name, or from a file: YAML or JSON like ours, or text with one template per line.
 
-    A name wins over a file called so; `./photo` and `photo.yaml` are files.
+    A name takes precedence over a file of that name; `./photo` and `photo.yaml` are files.
 
     Raises:
         InputError: there is no such set or file, or the file is not a prompt set.
@@ -70,10 +70,10 @@ def read_templates(templates: Sequence[str]) -> PromptSet:
 
 
 def expand(labels: Sequence[Label], prompts: PromptSet) -> list[list[str]]:
-    """Give the sentences that stand for each label, in the order of the labels.
+    """Give the prompts of each label, in the order of the labels.
 
-    A label's own prompts come first, then the set's prompts for it, then the templates; whichever it is, each name of
-    the label is put into all of them. A sentence that comes up again for the same label is left out, so that it counts
+    A label's own prompts are used if there are any, else the set's prompts for it, else the templates; each name of
+    the label is put into all of them. A sentence that is repeated for the same label is left out, so that it counts
     once in the label's mean.
     """
     return [
@@ -89,10 +89,10 @@ def expand(labels: Sequence[Label], prompts: PromptSet) -> list[list[str]]:
 
 
 def fill_template(template: str, name: str) -> str:
-    """Put a label into a template; one without a placeholder stands as it is."""
+    """Put a label into a template; one without a placeholder stays as it is."""
     for placeholder in PLACEHOLDERS:
         if placeholder in template:
-            return template.replace(placeholder, name)  # not str.format: a label may have braces
+            return template.replace(placeholder, name)  # not str.format, as a label may contain braces
     return template
 
 
@@ -100,7 +100,7 @@ def _from_open_clip(name: str) -> PromptSet:
     attribute, about = _OPEN_CLIP_SETS[name]
 
     def build() -> list[str]:
-        from open_clip import zero_shot_metadata  # seconds: it brings torch
+        from open_clip import zero_shot_metadata  # takes seconds: it imports torch
 
         return [template("{}") for template in getattr(zero_shot_metadata, attribute)]
 

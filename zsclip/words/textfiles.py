@@ -1,4 +1,4 @@
-"""Small text, YAML and JSON files of the user's, read so that every error can say the line."""
+"""The user's small text, YAML and JSON files, read so that every error can name the line."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _YAML_NULLS = ("", "~", "null", "Null", "NULL")
 
 
 class Place(NamedTuple):
-    """Where something was given: a flag or a file, and the line where known."""
+    """Where something was given: a flag or a file, and the line if known."""
 
     source: str
     line: int | None = None
@@ -21,44 +21,44 @@ class Place(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A text of the user's, and where it stands."""
+    """A text from the user, and where it was given."""
 
     place: Place
     text: str
 
 
 class Node(NamedTuple):
-    """One value of a YAML or JSON file: a text, null, a list, or the pairs of a mapping, repeated keys and all."""
+    """One value of a YAML or JSON file: a text, null, a list, or the pairs of a mapping, with repeated keys."""
 
     place: Place
     value: "str | list[Node] | tuple[tuple[Node, Node], ...] | None"
 
 
 def checked(place: Place, text: str) -> str:
-    """Strip a text, and refuse what no model can read: an empty one, or one that is not Unicode."""
+    """Strip a text; refuse an empty one, or one that is not Unicode."""
     text = text.strip()
     if not text:
         raise InputError(f"{place}: empty text; write a word, or leave it out")
     try:
         text.encode()
-    except UnicodeEncodeError as e:  # a stray byte on the command line, half of a \ud83d\ude00 in JSON
+    except UnicodeEncodeError as e:  # a stray byte on the command line, or half of \ud83d\ude00 in JSON
         raise InputError(f"{place}: {text!r} is not valid Unicode; write it in UTF-8") from e
     return text
 
 
 def is_tree(file: str) -> bool:
-    """Tell whether a file's name says YAML or JSON."""
+    """Return whether a file's name ends like a YAML or JSON file."""
     return file.lower().endswith((".yaml", ".yml", ".json"))
 
 
 def read_lines(file: str) -> list[Text]:
-    """Read a text file, one text a line; `#` at the start or after white space begins a comment."""
+    """Read a text file with one text per line; `#` at the start or after white space begins a comment."""
     lines = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip() for line in _read(file).split("\n"))
     return [Text(Place(file, number), line) for number, line in enumerate(lines, start=1) if line]
 
 
 def read_tree(file: str) -> Node:
-    """Read a `.json` file, or any other as YAML; scalars stay the text they are written as (`no`, `1e3`)."""
+    """Read a `.json` file, or any other as YAML; scalars stay text as written (`no`, `1e3`)."""
     text = _read(file)
     try:
         return _json_tree(file, text) if file.lower().endswith(".json") else _yaml_tree(file, text)
@@ -67,7 +67,7 @@ def read_tree(file: str) -> Node:
 
 
 def fields(node: Node, known: Sequence[str] | None = None) -> dict[str, Node]:
-    """Give a mapping's values by key, and refuse repeated keys and, where the known ones are told, all others."""
+    """Give a mapping's values by key; refuse repeated keys and, if known keys are given, all others."""
     if not isinstance(node.value, tuple):
         keys = "a mapping" if known is None else f"a mapping with {', '.join(known)}"
         raise InputError(f"{node.place}: expected {keys}; write `key: value` lines")
@@ -86,7 +86,7 @@ def fields(node: Node, known: Sequence[str] | None = None) -> dict[str, Node]:
 
 
 def texts(node: Node) -> list[Text]:
-    """Give a text or a list of texts as a list; null is an empty one."""
+    """Give a text or a list of texts as a list; null gives an empty list."""
     if node.value is None:
         return []
     return [text_of(item) for item in node.value] if isinstance(node.value, list) else [text_of(node)]
@@ -101,7 +101,7 @@ def text_of(node: Node) -> Text:
 
 
 def before(first: Place, place: Place) -> str:
-    """Tell where something was given first, as seen from where it is given again."""
+    """Say where something was given first, relative to where it is given again."""
     if first.source != place.source:
         return f" in {first}"
     return "" if first.line is None else f" on line {first.line}"
@@ -118,13 +118,13 @@ def _read(file: str) -> str:
     except UnicodeDecodeError as e:
         line = e.object.count(b"\n", 0, e.start) + 1
         raise InputError(f"{file}:{line}: not UTF-8; save the file as UTF-8") from e
-    if "\0" in text:  # UTF-16 without its mark passes for UTF-8
+    if "\0" in text:  # UTF-16 without its byte order mark is valid UTF-8
         raise InputError(f"{file}: has zero bytes, so it is not UTF-8; save the file as UTF-8")
     return text
 
 
 def _json_tree(file: str, text: str) -> Node:
-    place = Place(file)  # the json module tells no lines
+    place = Place(file)  # the json module reports no line numbers
 
     def tree(value: Any) -> Node:
         if isinstance(value, tuple):
@@ -144,9 +144,9 @@ def _json_tree(file: str, text: str) -> Node:
 def _yaml_tree(file: str, text: str) -> Node:
     import yaml
 
-    # Events, not safe_load or compose: they keep lines and repeated keys, read no `no` as False, expand no alias and
-    # do not recurse. The children of an open mapping are key, value, key, value.
-    opened: list[tuple[Place, bool, list[Node]]] = [(Place(file), False, [])]  # where, whether a mapping, children
+    # Events, not safe_load or compose: they keep lines and repeated keys, do not read `no` as False, expand no aliases,
+    # and do not recurse. The children of an open mapping are key, value, key, value.
+    opened: list[tuple[Place, bool, list[Node]]] = [(Place(file), False, [])]  # place, is a mapping, children
     try:
         for event in yaml.parse(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)):
             place = _at(file, event.start_mark)
