@@ -13,7 +13,7 @@ from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
 
-MAX_PICTURES = 400  # pictures; the rest of a run is left out
+MAX_PICTURES = 400  # the rest of a run is left out
 _GAP, _LINE = 8, 16  # pixels
 
 
@@ -33,7 +33,7 @@ def with_contact_sheet(
 
 
 def _sheet(shown: list[tuple[Row, bytes | None]]) -> Image.Image:
-    """Draw as many columns as make the sheet about as wide as a screen is."""
+    """Draw the sheet, with enough columns to be about as wide as a screen."""
     height, width = HEIGHT + 2 * _LINE + _GAP, WIDTH + _GAP
     columns = max(1, min(len(shown), round(math.sqrt(len(shown) * 1.6 * height / width))))
     rows = max(1, math.ceil(len(shown) / columns))

@@ -1,11 +1,11 @@
-"""What is noted of a run into a file, so that another run can continue it, or knows that there is nothing to do.
+"""The journal of a run that writes a file: with it, another run can continue, or see that nothing is left to do.
 
 While rows are written, `FILE.part.json` lies beside them. Its first line is an object: what the rows depend on. Each
-further one is a place between two batches. Batches begin where they would have begun, so no number depends on where a
+further one is a place between two batches. A resumed run forms the same batches, so no number depends on where a
 run was cut.
 
-Of a finished file the cache keeps the same facts, under the digest of its content: the file may be moved, copied or
-renamed, nothing lies beside it, and one that was changed since is simply not known.
+For a finished file, the cache keeps the same facts under the digest of its content: the file may be moved, copied or
+renamed, nothing lies beside it, and a file that has changed since is simply not found.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from zsclip.out.output import part_of
 
 _VERSION = 2
 _KIND = "finished files"  # what the cache calls the records
-_MOST_RECORDS = 16  # of one content: other settings may give the same few rows, or none
+_MOST_RECORDS = 16  # for one content, as other settings may give the same few rows, or none
 
 
 class Failures(NamedTuple):
     """Neighbouring pictures that failed.
 
-    first: the place of the first one in the list of pictures. pictures: how many they are. start, end: of all
+    first: the index of the first one in the list of pictures. pictures: their number. start, end: of all
     their rows in the file, in bytes; equal where --only or the format leaves them out.
     """
 
@@ -48,8 +48,8 @@ class Failures(NamedTuple):
 class Point:
     """A place between two batches.
 
-    pictures: before it, and of them failed. size: of FILE.part there, in bytes. paths: a hash of the pictures' paths.
-    failures: of the batch before it; of a finished file all.
+    pictures, failed: the numbers before it. size: of FILE.part there, in bytes. paths: a hash of the pictures' paths.
+    failures: those of the batch before it; for a finished file, all of them.
     """
 
     pictures: int
@@ -63,17 +63,17 @@ _BEGINNING = Point(0, 0, 0, "")
 
 
 class Journal:
-    """What is noted of one run into a file.
+    """The journal of one run.
 
     Args:
         target: the file of `-o`.
-        settings: all that its rows depend on besides the pictures; JSON-like, see `changes`.
-        overwrite: whether the run may replace a finished file; a run that continues it may if it might.
+        settings: everything that its rows depend on besides the pictures; JSON-like, see `changes`.
+        overwrite: whether the run may replace a finished file; a run that continues it inherits this.
     """
 
     def __init__(self, target: str, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self.overwrite = overwrite
-        self.failed_paths: list[str] = []  # of the pictures that failed in earlier runs
+        self.failed_paths: list[str] = []  # paths of pictures that failed in earlier runs
         self._target = target
         self._part = part_of(target)
         self._file = self._part + ".json"
@@ -82,17 +82,17 @@ class Journal:
         self._points: list[Point] = []
         self._last = _BEGINNING
         self._failures: list[Failures] = []
-        self._known = 0  # pictures that earlier runs have rows of
+        self._known = 0  # pictures with rows from earlier runs
         self._retries = False
 
     def go_on(self, paths: Iterator[str]) -> Point | None:
-        """Check that an earlier run can be continued, and take the paths it has rows of from the list.
+        """Check that an earlier run can be continued, and remove the paths that it has rows for from the list.
 
         Returns:
-            Where to go on, maybe at the very beginning; None where there is nothing to continue.
+            Where to continue, perhaps at the very beginning; None if there is nothing to continue.
 
         Raises:
-            InputError: nothing says how it was begun, or something is not as it was.
+            InputError: there is no record of how it was started, or something has changed.
         """
         exists = os.path.exists(self._target)
         if not os.path.exists(self._part):
@@ -101,7 +101,7 @@ class Journal:
         if size == 0:  # killed before its first row
             return None if exists else _BEGINNING
         header, points = self._read()
-        if header["retries"] and exists:  # the file is there, and only its failed rows are made again
+        if header["retries"] and exists:  # the file exists, and only its failed rows are redone
             return None
         if exists and not header["overwrite"]:
             raise InputError(f"{self._target}: already exists beside {self._part}; move one of the two away")
@@ -124,13 +124,13 @@ class Journal:
         return self._last
 
     def finished(self, paths: Iterator[str]) -> Point | None:
-        """Check that a finished file is that of this run, and take all paths from the list.
+        """Check that a finished file was made by the same run, and remove all paths from the list.
 
         Returns:
-            Its end; None where there is no such file.
+            Its end; None if there is no such file.
 
         Raises:
-            InputError: nothing says how it was made, or something is not as it was.
+            InputError: there is no record of how it was made, or something has changed.
         """
         if not os.path.exists(self._target):
             return None
@@ -157,13 +157,13 @@ class Journal:
                 "--overwrite to replace it"
             )
         self._known = end.pictures
-        with suppress(FileNotFoundError):  # of a run that was killed between its last two steps
+        with suppress(FileNotFoundError):  # left by a run that was killed between its last two steps
             if not os.path.lexists(self._part):
                 os.unlink(self._file)
         return end
 
     def begin(self, *, retries: bool = False) -> None:
-        """Write down what is known, once the FILE.part is ours.
+        """Write the journal, once FILE.part is ours.
 
         Args:
             retries: whether FILE.part is a copy of FILE in which failed rows are replaced.
@@ -183,9 +183,9 @@ class Journal:
             ) from e
 
     def noted(self, batches: Iterable[Answers], out: TextIO) -> Iterator[Answers]:
-        """Pass batches on, and note each once its rows are written: when the next one is asked for.
+        """Pass batches on, and note each after its rows are written, when the next one is requested.
 
-        A batch is passed on in runs of answered and of failed pictures, which shows where the rows of these are.
+        A batch is split into runs of answered and of failed pictures, so that the positions of failed rows are known.
         """
         pictures, failed = self._last.pictures, self._last.failed
         with open(self._file, "a", encoding="utf-8") as file:
@@ -221,7 +221,7 @@ class Journal:
                     yield from _in_runs(some, first, out, failures)
                     first += len(some)
                 old.seek(each.end)
-            else:  # failed in this very run
+            else:  # failed in this run
                 start = _size(out)
                 _copy(old, out, each.end - each.start)
                 failures.append(each._replace(start=start, end=_size(out)))
@@ -231,7 +231,7 @@ class Journal:
         self._last = Point(self._last.pictures, failed, _size(out), self._last.paths)
 
     def finish(self, out: TextIO) -> None:
-        """Keep how the file was made, once all rows are written; it is known by its content."""
+        """Record how the file was made, once all rows are written, under the digest of its content."""
         out.flush()
         end = Point(self._last.pictures, self._last.failed, _size(out), self._paths.hexdigest(), tuple(self._failures))
         record = {"version": _VERSION, "settings": self._settings, "end": _line(end)}
@@ -244,16 +244,16 @@ class Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._retries and any(exception):  # the finished file is still there, so half a copy of it is worth nothing
+        if self._retries and any(exception):  # the finished file still exists, so half a copy of it is useless
             with suppress(FileNotFoundError):
                 os.unlink(self._part)
-        # Of a run that is complete, or has left no row, there is no FILE.part any more.
+        # A run that is complete, or wrote no row, has no FILE.part any more.
         if not os.path.lexists(self._part):
             with suppress(FileNotFoundError):
                 os.unlink(self._file)
 
     def _take(self, paths: Iterator[str], point: Point) -> None:
-        """Take the paths up to a point from the list, and keep those of failed pictures."""
+        """Remove the paths up to a point from the list, and remember those of failed pictures."""
         failed = {each.first + i for each in point.failures for i in range(each.pictures)}
         place = self._last.pictures
         some = list(islice(paths, point.pictures - place))
@@ -269,7 +269,7 @@ class Journal:
                 header = json.loads(file.readline())
                 points = []
                 for line in file:
-                    with suppress(ValueError, TypeError):  # a last line that was not written to its end
+                    with suppress(ValueError, TypeError):  # a last line that was only partly written
                         points.append(_point(json.loads(line)))
             if not isinstance(header, dict) or header.get("version") != _VERSION:
                 raise ValueError("not of this version")
@@ -281,14 +281,14 @@ class Journal:
 
 
 class _Taken:
-    """The answers of batches, as many at a time as are asked for."""
+    """The answers of batches, taken in any number at a time."""
 
     def __init__(self, batches: Iterable[Answers]) -> None:
         self._batches = iter(batches)
         self._left: Answers | None = None
 
     def next(self, count: int) -> Iterator[Answers]:
-        """Yield the next pictures, those of a batch together; fewer where there are no more."""
+        """Yield the next pictures, grouped by batch; fewer if there are no more."""
         while count:
             batch = next(self._batches, None) if self._left is None else self._left
             if batch is None:
@@ -300,10 +300,10 @@ class _Taken:
 
 
 def _in_runs(batch: Answers, first: int, out: TextIO, failures: list[Failures]) -> Iterator[Answers]:
-    """Pass pictures on in runs of answered and of failed ones, and add where the rows of the failed ones were written.
+    """Pass pictures on in runs of answered and of failed ones; record where the rows of the failed ones were written.
 
     Args:
-        first: the place of the first picture in the list of pictures.
+        first: the index of the first picture in the list of pictures.
     """
     if not batch.skipped:
         yield batch
@@ -330,7 +330,7 @@ def _size(out: TextIO) -> int:
 
 
 def _records(digest: str) -> list[dict[str, Any]]:
-    """Give what is known of how a content was made, the latest last."""
+    """Give the records of how a content was made, the latest last."""
     kept = read_rows(_KIND, [digest]).get(digest)
     records = json.loads(zlib.decompress(kept)) if kept else []
     return [each for each in records if each["version"] == _VERSION]

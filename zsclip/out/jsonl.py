@@ -1,4 +1,4 @@
-"""Answers -> JSON lines, one object a picture, the same keys in every one."""
+"""Answers -> JSON lines: one object per picture, with the same keys in each."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from zsclip.answers.answers import Answers
 from zsclip.out.text import decoded, without_surrogates
 from zsclip.pixels.skipped import Skipped
 
-_AT_ONCE = 16  # lines; a signal comes between two writes, and leaves no half of a line
+_AT_ONCE = 16  # lines per write; a signal comes between two writes, so no line is cut
 _END = ', "error": null, "message": null}\n'
 
 
 def write_jsonl(batches: Iterable[Answers], out: TextIO) -> None:
-    """Write one JSON object a row, the same keys in every row."""
+    """Write one JSON object per row, with the same keys in each."""
     known: dict[tuple[str, ...], list[str]] = {}  # the names of a run, as JSON
     for answers in batches:
         for names in (answers.labels, answers.distractors):
@@ -32,13 +32,13 @@ def write_jsonl(batches: Iterable[Answers], out: TextIO) -> None:
 
 
 def _lines(answers: Answers, labels: Sequence[str], distractors: Sequence[str]) -> list[str]:
-    """Write each row with an f-string around what is JSON already, which takes a quarter of an encoder's time.
+    """Write each row with an f-string around JSON fragments, in a quarter of the time of an encoder.
 
     Args:
         labels, distractors: as JSON.
     """
     wanted = np.ones_like(answers.classes, bool) if answers.applies is None else answers.applies.copy()
-    wanted[:, 0] = True  # the best label has numbers even where it is no candidate
+    wanted[:, 0] = True  # the best label has numbers even if it is not a candidate
     numbers = [
         f'"score": {score}, "cosine": {cosine}'
         for score, cosine in zip(_numbers(answers.scores[wanted]), _numbers(answers.cosines[wanted]), strict=True)
@@ -53,7 +53,7 @@ def _lines(answers: Answers, labels: Sequence[str], distractors: Sequence[str]) 
         firsts = starts if answers.applies is None else np.add(starts, ~answers.applies[:, 0]).tolist()
         numbers = [numbers[start] for start in starts]
         candidates = [", ".join(candidates[first:end]) for first, end in zip(firsts, ends, strict=True)]
-    names = [*labels, "null"]  # -1 is none of them
+    names = [*labels, "null"]  # for -1, no label
     answered = [names[place] for place in answers.answered.tolist()]
     names = [*distractors, "null"]
     rivals = ["null"] * len(answers)
@@ -97,13 +97,13 @@ def _failure(skipped: Skipped) -> str:
 
 
 def _numbers(column: NDArray[np.float32]) -> list[str]:
-    """Write six significant digits of numbers that are not much larger than 1, as JSON does."""
+    """Format numbers up to about 1 with six significant digits, as JSON does."""
     values = column.tolist()
     texts = ("%.6g " * len(values) % tuple(values)).split()
     return [text if "." in text else json.dumps(float(text)) for text in texts]  # 0, 1, 1e-05, nan
 
 
 def _text(text: str) -> str:
-    """Write a string, with the control characters escaped that JSON leaves as they are, and some terminals obey."""
+    """Write a string, and escape the control characters that JSON allows but some terminals obey."""
     quoted = json.dumps(text, ensure_ascii=False)
     return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", quoted)

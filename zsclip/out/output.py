@@ -16,14 +16,14 @@ FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".tsv": "
 
 
 def format_of(target: str | None, is_terminal: bool) -> str:
-    """Choose the format that was not asked for: by the ending of the target, or by who reads standard output.
+    """Choose the default format: by the ending of the target, or by whether standard output is a terminal.
 
     Args:
-        target: the file of `-o`; None is standard output. What is not a file (a pipe, a device) gets JSONL.
+        target: the file of `-o`; None is standard output. A pipe or a device gets JSONL.
         is_terminal: whether standard output is a terminal.
 
     Raises:
-        InputError: the ending says nothing.
+        InputError: the ending does not name a format.
     """
     if target is None:
         return "table" if is_terminal else "jsonl"
@@ -45,15 +45,15 @@ def open_output(
 
     Rows for a file go to `FILE.part`, renamed to FILE when the block ends. If the block fails, the rows so far stay
     in `FILE.part`; it is removed only if there were none. A pipe or a device is written directly.
-    `check_output` tells beforehand what would be refused.
+    `check_output` finds out beforehand what would be refused.
 
     Args:
-        overwrite: replace a FILE, and a `FILE.part` that an earlier run left.
-        go_on_at: keep this many bytes of the `FILE.part` of an earlier run, and write after them.
+        overwrite: replace FILE, and a `FILE.part` left by an earlier run.
+        go_on_at: keep this many bytes of an earlier run's `FILE.part`, and write after them.
         resumable: whether the command has --resume, which an error then suggests.
 
     Raises:
-        InputError: there is a FILE, or an earlier run left a `FILE.part`, and `overwrite` is not set.
+        InputError: FILE exists, or an earlier run left a `FILE.part`, and `overwrite` is not set.
         OutputError: the target cannot be opened or written. A closed pipe stays a BrokenPipeError.
     """
     name = target or "standard output"
@@ -71,7 +71,7 @@ def open_output(
         yield sys.stdout
         return
     out: TextIO | None = None
-    is_ours = not overwrite and go_on_at is None  # a new file; another only once nobody else writes it
+    is_ours = not overwrite and go_on_at is None  # a new file; an existing one, once nobody else writes it
     try:
         with _as_output_error(name, file):
             if part:
@@ -97,8 +97,8 @@ def open_output(
             raise
         raise _left_over(part, resumable) from e
     except BaseException:
-        # What is still in the buffer goes out if it can. If it cannot, the first failure is the one to tell, and a
-        # stream left open would complain once more when the interpreter ends.
+        # Write the rest of the buffer if possible. If not, the first failure is the one to report, and a
+        # stream left open would fail once more when the interpreter ends.
         with suppress(OSError):
             if out is not None:
                 out.close()
@@ -109,7 +109,7 @@ def open_output(
 
 
 def check_output(target: str | None, *, overwrite: bool = False, resumable: bool = False) -> None:
-    """Find out what `open_output` would refuse, and touch nothing: for before the model is looked for.
+    """Raise what `open_output` would raise, without touching anything; called before the model is looked for.
 
     Raises:
         InputError, OutputError: as `open_output`.
@@ -129,7 +129,7 @@ def check_output(target: str | None, *, overwrite: bool = False, resumable: bool
 
 
 def part_of(target: str) -> str:
-    """Give the file that rows for a file go to until they are complete; a link stays a link."""
+    """Give the FILE.part that rows go to until they are complete; a link stays a link."""
     return (os.path.realpath(target) if os.path.islink(target) else target) + ".part"
 
 
@@ -145,13 +145,13 @@ def _check_absent(target: str, name: str, *, overwrite: bool, resumable: bool) -
 
 
 def _stream(raw: io.FileIO) -> TextIO:
-    # Nothing of ours between the buffer and the system call: a signal that came there, after a part of the buffer had
-    # gone out, would make the buffer write that part again.
+    # No code of ours may run between the buffer and the system call: a signal there, after part of the buffer had
+    # been written, would make the buffer write that part again.
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileIO:
-    """Open the file that grows and make sure, before anything in it is touched, that no other run has it."""
+    """Open FILE.part, and make sure that no other run is writing to it before anything is changed."""
     flags = os.O_RDWR | (0 if go_on_at else os.O_CREAT) | (os.O_EXCL if is_new else 0)
     changed = OutputError(f"{name}: another run has continued this file meanwhile; check it, and run again")
     try:
@@ -164,7 +164,9 @@ def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileI
         with suppress(OSError):  # a file system without locks
             try:
                 fcntl.flock(raw.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_ours = os.path.samestat(os.fstat(raw.fileno()), os.stat(part))  # not renamed since: it is complete
+                is_ours = os.path.samestat(
+                    os.fstat(raw.fileno()), os.stat(part)
+                )  # not renamed, so incomplete
             except (BlockingIOError, FileNotFoundError):
                 is_ours = False
             if not is_ours:
@@ -179,7 +181,7 @@ def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileI
 
 @contextmanager
 def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[None]:
-    """Tell an OSError of the output as an OutputError: one that names what was opened, or, being a write's, nothing."""
+    """Turn an OSError of the output into an OutputError: one that names the opened file, or, from a write, no file."""
     try:
         yield
     except (BrokenPipeError, FileExistsError):
@@ -196,14 +198,14 @@ def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[Non
 
 
 def is_replaceable(target: str) -> bool:
-    """Whether the target is or will be a regular file; /dev/stdout may lead to one, but is not ours to rename over."""
+    """Whether the target is or will be a regular file; /dev/stdout may lead to one, but must not be replaced."""
     if target.startswith(("/dev/std", "/dev/fd/", "/proc/")):
         return False
     return os.path.isfile(target) or not os.path.exists(target)
 
 
 def _descriptor_named(target: str) -> int | None:
-    """Give the descriptor that a name stands for: what is open is written where it stands, and not emptied first."""
+    """Give the open descriptor that a name such as /dev/stdout means; it is written to as it is, and not emptied."""
     found = re.fullmatch(r"/dev/(?:(stdout)|(stderr)|fd/(\d{1,9}))|/proc/self/fd/(\d{1,9})", target)
     if found is None:
         return None
@@ -211,7 +213,7 @@ def _descriptor_named(target: str) -> int | None:
 
 
 def _stdout_descriptor() -> int | None:
-    """The descriptor of standard output; None if a test or a notebook has put a stream without one in its place."""
+    """The descriptor of standard output; None if a test or a notebook has replaced it by a stream without one."""
     if sys.stdout is None:
         raise OutputError("standard output: it is closed; open it or add -o FILE")
     try:

@@ -1,4 +1,4 @@
-"""Rows -> one HTML page that needs nothing else: thumbnails by label, to search, sort and filter."""
+"""Rows -> one self-contained HTML page: thumbnails by label, to search, sort and filter."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.pixels.skipped import Skipped
 
-_AT_ONCE = 32  # thumbnails; of stored pictures a thousand come in a batch, and their rows would wait for all of them
-MAX_PAGE_BYTES = 150_000_000  # of thumbnails; later pictures have none, so that a browser can still open the page
+_AT_ONCE = 32  # thumbnails; a batch of stored pictures has 1,024, and its rows would wait for all of them
+MAX_PAGE_BYTES = 150_000_000  # later pictures get no thumbnail, so that a browser can still open the page
 _PAGE = Path(__file__).parents[1] / "data" / "report.html"
 _HOLE = "ROWS_OF_THE_REPORT"
 
@@ -35,8 +35,8 @@ def with_report(
     """Pass batches on, and write the page as they come.
 
     Args:
-        out: where the page goes. folder: that it will be in, which links to the pictures are relative to.
-        pictures: all of the run, in order; None where the names of the answers are the paths of files.
+        out: where the page goes. folder: the folder of the page; links to the pictures are relative to it.
+        pictures: all pictures of the run, in order; None if the names of the answers are paths of files.
     """
     before, after = _PAGE.read_text(encoding="utf-8").split(_HOLE)
     folder = os.path.abspath(folder)
@@ -65,7 +65,7 @@ def _parts(batches: Iterable[Answers]) -> Iterator[Answers]:
 
 
 def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
-    """Write a row as the page reads it: name, link, label, score, error, message, truth, thumbnail."""
+    """Format a row for the page: name, link, label, score, error, message, truth, thumbnail."""
     path = os.fsencode(row.path)
     link = quote(os.path.relpath(path, os.fsencode(folder))) if has_file else None
     if isinstance(row, Skipped):
@@ -76,4 +76,4 @@ def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
     truth = None if row.truth is None else without_surrogates(row.truth)
     thumbnail = None if picture is None else b64encode(picture).decode()
     values = [decoded(row.path), link, *about, truth, thumbnail]
-    return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")  # nothing else ends a script element
+    return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")  # only this can end a script element

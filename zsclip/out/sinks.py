@@ -1,8 +1,8 @@
 """Answers -> table, JSONL, CSV, TSV or paths.
 
-A sink drains batches of rows into a text stream and flushes once a batch, so that an answer is out as soon as it is
-there and a long job does not pay a flush a row. A run that is interrupted
-leaves whole rows; one that is killed outright, or finds the disk full, may leave half of its last.
+A sink writes batches of rows to a text stream and flushes after each batch, so that an answer is out as soon as it is
+known, without a flush for each row. A run that is interrupted
+leaves whole rows; one that is killed, or finds the disk full, may leave half of its last row.
 """
 
 import io
@@ -28,7 +28,7 @@ BAR_WIDTH = 10
 
 
 def write_csv(batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
-    """Write comma-separated values, one line per image and rank, with a header; with `truth`, a column more."""
+    """Write comma-separated values, one line per image and rank, with a header; with `truth`, one more column."""
     _write_lines(batches, out, ",", _csv_field, header, truth)
 
 
@@ -38,9 +38,9 @@ def write_tsv(batches: Iterable[Answers], out: TextIO, *, header: bool = True, t
 
 
 def write_paths(batches: Iterable[Answers], out: TextIO, *, print0: bool = False, unknown: bool = False) -> None:
-    """Write only the paths of pictures that have an answer; with `unknown`, of all that could be read.
+    """Write only the paths of pictures that have an answer; with `unknown`, of all pictures that could be read.
 
-    One path a line; with `print0`, each is ended by a NUL.
+    One path per line; with `print0`, each ends in NUL.
     """
     end = "\0" if print0 else "\n"
     for answers in batches:
@@ -52,7 +52,7 @@ def write_paths(batches: Iterable[Answers], out: TextIO, *, print0: bool = False
 def write_table(batches: Iterable[Answers], out: TextIO) -> None:
     """Write a table for people: path, score, bar, label; further candidates on lines of their own.
 
-    As wide as $COLUMNS, the terminal, or 100 columns. The path column is fixed at the start, so that rows can stream.
+    Its width is $COLUMNS, the terminal's, or 100. The path column has a fixed width, so that rows can stream.
     """
     from rich.cells import set_cell_size
     from rich.console import Console
@@ -60,7 +60,7 @@ def write_table(batches: Iterable[Answers], out: TextIO) -> None:
 
     width = max(40, shutil.get_terminal_size((100, 24)).columns)
     path_width = max(12, min(60, width - 40))
-    # Writes into memory only: at a closed pipe rich itself would raise SystemExit.
+    # Writes to memory only, as rich itself would raise SystemExit at a closed pipe.
     console = Console(file=io.StringIO(), force_terminal=out.isatty() or None, width=width, highlight=False)
     for answers in batches:
         page = Text(end="")
@@ -95,7 +95,7 @@ def _write_lines(
 ) -> None:
     head = separator.join((*COLUMNS, "truth") if truth else COLUMNS) + "\n" if header else ""
     for answers in batches:
-        out.write(head)  # with the first rows: a run that fails before them has written nothing
+        out.write(head)  # with the first rows, so that a run that fails before them writes nothing
         head = ""
         out.writelines(_lines(answers, separator, field, truth))
         out.flush()
@@ -103,8 +103,8 @@ def _write_lines(
 
 
 def _lines(answers: Answers, separator: str, field: Callable[[str], str], truth: bool) -> Iterator[str]:
-    """Write a line for each picture and rank; the best candidate has one even where it is not over the threshold."""
-    labels = [field(without_surrogates(label)) for label in answers.labels] + [""]  # -1 is none of them
+    """Write a line for each picture and rank; the best candidate has one even if it is below the threshold."""
+    labels = [field(without_surrogates(label)) for label in answers.labels] + [""]  # for -1, no label
     truths = [""] * len(answers)
     if truth:
         known = [-1] * len(answers) if answers.truth is None else answers.truth.tolist()
@@ -128,7 +128,7 @@ def _lines(answers: Answers, separator: str, field: Callable[[str], str], truth:
 
 
 def _csv_field(text: str) -> str:
-    # Python 3.11's csv module leaves a lone carriage return unquoted, and then cannot read it back.
+    # Python 3.11's csv module leaves a lone carriage return unquoted, and cannot read it back.
     return '"' + text.replace('"', '""') + '"' if re.search(r'[,"\r\n]', text) else text
 
 
@@ -156,7 +156,7 @@ def _bar(score: float) -> str:
 
 
 def _shortened(name: str, width: int) -> str:
-    """The end of a name, after an ellipsis, where the whole is wider than `width` terminal cells."""
+    """Shorten a name that is wider than `width` terminal cells to an ellipsis and its end."""
     from rich.cells import cell_len
 
     if cell_len(name) <= width:

@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 160, 130  # pixels; at most
 def thumbnails(
     pictures: Pictures, places: Sequence[int], *, threads: int, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> list[bytes | None]:
-    """Make small pictures of those at some places, upright, in order; None of what cannot be decoded any more.
+    """Make upright thumbnails of the pictures at some indices, in order; None for those that can no longer be decoded.
 
     Returns:
         WebP files.
@@ -34,7 +34,7 @@ def thumbnails(
                 small = io.BytesIO()
                 image.save(small, "WEBP", quality=60, method=2)
                 return small.getvalue()
-        except Exception:  # decoders raise anything at all, and the answer is there without it
+        except Exception:  # decoders raise anything at all, and the row is useful without a thumbnail
             return None
 
     some = Pictures([pictures.names[place] for place in places])
