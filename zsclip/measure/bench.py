@@ -27,19 +27,19 @@ from zsclip.pixels.processors import available_cpus
 from zsclip.pixels.reasons import check_file
 from zsclip.pixels.workers import processes_for
 
-LABELS = 1000  # that pictures are scored against
+LABELS = 1000  # labels that pictures are scored against
 _PROMPTS = [f"a photo of a thing of kind {number}." for number in range(64)]
 _SAMPLE = 256  # decoded pictures kept for the model
-_WARM_UP = 1.5  # seconds in which processes start
+_WARM_UP = 1.5  # seconds for processes to start
 
 
 @dataclass(frozen=True)
 class Report:
     """What was measured.
 
-    seconds: of one picture in each stage, in the order of the pipeline; of read, decode and preprocess on one thread.
-    decoding: pictures a second that all threads decode with no model behind them; model: that the device takes when
-    they are there; stream: that a whole run makes of both. text: prompts a second.
+    seconds: for one picture in each stage, in pipeline order; read, decode and preprocess on one thread.
+    decoding: pictures a second that all threads decode without a model; model: pictures a second that it encodes
+    when they are ready; stream: pictures a second of a whole run. text: prompts a second.
     slowest: the stage that holds a run back; hint: what would help.
     """
 
@@ -63,21 +63,21 @@ def bench(
     decoding: Decoding,
     seconds: float = 2.0,
 ) -> Report:
-    """Time every stage for about so many seconds, on as many of the pictures as that takes, again and again.
+    """Time every stage for about this many seconds, cycling through the pictures.
 
     Raises:
-        InputError: not one picture can be read.
+        InputError: none of the pictures can be read.
     """
-    readable_formats()  # imports Pillow's decoders, which is not to be timed
+    readable_formats()  # imports Pillow's decoders, which must not be timed
     model = encoder.model
     decoded = _time_decoding(pictures, model.spec.preprocess, threads, decoding, seconds)
     batch = np.stack(list(islice(cycle(decoded.pictures), batch_size)))  # (B, 3, H, W) uint8
     per_picture = decoded.seconds | _time_model(batch, model, seconds)
     decoding_rate = decoded.rate
-    if processes_for(threads):  # faster than the threads that the stages were timed on
+    if processes_for(threads):  # they are faster than the thread that the stages were timed on
         decoding_rate = _time_decoders(pictures, model.spec.preprocess, threads, decoding, seconds)
     model_rate = 1 / sum(per_picture[name] for name in ("copy", "image tower", "score"))
-    # What is slow: the side that gives fewer pictures a second, and of it the stage that takes longest.
+    # The bottleneck is the slowest stage of the slower side, decoding or model.
     side = ("read", "decode", "preprocess") if decoding_rate < model_rate else ("copy", "image tower", "score")
     slowest = max(side, key=lambda name: per_picture[name])
     return Report(
@@ -104,7 +104,7 @@ class _Decoded:
 def _time_decoding(
     pictures: Pictures, preprocess: Preprocess, threads: int, decoding: Decoding, seconds: float
 ) -> _Decoded:
-    """Decode on threads for a while; the rate is of all threads together, in pictures a second."""
+    """Decode on threads for a while; the rate, in pictures a second, is for all threads together."""
     times: list[tuple[float, float, float]] = []
     sample: list[NDArray[np.uint8]] = []
     reducible: list[bool] = []
@@ -122,7 +122,7 @@ def _time_decoding(
                 pixels = to_pixels(image, preprocess)
                 reducible.append(data[:2] == b"\xff\xd8" and jpeg_scale(image.size, preprocess) > 1)
             done = time.perf_counter()
-        except Exception:  # decoders raise anything at all; a run makes a row of it, which costs next to nothing
+        except Exception:  # decoders raise anything at all; in a run this becomes a row at almost no cost
             return
         if len(sample) < _SAMPLE:
             sample.append(pixels)
@@ -140,12 +140,12 @@ def _time_decoding(
 
 
 def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> dict[str, float]:
-    """Give the seconds of one picture in the stages that work on whole batches."""
+    """Give the seconds for one picture in the stages that work on batches."""
     classifier = _random_classifier(model, LABELS)
     embeddings = model.encode_images(batch).numpy()  # (B, D)
 
     pixels = torch.from_numpy(batch)
-    if model.in_flight:  # as a run copies them
+    if model.in_flight:  # copied as in a run
         pixels = pixels.pin_memory()
 
     def copy() -> None:
@@ -165,7 +165,7 @@ def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> d
 def _time_stream(
     pictures: Pictures, encoder: Encoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
 ) -> float:
-    """Give pictures a second of a whole run, without its start."""
+    """Measure the pictures a second of a whole run, without its start."""
     classifier = _random_classifier(encoder.model, 2)
     preprocess = encoder.spec.preprocess
     with look_ahead(repeat(pictures), preprocess, decoding, None, batch_size=batch_size, threads=threads) as ahead:
@@ -176,13 +176,13 @@ def _time_stream(
 def _time_decoders(
     pictures: Pictures, preprocess: Preprocess, threads: int, decoding: Decoding, seconds: float
 ) -> float:
-    """Give pictures a second of a run that has no model behind it."""
+    """Measure the pictures a second of a run without a model."""
     with look_ahead(repeat(pictures), preprocess, decoding, None, batch_size=_SAMPLE, threads=threads) as ahead:
         return _pace(map(len, ahead.batches(_SAMPLE)), threads, seconds)
 
 
 def _pace(batches: Iterator[int], threads: int, seconds: float) -> float:
-    """Give pictures a second, when all has begun."""
+    """Measure pictures a second, once everything has started."""
     begun = time.perf_counter()
     next(batches)
     while processes_for(threads) and time.perf_counter() - begun < _WARM_UP:
@@ -200,7 +200,7 @@ def _random_classifier(model: ClipModel, labels: int) -> Classifier:
 
 
 def _rate(work: Callable[[], object], seconds: float) -> float:
-    """Do something again and again for so many seconds, at least once; give how often a second. The first is free."""
+    """Repeat an action for this many seconds, at least once; give the rate per second, without the first."""
     work()
     begun, times = time.perf_counter(), 0
     while times == 0 or time.perf_counter() - begun < seconds:
@@ -235,7 +235,7 @@ def _hint(slowest: str, model: ClipModel, threads: int, reducible: bool) -> str:
 
 
 def report_lines(report: Report) -> list[str]:
-    """Tell a report to a person."""
+    """Format a report for people."""
     lines = [f"{name:<12} {1000 * seconds:>9.3f} ms a picture" for name, seconds in report.seconds.items()]
     return [
         *lines,

@@ -1,4 +1,4 @@
-"""Labelled answers -> the temperature that makes scores probabilities, and the threshold that reaches a wish."""
+"""Labelled answers -> the temperature that makes scores probabilities, and the threshold that reaches a target."""
 
 import json
 import math
@@ -19,18 +19,18 @@ from zsclip.models.embed import Embedded
 VERSION = 1
 FEWEST = 10  # pictures to learn from
 _FOLDS = 5
-_SHARPEST = 1000.0  # temperatures are looked for within this factor; answers that are all right would have none
+_SHARPEST = 1000.0  # search temperatures within this factor; if all answers are right, there is no best one
 _HALVINGS = 40
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was learnt of how far scores can be trusted.
+    """What calibration learnt: how to turn scores into probabilities, and when to answer.
 
-    made_with: what it holds for, as a person may be told: model, labels, prompts. temperature: cosines are divided by
-    it, besides the model's own scale. threshold: a best score under it is no answer. thresholds: of single labels
-    instead; infinite where no score is sure enough. distractors: the prompts of words that compete with
-    the labels, by their names.
+    made_with: what it is valid for, in words for messages: model, labels, prompts. temperature: cosines are divided by
+    it, besides the model's own scale. threshold: a best score below it is not an answer. thresholds: one per label
+    instead; infinite if no score is sure enough. distractors: the prompts of words that compete with
+    the labels, by name.
     """
 
     made_with: Mapping[str, str]
@@ -42,10 +42,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Promise:
-    """What to expect on pictures that were not learnt from, by cross-validation.
+    """What to expect on new pictures, by cross-validation.
 
-    precision: share of right answers among those given, None where none was; answered: share of the pictures that get
-    one; error_before, error: calibration error of plain and of calibrated scores, None where distractors take all.
+    precision: share of the given answers that are right, None if none was given; answered: share of pictures that get
+    one; error_before, error: calibration error of plain and calibrated scores, None if distractors always win.
     """
 
     precision: float | None
@@ -56,9 +56,9 @@ class Promise:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a threshold is to reach: a precision, or a share of answers; without either there is none.
+    """The target of a threshold: a precision, or a share of answers; without either there is no threshold.
 
-    per_label: a threshold for each label by itself.
+    per_label: find a threshold for each label.
     """
 
     precision: float | None = None
@@ -67,15 +67,15 @@ class Wish:
 
 
 def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: float) -> float:
-    """Find the temperature at which the truth is likeliest.
+    """Find the temperature that makes the true labels most likely.
 
     Args:
-        similar: (N, C + K) float32 cosines. truth: (N,) places of the true classes.
+        similar: (N, C + K) float32 cosines. truth: (N,) indices of the true classes.
 
     Source: Guo et al. 2017, section 4.2 (temperature scaling). The likelihood is concave in 1 / temperature, so the
     sign of its slope halves the range.
     """
-    low, high = -math.log(_SHARPEST), math.log(_SHARPEST)  # of 1 / temperature, as its logarithm
+    low, high = -math.log(_SHARPEST), math.log(_SHARPEST)  # bounds of log(1 / temperature)
     of_truth = similar[np.arange(len(truth)), truth]  # (N,)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -88,15 +88,15 @@ def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: floa
 
 
 def threshold_for(scores: NDArray[np.float64], right: NDArray[np.bool_], wish: Wish) -> float:
-    """Find the lowest threshold that reaches the wish; infinite where none does, 0 where nothing is wished.
+    """Find the lowest threshold that reaches the target; infinite if none does, 0 without a target.
 
     Args:
-        scores: (N,) of the best labels; -1 where none of them is the answer. right: (N,) whether it is.
+        scores: (N,) of the best labels; -1 where no label is the answer. right: (N,) whether the best label is right.
     """
     if not len(scores):
         return 0.0 if wish.precision is None else math.inf
     order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) < 0, True))  # a threshold takes all of one score
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) < 0, True))  # a threshold cannot separate equal scores
     ends = ends[scores[order[ends]] >= 0]
     if wish.precision is not None:
         precision = right[order].cumsum()[ends] / (ends + 1)
@@ -111,13 +111,13 @@ def threshold_for(scores: NDArray[np.float64], right: NDArray[np.bool_], wish: W
 def cosines_of(
     embedded: Iterable[Embedded], truths: Iterable[str], classifier: Classifier
 ) -> tuple[Matrix, NDArray[np.int64]]:
-    """Compare N labelled pictures, those that could be read, with a classifier's labels and distractors.
+    """Compare the N labelled pictures that could be read with a classifier's labels and distractors.
 
     Args:
-        truths: the label of each picture, failed ones too.
+        truths: the true label of each picture, failed ones included.
 
     Returns:
-        (N, C + K) float32 cosines, and (N,) places of the true labels.
+        (N, C + K) float32 cosines, and (N,) indices of the true labels.
 
     Raises:
         InputError: too few pictures could be read.
@@ -145,7 +145,7 @@ def calibrate(
     """Learn from N labelled pictures.
 
     Args:
-        similar: (N, C + K) float32 cosines, first with the labels, then with distractors. truth: (N,) places of the
+        similar: (N, C + K) float32 cosines, first with the labels, then with distractors. truth: (N,) indices of the
             true labels.
     """
     temperature = fit_temperature(similar, truth, logit_scale)
@@ -163,7 +163,7 @@ def calibrate(
 def promise(
     similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logit_scale: float, wish: Wish, *, seed: int = 0
 ) -> Promise:
-    """Tell what to expect of other pictures: each fifth is judged by what the other four taught."""
+    """Estimate what to expect on new pictures: learn from four fifths, judge the other, five times."""
     order = np.random.default_rng(seed).permutation(len(truth))
     parts, given = [], []
     for fold in range(_FOLDS):
@@ -191,7 +191,7 @@ def _error(judged: Judged) -> float | None:
 
 
 def _judged(similar: Matrix, truth: NDArray[np.int64], labels: int, logit_scale: float) -> Judged:
-    """Judge answers as `classify` gives them, with a score of -1 where a distractor is better than all labels."""
+    """Judge answers as `classify` gives them; the score is -1 where a distractor is better than all labels."""
     scores = softmax_scores(similar, logit_scale)
     predicted = similar[:, :labels].argmax(axis=1)
     best = scores[np.arange(len(truth)), predicted].astype(np.float64)
@@ -200,7 +200,7 @@ def _judged(similar: Matrix, truth: NDArray[np.int64], labels: int, logit_scale:
 
 
 def to_json(calibration: Calibration) -> str:
-    """Write a calibration down; an infinite threshold is null."""
+    """Write a calibration as JSON; an infinite threshold is null."""
     values = asdict(calibration) | {"version": VERSION}
     values["threshold"] = _finite(calibration.threshold)
     values["thresholds"] = {label: _finite(value) for label, value in calibration.thresholds.items()}
@@ -208,10 +208,10 @@ def to_json(calibration: Calibration) -> str:
 
 
 def read_calibration(file: str) -> Calibration:
-    """Read a calibration; `check_made_with` tells what it is for.
+    """Read a calibration; `check_made_with` checks what it is valid for.
 
     Raises:
-        InputError: it cannot be read, or is none.
+        InputError: it cannot be read, or is not a calibration.
     """
     try:
         with open(file, encoding="utf-8") as stream:
@@ -235,13 +235,13 @@ def read_calibration(file: str) -> Calibration:
 
 
 def _distractors(value: Any) -> dict[str, tuple[str, ...]]:
-    """Read prompts by name, or, as they were written once, without names: the first prompt says which word it is."""
+    """Read prompts by name; in files of older versions, which have no names, the first prompt serves as the name."""
     named = value.items() if isinstance(value, dict) else [(prompts[0], prompts) for prompts in value if prompts]
     return {str(name): tuple(map(str, prompts)) for name, prompts in named}
 
 
 def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str, str]) -> None:
-    """Refuse a calibration where it would give wrong numbers.
+    """Refuse a calibration that would give wrong numbers.
 
     Raises:
         InputError: it was made with another model, other labels or other prompts.
@@ -253,7 +253,7 @@ def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str,
 
 
 def promise_lines(calibration: Calibration, promised: Promise) -> list[str]:
-    """Tell what was learnt, and what to expect of it."""
+    """Format what was learnt, and what to expect."""
     limits = calibration.thresholds
     low, high = min(limits.values(), default=0.0), max(limits.values(), default=0.0)
     threshold = f"{_or_never(low)} to {_or_never(high)}" if limits else _or_never(calibration.threshold)

@@ -1,4 +1,4 @@
-"""Several classifiers on the same labelled pictures: which is better, and whether that is more than chance."""
+"""Compare classifiers on the same labelled pictures: which is better, and whether that could be chance."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,9 +24,9 @@ _SHORT_HEADS = {"balanced accuracy": "balanced", "calibration error": "calibrati
 
 @dataclass(frozen=True)
 class Compared:
-    """How one of several fares.
+    """The results of one variant.
 
-    figures: by name of the metric. gain: in top-1 over the first of them; None of the first itself.
+    figures: by metric. gain: in top-1 over the first variant; None for the first itself.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class TemplateGain:
-    """What one template of a set does.
+    """The effect of one template of a set.
 
-    alone: top-1 of it alone. gain: in top-1 of the whole set over the set without it.
+    alone: its top-1 alone. gain: top-1 of the whole set minus that of the set without it.
     """
 
     template: str
@@ -47,13 +47,13 @@ class TemplateGain:
 
 
 def judged_by(embedded: Iterable[Embedded], truths: Iterable[str], classifier: Classifier) -> Judged:
-    """Answer pictures that are encoded already, and judge the answers.
+    """Classify encoded pictures, and judge the answers.
 
     Args:
-        truths: the label of each picture, failed ones too.
+        truths: the true label of each picture, failed ones included.
 
     Raises:
-        InputError: not one picture could be read.
+        InputError: none of the pictures could be read.
     """
     judged: list[Judged] = []
     answers = classify(embedded, classifier, Rule(BEST))
@@ -64,10 +64,10 @@ def judged_by(embedded: Iterable[Embedded], truths: Iterable[str], classifier: C
 
 
 def compare(variants: Sequence[tuple[str, Judged]], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Compared]:
-    """Hold each against the first, picture by picture.
+    """Compare each variant with the first, picture by picture.
 
     Args:
-        variants: names, and what was judged of the same pictures in the same order.
+        variants: names, and the judged answers to the same pictures in the same order.
     """
     (_, first), *_ = variants
     return [
@@ -88,13 +88,13 @@ def template_gains(
     *,
     resamples: int = RESAMPLES,
 ) -> list[TemplateGain]:
-    """Tell what each template of a set does, alone and among the others. Every prompt is encoded once.
+    """Measure the effect of each template of a set, alone and among the others. Every prompt is encoded once.
 
     Args:
-        judged: answers and judges the pictures.
+        judged: classifies the pictures and judges the answers.
 
     Raises:
-        InputError: the set has but one template.
+        InputError: the set has only one template.
     """
     if len(prompts.templates) < 2:
         raise InputError(f"--templates: {prompts.name!r} has one template; give a set with more")
@@ -121,7 +121,7 @@ def template_gains(
 
 
 def comparison_lines(compared: Sequence[Compared]) -> list[str]:
-    """Give two tables that fit 80 columns: a line with the metrics of each, and its gain over the first."""
+    """Format two tables that fit 80 columns: the metrics of each variant, and its gain over the first."""
     first, *others = compared
     heads = [_SHORT_HEADS.get(name, name) for name in first.figures]
     widths = [max(6, len(head)) for head in heads]
@@ -138,7 +138,7 @@ def comparison_lines(compared: Sequence[Compared]) -> list[str]:
 
 
 def template_lines(gains: Sequence[TemplateGain]) -> list[str]:
-    """Give a line for each template, what helps most first."""
+    """Format a line for each template, the most helpful first."""
     lines = ["alone   gain of the whole set by it   template"]
     for each in sorted(gains, key=lambda each: -each.gain.value):
         lines.append(f"{each.alone:>6.1%}  {_gained(each.gain, 'helps', 'hurts'):<28}  {escaped(each.template)}")

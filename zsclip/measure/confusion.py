@@ -7,7 +7,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-_WIDEST = 3000  # pixels that all cells together take, up to so many labels
+_WIDEST = 3000  # the widest matrix in pixels, if its cells can be that small
 _LARGEST, _SMALLEST = 30, 1  # pixels of a cell
 _LEGIBLE = 9  # pixels of a font
 _DARK = (8, 48, 107)
@@ -23,7 +23,7 @@ def write_csv(confusion: NDArray[np.int64], labels: Sequence[str], out: TextIO) 
 def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO) -> None:
     """Draw the table: a row for each true label, as dark as the share of its pictures that got the column's answer.
 
-    Counts are written where they fit; with more than some 330 labels no names fit either.
+    Counts are written where they fit; with more than about 330 labels, no names fit either.
     """
     from PIL import Image, ImageDraw, ImageFont
 

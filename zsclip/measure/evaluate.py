@@ -13,16 +13,16 @@ from zsclip.measure.metrics import Figure, Judged, confusion_matrix, figures, jo
 from zsclip.out.text import escaped
 from zsclip.words.labels import Label
 
-BEST = 5  # candidates that are looked at
+BEST = 5  # candidates per picture, for top-5
 
 
 @dataclass(frozen=True)
 class OfLabel:
-    """How one label fares.
+    """The results of one label.
 
-    precision: share of the answers with this label that are right; None where it was never answered. recall: share of
-    its pictures that were so answered; None where it has none. taken_for: what its pictures were most often taken for
-    instead, and how often; None where none was.
+    precision: share of the answers with this label that are right; None if it was never the answer. recall: share of
+    its pictures that got this label; None if it has none. taken_for: what its pictures were most often taken for
+    instead, and how often; None if that never happened.
     """
 
     label: str
@@ -37,7 +37,7 @@ class OfLabel:
 class Scorecard:
     """How good the answers to labelled pictures are.
 
-    figures: by name of the metric. confusion: (C, C) int64, row is the truth, column the answer.
+    figures: by metric. confusion: (C, C) int64, row is the truth, column the answer.
     """
 
     pictures: int
@@ -47,7 +47,7 @@ class Scorecard:
 
 
 def found_labels(words: Sequence[str]) -> list[Label]:
-    """Make labels of the words of a data set, sorted; an underscore is read as a space."""
+    """Make sorted labels of the words in a data set; an underscore is read as a space."""
     spelt: dict[str, str] = {}
     for word in words:
         spelt.setdefault(_spelt(word), word)
@@ -59,10 +59,10 @@ def found_labels(words: Sequence[str]) -> list[Label]:
 
 
 def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
-    """Give, for each word of the data, the name of the label it means: by the label's name, key or synonyms.
+    """Give, for each word of the data, the name of the label that has it as its name, key or synonym.
 
     Raises:
-        InputError: a word means none of them.
+        InputError: a word matches no label.
     """
     meant = {synonym: label.name for label in labels for synonym in label.synonyms}
     meant |= {label.name: label.name for label in labels}
@@ -81,11 +81,11 @@ def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
 def judge(
     batches: Iterable[Answers], truths: Iterable[str], labels: Sequence[str], judged: list[Judged]
 ) -> Iterator[Answers]:
-    """Pass batches on with the truth of every picture, and append what is judged of each.
+    """Pass batches on with the true label of every picture, and append the judged answers of each.
 
     Args:
         batches: of answers with their BEST candidates, in the order of the truths.
-        truths: the label of each picture, failed ones too. labels: those that were answered with.
+        truths: the true label of each picture, failed ones included. labels: those that were answered with.
     """
     places = {label: place for place, label in enumerate(labels)}
     truth = iter(truths)
@@ -105,10 +105,10 @@ def judge(
 
 
 def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Scorecard:
-    """Sum up what was judged.
+    """Compute the metrics of the judged answers.
 
     Raises:
-        InputError: not one picture could be answered.
+        InputError: none of the pictures could be read.
     """
     if not any(len(part.truth) for part in judged):
         raise InputError("data: none of the pictures could be read; the rows of --rows say why")
@@ -142,7 +142,7 @@ def _of_label(place: int, labels: Sequence[str], confusion: NDArray[np.int64]) -
 
 
 def report_lines(scorecard: Scorecard, most: int | None = None) -> list[str]:
-    """Give the metrics with their intervals, then the labels, the ones most often missed first.
+    """Format the metrics with their intervals, then the labels, lowest recall first.
 
     Args:
         most: labels to list; None lists all.

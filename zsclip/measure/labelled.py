@@ -7,12 +7,12 @@ from zsclip.errors import InputError
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.sources import Source, SourceCache, check_inputs, find_sources
 
-_SOURCES_KEPT = 2  # row groups in memory: threads may still be at the end of one when others have begun the next
+_SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when others have begun the next
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """N pictures, and the word that is true of each as it stands in the data."""
+    """N pictures, and the true word for each as the data spells it."""
 
     pictures: Pictures
     words: tuple[str, ...]
@@ -25,12 +25,12 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
         note: called with one line about everything that is skipped.
 
     Raises:
-        InputError: it does not exist, is nothing of the kind, or has no picture with a label.
+        InputError: it does not exist, is none of these, or has no picture with a label.
     """
     check_inputs([data])
     names: list[str] = []
     words: list[str] = []
-    places: list[tuple[Source, int]] = []  # of pictures that are in no file of their own
+    places: list[tuple[Source, int]] = []  # places of pictures that are not files
     seen: set[str] = set()
     captioned = 0
     for source in find_sources(data, note):

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
-FEW = 50  # pictures; of fewer, intervals are narrower than they should be
-BINS = 15  # of the calibration error, as in Guo et al. 2017
-_DEVIATIONS = 1.96  # of a normal distribution, on either side of the middle, that hold 95 %
+FEW = 50  # pictures; with fewer, intervals are narrower than they should be
+BINS = 15  # bins of the calibration error, as in Guo et al. 2017
+_DEVIATIONS = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
 _TAIL = 2.5  # percent on either side of an interval
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What was answered for N pictures, and what was true.
+    """The answers to N pictures, and their true labels.
 
-    truth, predicted: (N,) int64, places in the list of labels. among_five: (N,) bool, whether the truth is one of the
-    five best. score: (N,) float64 in [0, 1], of the answer.
+    truth, predicted: (N,) int64, indices of labels. among_five: (N,) bool, whether the truth is one of the
+    five best. score: (N,) float64 in [0, 1], the score of the answer.
     """
 
     truth: NDArray[np.int64]
@@ -28,18 +28,18 @@ class Judged:
     score: NDArray[np.float64]
 
     def taken(self, places: NDArray[np.int64]) -> "Judged":
-        """Take some of the pictures, maybe the same one several times."""
+        """Select some of the pictures, perhaps with repetitions."""
         return Judged(self.truth[places], self.predicted[places], self.among_five[places], self.score[places])
 
 
 def joined(parts: Sequence[Judged]) -> Judged:
-    """Put what was judged in parts together, in order."""
+    """Concatenate parts, in order."""
     return Judged(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Judged)))
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure and the interval that holds the true one in 95 of 100 samples like this."""
+    """A figure and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -57,7 +57,7 @@ def top5(judged: Judged) -> float:
 
 
 def balanced_accuracy(judged: Judged) -> float:
-    """Give the mean recall of the labels that have pictures: each counts the same, however many it has."""
+    """Give the mean recall of the labels that have pictures; each counts the same, however many it has."""
     pictures = np.bincount(judged.truth)
     right = np.bincount(judged.truth[judged.truth == judged.predicted], minlength=len(pictures))
     return float((right / pictures.clip(1))[pictures > 0].mean())
@@ -94,9 +94,9 @@ METRICS: dict[str, Callable[[Judged], float]] = {
 def figures(judged: Judged, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Figure]:
     """Give every metric of METRICS with its interval.
 
-    Where a metric is biased, as the calibration error and means over rare labels are, resamples are once more so, and
-    their percentiles miss the truth; mirrored at the value they hold it as often as they should in simulations, or in 9
-    of 10 samples (the calibration error; macro-F1 where many labels are rare). Fewer than FEW pictures vary too little.
+    If a metric is biased, like calibration error and means over rare labels, resampling adds the same bias again, and
+    percentiles miss the truth. Mirrored at the value, they hold it as often as they should in simulations, or in 9
+    of 10 samples (calibration error; macro-F1 with many rare labels). Fewer than FEW pictures vary too little.
 
     Source: Davison and Hinkley 1997, section 5.2 (the basic bootstrap).
     """
@@ -114,7 +114,7 @@ def figures(judged: Judged, *, resamples: int = RESAMPLES, seed: int = 0) -> dic
 
 
 def share(count: int, total: int) -> Figure:
-    """Give a share of pictures with its interval, which holds for few pictures too, and where all or none are right.
+    """Give a share of pictures with its interval, which is valid for few pictures, and if all or none are right.
 
     Source: Wilson 1927 (the score interval).
     """
@@ -126,7 +126,7 @@ def share(count: int, total: int) -> Figure:
 
 
 def differs(gained: int, lost: int) -> bool:
-    """Say whether answers to the same pictures became better or worse by more than chance explains.
+    """Say whether answers to the same pictures became better or worse by more than chance.
 
     Args:
         gained, lost: pictures that only the later answers got right, and only the earlier ones.
@@ -143,9 +143,9 @@ def confusion_matrix(judged: Judged, labels: int) -> NDArray[np.int64]:
 
 
 def gain(judged: Judged, first: Judged, *, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
-    """Give by how much top-1 is higher than that of others on the same pictures, with its interval.
+    """Give the gain in top-1 over other answers to the same pictures, with its interval.
 
-    Resamples draw pictures, with what both answered: what is hard for both does not widen the interval.
+    Resamples draw pictures with both answers, so pictures that are hard for both do not widen the interval.
     """
     random = np.random.default_rng(seed)
     right, before = (each.predicted == each.truth for each in (judged, first))
