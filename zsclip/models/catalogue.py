@@ -1,4 +1,4 @@
-"""What `zsclip models` shows: every published checkpoint with what is known of it, and what one model is."""
+"""What `zsclip models` shows: facts about every published checkpoint, and the settings of one model."""
 
 import csv
 import os
@@ -18,11 +18,11 @@ _FACTS_FILE = Path(__file__).parents[1] / "data" / "models.csv"  # from open_cli
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A line of the list.
+    """A line of the list of models.
 
     name: what `--model` takes. parameters_m: in millions. gflops: 10^9 operations for an image and a text.
     imagenet_top1: zero-shot accuracy in [0, 1]. The three are None where nothing was published.
-    size_on_disk: of the weights in bytes, where they are on this machine.
+    size_on_disk: bytes of the weights, if they are on this machine.
     """
 
     name: str
@@ -39,14 +39,14 @@ class PublishedModel:
 
     @property
     def size(self) -> float | None:
-        """Bytes of the weights: as they are on this machine, else about what a download has, in float32."""
+        """Bytes of the weights on this machine, or an estimate of the download, in float32."""
         if self.size_on_disk is not None or self.parameters_m is None:
             return self.size_on_disk
         return self.parameters_m * 1e6 * _BYTES_A_PARAMETER
 
 
 def published_models() -> Iterator[PublishedModel]:
-    """List what can be had by name: the bundled model and the aliases first, then the rest by architecture."""
+    """List all models by name: the bundled model and the aliases first, then the rest by architecture."""
     weights = find_model("tiny").weights
     yield PublishedModel("tiny", None, 13.3, 0.8, None, None if weights is None else os.path.getsize(weights))
     table = tags()
@@ -55,7 +55,7 @@ def published_models() -> Iterator[PublishedModel]:
     facts = _read_facts()
     for name in sorted(names, key=lambda name: name not in aliases):
         architecture, tag = name.split(",")
-        # The table lists some weights under the plain architecture as well; their facts stand under quick-GELU's name.
+        # The table also lists some weights under the plain architecture; their facts are under quick-GELU's name.
         known = facts.get(name) or facts.get(f"{architecture}-quickgelu,{tag}") or (None, None, None)
         parameters_m, gflops, imagenet_top1 = known
         here = cached_file(hub_files_of_tag(table[architecture][tag]))
@@ -64,7 +64,7 @@ def published_models() -> Iterator[PublishedModel]:
 
 
 def matching(models: Iterable[PublishedModel], words: Sequence[str]) -> Iterator[PublishedModel]:
-    """Keep the models whose name or alias contains every word, in whatever case."""
+    """Keep the models whose name or alias contains every word, in any case."""
     for model in models:
         name = f"{model.name} {model.alias or ''}".lower()
         if all(word.lower() in name for word in words):
@@ -94,7 +94,7 @@ def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
 
 
 def _table(models: Sequence[PublishedModel], width: int) -> list[str]:
-    """Lay out the list in columns; those that matter least are left out where there is no room for them."""
+    """Lay out the list in columns; the least important ones are left out if they do not fit."""
     header = ("model", "params", "download", "GFLOPs", "top-1", "here")
     rows = [header] + [
         (
@@ -123,7 +123,7 @@ def _or_empty(value: float | None, form: str, factor: float = 1) -> str:
 
 
 def describe(spec: ModelSpec) -> dict[str, str]:
-    """Tell what a model is, fact by fact."""
+    """Describe a model, one fact per line."""
     preprocess, tokenizer = spec.preprocess, spec.tokenizer
     return {
         "name": ALIASES.get(spec.name, spec.name),

@@ -1,4 +1,4 @@
-"""Pictures -> embeddings, asking the store first: only what it does not know is decoded, and only that is encoded."""
+"""Pictures -> embeddings; only pictures that are not in the store are decoded and encoded."""
 
 import io
 from collections import deque
@@ -28,14 +28,14 @@ from zsclip.pixels.workers import Elsewhere, read_file, worker_pool
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_FILE_BYTES = 64_000_000  # a larger file is not held in memory, so not known by its content, and encoded every time
+MAX_FILE_BYTES = 64_000_000  # a larger file is not held in memory, so it has no digest and is encoded every time
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """A picture to be encoded.
+    """A picture to encode.
 
-    pixels: (3, H, W) uint8. sight: the content they are of; None where that is not to be kept.
+    pixels: (3, H, W) uint8. sight: the content they come from; None if the embedding will not be kept.
     """
 
     pixels: NDArray[np.uint8]
@@ -46,8 +46,8 @@ class Pixels:
 class Embedded:
     """Consecutive pictures of a run, encoded.
 
-    names: n, in input order. places: (m,) int32, ascending, of those that have an embedding.
-    vectors: (m, D) float32, rows of length 1. skipped: why the others have none, by their places.
+    names: n, in input order. places: (m,) int32, ascending indices of those that have an embedding.
+    vectors: (m, D) float32, rows of length 1. skipped: why the others have none, by index.
     """
 
     names: Sequence[str]
@@ -73,7 +73,7 @@ def look_ahead(
     batch_size: int | None,
     threads: int,
 ) -> Iterator[Ahead[Outcome, Stored]]:
-    """Begin to read and decode the pictures that the store does not know; see `Ahead`."""
+    """Start reading and decoding the pictures that are not in the store; see `Ahead`."""
     give_up = partial(given_up, decoding=decoding)
     with set_up_pillow(decoding.max_pixels), worker_pool(preprocess, decoding, threads) as elsewhere:
         work = _finder(elsewhere, preprocess, decoding, store)
@@ -83,9 +83,9 @@ def look_ahead(
 
 
 def embed_images(batches: Iterable[Batch], encoder: Encoder, store: EmbeddingStore | None) -> Iterator[Embedded]:
-    """Encode what is not known, keep it, and yield every batch whole, in input order.
+    """Encode pictures that are not in the store, keep them, and yield complete batches in input order.
 
-    A GPU is given the next batch before the last is waited for. An empty batch is a pause: nothing is held back in it.
+    A GPU gets the next batch before the last one is finished. An empty batch marks a pause: no finished result waits.
     """
     under_way: deque[tuple[Batch, Callable[[], Tensor] | None]] = deque()
     failure: Exception | None = None
@@ -94,7 +94,7 @@ def embed_images(batches: Iterable[Batch], encoder: Encoder, store: EmbeddingSto
             fresh = [each[1].pixels for each in batch if isinstance(each, tuple) and isinstance(each[1], Pixels)]
             try:
                 under_way.append((batch, encoder.begin_images(fresh) if fresh else None))
-            except Exception as e:  # told when what is under way is done
+            except Exception as e:  # raised after the batches in flight are done
                 failure = e
         while len(under_way) > (encoder.in_flight if batch and failure is None else 0):
             batch_done, finish = under_way.popleft()
@@ -106,7 +106,7 @@ def embed_images(batches: Iterable[Batch], encoder: Encoder, store: EmbeddingSto
 def _embedded(
     batch: Batch, encoded: NDArray[np.float32] | None, encoder: Encoder, store: EmbeddingStore | None
 ) -> Embedded:
-    """Put a batch into columns, and keep what is new in it."""
+    """Put a batch into columns, and keep its new embeddings."""
     names: list[str] = []
     blocks: list[NDArray[np.float32]] = []  # of vectors, in order
     skipped: dict[int, Skipped] = {}

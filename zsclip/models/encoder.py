@@ -1,4 +1,4 @@
-"""A found model that is loaded when something has to be encoded: what was computed before needs no torch."""
+"""A model that is loaded only when something must be encoded: stored embeddings need no torch."""
 
 import glob
 import os
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """Pixels and prompts in, embeddings out, by a model that is loaded at the first of them.
+    """Pixels and prompts in, embeddings out; the model is loaded at the first call.
 
     Args:
-        spec: what was found.
-        device, precision, compiled: as `load_model` takes them; what "auto" means here is remembered.
+        spec: the model that was found.
+        device, precision, compiled: as for `load_model`; the meaning of "auto" is remembered.
 
     Raises:
-        ModelError: when the model is loaded; see `load_model`.
+        ModelError: raised when the model is loaded; see `load_model`.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class Encoder:
         device, precision, compiled = self._wanted
         model = load_model(self.spec, device, precision, compiled=compiled)
         known = vars(self).get("_settings")
-        if known is not None and known != _settings_of(model):  # a device has come or gone; right for the next run
+        if known is not None and known != _settings_of(model):  # devices have changed; right for the next run
             keep("settings", self._parts, _settings_of(model))
         return model
 
     def load(self) -> None:
-        """Load the model, where that is better done now than at the first batch."""
+        """Load the model now instead of at the first batch."""
         _ = self.model
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
-        """What can be known without loading, once the model was loaded on this machine."""
+        """The settings that are known without loading, if the model was loaded on this machine before."""
 
         settings: dict[str, Any] = remember("settings", self._parts, lambda: _settings_of(self.model))
         return settings
@@ -74,14 +74,14 @@ class Encoder:
 
     @property
     def logit_bias(self) -> float | None:
-        """Added before the sigmoid; None for a model that was trained with a softmax."""
+        """The bias added before the sigmoid; None for a model trained with a softmax."""
         bias: float | None = self._settings["logit_bias"]
         return bias
 
     @property
     def batch_size(self) -> int:
-        """Images that are encoded at once where nobody says otherwise."""
-        if "model" in vars(self):  # the device's memory may have been filled by others when it was remembered
+        """The default batch size."""
+        if "model" in vars(self):  # when it was remembered, other programs may have filled the device's memory
             return self.model.batch_size
         return int(self._settings["batch_size"])
 
@@ -92,35 +92,35 @@ class Encoder:
 
     @property
     def device(self) -> str:
-        """The kind of device that computes: cpu, cuda or mps."""
+        """The kind of device: cpu, cuda or mps."""
         return str(self._settings["device"]).partition(":")[0]
 
     @property
     def precision(self) -> str:
-        """What the image tower computes in: fp32, bf16 or fp16."""
+        """The precision of the image tower: fp32, bf16 or fp16."""
         return str(self._settings["precision"])
 
     @property
     def text_recipe(self) -> str:
-        """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
+        """Fingerprint of everything that a prompt's embedding depends on besides the prompt."""
         return self.spec.text_recipe(self._settings["device"])
 
     def image_recipe(self, fast_jpeg: bool) -> str:
-        """Fingerprint of all that a picture's embedding depends on besides the picture."""
+        """Fingerprint of everything that a picture's embedding depends on besides the picture."""
         return self.spec.image_recipe(self._settings["device"], self._settings["precision"], self._wanted[2], fast_jpeg)
 
     @property
     def is_as_remembered(self) -> bool:
-        """Tell whether the model that was loaded computes as was remembered; a device may have come or gone."""
+        """Whether the loaded model has the remembered settings; a device may have been added or removed."""
         return _settings_of(self.model) | {"batch_size": None} == self._settings | {"batch_size": None}
 
     @property
     def in_flight(self) -> int:
-        """How many batches may be under way while the next is got ready."""
+        """The number of batches in flight while the next is prepared."""
         return int(self._settings["in_flight"])
 
     def begin_images(self, pixels: "Sequence[np.ndarray]") -> "Callable[[], Tensor]":
-        """Begin to encode B of (3, H, W) uint8 pixels; return what waits for (B, D) float32, rows of length 1."""
+        """Start encoding B of (3, H, W) uint8; return a function that waits for (B, D) float32, rows of length 1."""
         return self.model.begin_images(pixels)
 
     def encode_text(self, prompts: Sequence[str]) -> "Tensor":
@@ -144,7 +144,7 @@ def _settings_of(model: "ClipModel") -> dict[str, Any]:
 
 
 def _machine() -> list[Any]:
-    """What "auto" depends on: processor and devices, as far as can be seen without torch."""
+    """What "auto" depends on: the processor and devices that can be seen without torch."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

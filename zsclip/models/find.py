@@ -1,6 +1,6 @@
-"""What `--model` means: a configuration and a file of weights, found without loading anything.
+"""What `--model` means: find a configuration and a file of weights, without loading anything.
 
-No torch, and open_clip only to ask for its table of tags, once per installed version.
+No torch; open_clip is imported only for its table of tags, once per installed version.
 """
 
 import difflib
@@ -38,12 +38,12 @@ _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -> ModelSpec:
-    """Find what a `--model` argument names, fetching from the hub what is not on this machine.
+    """Find the model that `--model` names; fetch what is not on this machine from the hub.
 
     Args:
         name: `tiny`, an alias, `ARCH,TAG`, `hf-hub:ORG/REPO`, `local-dir:PATH` or a folder.
         offline: never touch the network.
-        with_weights: False asks for the configuration alone, for what needs only a tokenizer.
+        with_weights: False finds only the configuration, for callers that need only a tokenizer.
 
     Raises:
         ModelError: there is no such model, or it is not available here; one line says why.
@@ -67,7 +67,7 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
 
 
 def tokenizer_folder(spec: ModelSpec) -> str:
-    """Give the folder of a model's tokenizer files, fetched from the hub if need be and allowed.
+    """Give the folder of a model's tokenizer files, fetched from the hub if necessary and allowed.
 
     Raises:
         ModelError: they are not available.
@@ -87,7 +87,7 @@ def find_architecture(name: str) -> ModelSpec:
     Its tokenizer may have to be fetched.
 
     Raises:
-        ModelError: there is none of that name.
+        ModelError: there is no such architecture.
     """
     path = _architectures().get(name)
     if path is not None:
@@ -98,7 +98,7 @@ def find_architecture(name: str) -> ModelSpec:
 
 
 def text_config_folder(spec: ModelSpec) -> str:
-    """Give the folder with the configuration of a Hugging Face text tower, fetched if need be and allowed.
+    """Give the folder with the configuration of a Hugging Face text tower, fetched if necessary and allowed.
 
     Raises:
         ModelError: it is not available.
@@ -110,7 +110,7 @@ def text_config_folder(spec: ModelSpec) -> str:
 
 
 def tags() -> dict[str, dict[str, dict[str, Any]]]:
-    """Give open_clip's table of published weights: architecture -> tag -> where and how preprocessed."""
+    """Give open_clip's table of published weights: architecture -> tag -> location and preprocessing."""
 
     def read() -> dict[str, dict[str, Any]]:
         from open_clip.pretrained import get_pretrained_cfg, list_pretrained
@@ -140,7 +140,7 @@ def files_to_fetch(name: str) -> list[HubFiles]:
         wanted.append(hub_files_of_tag(tags()[architecture][tag]))
     if spec.tokenizer.name is not None and spec.tokenizer.folder is None:
         files = _tokenizer_files(spec.tokenizer.name)
-        wanted.extend(files if cached_file(files[-1]) is None else [])  # the last one here: all that exist are
+        wanted.extend(files if cached_file(files[-1]) is None else [])  # the last is here: so are all that exist
     text_tower = spec.architecture["text_cfg"].get("hf_model_name")
     if text_tower is not None and not os.path.isdir(text_tower):
         wanted.append(HubFiles(text_tower, ("config.json",)))
@@ -193,7 +193,7 @@ def _tokenizer_files(repository: str) -> list[HubFiles]:
 
 
 def _architectures() -> dict[str, Path]:
-    package = importlib.util.find_spec("open_clip")  # finds the folder, imports nothing
+    package = importlib.util.find_spec("open_clip")  # finds the folder without importing it
     assert package is not None
     assert package.submodule_search_locations is not None
     folder = Path(package.submodule_search_locations[0]) / "model_configs"
@@ -207,7 +207,7 @@ def _split_tag(full: str) -> tuple[str, str]:
 
 
 def hub_files_of_tag(about: dict[str, Any]) -> HubFiles:
-    """Tell where the weights of a tag are, from its entry in `tags()`."""
+    """Give the location of a tag's weights, from its entry in `tags()`."""
     # "org/repo/file.bin", or "org/repo/" for the usual names; a .bin may have a .safetensors beside it.
     repository, _, filename = about["hf_hub"].rpartition("/")
     if not filename:

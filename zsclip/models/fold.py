@@ -1,4 +1,4 @@
-"""Batch norms of a tower in evaluation mode folded into the convolutions whose output they read."""
+"""Fold the batch norms of a tower in evaluation mode into the convolutions before them."""
 
 import sys
 from collections import defaultdict
@@ -12,19 +12,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def fold_norms(tower: nn.Module, size: tuple[int, int]) -> None:
-    """Fold each batch norm into the convolution before it, where nothing else reads what the convolution gives.
+    """Fold each batch norm into the convolution before it, if nothing else reads the convolution's output.
 
-    Names and order prove nothing, so the tower runs once, and every operation is watched. A batch of no pictures takes
-    all its steps and computes nothing; attention that leaves a side of a shape open needs a picture. A norm that is in
-    doubt stays.
+    Names and order prove nothing, so the tower runs once and every operation is watched. An empty batch goes through
+    all steps and computes nothing; attention that infers a dimension needs a picture. If in doubt, the norm
+    stays.
 
     Args:
         tower: its weights are replaced, never written to: they may be a mapped file.
         size: height and width of the pictures.
     """
     convs: set[type[nn.Module]] = {nn.Conv2d}
-    norms: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity}  # and what is left of each
-    if (layers := sys.modules.get("timm.layers")) is not None:  # who has not imported it has none of these
+    norms: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: nn.Identity}  # and what replaces each
+    if (layers := sys.modules.get("timm.layers")) is not None:  # not imported, so the tower has none of these
         convs.add(layers.Conv2dSame)
         norms[layers.BatchNormAct2d] = _DropAndActivation
     watched = [module for module in tower.modules() if type(module) in convs | norms.keys() and _is_plain(module)]
@@ -33,11 +33,11 @@ def fold_norms(tower: nn.Module, size: tuple[int, int]) -> None:
     for count in (0, 1):
         try:
             pairs = _find_pairs(tower, watched, torch.zeros(count, 3, *size))
-        except Exception:  # other people's code raises anything, and then nothing is certain
+        except Exception:  # other people's code raises anything, and then nothing is folded
             continue
         for conv, norm in pairs:
             _fold(conv, norm)
-            # Whoever holds the norm, under whatever name, holds what is left of it.
+            # Every module that holds the norm, under any name, gets its replacement.
             norm.__class__ = norms[type(norm)]  # type: ignore[assignment]
             norm._parameters.clear()
             norm._buffers.clear()
@@ -45,7 +45,7 @@ def fold_norms(tower: nn.Module, size: tuple[int, int]) -> None:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Tell whether a call is the class's own computation, and for a norm that it uses what it learned."""
+    """Whether a call runs the class's own forward and, for a norm, uses its learnt statistics."""
     if isinstance(module, nn.BatchNorm2d) and (module.training or module.running_mean is None):
         return False
     return not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
@@ -53,7 +53,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def _find_pairs(tower: nn.Module, watched: list[nn.Module], images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    calls: dict[nn.Module, list[tuple[Any, Tensor]]] = defaultdict(list)  # arguments and result, which stay alive
+    calls: dict[nn.Module, list[tuple[Any, Tensor]]] = defaultdict(list)  # arguments and results, which are kept alive
     reads = _Reads([tensor for module in watched for tensor in _own(module)])
 
     def note(module: nn.Module, args: Any, result: Tensor) -> None:
@@ -66,7 +66,7 @@ def _find_pairs(tower: nn.Module, watched: list[nn.Module], images: Tensor) -> l
             stack.enter_context(module.register_forward_hook(note))
         with reads:
             given = tower(images)
-    for tensor in _tensors(given):  # whoever called the tower reads it too
+    for tensor in _tensors(given):  # the tower's caller reads it too
         reads.add(tensor)
     once = {module: found[0] for module, found in calls.items() if len(found) == 1}
     sources = {id(result): module for module, (_, result) in once.items() if isinstance(module, nn.Conv2d)}
@@ -86,7 +86,7 @@ def _own(module: nn.Module) -> Iterator[Tensor]:
 
 
 class _Reads(TorchDispatchMode):
-    """Counts the operations that read the tensors it watches, whoever calls them and under whatever name."""
+    """Counts the operations that read the watched tensors, whatever calls them."""
 
     def __init__(self, tensors: list[Tensor]) -> None:
         super().__init__()
@@ -94,19 +94,19 @@ class _Reads(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # it would import torch._dynamo first: a second
+        return False  # would import torch._dynamo first, which takes a second
 
     def watch(self, tensor: Tensor) -> None:
-        """Count from here on; the caller keeps the tensor alive, so that no other gets its id."""
+        """Watch a tensor; the caller keeps it alive, so that no other tensor gets its id."""
         self._counts.setdefault(id(tensor), 0)
 
     def add(self, tensor: Tensor) -> None:
-        """Count one more operation that reads a tensor, if it is watched."""
+        """Count an operation that reads a tensor, if that is watched."""
         if id(tensor) in self._counts:
             self._counts[id(tensor)] += 1
 
     def of(self, tensor: Tensor) -> int:
-        """How many operations have read a watched tensor."""
+        """The number of operations that read a watched tensor."""
         return self._counts[id(tensor)]
 
     def __torch_dispatch__(
@@ -130,7 +130,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Let a convolution give what the norm makes of it: (y - mean) scale + shift, with y = weight x + bias."""
+    """Fold a norm into a convolution: (y - mean) scale + shift, with y = weight x + bias."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()  # (C,)
@@ -140,14 +140,14 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     bias = bias * scale
     if norm.bias is not None:
         bias = bias + norm.bias
-    weight = torch.empty_like(conv.weight, memory_format=torch.channels_last)  # as fast_form wants it: one copy less
+    weight = torch.empty_like(conv.weight, memory_format=torch.channels_last)  # as fast_form wants it: saves a copy
     torch.mul(conv.weight, scale.to(weight.dtype)[:, None, None, None], out=weight)
     conv.weight = nn.Parameter(weight, requires_grad=False)
     conv.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
 
 
 class _DropAndActivation(nn.Module):
-    """What is left of timm's norm with an activation in it."""
+    """Replaces timm's norm with a built-in activation."""
 
     drop: nn.Module
     act: nn.Module

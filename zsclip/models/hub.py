@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: what is here first, the rest fetched, and every failure in one line."""
+"""Files of the Hugging Face hub: local ones first, the rest fetched; every failure is one line."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
     """Give the path of a file that is on this machine, or else fetch it.
 
     Args:
-        model: what the user asked for, to be named in errors.
-        offline: never touch the network; `HF_HUB_OFFLINE=1` says the same.
+        model: the name that the user gave, for errors.
+        offline: never touch the network; `HF_HUB_OFFLINE=1` does the same.
 
     Raises:
         ModelError: it is not here and cannot be fetched; one line says why, and what works now.
@@ -28,7 +28,7 @@ def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
 
     try:
         path = cached_file(wanted)
-    except ValueError as e:  # not the form of a repository's name
+    except ValueError as e:  # not a valid repository name
         raise ModelError(f"{model}: {first_line(e)}; write it as hf-hub:ORG/REPO") from e
     if path is not None:
         return path
@@ -45,25 +45,25 @@ def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
 
 
 def cached_file(wanted: HubFiles) -> str | None:
-    """Give the path of a file if it is whole on this machine, without asking the hub.
+    """Give the path of a file if it is complete on this machine, without asking the hub.
 
     Raises:
-        ValueError: the repository's name has not the form ORG/REPO.
+        ValueError: the repository's name is not of the form ORG/REPO.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
     for filename in wanted.filenames:
         path = try_to_load_from_cache(wanted.repository, filename, cache_dir=constants.HF_HUB_CACHE)
-        if isinstance(path, str):  # it may also answer that the repository has no such file
+        if isinstance(path, str):  # it may also return a marker that the repository has no such file
             return path
     return None
 
 
 def fetch(model: str, wanted: Sequence[HubFiles], announce: Callable[[str], None]) -> None:
-    """Fetch what is not here yet; a file that its repository does not have is passed over.
+    """Fetch the files that are not here yet; a file that its repository does not have is skipped.
 
     Args:
-        announce: told the size and where from, before the first byte.
+        announce: called with the total size and the source, before the first download.
 
     Raises:
         ModelError: the hub cannot be asked, or a download fails.
@@ -80,7 +80,7 @@ def fetch(model: str, wanted: Sequence[HubFiles], announce: Callable[[str], None
 def _find_on_hub(model: str, wanted: HubFiles) -> tuple[str, int] | None:
     """Give the name and bytes of the first file the hub has.
 
-    Asked before a download, which without a network would try again and again for 25 seconds a name.
+    Asked before a download, which without a network would retry for 25 seconds per name.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
@@ -100,5 +100,5 @@ def _find_on_hub(model: str, wanted: HubFiles) -> tuple[str, int] | None:
 
 
 def not_available(model: str, reason: str) -> ModelError:
-    """Give the error for weights that are out of reach; it names what works without them."""
+    """Make the error for weights that are out of reach; it names a model that works."""
     return ModelError(f"model {model!r} is not available: {reason}; --model tiny works now")

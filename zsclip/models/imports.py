@@ -1,4 +1,4 @@
-"""What open_clip imports and most models never use, left out: half of the wait before the first answer."""
+"""Import open_clip without libraries that most models never use, which take half of the start-up time."""
 
 import importlib
 import sys
@@ -14,7 +14,7 @@ _DYNAMO_UTILS = "torch._dynamo.utils"
 
 @contextmanager
 def lean_open_clip() -> Iterator[None]:
-    """Let open_clip be imported in the block as if these were not there; `complete` brings them to who needs them."""
+    """Hide these libraries while the block imports open_clip; `complete` adds them for models that need them."""
     left_out = [name for name in _OPTIONAL if name not in sys.modules and "open_clip" not in sys.modules]
     _import_torchvision()
     for name in left_out:
@@ -27,10 +27,10 @@ def lean_open_clip() -> Iterator[None]:
 
 
 def _import_torchvision() -> None:
-    """Import what open_clip imports without torch._dynamo.
+    """Import open_clip's dependencies without torch._dynamo.
 
-    One function of torchvision's, `roi_align` for object detection, takes one of torch._dynamo's at import, and asks it
-    for something when it is called. It gets one that imports the real one then.
+    One function of torchvision, `roi_align` for object detection, takes a function of torch._dynamo at import and calls
+    it only when called. It gets a stand-in that imports the real one at that time.
     """
     if "torchvision" in sys.modules or _DYNAMO in sys.modules:
         return
@@ -50,7 +50,7 @@ def _import_torchvision() -> None:
 
 
 def complete(room: str, library: str) -> None:
-    """Give a room of open_clip the optional library that it was imported without; its classes find it there."""
+    """Give a module of open_clip the optional library that it was imported without."""
     module = sys.modules[f"open_clip.{room}"]
     if getattr(module, library, None) is None:
         importlib.reload(module)

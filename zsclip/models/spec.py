@@ -1,4 +1,4 @@
-"""What is known of a model before it is loaded, from its configuration and the digest of its weights."""
+"""What is known about a model before it is loaded: its configuration and the digest of its weights."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from zsclip.pixels.decode import RULES
 from zsclip.pixels.fit import Preprocess
 
 CONFIG_FILE = "open_clip_config.json"
-# All that a tokenizer may consist of; the last one is always there, and fetched last.
+# All files that a tokenizer may have; the last one always exists, and is fetched last.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "special_tokens_map.json",
@@ -28,9 +28,9 @@ TOKENIZER_FILES = (
     "config.json",
     "tokenizer_config.json",
 )
-# Arguments that only say how text is cleaned. The rest could name files, fetch things or run code.
+# Arguments that only change how text is cleaned. Others could name files, fetch things or run code.
 _TOKENIZER_ARGUMENTS = ("clean", "strip_sep_token", "language", "additional_special_tokens")
-# open_clip's own defaults (PreprocessCfg), for a model whose configuration is silent.
+# open_clip's own defaults (PreprocessCfg), for configurations without these values.
 _DEFAULT_PREPROCESS = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
@@ -44,11 +44,11 @@ _MULTILINGUAL = ("xlm", "mt5", "nllb", "i18n", "siglip2", "multilingual", "world
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How a model's text is cut into tokens.
+    """How a model's text is tokenized.
 
-    name: as the configuration says, a hub repository; None for CLIP's own, which ships inside open_clip.
-    folder: where its files are, for a model in a folder; None for a model of the hub.
-    arguments: the configuration's own, less all that is not on our list.
+    name: the hub repository in the configuration; None for CLIP's own tokenizer, which comes with open_clip.
+    folder: the folder of its files, for a model in a folder; None for a model of the hub.
+    arguments: those of the configuration that are on our list.
     """
 
     name: str | None
@@ -63,10 +63,10 @@ class Tokenizer:
 class ModelSpec:
     """A model that has been found but not loaded.
 
-    name: what the user would type to get it again.
+    name: what `--model` takes to find it again.
     architecture: open_clip's `model_cfg`, with the quick-GELU its weights were trained with.
-    weights: the checkpoint file, and the digest of its content; None where only the configuration was asked for.
-    offline: whether what is still missing, such as the tokenizer, may not be fetched.
+    weights: the checkpoint file, and the digest of its content; None if only the configuration was wanted.
+    offline: whether fetching missing files, such as the tokenizer, is forbidden.
     """
 
     name: str
@@ -79,11 +79,11 @@ class ModelSpec:
 
     @property
     def recipe(self) -> str:
-        """Fingerprint of weights and architecture: what an embedding depends on besides its input."""
+        """Fingerprint of weights and architecture, which an embedding depends on besides its input."""
         return fingerprint("model-v1", self.digest, self.architecture)
 
     def text_recipe(self, device: str) -> str:
-        """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
+        """Fingerprint of everything that a prompt's embedding depends on besides the prompt."""
         about = self.tokenizer
         return fingerprint(
             "text-v1",
@@ -93,7 +93,7 @@ class ModelSpec:
         )
 
     def image_recipe(self, device: str, precision: str, compiled: bool, fast_jpeg: bool) -> str:
-        """Fingerprint of all that a picture's embedding depends on besides the picture."""
+        """Fingerprint of everything that a picture's embedding depends on besides the picture."""
         kind = device.partition(":")[0]
         return fingerprint(
             "image-v1", RULES, self.recipe, asdict(self.preprocess), kind, precision, compiled, fast_jpeg
@@ -101,7 +101,7 @@ class ModelSpec:
 
     @property
     def reads_any_script(self) -> bool:
-        """Tell whether the text tower was trained on more than English."""
+        """Whether the text tower was trained on more than English."""
         description = f"{self.name} {self.tokenizer.name} {self.architecture['text_cfg'].get('hf_model_name')}".lower()
         return any(mark in description for mark in _MULTILINGUAL)
 
@@ -114,10 +114,10 @@ def build_spec(
     folder: Path | None = None,
     offline: bool,
 ) -> ModelSpec:
-    """Take from a configuration what is needed to load and to name a model.
+    """Read from a configuration what is needed to load and name a model.
 
     Args:
-        config: as open_clip writes it: `model_cfg`, and maybe `preprocess_cfg`.
+        config: as open_clip writes it: `model_cfg`, and perhaps `preprocess_cfg`.
         weights: the checkpoint file, or None.
         folder: where the tokenizer's files are, for a model in a folder.
 
@@ -143,7 +143,7 @@ def _preprocess(vision_cfg: dict[str, Any], overlay: dict[str, Any]) -> Preproce
     settings = _DEFAULT_PREPROCESS | {
         key: value for key, value in overlay.items() if key in _DEFAULT_PREPROCESS and value is not None
     }
-    size = vision_cfg.get("image_size", 224)  # the tower's own size wins over preprocess_cfg's, as in open_clip
+    size = vision_cfg.get("image_size", 224)  # the tower's own size beats preprocess_cfg's, as in open_clip
     height, width = map(int, size if isinstance(size, list | tuple) else (size, size))
     mean, std = (
         tuple(float(x) for x in (value if isinstance(value, list | tuple) else (value,) * 3))
@@ -201,7 +201,7 @@ def read_config(name: str, path: Path) -> dict[str, Any]:
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """Give the SHA-256 of a file's content, remembered by path, size and times; a hub blob's is its name."""
+    """Give the SHA-256 of a file's content, cached by path, size and times; a hub blob is named by it."""
     real = os.path.realpath(path)
     if _HUB_BLOB.search(real):
         return os.path.basename(real)
@@ -211,6 +211,6 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         with open(real, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    if time.time() - before.st_mtime < 2:  # it may change again within the clock's grain and look the same
+    if time.time() - before.st_mtime < 2:  # it may change again within the clock's resolution and look the same
         return read()
     return str(remember("digests", [real, before.st_size, before.st_mtime_ns, before.st_ino], read))

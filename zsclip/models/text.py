@@ -1,7 +1,7 @@
-"""Tokens -> text embeddings: no more context than a prompt needs, and what prompts begin with computed once.
+"""Tokens -> text embeddings, with no more context than a prompt needs; a common beginning is computed once.
 
-Both are exact up to rounding, and only for a causal tower that pools at the end mark: there no token sees what comes
-after it, so neither padding nor another prompt that follows the same beginning.
+Both are exact up to rounding, but only for a causal tower that pools at the end mark: there no token sees what comes
+after it, neither padding nor another prompt with the same beginning.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
-_TOKENS_A_BATCH = 8192  # 2 cores, ViT-B-32: more gains nothing, less leaves the cores waiting
-_TOKENS_A_PACK = 64  # 2 cores, ViT-B-32: from 48 to 96 the same, below it slower
+_TOKENS_A_BATCH = 8192  # 2 cores, ViT-B-32: more gains nothing, fewer leave the cores waiting
+_TOKENS_A_PACK = 64  # 2 cores, ViT-B-32: 48 to 96 are the same, fewer are slower
 
 
 def encode_tokens(tower: nn.Module, ids: Tensor, device: str) -> Tensor:
@@ -47,7 +47,7 @@ def encode_ids(tower: nn.Module, ids: Tensor) -> Tensor:
 
 
 def used_lengths(tower: nn.Module, ids: Tensor) -> Tensor:
-    """Give the tokens of each prompt that its embedding depends on, from the front: in most towers all of them.
+    """Count the leading tokens that each prompt's embedding depends on: in most towers all of them.
 
     Returns:
         (N,) int64.
@@ -59,7 +59,7 @@ def used_lengths(tower: nn.Module, ids: Tensor) -> Tensor:
 
 
 def sees_no_padding(tower: nn.Module) -> TypeGuard[TextTransformer]:
-    """Tell whether a prompt's embedding depends only on its tokens up to the one it is pooled at."""
+    """Whether a prompt's embedding depends only on the tokens up to the one that is pooled."""
     return (
         isinstance(tower, TextTransformer)
         and tower.attn_mask is not None
@@ -69,16 +69,16 @@ def sees_no_padding(tower: nn.Module) -> TypeGuard[TextTransformer]:
 
 
 def first_output(features: Any) -> Tensor:
-    """Give a tower's embeddings: some give their tokens as well."""
+    """Give a tower's embeddings; some towers return their tokens as well."""
     return features[0] if isinstance(features, tuple) else features
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Prompts in one sequence: what they all begin with, then what is left of each.
+    """Prompts in one sequence: their common beginning, then the rest of each.
 
-    rows: which prompts, P of them. ids, positions: (L,) tokens and their places in their own prompts. parts: (L,) 0 for
-    the common beginning, then 1 to P. ends: (P,) where each prompt's last token is.
+    rows: indices of its P prompts. ids, positions: (L,) tokens and their positions in their prompts. parts: (L,) 0 for
+    the common beginning, then 1 to P. ends: (P,) the index of each prompt's last token.
     """
 
     rows: list[int]
@@ -89,10 +89,10 @@ class Pack:
 
 
 def pack(prompts: Sequence[list[int]], most: int) -> list[Pack]:
-    """Lay prompts that begin alike into sequences of at most so many tokens; a longer prompt has one of its own."""
+    """Pack prompts that begin alike into sequences of limited length; a longer prompt gets its own."""
     packs: list[Pack] = []
     rows: list[int] = []
-    begins = tokens = 0  # tokens that all of `rows` begin with, and of the whole sequence
+    begins = tokens = 0  # numbers of common tokens, and of all tokens in the sequence
     for row in sorted(range(len(prompts)), key=lambda row: prompts[row]):
         length = len(prompts[row])
         if rows:
@@ -124,7 +124,7 @@ def _laid_out(prompts: Sequence[list[int]], rows: list[int], begins: int) -> Pac
 
 
 def _batches(packs: list[Pack]) -> Iterator[list[Pack]]:
-    """Longest first, so that those of a batch are about as long."""
+    """Sort by length, longest first, so that a batch has prompts of similar length."""
     packs = sorted(packs, key=lambda each: -len(each.ids))
     start = 0
     while start < len(packs):
@@ -141,7 +141,7 @@ def _encode_packs(tower: TextTransformer, packs: list[Pack], device: str) -> Ten
         return torch.tensor([each + [filler] * (length - len(each)) for each in lists]).to(device)
 
     parts = padded([each.parts for each in packs], -1)  # (B, L)
-    # A token sees those before it of its own prompt.
+    # A token sees only the tokens before it in its own prompt.
     seen = ((parts[:, None, :] == 0) | (parts[:, None, :] == parts[:, :, None])).tril()  # (B, L, L)
     mask = torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf).repeat_interleave(tower.heads, dim=0)
     positions = tower.positional_embedding[padded([each.positions for each in packs], 0)]  # (B, L, width)

@@ -1,7 +1,7 @@
-"""A CLIP model on a device: pixels and prompts in, embeddings out. It, `text` and `towers` alone import open_clip.
+"""A CLIP model on a device: pixels and prompts in, embeddings out. Only it, `text` and `towers` import open_clip.
 
-Each tower reads only its own weights, and the text tower is built when it is first asked for: with a cached text matrix
-it is never built nor read.
+Each tower reads only its own weights, and the text tower is built when it is first needed: with a cached text matrix
+it is never built or read.
 """
 
 import sys
@@ -26,20 +26,20 @@ from zsclip.models.towers import load_tower, no_remote_code, read_scales
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _GPU_BATCH, _PROBE = 256, 8
-_BF16_COSINE = 0.999  # to fp32, at the least
-# Smaller pictures gain little, and a tower of 64 pixels answered 1 to 2 % of the pictures of four test sets otherwise.
+_BF16_COSINE = 0.999  # the lowest cosine to fp32 that is accepted
+# Smaller pictures gain little, and a 64-pixel tower changed 1 to 2 % of the answers on four test sets.
 _BF16_SIDE = 128
 
 
 class ClipModel:
-    """A found model on a device: pixels and prompts in, rows of length 1 out.
+    """A model on a device: pixels and prompts in, rows of length 1 out.
 
     Attributes:
-        spec: what was found.
+        spec: the model that was found.
         device: "cpu", "cuda", "cuda:1" or "mps".
-        precision: of the image tower; the text tower is always fp32, it runs once and half precision drifts.
-        compiled: whether the image tower is compiled, when it first sees a batch; smaller ones are then filled up, as
-            each new shape would be compiled again.
+        precision: of the image tower; the text tower is always fp32, as it runs once and half precision drifts.
+        compiled: whether the image tower is compiled at its first batch; smaller batches are then padded, as
+            every new shape would be compiled again.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class ClipModel:
         self.device = device
         self.precision = precision
         self.compiled = compiled
-        self._rows = 0  # of the batches that a compiled tower sees
-        self._most = sys.maxsize  # pictures that the device has memory for at once, as far as was seen
+        self._rows = 0  # rows of the batches that a compiled tower sees
+        self._most = sys.maxsize  # the largest batch that the device has had memory for
         try:
             with tuned_for(device):
                 self._tower = load_tower(spec, "visual").to(device, DTYPES[precision])
@@ -62,7 +62,7 @@ class ClipModel:
 
     @property
     def text_recipe(self) -> str:
-        """Fingerprint of all that a prompt's embedding depends on besides the prompt."""
+        """Fingerprint of everything that a prompt's embedding depends on besides the prompt."""
         return self.spec.text_recipe(self.device)
 
     @property
@@ -72,12 +72,12 @@ class ClipModel:
 
     @property
     def in_flight(self) -> int:
-        """How many batches may be under way while the next is got ready: a GPU works by itself, a CPU does not."""
+        """The number of batches in flight while the next is prepared: a GPU works in parallel, a CPU does not."""
         return int(self.device.startswith("cuda"))
 
     @cached_property
     def batch_size(self) -> int:
-        """Images that are encoded at once where nobody says otherwise; fewer where the GPU's free memory is small."""
+        """The default batch size; smaller if the GPU has little free memory."""
         if not self.device.startswith("cuda"):
             return 32 if self.device == "cpu" else _GPU_BATCH
         try:
@@ -85,7 +85,7 @@ class ClipModel:
         except RuntimeError as e:
             if not _is_out_of_memory(e):
                 raise
-            room = 1  # told when a picture is encoded
+            room = 1  # the error comes when a picture is encoded
         return max(1, min(_GPU_BATCH, 1 << room.bit_length() >> 1))
 
     @cached_property
@@ -95,7 +95,7 @@ class ClipModel:
 
     @cached_property
     def logit_bias(self) -> float | None:
-        """Added before the sigmoid; None for a model that was trained with a softmax."""
+        """The bias added before the sigmoid; None for a model trained with a softmax."""
         if self.spec.architecture.get("init_logit_bias") is None:
             return None
         return float(self._scales["logit_bias"]) if "logit_bias" in self._scales else 0.0
@@ -115,14 +115,14 @@ class ClipModel:
             (B, D) float32, rows of length 1, on the CPU.
 
         Raises:
-            ModelError: the device has no memory for a single picture, the weights give numbers that are none, or the
+            ModelError: the device has no memory for a single picture, the model produced NaN or infinity, or the
                 tower cannot be compiled.
         """
         return self.begin_images(pixels)()
 
     @torch.no_grad()
     def begin_images(self, pixels: Sequence[np.ndarray] | np.ndarray) -> Callable[[], Tensor]:
-        """Begin to encode pictures, and return what waits for their embeddings; both as `encode_images`."""
+        """Start encoding pictures, and return a function that waits for the embeddings; see `encode_images`."""
         if (most := self._most) < len(pixels):
             parts = [self.begin_images(pixels[start : start + most]) for start in range(0, len(pixels), most)]
             return lambda: torch.cat([finish() for finish in parts])
@@ -140,27 +140,27 @@ class ClipModel:
                 raise ModelError(
                     f"{self.device}: not enough memory for one picture; use a smaller model or --device cpu"
                 ) from e
-        # Out here, as the traceback, while it is alive, keeps the tensors that were too many.
+        # Outside the except block, as a live traceback keeps the tensors that did not fit.
         self._rows = 0
         self._most = len(pixels) // 2
         return self.begin_images(pixels)
 
     def _begin(self, pixels: Sequence[np.ndarray] | np.ndarray) -> tuple[Tensor, Tensor, "torch.cuda.Event | None"]:
-        """Give the pixels, their embeddings, and what happens when these are there."""
+        """Give the pixels, their embeddings, and the event that marks these as ready."""
         on_cuda = self.device.startswith("cuda")
-        # Pinned memory comes from a cache of torch's, which gives it out again when its copies are done.
+        # Pinned memory comes from torch's cache, which reuses it when its copies are done.
         stacked = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=on_cuda)
-        torch.stack([torch.from_numpy(each) for each in pixels], out=stacked)  # numpy's takes the GIL for each again
+        torch.stack([torch.from_numpy(each) for each in pixels], out=stacked)  # numpy's takes the GIL for each
         if not on_cuda:
             return stacked, self._encode_images(stacked.to(self.device)).cpu(), None
         main = torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(self._copies):  # beside the batch that the tower works on
+        with torch.cuda.stream(self._copies):  # in parallel with the batch in the tower
             there = stacked.to(self.device, non_blocking=True)
         main.wait_stream(self._copies)
         there.record_stream(main)
         embeddings = self._encode_images(there)
         result = torch.empty(embeddings.shape, pin_memory=True).copy_(embeddings, non_blocking=True)
-        done = torch.cuda.Event(blocking=True)  # one that is waited for by spinning takes a core from the decoders
+        done = torch.cuda.Event(blocking=True)  # waiting by spinning would take a core from the decoders
         done.record(main)
         return stacked, result, done
 
@@ -169,7 +169,7 @@ class ClipModel:
             done.synchronize()
         with tuned_for(self.device):
             finite = embeddings.isfinite().all(dim=1)  # (B,)
-        if self.precision == "fp16" and not finite.all():  # above 65504 on the way; bf16 has the range of fp32
+        if self.precision == "fp16" and not finite.all():  # some value exceeded 65504; bf16 has the range of fp32
             embeddings[~finite] = self._in_bf16.encode_images(pixels[~finite].numpy())
             return embeddings
         if not finite.all():
@@ -200,12 +200,12 @@ class ClipModel:
             return F.normalize(encode_tokens(self._text_tower, ids, self.device).float(), dim=-1)
 
     def token_counts(self, prompts: Sequence[str]) -> list[int]:
-        """Count each prompt's tokens, start and end marks included; more than the context's length will be cut."""
+        """Count each prompt's tokens, start and end marks included; tokens beyond the context's length will be cut."""
         return count_tokens(self.tokenizer, prompts)
 
     @torch.no_grad()
     def _bytes_a_picture(self) -> int:
-        """Measure what the tower needs for one picture beside its weights."""
+        """Measure the memory that the tower needs for one picture besides its weights."""
         pixels = torch.zeros((_PROBE, 3, *self.spec.preprocess.size), dtype=torch.uint8, device=self.device)
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
@@ -221,7 +221,7 @@ class ClipModel:
     def _in_bf16(self) -> "ClipModel":
         return ClipModel(self.spec, self.device, "bf16")
 
-    @cached_property  # a copy to the device each time would wait for the batch that it works on
+    @cached_property  # a new copy to the device would wait for the current batch
     def _mean(self) -> Tensor:
         return torch.tensor(self.spec.preprocess.mean, device=self.device).view(3, 1, 1)
 
@@ -240,13 +240,13 @@ class ClipModel:
 
 @contextmanager
 def tuned_for(device: str) -> Iterator[None]:
-    """Let torch compute as a GPU wants it while the block runs; both settings are the whole process's."""
+    """Tune torch for a GPU while the block runs; both settings belong to the whole process."""
     if not device.startswith("cuda"):
         yield
         return
     threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-    # Beside a GPU torch has little to compute here, and its threads, which spin while they wait for more, took half of
-    # 16 cores from the decoders. To set the number and set it back takes a microsecond.
+    # With a GPU, torch computes little on the CPU, and its threads, which spin while they wait, took half of
+    # 16 cores from the decoders. Setting and restoring the number takes a microsecond.
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False  # with it, fp32 convolutions keep three digits
     try:
@@ -257,16 +257,16 @@ def tuned_for(device: str) -> Iterator[None]:
 
 
 def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *, compiled: bool = False) -> ClipModel:
-    """Put a found model on a device and read its image tower; the text tower is read when it is first used.
+    """Put a model on a device and read its image tower; the text tower is read when it is first used.
 
     Args:
         device: "auto" takes CUDA, then MPS, then the CPU.
-        precision: of the image tower; "auto" is fp16 on CUDA, bf16 on a CPU that multiplies it itself and gives what
-            fp32 gives for pictures that are not tiny, else fp32.
+        precision: of the image tower; "auto" is fp16 on CUDA, bf16 on a CPU that supports it and gives nearly what
+            fp32 gives (not for tiny pictures), else fp32.
         compiled: see `ClipModel`.
 
     Raises:
-        ModelError: the device is not there, or the weights cannot be loaded.
+        ModelError: there is no such device, or the weights cannot be loaded.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -277,11 +277,11 @@ def load_model(spec: ModelSpec, device: str = "auto", precision: str = "auto", *
 
 
 def chosen_precision(spec: ModelSpec, device: str, *, multiplies_bf16: bool, min_side: int = _BF16_SIDE) -> str:
-    """Give what "auto" means for a model's image tower on a device; see `load_model`.
+    """Choose the precision that "auto" means for an image tower on a device; see `load_model`.
 
     Args:
-        multiplies_bf16: whether the device does that itself.
-        min_side: of the model's pictures, for bfloat16 to be tried.
+        multiplies_bf16: whether the device multiplies bfloat16 in hardware.
+        min_side: the smallest side of pictures for which bfloat16 is tried.
     """
     if device.startswith("cuda"):
         return "fp16"
@@ -290,18 +290,18 @@ def chosen_precision(spec: ModelSpec, device: str, *, multiplies_bf16: bool, min
 
 
 def _bf16_agrees(spec: ModelSpec) -> bool:
-    """Try on eight pictures whether bfloat16 gives what float32 gives on this CPU, and remember it."""
+    """Test with eight pictures whether bfloat16 agrees with float32 on this CPU, and remember the result."""
 
     def compare() -> bool:
         random = np.random.default_rng(0)
         height, width = spec.preprocess.size
-        coarse = random.integers(0, 256, (8, 3, 4, 4), dtype=np.uint8)  # large shapes with some noise on them
+        coarse = random.integers(0, 256, (8, 3, 4, 4), dtype=np.uint8)  # large shapes, with some noise added below
         shapes = coarse.repeat(-(-height // 4), axis=2)[:, :, :height].repeat(-(-width // 4), axis=3)[..., :width]
         pixels = np.clip(shapes + random.normal(0, 16, shapes.shape), 0, 255).astype(np.uint8)  # (8, 3, H, W)
         expected = ClipModel(spec, "cpu", "fp32").encode_images(pixels)
         try:
             cosines = (ClipModel(spec, "cpu", "bf16").encode_images(pixels) * expected).sum(dim=1)
-        except ModelError:  # it has no room for the numbers on the way
+        except ModelError:  # bfloat16 overflowed
             return False
         return bool(cosines.min() >= _BF16_COSINE)
 
@@ -310,10 +310,10 @@ def _bf16_agrees(spec: ModelSpec) -> bool:
 
 
 def check_device(device: str) -> None:
-    """Look whether a device, "cpu", "cuda", "cuda:1" or "mps", is there.
+    """Check that a device ("cpu", "cuda", "cuda:1" or "mps") exists.
 
     Raises:
-        ModelError: it is not.
+        ModelError: it does not.
     """
     kind, _, number = device.partition(":")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
@@ -322,9 +322,9 @@ def check_device(device: str) -> None:
 
 
 def has_bf16(device: str) -> bool:
-    """Tell whether a device multiplies bfloat16 itself; emulated, a step of training takes ten times as long.
+    """Whether a device multiplies bfloat16 in hardware; emulated, a training step takes ten times as long.
 
-    Of a CPU only Linux tells, by its flags: AVX512-BF16 and AMX of x86, BF16 of ARM. Of MPS nothing is known here.
+    For a CPU, only Linux reports this, in its flags: AVX512-BF16 and AMX on x86, BF16 on ARM. For MPS it is not known.
     """
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -362,16 +362,16 @@ def load_tokenizer(spec: ModelSpec) -> SimpleTokenizer | HFTokenizer:
         return tokenizer
     except ModelError:
         raise
-    except Exception as e:  # open_clip and transformers raise anything on a configuration they do not like
+    except Exception as e:  # open_clip and transformers raise anything on a bad configuration
         raise ModelError(f"{spec.name}: cannot load its tokenizer {about.name or 'CLIP'!r}: {first_line(e)}") from e
 
 
 def count_tokens(tokenizer: SimpleTokenizer | HFTokenizer, prompts: Sequence[str]) -> list[int]:
-    """Count each prompt's tokens before any cut, start and end marks included."""
+    """Count each prompt's tokens before any are cut, start and end marks included."""
     if isinstance(tokenizer, SimpleTokenizer):
         return [len(tokenizer.encode(prompt)) + 2 for prompt in prompts]
     cleaned = [tokenizer.clean_fn(prompt) for prompt in prompts]
-    marks = 3 if tokenizer.tokenizer_mode == "clips" else 0  # start, end and class, which that mode adds by hand
+    marks = 3 if tokenizer.tokenizer_mode == "clips" else 0  # start, end and class, which this mode adds itself
     ids = tokenizer.tokenizer(cleaned, add_special_tokens=not marks, verbose=False)["input_ids"]
     return [len(row) + marks for row in ids]
 
@@ -379,6 +379,6 @@ def count_tokens(tokenizer: SimpleTokenizer | HFTokenizer, prompts: Sequence[str
 def _is_out_of_memory(e: RuntimeError) -> bool:
     if isinstance(e, torch.OutOfMemoryError):
         return True
-    # The CPU's way to say it, and cuBLAS's, where it is asked for the first product.
+    # The message of the CPU, and of cuBLAS at the first product.
     messages = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
     return any(text in str(e) for text in messages)

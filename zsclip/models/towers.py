@@ -1,4 +1,4 @@
-"""One tower of a CLIP model: built and filled as open_clip does it, and made fast where that changes no answer."""
+"""One tower of a CLIP model: built and loaded as open_clip does it, and made faster without changing answers."""
 
 import math
 import os
@@ -36,7 +36,7 @@ from zsclip.models.imports import complete
 from zsclip.models.spec import ModelSpec
 
 _SCALES = ("logit_scale", "logit_bias")
-# In old checkpoints of Hugging Face towers and of OpenAI; no tower has them any more.
+# In old checkpoints of Hugging Face towers and of OpenAI; today's towers do not have them.
 _IGNORED = {
     "text.transformer.embeddings.position_ids",
     "text.input_resolution",
@@ -46,7 +46,7 @@ _IGNORED = {
 
 
 def load_tower(spec: ModelSpec, which: str) -> nn.Module:
-    """Build one tower, "visual" or "text", fill it by name, and give it its fast form.
+    """Build one tower, "visual" or "text", load its weights by name, and convert it to its fast form.
 
     Raises:
         ModelError: it cannot be built or read, or needs transformers.
@@ -56,11 +56,11 @@ def load_tower(spec: ModelSpec, which: str) -> nn.Module:
 
 
 def fast_form(tower: nn.Module) -> nn.Module:
-    """Change a tower in evaluation mode to one that is faster and gives the same, up to rounding.
+    """Make a tower in evaluation mode faster; its output stays the same, up to rounding.
 
-    QuickGELU becomes SiLU, the last block of a ViT computes only the token that is asked for, branches that were only
-    there to be trained are summed up (timm's `reparameterize_model`: MobileCLIP, RepVGG), batch norms become part of
-    the convolution before them (ResNet, EfficientNet), and convolutions keep the channels of a pixel together.
+    QuickGELU becomes SiLU, the last block of a ViT computes only the pooled token, branches that exist only
+    for training are merged (timm's `reparameterize_model`: MobileCLIP, RepVGG), batch norms become part of
+    the convolution before them (ResNet, EfficientNet), and convolutions use the channels-last layout.
     """
     for module in tower.modules():
         if isinstance(module, nn.Sequential):
@@ -77,7 +77,7 @@ def fast_form(tower: nn.Module) -> nn.Module:
 
 
 def _fold_quick_gelu(mlp: nn.Sequential) -> None:
-    """Use x sigmoid(1.702 x) = silu(1.702 x) / 1.702, and let the layers before and after multiply and divide."""
+    """Use x sigmoid(1.702 x) = silu(1.702 x) / 1.702; the layers before and after multiply and divide."""
     parts = {name: part for name, part in mlp.named_children() if not isinstance(part, nn.Identity)}
     match list(parts.values()):
         case [nn.Linear() as before, QuickGELU(), nn.Linear() as after]:
@@ -89,7 +89,7 @@ def _fold_quick_gelu(mlp: nn.Sequential) -> None:
 
 
 def _end_in_one_token(tower: VisionTransformer) -> None:
-    """Let the last block compute the class token alone where nothing else of its output is used."""
+    """Let the last block compute only the class token, if nothing else of its output is used."""
     transformer = tower.transformer
     ends_in_one = tower.pool_type == "tok" and tower.attn_pool is None and not tower.output_tokens
     if ends_in_one and isinstance(transformer, Transformer) and transformer.batch_first:
@@ -99,7 +99,7 @@ def _end_in_one_token(tower: VisionTransformer) -> None:
 
 
 class _ClassTokenBlock(nn.Module):
-    """A block that gives its first token alone, from all of them: (B, T, W) -> (B, 1, W)."""
+    """A block that computes only its first token from all of them: (B, T, W) -> (B, 1, W)."""
 
     def __init__(self, block: ResidualAttentionBlock) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _ClassTokenBlock(nn.Module):
     def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
         block, attn = self.block, self.block.attn
         normed = block.ln_1(x)
-        # nn.MultiheadAttention's own way to other queries than keys copies the weights for each picture.
+        # With queries that differ from keys, nn.MultiheadAttention would copy the weights for each picture.
         to_q, to_kv = attn.in_proj_weight.split([attn.embed_dim, 2 * attn.embed_dim])
         q_bias, kv_bias = attn.in_proj_bias.split([attn.embed_dim, 2 * attn.embed_dim])
         q = F.linear(normed[:, 0], to_q, q_bias).unflatten(1, (attn.num_heads, 1, -1))  # (B, H, 1, W / H)
@@ -119,12 +119,12 @@ class _ClassTokenBlock(nn.Module):
 
 
 def new_model(spec: ModelSpec) -> nn.Module:
-    """Build a model to be trained: `visual`, `text` and `logit_scale`, from the spec's weights or else at random.
+    """Build a model for training: `visual`, `text` and `logit_scale`, with the spec's weights or random ones.
 
     `logit_scale` is the parameter that open_clip stores, the logarithm of the multiplier.
 
     Raises:
-        ModelError: it cannot be built or loaded, or is a CoCa, whose caption writer is not trained here.
+        ModelError: it cannot be built or loaded, or is a CoCa, whose caption decoder cannot be trained here.
     """
     if "multimodal_cfg" in spec.architecture:
         raise ModelError(f"{spec.name}: CoCa's caption decoder cannot be trained; use another architecture")
@@ -140,7 +140,7 @@ def new_model(spec: ModelSpec) -> nn.Module:
 
 
 def read_scales(spec: ModelSpec) -> dict[str, Tensor]:
-    """Read `logit_scale`, as its logarithm, and `logit_bias` where there is one.
+    """Read `logit_scale`, as its logarithm, and `logit_bias` if there is one.
 
     Raises:
         ModelError: they cannot be read, or there is no `logit_scale`.
@@ -153,7 +153,7 @@ def read_scales(spec: ModelSpec) -> dict[str, Tensor]:
 
 
 class _Towers(nn.Module):
-    """The attributes that open_clip's conversions look for on a model."""
+    """The attributes of a model that open_clip's conversions look for."""
 
     def __init__(self, visual: nn.Module | None, text: nn.Module | None) -> None:
         super().__init__()
@@ -164,10 +164,10 @@ class _Towers(nn.Module):
 
 
 def _read_tower(spec: ModelSpec, which: str) -> nn.Module:
-    """Build a tower and fill it.
+    """Build a tower and load its weights.
 
-    Built on the meta device first: no memory, no random numbers. A tower that computes a table at construction, which
-    is in no checkpoint (rotary positions), comes back with holes and is built again plainly.
+    It is built on the meta device first: no memory, no random numbers. A tower that computes a table which
+    no checkpoint has (rotary positions) comes back with gaps and is built again in the normal way.
     """
     prefix = which + "."
     state = _read_weights(spec, lambda name: name.startswith(prefix))
@@ -183,7 +183,7 @@ def _fill(spec: ModelSpec, which: str, state: dict[str, Tensor], device: torch.d
         with device, _Unfilled() if device.type == "meta" else nullcontext():
             tower = _build_tower(spec, which)
     except Exception:
-        if device.type == "meta":  # some timm models read a number out of a tensor while they are built
+        if device.type == "meta":  # some timm models read values of tensors while they are built
             return None
         raise
     towers = _Towers(**{"visual": None, "text": None, which: tower})
@@ -193,14 +193,14 @@ def _fill(spec: ModelSpec, which: str, state: dict[str, Tensor], device: torch.d
         resize_text_pos_embed(state, towers)
     towers.load_state_dict(state, strict=True, assign=True)
     if isinstance(tower, TextTransformer) and tower.attn_mask is not None:
-        tower.attn_mask = tower.build_causal_mask()  # made at construction, in no checkpoint
+        tower.attn_mask = tower.build_causal_mask()  # made at construction, not in checkpoints
     return None if any(tensor.is_meta for tensor in chain(tower.parameters(), tower.buffers())) else tower
 
 
 class _Unfilled(TorchFunctionMode):
-    """Gives memory as it is where random numbers are asked for: weights replace it, strictly all of it.
+    """Leaves memory uninitialised instead of drawing random numbers, as weights replace all of it (strictly).
 
-    On the meta device random normal numbers, and what is multiplied by them, import torch._dynamo: a second.
+    On the meta device, random normal numbers and products with them import torch._dynamo, which takes a second.
     """
 
     def __torch_function__(
@@ -208,7 +208,7 @@ class _Unfilled(TorchFunctionMode):
     ) -> Any:
         if func is torch.randn:
             return torch.empty(*args, **{**(kwargs or {}), "device": "cpu"})
-        if func in (nn.init.normal_, Tensor.normal_, Tensor.triu_):  # in place, and there are no numbers
+        if func in (nn.init.normal_, Tensor.normal_, Tensor.triu_):  # in place; there are no values to change
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
@@ -218,7 +218,7 @@ def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
     quick_gelu = bool(architecture.get("quick_gelu"))
     if which == "visual":
         vision_cfg = architecture["vision_cfg"] | {"timm_model_pretrained": False}
-        if ":" in (vision_cfg.get("timm_model_name") or ""):  # timm would fetch from there
+        if ":" in (vision_cfg.get("timm_model_name") or ""):  # timm would fetch it from there
             raise ModelError(f"{spec.name}: its image tower is defined elsewhere, {vision_cfg['timm_model_name']!r}")
         if vision_cfg.get("timm_model_name"):
             complete("timm_model", "timm")
@@ -228,7 +228,7 @@ def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
         if text_cfg.get("hf_model_name"):
             with no_remote_code(spec.name):
                 complete("hf_model", "transformers")
-                # Given a folder, and not the repository's name, transformers asks nobody for anything.
+                # Given a folder instead of a repository's name, transformers does not use the network.
                 text_cfg = text_cfg | {"hf_model_pretrained": False, "hf_model_name": text_config_folder(spec)}
                 return _build_text_tower(architecture["embed_dim"], text_cfg, quick_gelu)
         tower = _build_text_tower(architecture["embed_dim"], text_cfg, quick_gelu)
@@ -236,7 +236,7 @@ def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
 
 
 def _read_weights(spec: ModelSpec, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """Read the tensors whose name, in the form with a `text.` prefix, is wanted."""
+    """Read the tensors whose names (with a `text.` prefix) are wanted."""
     assert spec.weights is not None
     path = spec.weights
     if os.path.realpath(path).endswith(".safetensors") or path.endswith(".safetensors"):
@@ -244,7 +244,7 @@ def _read_weights(spec: ModelSpec, wanted: Callable[[str], bool]) -> dict[str, T
             names = dict(_plain_names(list(file.keys())))
             if not _is_mobileclip(names):
                 return {name: file.get_tensor(stored) for name, stored in names.items() if wanted(name)}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     else:
         state = _read_pickled(path)
     if _is_mobileclip(state):
@@ -253,16 +253,16 @@ def _read_weights(spec: ModelSpec, wanted: Callable[[str], bool]) -> dict[str, T
 
 
 def _read_pickled(path: str) -> dict[str, Tensor]:
-    """Read a checkpoint of torch's own; mapped where its form allows that, so that only what is used is read."""
+    """Read a torch checkpoint; memory-mapped if its format allows, so that only the used parts are read."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # the form before torch 1.6
+    except RuntimeError:  # the format before torch 1.6
         state = torch.load(path, map_location="cpu", weights_only=True)
     return state.get("state_dict", state)
 
 
 def _plain_names(stored: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Pair the name in the form with a `text.` prefix with the name in the file."""
+    """Map names with a `text.` prefix to the names in the file."""
     unwrapped = {name.removeprefix("module."): name for name in stored}  # distributed training wraps the model
     is_plain = "token_embedding.weight" in unwrapped  # open_clip's CLIP keeps the text tower's tensors at the top
     for name, source in unwrapped.items():
@@ -273,13 +273,13 @@ def _plain_names(stored: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _is_mobileclip(names: Iterable[str]) -> bool:
-    """Look whether tensors have the names of Apple's own MobileCLIP files, which open_clip converts."""
+    """Whether tensors have the names of Apple's own MobileCLIP files, which open_clip converts."""
     return any(name.startswith("image_encoder.model.patch_emb") for name in names)
 
 
 @contextmanager
 def _as_model_error(spec: ModelSpec) -> Iterator[None]:
-    """Turn whatever goes wrong with a model into one line."""
+    """Turn any failure of a model into a one-line ModelError."""
     try:
         yield
     except ModelError:
@@ -303,7 +303,7 @@ def _cannot_load(spec: ModelSpec, e: Exception) -> ModelError:
 
 @contextmanager
 def no_remote_code(name: str) -> Iterator[None]:
-    """Let transformers refuse code that comes with a model, without asking, while the block runs.
+    """Make transformers refuse code that comes with a model, without asking, while the block runs.
 
     Raises:
         ModelError: transformers is not installed.
@@ -312,8 +312,8 @@ def no_remote_code(name: str) -> Iterator[None]:
         from transformers import dynamic_module_utils
     except ImportError as e:
         raise needs_transformers(name) from e
-    # A repository that brings code makes transformers ask on the terminal, y or n, and read the answer from stdin,
-    # where our paths may come from. With no time to answer it raises instead.
+    # For a repository with code, transformers asks y or n on the terminal and reads the answer from stdin,
+    # which may hold our paths. With a time-out of 0 it raises instead.
     seconds = dynamic_module_utils.TIME_OUT_REMOTE_CODE
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     try:
