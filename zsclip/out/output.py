@@ -164,7 +164,7 @@ def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileI
         with suppress(OSError):  # a file system without locks
             try:
                 fcntl.flock(raw.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_ours = os.path.samestat(os.fstat(raw.fileno()), os.stat(part))  # not renamed: a run is done
+                is_ours = os.path.samestat(os.fstat(raw.fileno()), os.stat(part))  # else renamed: it is complete
             except (BlockingIOError, FileNotFoundError):
                 is_ours = False
             if not is_ours:
