@@ -1,8 +1,8 @@
-"""Where rebuildable values live, what they are called, how they are written.
+"""A cache of values that can be computed again: where it is, and how it is read and written.
 
-One SQLite file holds them all: a kind, a key and some bytes a row. A key is the fingerprint of everything that changes
-the value, so nothing is ever stale: it has another key and is simply not found. A row that cannot be read is absent, a
-file that cannot be written is passed over: a cache may cost time, never an answer.
+One SQLite file holds them all; a row is a kind, a key and some bytes. A key is the fingerprint of all that changes
+the value, so a stale value has another key and is simply not found. A row that cannot be read counts as absent, and a
+file that cannot be written is ignored: a cache may cost time, never an answer.
 """
 
 import hashlib
@@ -27,26 +27,26 @@ _SCHEMA = (
 
 
 def cache_dir() -> Path:
-    """Give the one folder all caches live in; it may not exist yet."""
+    """Give the folder of all caches; it may not exist yet."""
     own = os.environ.get("ZSCLIP_CACHE_DIR")
     if own:
         return Path(own)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsclip"
-    except RuntimeError:  # a user without a home, as in some containers, goes without a cache
+    except RuntimeError:  # a user without a home, as in some containers: no cache
         return Path(os.devnull) / "zsclip"
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash JSON-like values into 32 hex digits; equal values give equal digits in every process and version."""
+    """Hash JSON-like values to 32 hex digits, the same in every process and version."""
     return hashlib.sha256(_CANONICAL.encode(parts).encode()).hexdigest()[:32]
 
 
 def read_rows(kind: str, keys: Iterable[str]) -> dict[str, bytes]:
-    """Give the values that are there, by key; what is missing, damaged or out of reach is left out."""
+    """Give the values of keys; missing, damaged or unreadable ones are left out."""
     found: dict[str, bytes] = {}
     wanted = list(dict.fromkeys(keys))
-    # A TypeError: a damaged file may hold another type where bytes were.
+    # TypeError: a damaged file may hold another type instead of bytes.
     with suppress(sqlite3.Error, TypeError), closing(_open_for_reading()) as connection:
         for start in range(0, len(wanted), sqlite.KEYS_A_QUERY):
             some = wanted[start : start + sqlite.KEYS_A_QUERY]
@@ -59,7 +59,7 @@ def read_rows(kind: str, keys: Iterable[str]) -> dict[str, bytes]:
 
 
 def write_rows(kind: str, rows: Mapping[str, bytes]) -> None:
-    """Keep values by key, all or none; a file that is not ours any more is started afresh."""
+    """Keep values by key, all or none; a file that is not a valid cache is replaced."""
     for _attempt in range(3):
         try:
             with (
@@ -75,8 +75,8 @@ def write_rows(kind: str, rows: Mapping[str, bytes]) -> None:
             return
         except sqlite3.Error as e:
             if isinstance(e, sqlite3.OperationalError) and "column" not in str(e):
-                continue  # read-only or full, where the next try says so at once; or another process is just making it
-            with suppress(OSError):  # not a database, a damaged one, or not of our making
+                continue  # read-only or full, and the next try fails at once; or another process is creating it
+            with suppress(OSError):  # not a database, damaged, or not ours
                 clear()
 
 
@@ -85,7 +85,7 @@ def remember(kind: str, parts: Sequence[Any], build: Callable[[], Any]) -> Any:
 
     Args:
         parts: everything that changes the value.
-        build: makes the value; it must survive a round trip through JSON.
+        build: computes the value; it must survive a round trip through JSON.
     """
     key = fingerprint(*parts)
     kept = read_rows(kind, [key]).get(key)
@@ -97,7 +97,7 @@ def remember(kind: str, parts: Sequence[Any], build: Callable[[], Any]) -> Any:
 
 
 def keep(kind: str, parts: Sequence[Any], value: Any) -> None:
-    """Keep a JSON value under these parts, in place of any other, for `remember`."""
+    """Keep a JSON value under these parts for `remember`, replacing any other."""
     write_rows(kind, {fingerprint(*parts): json.dumps(value).encode()})
 
 
@@ -112,12 +112,12 @@ def count_rows() -> dict[str, tuple[int, int]]:
 
 
 def size_on_disk(pattern: str = OWN_FILES) -> int:
-    """Give the bytes that files of ours take in the cache folder."""
+    """Give the total size of our files in the cache folder."""
     return sum(map(_size, _files(pattern)))
 
 
 def clear(pattern: str = OWN_FILES) -> int:
-    """Delete files of ours, and no others, from the cache folder; give the bytes that were freed.
+    """Delete only our files from the cache folder; give the bytes freed.
 
     Raises:
         OSError: a file could not be deleted.
@@ -138,17 +138,17 @@ def _open_for_reading() -> sqlite3.Connection:
 
 
 def _files(pattern: str) -> list[Path]:
-    # The folder may be one the user shares with other things: only names that we make are ours.
+    # The folder may hold other things, too: only the names that we create are ours.
     return sorted(cache_dir().glob(pattern))
 
 
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # another process tidied up, or the folder is not ours
+    except OSError:  # another process deleted it, or the folder is not ours
         return 0
 
 
 def _digest(key: str, value: bytes) -> bytes:
-    # SQLite does not check its pages: a flipped bit would come back as a wrong answer.
+    # SQLite does not check its pages, so a flipped bit would become a wrong answer.
     return hashlib.blake2b(key.encode() + value, digest_size=8).digest()

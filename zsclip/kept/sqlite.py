@@ -10,12 +10,12 @@ KEYS_A_QUERY = 512  # placeholders in one statement
 
 
 def open_for_reading(path: Path, table: str, *, lock_seconds: float) -> sqlite3.Connection:
-    """Open a file that is there.
+    """Open an existing file.
 
     Raises:
-        sqlite3.Error: there is no such file or no such table in it, it cannot be read, or it is damaged.
+        sqlite3.Error: the file or the table does not exist, cannot be read, or is damaged.
     """
-    # The second: a WAL file in a folder that cannot be written.
+    # The second is for a WAL file in a read-only folder.
     modes = ("mode=ro",) if os.access(path.parent, os.W_OK) else ("mode=ro", "mode=ro&immutable=1")
     for mode in modes:
         connection = sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, timeout=lock_seconds)
@@ -32,23 +32,23 @@ def open_for_reading(path: Path, table: str, *, lock_seconds: float) -> sqlite3.
 
 
 def open_for_writing(path: Path, schema: str, *, lock_seconds: float, page_size: int = 4096) -> sqlite3.Connection:
-    """Open a file, which is made if it is not there, for this user alone.
+    """Open a file for writing; create it, readable only by this user, if it does not exist.
 
     Args:
-        schema: statements that make the tables where they are not there.
-        page_size: of a file that is made.
+        schema: statements that create missing tables.
+        page_size: of a new file.
 
     Raises:
-        OSError: its folder cannot be made or written.
+        OSError: its folder cannot be created or written.
         sqlite3.Error: it cannot be written, or it is damaged.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is kept knows where the pictures are
-    with suppress(FileExistsError):  # SQLite gives its further files the mode of the first
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # private, as it holds the paths of pictures
+    with suppress(FileExistsError):  # SQLite gives its other files the mode of the first
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     connection = sqlite3.connect(path, timeout=lock_seconds)
     try:
         connection.execute(f"PRAGMA page_size = {page_size}")
-        # Where the file system has no shared memory SQLite answers with the mode it can do, and works on.
+        # On a file system without shared memory, SQLite falls back to another mode.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(schema)

@@ -1,7 +1,7 @@
-"""Image embeddings by content and model, in SQLite: a picture is encoded once in its life. No torch, no decoding.
+"""Image embeddings by content and model, in SQLite, so that every picture is encoded only once. No torch, no decoding.
 
-A picture is known by what is in it. Path, size, times and inode only tell, without reading it, that a file holds what
-it held when it was last read. A store that is damaged, full, read-only or in use costs time, never an answer.
+A picture is identified by its content. Path, size, times and inode only show, without reading it, that a file has not
+changed since it was last read. A store that is damaged, full, read-only or in use costs time, never an answer.
 """
 
 import os
@@ -32,20 +32,20 @@ from zsclip.kept.storefile import (
 )
 from zsclip.pictures.identity import LARGEST, Look, Sight
 
-_MAX_REFUSALS = 5  # of a store that others keep locked; each may take as long as a lock is waited for
-_KEPT_SHARE = 0.9  # of what is allowed, after the least recently used went
+_MAX_REFUSALS = 5  # failed tries on a locked store; each may take as long as the lock's time-out
+_KEPT_SHARE = 0.9  # share of the limit that remains after eviction
 
 Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Embeddings that were kept, of m of the pictures that were asked for.
+    """The kept embeddings of m of the requested pictures.
 
-    names: m. places: of the m pictures among those that were asked for, ascending.
-    vectors: (m, D) float32, rows of length 1, the very bits of the run that made them.
-    ids: (m,) int64 of their rows, where the day of last use is to be written; 0 where it is written.
-    sights: files that are not known yet to have these contents.
+    names: m. places: indices of the m pictures among the requested ones, ascending.
+    vectors: (m, D) float32, rows of length 1, bit for bit as they were computed.
+    ids: (m,) int64, their rows if the day of last use must be updated, else 0.
+    sights: files whose contents are newly identified.
     """
 
     names: Sequence[str]
@@ -58,19 +58,19 @@ class Stored:
         return len(self.names)
 
     def part(self, start: int, stop: int) -> "Stored":
-        """Take neighbouring ones of those that were found by their look."""
+        """Take a slice of those that were found by their look."""
         some = slice(start, stop)
         return Stored(self.names[some], self.places[some], self.vectors[some], self.ids[some], self.sights)
 
 
 class EmbeddingStore:
-    """The embeddings of one model, as one way of computing gives them. Threads may look up, one may keep.
+    """The embeddings of one model and one way of computing. Any thread may look up; one thread may keep.
 
     Args:
-        recipe: fingerprint of all that an embedding depends on besides the picture.
-        name: of the model, for people.
-        max_pixels: larger pictures are refused; what was let in under a higher limit is not given.
-        max_bytes: beyond it the least recently used go.
+        recipe: fingerprint of everything that an embedding depends on besides the picture.
+        name: the model's name, for people.
+        max_pixels: larger pictures are refused, even if they were kept under a higher limit.
+        max_bytes: beyond this, the least recently used are deleted.
     """
 
     def __init__(self, recipe: str, name: str, embed_dim: int, *, max_pixels: int, max_bytes: int = MAX_BYTES) -> None:
@@ -84,12 +84,12 @@ class EmbeddingStore:
         self._inode: int | None = None
         self._today = int(time.time() // 86400)
         self._local = threading.local()
-        self.read = self.kept = 0  # pictures of this run
+        self.read = self.kept = 0  # numbers of pictures in this run
         self._writer = self._opened()
         self._model = self._model_id()
 
     def find(self, paths: Sequence[str]) -> Stored:
-        """Give what is known of files that look as they did when they were read; looks at each, opens none."""
+        """Give the embeddings of files that look unchanged since they were read; opens no file."""
         keys, looks = _looks(paths)
         rows: list[Any] = []
         known = [key for key in dict.fromkeys(keys) if key is not None]
@@ -109,7 +109,7 @@ class EmbeddingStore:
         return self._checked([row_of[keys[place]] for place in places], paths, places)
 
     def find_content(self, sight: Sight) -> Stored | None:
-        """Give what is known of a content, wherever it was read before."""
+        """Give the embedding of a content, wherever it was read before."""
         rows = self._query(
             "SELECT e.content, e.vector, e.digest, e.id, u.day FROM embeddings e"
             " LEFT JOIN uses u ON u.embedding = e.id WHERE e.model = ? AND e.content = ?"
@@ -136,7 +136,7 @@ class EmbeddingStore:
                 connection.executemany("INSERT OR REPLACE INTO uses VALUES (?, ?)", old)
                 for sight in seen:
                     if (look := sight.look) is not None:
-                        with suppress(OSError):  # the working directory is gone, and the path is relative
+                        with suppress(OSError):  # the path is relative, and the working directory was deleted
                             connection.execute(
                                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
                                 (_key(sight.path), look.size, look.mtime, look.ctime, look.inode, sight.content),
@@ -151,7 +151,7 @@ class EmbeddingStore:
                 self._writer = None
 
     def close(self) -> None:
-        """Let go of the file; the one thread that keeps calls it."""
+        """Close the file; called by the thread that keeps."""
         if self._damaged:
             self._begin_afresh()
         for connection in (getattr(self._local, "connection", None), self._writer):  # other threads' end with them
@@ -188,18 +188,18 @@ class EmbeddingStore:
         return None
 
     def _begin_afresh(self) -> None:
-        """Throw away a damaged file and begin another; what is in it can be computed again."""
+        """Replace a damaged file by a new one; its content can be computed again."""
         self._damaged = False
         self.close()
         with suppress(OSError):
-            if os.stat(path()).st_ino == self._inode:  # else another run has begun afresh already
+            if os.stat(path()).st_ino == self._inode:  # else another run has already replaced it
                 clear()
         self._writer = self._opened()
         self._model = self._model_id()
 
     def _query(self, sql: str, values: Sequence[object]) -> list[Any]:
-        """Ask on a connection of this thread's own; there is nothing to find where there is none."""
-        local = self._local  # whoever begins afresh replaces it
+        """Query on this thread's own connection; without a connection there are no results."""
+        local = self._local  # starting afresh replaces it
         try:
             if not hasattr(local, "connection"):
                 local.connection = None
@@ -211,16 +211,16 @@ class EmbeddingStore:
             return []
 
     def _note(self, e: sqlite3.Error) -> None:
-        # Read-only, full or locked: it may be whole. Anything else is a file that is no database, or not ours.
+        # A read-only, full or locked file may be intact. Any other error means that it is not a database, or not ours.
         self._damaged = self._damaged or not isinstance(e, sqlite3.OperationalError) or "no such" in str(e)
 
     def _checked(
         self, rows: Sequence[Any], names: Sequence[str], places: Sequence[int], sights: tuple[Sight, ...] = ()
     ) -> Stored:
-        """Put rows of content, vector, digest, id and day into columns, without those that are damaged.
+        """Put rows of content, vector, digest, id and day into columns, leaving out damaged ones.
 
         Args:
-            places: of each row's picture among the names.
+            places: index of each row's picture in names.
         """
         contents, vectors, digests = ([row[column] for row in rows] for column in range(3))
         matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(rows), self._bytes // 4)
@@ -233,7 +233,7 @@ class EmbeddingStore:
         return Stored(found, places, matrix, ids, sights)
 
     def _put(self, connection: sqlite3.Connection, content: bytes, vector: Vector) -> int:
-        """Keep an embedding under its content, unless a whole one is there: others have answered with that already."""
+        """Keep an embedding under its content, unless an intact one exists, which others have already answered with."""
         value = vector.astype("<f4")
         digest = check_sums(self._recipe, [content], value[None]).astype("<u8").tobytes()
         connection.execute(
@@ -254,7 +254,7 @@ class EmbeddingStore:
 
 
 def _looks(paths: Sequence[str]) -> tuple[list[bytes | None], list[tuple[int, ...] | None]]:
-    """Give what each file is known by and how it looks; None of what is not there."""
+    """Give the key and the look of each file; None if it does not exist."""
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
     keys: list[bytes | None] = []
     looks: list[tuple[int, ...] | None] = []
@@ -265,8 +265,8 @@ def _looks(paths: Sequence[str]) -> tuple[list[bytes | None], list[tuple[int, ..
             status = os.stat(name)
             look = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             if max(look) > LARGEST or min(look) < 0:
-                look = Look.of(status)  # as it is written down
-            key = name.encode(encoding, errors) if is_plain else _key(name)  # as abspath would leave it
+                look = Look.of(status)  # as it is stored
+            key = name.encode(encoding, errors) if is_plain else _key(name)  # abspath would not change it
         except (OSError, ValueError):
             pass
         keys.append(key)
@@ -275,7 +275,7 @@ def _looks(paths: Sequence[str]) -> tuple[list[bytes | None], list[tuple[int, ..
 
 
 def _retried(work: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
-    """Open a store that another process may just be making."""
+    """Open a store that another process may be creating."""
     for _attempt in range(3):
         with suppress(sqlite3.OperationalError):
             return work()

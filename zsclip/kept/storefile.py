@@ -1,4 +1,4 @@
-"""The file of the embedding store as a whole: its tables and checks, and what `zsclip cache` does with it."""
+"""The file of the embedding store: its tables and checks, and the commands of `zsclip cache`."""
 
 import hashlib
 import sqlite3
@@ -21,9 +21,9 @@ OWN_FILES = "embeddings-v*.sqlite*"
 MAX_BYTES = 5_000_000_000
 CONTENT_BYTES = 32
 _LOCK_SECONDS = 2
-_CACHED_KB = 32_768  # pages of a reader; with SQLite's usual 2 MB the index of 100,000 pictures is read again and again
+_CACHED_KB = 32_768  # page cache of a reader; SQLite's default of 2 MB rereads the index of 100,000 pictures
 _PATHS_A_PICTURE = 4
-_AT_ONCE = 1000  # rows that are checked together
+_AT_ONCE = 1000  # rows that are checked at once
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (id INTEGER PRIMARY KEY, recipe TEXT UNIQUE, name TEXT);
 CREATE TABLE IF NOT EXISTS embeddings (
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS uses (embedding INTEGER PRIMARY KEY, day INTEGER);
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, content BLOB) WITHOUT ROWID;
 """
-# What of a row can be checked in columns; anything else in its place is damage.
+# Types that a valid row has; anything else is damage.
 WHOLE_SQL = (
     f"typeof(e.content) = 'blob' AND length(e.content) = {CONTENT_BYTES} AND typeof(e.vector) = 'blob'"
     " AND typeof(e.digest) = 'blob' AND length(e.digest) = 8"
@@ -41,31 +41,31 @@ WHOLE_SQL = (
 
 
 def path() -> Path:
-    """Give where the file is, or would be."""
+    """Give the path of the file, which may not exist."""
     return cache_dir() / FILE_NAME
 
 
 def open_for_writing() -> sqlite3.Connection:
-    """Open the file, which is made if it is not there; see `sqlite.open_for_writing`."""
-    # Of 4,096 bytes a page, rows of 2 kB would leave a half empty.
+    """Open the file, or create it; see `sqlite.open_for_writing`."""
+    # With pages of 4,096 bytes, rows of 2 kB would leave half of each empty.
     return sqlite.open_for_writing(path(), _SCHEMA, lock_seconds=_LOCK_SECONDS, page_size=16384)
 
 
 def open_for_reading() -> sqlite3.Connection:
-    """Open the file if it is there; see `sqlite.open_for_reading`."""
+    """Open the file if it exists; see `sqlite.open_for_reading`."""
     connection = sqlite.open_for_reading(path(), "models", lock_seconds=_LOCK_SECONDS)
     connection.execute(f"PRAGMA cache_size = -{_CACHED_KB}")
     return connection
 
 
 def check_sums(recipe: str, contents: Sequence[bytes], vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Sum up each vector with its content and recipe, for a look at whether it is whole.
+    """Compute a checksum of each vector with its content and recipe, to detect damage.
 
-    SQLite does not check its pages: a flipped bit would come back as a wrong answer. Each 8 bytes are multiplied by an
-    odd number of their own, so that no change of one of them, and of several only by a chance of 1 in 2**64, is missed.
+    SQLite does not check its pages, so a flipped bit would become a wrong answer. Each 8 bytes are multiplied by an
+    odd number of their own: a change to one of them is always found, and to several is missed once in 2**64 times.
 
     Args:
-        contents: m names of contents, CONTENT_BYTES each. vectors: (m, D) float32.
+        contents: m digests of contents, CONTENT_BYTES each. vectors: (m, D) float32.
 
     Returns:
         (m,) uint64.
@@ -82,16 +82,16 @@ def check_sums(recipe: str, contents: Sequence[bytes], vectors: NDArray[np.float
 def are_whole(
     recipe: str, contents: Sequence[bytes], vectors: NDArray[np.float32], digests: Sequence[bytes]
 ) -> NDArray[np.bool_]:
-    """Tell which of m embeddings are as they were kept; (m,) bool."""
+    """Whether each of m embeddings is intact; (m,) bool."""
     whole = check_sums(recipe, contents, vectors) == np.frombuffer(b"".join(digests), "<u8")
-    for row in np.flatnonzero(~whole).tolist():  # kept by a version that hashed each by itself, or damaged
+    for row in np.flatnonzero(~whole).tolist():  # kept by a version that hashed each separately, or damaged
         data = recipe.encode() + contents[row] + vectors[row].tobytes()
         whole[row] = hashlib.blake2b(data, digest_size=8).digest() == digests[row]
     return whole
 
 
 def counts() -> dict[str, int]:
-    """Give, by model, the number of pictures; empty if there is no readable store."""
+    """Give the number of pictures by model; empty if there is no readable store."""
     sql = "SELECT m.name, COUNT(*) FROM embeddings e JOIN models m ON m.id = e.model GROUP BY m.name ORDER BY m.name"
     try:
         with closing(open_for_reading()) as connection:
@@ -101,7 +101,7 @@ def counts() -> dict[str, int]:
 
 
 def size_on_disk() -> int:
-    """Give the bytes the store takes."""
+    """Give the size of the store in bytes."""
     return size_of_files(OWN_FILES)
 
 
@@ -115,7 +115,7 @@ def clear() -> int:
 
 
 def collect(max_bytes: int) -> int:
-    """Forget the least recently used until the store is no larger, and give the space back; give the bytes freed.
+    """Delete the least recently used until the store fits the limit, and release the space; give the bytes freed.
 
     Raises:
         OSError, sqlite3.Error: it cannot be written.
@@ -131,10 +131,10 @@ def collect(max_bytes: int) -> int:
 
 
 def verify() -> tuple[int, int]:
-    """Read every embedding and forget the damaged ones; give how many there were, and how many were damaged.
+    """Read every embedding and delete damaged ones; give the number of all and of damaged ones.
 
     Raises:
-        OSError, sqlite3.Error: the store is damaged as a whole, or cannot be written.
+        OSError, sqlite3.Error: the whole store is damaged, or cannot be written.
     """
     with closing(open_for_writing()) as connection:
         damaged = {number for (number,) in connection.execute("SELECT id FROM embeddings")}
@@ -159,7 +159,7 @@ def verify() -> tuple[int, int]:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """Give the bytes of the file that hold something."""
+    """Give the bytes of the file that are in use."""
     pages, free, size = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
@@ -167,10 +167,10 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 
 def forget(connection: sqlite3.Connection, wanted_bytes: int) -> None:
-    """Delete the least recently used embeddings, and the files nothing is known of, until no more bytes are used."""
+    """Delete the least recently used embeddings, and paths without one, until the store fits the limit."""
     sql = "SELECT (SELECT COUNT(*) FROM files), (SELECT COUNT(*) FROM embeddings)"
     paths, pictures = connection.execute(sql).fetchone()
-    if paths > _PATHS_A_PICTURE * pictures:  # they came under another name each time; the others are read again
+    if paths > _PATHS_A_PICTURE * pictures:  # many had a new name each time; files that lose their path are read again
         connection.execute("DELETE FROM files")
     while (used := used_bytes(connection)) > wanted_bytes:
         (count,) = connection.execute("SELECT COUNT(*) FROM embeddings").fetchone()
@@ -188,7 +188,7 @@ def forget(connection: sqlite3.Connection, wanted_bytes: int) -> None:
 
 @cache
 def _odd_numbers(count: int) -> NDArray[np.uint64]:
-    """Give as many odd numbers without a pattern, always the same. Source: Steele et al. 2014 (SplitMix64)."""
+    """Give this many pseudorandom odd numbers, always the same. Source: Steele et al. 2014 (SplitMix64)."""
     state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
