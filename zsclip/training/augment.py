@@ -1,6 +1,6 @@
-"""A picture as it is learnt from: a random part of it, mirrored, tinted, blurred or sharpened.
+"""Augment a picture: a random crop, mirrored, tinted, blurred or sharpened.
 
-Every change is a function of numbers in [0, 1) that are given: no random state here, no files.
+Every change is a function of given numbers in [0, 1): no random state here, no files.
 """
 
 import math
@@ -11,12 +11,12 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from zsclip.training.sampling import Sampling
 
-PICTURE_DRAWS = 15  # random numbers a picture takes
-_WIDEST = 4 / 3  # of a crop's sides, in proportion to the picture's
+PICTURE_DRAWS = 15  # random numbers per picture
+_WIDEST = 4 / 3  # aspect ratio of a crop, relative to the picture's
 
 
 def augmented(image: Image.Image, draws: NDArray[np.float64], sampling: Sampling) -> NDArray[np.uint8]:
-    """Cut out a random part, resize, mirror and tint it, from fifteen numbers in [0, 1). (H, W, 3) uint8."""
+    """Crop, resize, mirror and tint a picture, from fifteen numbers in [0, 1). (H, W, 3) uint8."""
     area, ratio, x, y, mirror, brightness, contrast, *tints, detail, colours, crispness, strength, edges = (
         draws.tolist()
     )
@@ -44,7 +44,7 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], sampling: Sampling
     pixels = np.asarray(image)  # (H, W, 3)
     if not sampling.colour:
         return pixels
-    gain = 1 + sampling.colour * (2 * contrast - 1)  # about middle grey
+    gain = 1 + sampling.colour * (2 * contrast - 1)  # around middle grey
     shift = 128 * (1 - gain) + 255 * sampling.colour * (brightness - 0.5)
     tint = 1 + sampling.colour / 2 * (2 * np.array(tints, np.float32) - 1)  # (3,)
     # As rows of 3 W numbers: 11 us for 64 px, where Pillow's own `point` takes 87.
@@ -53,12 +53,12 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], sampling: Sampling
 
 
 def _crisper(share: float) -> ImageFilter.UnsharpMask:
-    """Make what a blur takes away up to five times as strong."""
+    """Amplify the details that a blur removes, up to five times."""
     return ImageFilter.UnsharpMask(radius=1.5, percent=round(400 * share), threshold=0)
 
 
 def _soften_colours(image: Image.Image, share: float) -> Image.Image:
-    """Scale the colours down, to between a fifth and a half of the size, and up again; brightness stays as it is."""
+    """Scale the colours down to between a fifth and a half of the size, and up again; brightness is unchanged."""
     small = [math.ceil(side * (0.2 + 0.3 * share)) for side in image.size]
     light, *colours = image.convert("YCbCr").split()
     soft = [
@@ -68,7 +68,7 @@ def _soften_colours(image: Image.Image, share: float) -> Image.Image:
 
 
 def _sharpen_colours(image: Image.Image, share: float) -> Image.Image:
-    """Make what a blur takes from the colours up to five times as strong; brightness stays as it is."""
+    """Amplify the colour details that a blur removes, up to five times; brightness is unchanged."""
     light, *colours = image.convert("YCbCr").split()
     crisp = [colour.filter(_crisper(share)) for colour in colours]
     return Image.merge("YCbCr", [light, *crisp]).convert("RGB")

@@ -1,4 +1,4 @@
-"""What a training run has learnt so far, and the file it goes on from: safetensors, all else as its metadata."""
+"""The state of a training run, and the checkpoint file: tensors in safetensors, everything else in its metadata."""
 
 import json
 import os
@@ -21,9 +21,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(eq=False)
 class TrainingRun:
-    """What a checkpoint holds: everything that changes while training, and the identity of what does not.
+    """What a checkpoint holds: everything that changes during training, and the identity of everything else.
 
-    right_at_start: (n,) bool, of the pictures kept aside, whether the model was right before the first step.
+    right_at_start: (n,) bool, whether the model was right about each held-out picture before the first step.
     """
 
     identity: dict[str, Any]
@@ -31,7 +31,7 @@ class TrainingRun:
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler
     average: dict[str, Tensor]
-    steps: int  # of an epoch
+    steps: int  # per epoch
     epoch: int = 0
     step: int = 0
     evaluations: list[HeldOutAccuracy] = field(default_factory=list)
@@ -39,13 +39,13 @@ class TrainingRun:
 
     @property
     def done(self) -> int:
-        """Steps since the beginning."""
+        """Steps since the start of training."""
         return self.epoch * self.steps + self.step
 
 
 @contextmanager
 def averaged(run: TrainingRun) -> Iterator[None]:
-    """Put the averaged weights, if there are any, into the model for a while."""
+    """Use the averaged weights, if there are any, inside the block."""
     if not run.average:
         yield
         return
@@ -58,10 +58,10 @@ def averaged(run: TrainingRun) -> Iterator[None]:
 
 
 def save_checkpoint(run: TrainingRun, path: Path) -> None:
-    """Write all that training needs to go on: weights, moments, average, and the place in the data.
+    """Write everything that training needs to continue: weights, moments, average, and the position in the data.
 
     Raises:
-        OutputError: it cannot be written; what was there before is kept.
+        OutputError: it cannot be written; the checkpoint before is kept.
     """
     tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
@@ -80,10 +80,10 @@ def save_checkpoint(run: TrainingRun, path: Path) -> None:
 
 
 def resume(run: TrainingRun, path: Path) -> None:
-    """Go on from a checkpoint.
+    """Continue from a checkpoint.
 
     Raises:
-        InputError: it cannot be read, or is of another recipe.
+        InputError: it cannot be read, or was made with another recipe.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -112,7 +112,7 @@ def resume(run: TrainingRun, path: Path) -> None:
     moments = {moment: under(f"{moment}.") for moment in _MOMENTS}
     for name, parameter in run.model.named_parameters():
         if name in steps:
-            # In the parameter's own memory layout, which the fused update relies on.
+            # In the parameter's memory layout, which the fused update needs.
             own = {moment: torch.empty_like(parameter).copy_(moments[moment][name]).detach() for moment in _MOMENTS}
             run.optimizer.state[parameter] = own | {"step": steps[name].to(parameter.device)}
     run.scaler.load_state_dict(state["scaler"])
@@ -122,10 +122,10 @@ def resume(run: TrainingRun, path: Path) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all: what was there before survives a kill and a full disk."""
+    """Write a safetensors file, completely or not at all: an older file survives a kill and a full disk."""
     part = path.with_name(f"{path.name}.part")
     try:
-        # Not `save_file`, which makes the file readable for its owner alone.
+        # Not `save_file`, which makes the file readable only for its owner.
         encoded = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata)
         with open(part, "wb") as file:
             file.write(encoded)

@@ -1,4 +1,4 @@
-"""Pictures of pairs, decoded on threads a little ahead of the step that learns from them. No torch here."""
+"""Decode the pictures of pairs on threads, a little ahead of the training step. No torch here."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.pixels.reasons import NO_PICTURE
 
-LOOKAHEAD = 2  # batches being decoded while one is trained on
+LOOKAHEAD = 2  # batches that are decoded while one is trained on
 _PICTURES_A_TASK = 32  # a future costs 20 us, a 64-px picture 500
 
 Numbers = NDArray[np.int64]  # (B,) of pairs
@@ -30,7 +30,7 @@ Draws = NDArray[np.float64]  # (B, R) in [0, 1)
 class Encoded:
     """A picture to decode.
 
-    where: how a note names it. content: its bytes, or the path of its file; None where a note was already written.
+    where: its name in notes. content: its bytes, or the path of its file; None if a note was already written.
     """
 
     where: str
@@ -49,14 +49,14 @@ def decode_ahead(
     """Decode parts of the data on threads, LOOKAHEAD parts ahead.
 
     Args:
-        parts: the pairs of each batch, and the random numbers that each is drawn with.
-        encoded: gives the picture of a pair; called on the consumer's thread.
-        picture: makes (H, W, 3) uint8 of an upright picture and its row of random numbers.
-        size: H and W, for a part without a single picture.
+        parts: the pairs of each batch, and the random numbers of each pair.
+        encoded: gives the encoded picture of a pair; called on the consumer's thread.
+        picture: augments an upright picture with its row of random numbers; gives (H, W, 3) uint8.
+        size: H and W, for a part in which no picture can be decoded.
         note: called with the number of a pair and one line, each time its picture cannot be decoded.
 
     Yields:
-        Of the pairs whose picture can be decoded: (B,) numbers, (B, R) draws, (B, 3, H, W) pixels.
+        For the pairs whose picture can be decoded: (B,) numbers, (B, R) draws, (B, 3, H, W) pixels.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="zsclip-pairs")
     ahead: deque[tuple[Numbers, Draws, list[Future[list[NDArray[np.uint8] | str]]]]] = deque()
@@ -91,10 +91,10 @@ def decode_ahead(
 def look_up(
     parts: Iterator[tuple[Numbers, Draws]], embeddings: NDArray[np.float32]
 ) -> Iterator[tuple[Numbers, Draws, NDArray[Any]]]:
-    """Do what `decode_ahead` does with embeddings in place of pixels.
+    """Do what `decode_ahead` does, with embeddings instead of pixels.
 
     Args:
-        embeddings: (N, D) of all pairs; a row of NaN is a picture that cannot be read.
+        embeddings: (N, D) for all pairs; a row of NaN is a picture that cannot be read.
     """
     for numbers, draws in parts:
         rows = embeddings[numbers]  # (B, D)
@@ -105,7 +105,7 @@ def look_up(
 def _decode_some(
     pictures: Sequence[Encoded], draws: Draws, picture: Callable[[Image.Image, Draws], NDArray[np.uint8]]
 ) -> list[NDArray[np.uint8] | str]:
-    """Decode pictures to (H, W, 3) uint8, or say in one line why not; an empty line where a note was written."""
+    """Decode pictures to (H, W, 3) uint8, or give the reason in one line, empty if a note was already written."""
     return [_decode(one, row, picture) for one, row in zip(pictures, draws, strict=True)]
 
 
@@ -117,7 +117,7 @@ def _decode(
         return ""
     try:
         if isinstance(content, str) and os.path.exists(content) and not os.path.isfile(content):
-            return f"{one.where}: picture skipped: a folder, pipe or device"  # a pipe may wait for ever
+            return f"{one.where}: picture skipped: a folder, pipe or device"  # a pipe may block for ever
         with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file, upright(file) as image:
             return picture(image, draws)
     except UnidentifiedImageError:

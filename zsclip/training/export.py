@@ -1,4 +1,4 @@
-"""A trained model as a folder that open_clip loads, and zsclip too."""
+"""Save a trained model as a folder that open_clip and zsclip load."""
 
 import json
 import os
@@ -18,13 +18,13 @@ WEIGHTS_FILE = "open_clip_model.safetensors"
 
 def write_model(run: TrainingRun, spec: ModelSpec, out: Path, dtype: str) -> None:
     """Save as a folder that open_clip and `find_model` load."""
-    # Always in the form with a `text.` prefix. A softmax loss gives a bias no meaning.
+    # Always with a `text.` prefix. With a softmax loss, a bias has no meaning.
     left_out = ("custom_text", "init_logit_bias", "nonscalar_logit_scale")
     architecture = {key: value for key, value in spec.architecture.items() if key not in left_out}
     preprocess = {
         key: value
         for key, value in asdict(spec.preprocess).items()
-        if key != "size"  # the tower's own counts
+        if key != "size"  # the tower's own size counts
     }
     config = {"model_cfg": architecture | {"custom_text": True}, "preprocess_cfg": preprocess}
     with averaged(run):

@@ -1,7 +1,7 @@
-"""Embeddings of all pictures of a data set by a locked image tower: computed once, and kept in one file.
+"""The embeddings of a data set by a locked image tower: computed once and kept in one file.
 
-The file holds the first so many rows, so a run that was killed goes on where it was. It carries a fingerprint of all
-that its rows depend on, and a digest of the rows: what is stale or damaged counts as absent.
+The file holds the first n rows, so a killed run continues where it was. It has a fingerprint of everything
+that its rows depend on, and a digest of the rows; a stale or damaged file counts as absent.
 """
 
 import json
@@ -37,14 +37,14 @@ def build_features(
     progress: Callable[[EncodingProgress], None] = lambda event: None,
     note: Callable[[str], None] = lambda message: None,
 ) -> NDArray[np.float32]:
-    """Encode every picture once, whole, as the model sees it in use; or read from `path` what was encoded before.
+    """Encode every whole picture once, as the model sees it in use, or read from `path` what was encoded before.
 
     All rows are in memory: 230,000 pictures with D = 512 take 470 MB, and three times as much while they are written.
 
     Args:
         path: written every `checkpoint_seconds`, at the end, and when the user interrupts the run.
         progress: called after every batch; an exception it raises ends the run at once.
-        note: called with one line if pictures stay left out that an earlier run could not read.
+        note: called with one line if pictures that an earlier run could not read are left out again.
 
     Returns:
         (N, D) float32, rows of length 1; row i is pair i. A row of NaN is a picture that cannot be read, or a pair
@@ -59,7 +59,7 @@ def build_features(
     embeddings = np.full((len(pairs.names), width), np.nan, np.float32)  # (N, D)
     usable = pairs.usable
     kept = _read_rows(path, key)  # (n, D), the first n
-    place = 0  # in `usable`, of the first picture to encode
+    place = 0  # index in `usable` of the first picture to encode
     if kept is not None:
         embeddings[: len(kept)] = kept
         place = int(np.searchsorted(usable, len(kept)))
@@ -87,7 +87,7 @@ def build_features(
                 _write_rows(path, key, embeddings[:rows])
                 saved = time.monotonic()
             progress(EncodingProgress(done, len(usable), speed, (len(usable) - done) / speed))
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or the command line's way to end at SIGTERM
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or how the command line ends at SIGTERM
         _write_rows(path, key, embeddings[:rows])
         raise
     return embeddings

@@ -1,4 +1,4 @@
-"""What is reported of a training while it runs, and what is written for TensorBoard. No torch here."""
+"""What is reported during training, and what is written for TensorBoard. No torch here."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step done.
+    """A step that is done.
 
-    step: of `steps` in the epoch, both from 1; size: height and width of the pictures; seconds_left: of training,
+    step: out of `steps` in the epoch, from 1; size: height and width of the pictures; seconds_left: of training,
     without evaluations.
     """
 
@@ -35,7 +35,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class EncodingProgress:
-    """Pictures of a locked image tower encoded so far."""
+    """The pictures that a locked image tower has encoded so far."""
 
     done: int
     total: int
@@ -45,7 +45,7 @@ class EncodingProgress:
 
 @dataclass(frozen=True)
 class HeldOutAccuracy:
-    """Zero-shot accuracy on the pictures kept aside, among all labels of the data, after an epoch; 0: before any."""
+    """Zero-shot accuracy on held-out pictures, among all labels of the data, after an epoch; 0 is before training."""
 
     epoch: int
     top1: float
@@ -57,11 +57,11 @@ Event = Progress | EncodingProgress | HeldOutAccuracy
 
 
 def caveats(first: "Tensor", right: "Tensor", learning_rate: float) -> Iterator[str]:
-    """Say what the figures do not say by themselves: that they are of few pictures, or that training did harm.
+    """Say what the figures do not show: that there are few pictures, or that training made the model worse.
 
     Args:
         first, right: (n,) bool, whether the answer to each held-out picture was right before training, and is now;
-            of `first` none where that was not measured.
+            `first` is empty if that was not measured.
     """
     if len(first) == len(right):
         gained, lost = int((right & ~first).sum()), int((first & ~right).sum())
@@ -78,11 +78,11 @@ def caveats(first: "Tensor", right: "Tensor", learning_rate: float) -> Iterator[
 
 
 def make_log_folder(log_dir: Path) -> None:
-    """Look whether scalars can be written to a folder, and make it.
+    """Check that scalars can be written to a folder, and create it.
 
     Raises:
         InputError: TensorBoard is not installed.
-        OutputError: the folder cannot be made.
+        OutputError: the folder cannot be created.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: F401
@@ -99,7 +99,7 @@ def open_log(log_dir: Path | None, done: int) -> Iterator[Callable[[int, dict[st
     """Give a function that writes the scalars of a step for TensorBoard, or does nothing without a folder.
 
     Args:
-        done: steps that an earlier run did; what it logged after them is dropped.
+        done: the steps of the earlier run that are kept; what it logged after them is dropped.
 
     Raises:
         OutputError: they cannot be written.
@@ -118,13 +118,13 @@ def open_log(log_dir: Path | None, done: int) -> Iterator[Callable[[int, dict[st
         try:
             for name, value in scalars.items():
                 writer.add_scalar(name, value, step)
-        except OSError as e:  # its own thread writes; what went wrong there is raised here
+        except OSError as e:  # its thread writes; errors there are raised here
             raise _cannot_log(log_dir, e) from e
 
     try:
         yield log
     except BaseException:
-        with suppress(OSError):  # what it could not write would be raised again, in place of the reason
+        with suppress(OSError):  # a second error would hide the reason
             writer.close()
         raise
     try:

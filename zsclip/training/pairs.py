@@ -1,6 +1,6 @@
-"""Picture-caption pairs from Parquet shards, class folders and CSV, shuffled and augmented. No torch here.
+"""Picture-caption pairs from Parquet shards, class folders and lists, shuffled and augmented. No torch here.
 
-The stream keeps no random state: seed, epoch and step alone say which pairs a batch holds and how each is drawn.
+The stream has no random state: seed, epoch and step alone decide which pairs a batch holds and how each is drawn.
 """
 
 import os
@@ -21,8 +21,8 @@ from zsclip.training.augment import PICTURE_DRAWS, augmented
 from zsclip.training.decoding import Draws, Encoded, Numbers, decode_ahead, look_up
 from zsclip.training.sampling import CAPTION_DRAWS, Sampling, draw_texts, pair_weights, positives
 
-MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures kept: all of a small data set, else a window of it
-HELD_OUT = 100  # labelled pictures; of these 95 % of the measured shares are within 10 points of the true one
+MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures in memory: all of a small data set, else a window
+HELD_OUT = 100  # labelled pictures; with this many, 95 % of measured shares are within 10 points of the truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Batch:
 
     pictures: (B, 3, H, W) uint8 pixels, in memory in the order B, H, W, 3; or, where the image tower is locked, their
     (B, D) float32 embeddings. captions: T, the first B the pictures' own, then those that pictures are only compared
-    with. positives: (B, T) bool, whether picture i is to be told by caption j. pair_weights: (B, T) float32, how much
+    with. positives: (B, T) bool, whether caption j is right for picture i. pair_weights: (B, T) float32, how much
     they count for each other.
     """
 
@@ -43,13 +43,13 @@ class Batch:
 
 @dataclass(eq=False)
 class Pairs:
-    """All pairs of a data set: their words in memory, their pictures where they are until they are wanted.
+    """All pairs of a data set: their words are in memory, their pictures are read when needed.
 
     Attributes:
-        names: by number of the pair; None where it has none and is passed over.
-        train, held_out: (N,) int64 numbers of the pairs to learn from, and of those kept aside.
+        names: by number of the pair; None if it has none and is skipped.
+        train, held_out: (N,) int64 numbers of the pairs to learn from, and of those held out.
         labels: every label, sorted.
-        digest: of all ids and words: other data, other digest.
+        digest: of all ids and words; identifies the data.
     """
 
     names: list[Names | None]
@@ -59,14 +59,14 @@ class Pairs:
     digest: str
     note: Callable[[str], None]
     memory_limit: int
-    _sources: list[Source]  # without their words, which are in `names`
+    _sources: list[Source]  # without words, which are in `names`
     _firsts: NDArray[np.int64]  # (S,) the number of each source's first pair
     _cache: SourceCache
     _broken: set[int] = field(default_factory=set)  # sources that cannot be read
     _unreadable: set[int] = field(default_factory=set)  # pairs whose picture cannot be decoded
 
     def steps(self, batch_size: int) -> int:
-        """Count the batches of an epoch; pairs that fill no last batch wait for another epoch."""
+        """Count the batches of an epoch; pairs that do not fill the last batch wait for another epoch."""
         return max(1, len(self.train) // batch_size)
 
     @property
@@ -75,13 +75,13 @@ class Pairs:
         return np.sort(np.concatenate([self.train, self.held_out]))
 
     def stamp(self) -> str:
-        """Fingerprint the size and the time of every file the pictures are in: other pictures, another stamp."""
+        """Fingerprint the size and time of every file that holds pictures; it changes when the pictures do."""
         total = blake2b(digest_size=16)
         for path in dict.fromkeys(path for source in self._sources for path in source.files):
             try:
                 about = os.stat(path)
                 total.update(f"{about.st_size} {about.st_mtime_ns}\0".encode())
-            except OSError:  # noted when it is read
+            except OSError:  # noted when the file is read
                 total.update(b"gone\0")
         return total.hexdigest()
 
@@ -94,15 +94,15 @@ class Pairs:
         threads: int = 1,
         embeddings: NDArray[np.float32] | None = None,
     ) -> Iterator[Batch]:
-        """Yield the batches of an epoch from a step on, decoded on threads a little ahead.
+        """Yield the batches of an epoch, starting at a step, decoded on threads a little ahead.
 
-        A picture that cannot be read is noted once and missing from its batch, so that all others stay in their place.
+        A picture that cannot be read is noted once and left out of its batch, so that all others stay in theirs.
 
         Args:
-            embeddings: (N, D) of all pairs, as `features` gives them: batches hold these and no picture is read.
+            embeddings: (N, D) for all pairs, from `features`: batches then hold these, and no picture is read.
 
         Raises:
-            InputError: a whole epoch has no picture that can be read.
+            InputError: no picture of a whole epoch can be read.
         """
         order = self._order(sampling.seed, epoch)
         data_sets, labels = self._data_sets(), self._label_names() if sampling.all_labels else []
@@ -111,7 +111,7 @@ class Pairs:
             for place in range(step, self.steps(sampling.batch_size))
         )
 
-        of_labels: deque[NDArray[np.float64]] = deque()  # draws for their captions, of the batches ahead
+        of_labels: deque[NDArray[np.float64]] = deque()  # draws for the captions of labels, for the batches ahead
 
         def with_draws() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
             for place, numbers in parts:
@@ -147,13 +147,13 @@ class Pairs:
         threads: int = 1,
         embeddings: NDArray[np.float32] | None = None,
     ) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        """Yield the labelled pictures kept aside as a model sees them in use, and the places of their labels.
+        """Yield the held-out labelled pictures as a model sees them in use, and the indices of their labels.
 
         Args:
-            embeddings: as `batches` takes them.
+            embeddings: as for `batches`.
 
         Yields:
-            (B, 3, H, W) uint8 or (B, D) float32, and (B,) int64 positions in `labels`.
+            (B, 3, H, W) uint8 or (B, D) float32, and (B,) int64 indices in `labels`.
         """
         places = {label: place for place, label in enumerate(self.labels)}
         labelled = np.array([number for number in self.held_out if self._names_of(number).label], np.int64)
@@ -171,11 +171,11 @@ class Pairs:
         threads: int = 1,
         embeddings: NDArray[np.float32] | None = None,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """Yield pictures as a model sees them in use, a batch at a time, less those that cannot be read.
+        """Yield batches of pictures as a model sees them in use, without those that cannot be read.
 
         Args:
-            numbers: (N,) int64, of the pairs.
-            embeddings: as `batches` takes them.
+            numbers: (N,) int64 numbers of pairs.
+            embeddings: as for `batches`.
 
         Yields:
             (B,) int64 numbers, and (B, 3, H, W) uint8 or (B, D) float32.
@@ -203,7 +203,7 @@ class Pairs:
         return [Names(label, tuple(more)) for label, more in synonyms.items()]
 
     def _data_sets(self) -> dict[str, set[str]]:
-        """Give the data sets in which each name, or free caption, occurs."""
+        """Give the data sets in which each name or free caption occurs."""
         found: dict[str, set[str]] = {}
         for one in {one for one in self.names if one is not None}:
             for name in (one.label, *one.synonyms, *one.kinds, *one.captions):
@@ -222,7 +222,7 @@ class Pairs:
         windows: list[list[NDArray[np.int64]]] = []
         filled = 0
         everything_fits = sum(source.size for source in self._sources) <= self.memory_limit
-        limit = self.memory_limit if everything_fits else self.memory_limit // 2  # two windows meet in a batch
+        limit = self.memory_limit if everything_fits else self.memory_limit // 2  # a batch may span two windows
         for number in random.permutation(len(self._sources)):
             if not windows or filled + self._sources[number].size > limit:
                 windows.append([])
@@ -267,24 +267,24 @@ def read_pairs(
     note: Callable[[str], None] = lambda message: None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> Pairs:
-    """Find and check all pairs; their words are read now, their pictures as they are wanted.
+    """Find and check all pairs; their words are read now, their pictures when needed.
 
     Args:
         inputs: `.parquet` files or folders of them, folders of class folders, or `.csv` files.
-        holdout: keep every Nth pair aside, chosen by a hash of its id; 0 keeps none. None keeps about a fiftieth of
-            the labelled pairs aside, HELD_OUT or more if the data allow, and never more than a fifth.
-        note: called with one line about each thing that is passed over, now and while pictures are read.
+        holdout: hold out every Nth pair, chosen by a hash of its id; 0 holds out none. None holds out about a 50th of
+            the labelled pairs: HELD_OUT or more if the data allow, and never more than a fifth.
+        note: called with one line about everything that is skipped, now and while pictures are read.
         memory_limit: bytes of encoded pictures to keep in memory.
 
     Raises:
-        InputError: an input does not exist or is nothing of the kind, or no pair can be used.
+        InputError: an input does not exist or is none of these, or no pair can be used.
     """
     check_inputs(inputs)
     names: list[Names | None] = []
     ids: list[str] = []
     sources: list[Source] = []
     firsts: list[int] = []
-    known: dict[Names, Names] = {}  # 230,000 pictures share 600 labels: each is kept once
+    known: dict[Names, Names] = {}  # 230,000 pictures share 600 labels; each is stored once
     for text in inputs:
         for source in find_sources(text, note):
             sources.append(replace(source, pictures=[]))
@@ -320,7 +320,7 @@ def read_pairs(
 
 
 def _kept_aside(ids: Sequence[str], is_labelled: NDArray[np.bool_], holdout: int | None) -> NDArray[np.bool_]:
-    """Choose pairs to measure on by a hash of their ids; those of one id, a picture, stay together. (N,) bool."""
+    """Choose held-out pairs by a hash of their ids; pairs with the same id (picture) stay together. (N,) bool."""
     hashes = np.array([_hash(identity) for identity in ids], np.uint64)
     if holdout is not None:
         return hashes % np.uint64(holdout) == 0 if holdout else np.zeros(len(ids), bool)
@@ -330,8 +330,8 @@ def _kept_aside(ids: Sequence[str], is_labelled: NDArray[np.bool_], holdout: int
 
 
 def _with_synonyms_of_kinds(distinct: Iterable[Names]) -> dict[Names, Names]:
-    """Let a broader word go by its synonyms too: a convertible is a car, and so an automobile."""
-    synonyms: dict[str, dict[str, None]] = {}  # of a label, in the order they are met
+    """Add the synonyms of broader words: a convertible is a car, and so an automobile."""
+    synonyms: dict[str, dict[str, None]] = {}  # by label, in order of first appearance
     for one in distinct:
         synonyms.setdefault(one.label, {}).update(dict.fromkeys(one.synonyms))
     longer = {}

@@ -1,4 +1,4 @@
-"""What a training depends on, checked before anything slow. No torch here."""
+"""The settings of a training run, checked before anything slow. No torch here."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +12,7 @@ from zsclip.words.prompts import PromptSet
 
 _RATE_FROM_NOTHING = 1e-3
 _RATE_FROM_A_MODEL = 1e-5  # what CLIP is fine-tuned with: Wortsman et al. 2022 (WiSE-FT), Goyal et al. 2023 (FLYP)
-# What is done to pictures as they are drawn. A locked image tower sees each once, and whole.
+# Changes to pictures as they are drawn. A locked image tower sees each picture once, unchanged.
 _PICTURE_OPTIONS = (
     "crop_scale", "flip", "colour", "blur", "sharpen", "chroma", "saturation", "start_size",
 )  # fmt: skip
@@ -20,20 +20,20 @@ _PICTURE_OPTIONS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what is learnt; a checkpoint goes on only with the recipe it was begun with.
+    """Everything that decides what is learnt; a checkpoint continues only with the recipe that it was started with.
 
-    data: Parquet shards, class folders, CSV files; holdout: keep every Nth pair aside to measure on, 0 for none; None:
+    data: Parquet shards, class folders, CSV files; holdout: hold out every Nth pair to measure on, 0 for none; None:
     see `read_pairs`.
-    arch: a JSON file with a `model_cfg` or open_clip's name of an architecture, to begin from nothing; init: a model
-    to begin from instead. lock_image, lock_text: leave that tower as it is. With lock_image each picture is encoded
-    once, whole: no crops, tints or other changes, and no growing.
+    arch: a JSON file with a `model_cfg` or open_clip's name of an architecture, for an untrained model; init: a model
+    to start from instead. lock_image, lock_text: leave that tower as it is. With lock_image each picture is encoded
+    once, unchanged: no crops, tints or growing.
     batch_size: pairs that are compared with each other; accumulate: parts it is encoded in, to save memory.
     learning_rate: None chooses one, see `chosen_rate`.
-    warmup: share of all steps until the full learning rate, which then falls along a cosine.
-    precision: fp32, bf16, fp16 (CUDA only), or auto: bf16 where the device multiplies it itself, else fp32.
-    average: how much of the running average of the weights a step keeps, such as 0.999, 0 for none; what is saved and
-    measured is the average.
-    start_size: side in pixels of the first epochs' pictures, which then grow to the model's own; 0 for no growing.
+    warmup: share of the steps over which the learning rate rises; then it falls along a cosine.
+    precision: fp32, bf16, fp16 (CUDA only), or auto: bf16 if the device supports it, else fp32.
+    average: the share of the running average of weights that a step keeps, such as 0.999, 0 for none; the average is
+    saved and measured.
+    start_size: side in pixels of the first epochs' pictures, which then grow to the model's size; 0 for no growing.
     prompts, synonyms, kinds, kinds_are_true, across, all_labels, crop_scale, flip, colour, blur, sharpen, chroma,
     saturation: see `Sampling`.
     weights: fp16 or fp32, of the saved model.
@@ -74,10 +74,10 @@ class Recipe:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Look whether a recipe makes sense, before any file is opened.
+    """Check a recipe, before any file is opened.
 
     Raises:
-        InputError: it does not; the message names the option.
+        InputError: it makes no sense; the message names the option.
     """
     _check_models(recipe)
     _check_choices(recipe)
@@ -124,13 +124,13 @@ def _check_ranges(recipe: Recipe) -> None:
 
 
 def identity_of(recipe: Recipe, data_digest: str, prompts: PromptSet, spec: ModelSpec) -> dict[str, Any]:
-    """Give what a checkpoint must agree with to be gone on with, by name."""
+    """Give the settings, by name, that a checkpoint must match to be continued."""
     identity = asdict(recipe) | {
         "data": data_digest,
         "prompts": fingerprint(prompts.templates, {key: list(own) for key, own in prompts.prompts.items()}),
         "model": fingerprint(spec.architecture, asdict(spec.preprocess), spec.digest),
     }
-    for name in ("arch", "init"):  # the same model may lie in another place
+    for name in ("arch", "init"):  # the same model may be in another place
         del identity[name]
     if recipe.holdout is None:
         identity["holdout"] = "auto"
@@ -138,7 +138,7 @@ def identity_of(recipe: Recipe, data_digest: str, prompts: PromptSet, spec: Mode
 
 
 def sampling_of(recipe: Recipe, prompts: PromptSet, spec: ModelSpec) -> Sampling:
-    """Give the part of a recipe that says how pairs become batches."""
+    """Give the part of a recipe that decides how pairs become batches."""
     return Sampling(
         prompts, spec.preprocess, batch_size=recipe.batch_size, seed=recipe.seed, kinds=recipe.kinds,
         synonyms=recipe.synonyms, kinds_are_true=recipe.kinds_are_true, across=recipe.across,
@@ -148,7 +148,7 @@ def sampling_of(recipe: Recipe, prompts: PromptSet, spec: ModelSpec) -> Sampling
 
 
 def chosen_rate(recipe: Recipe) -> float:
-    """Give the learning rate of a recipe that names none."""
+    """Give the learning rate of a recipe, or its default."""
     return _RATE_FROM_NOTHING if recipe.init is None else _RATE_FROM_A_MODEL
 
 
@@ -162,10 +162,10 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def picture_size(epoch: int, size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
-    """Give the height and width of an epoch's pictures: from `start_size` evenly up, whole for the last third.
+    """Give the height and width of an epoch's pictures: growing evenly from `start_size`, full for the last third.
 
-    Small pictures cost less and teach almost as much at first (Tan and Le 2021, section 4). Multiples of 8, in which
-    a tower loses no border when it halves them. The last epoch is always whole.
+    Small pictures cost less and teach almost as much at first (Tan and Le 2021, section 4). Sizes are multiples of 8,
+    so that a tower that halves them loses no border. The last epoch always has the full size.
     """
     start = recipe.start_size
     grown = epoch / (recipe.epochs * 2 / 3)

@@ -1,6 +1,6 @@
-"""How pairs are drawn at random: which caption a picture gets from its names, and what the two count for each other.
+"""How pairs are drawn: which caption a picture gets from its names, and how much the two count for each other.
 
-Every draw is a function of numbers in [0, 1) that are given: no random state here, no files, no pixels.
+Every draw is a function of given numbers in [0, 1): no random state here, no files, no pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,27 @@ from zsclip.pictures.sources import Names
 from zsclip.pixels.fit import Preprocess
 from zsclip.words.prompts import PromptSet, fill_template
 
-CAPTION_DRAWS = 3  # random numbers a caption takes
+CAPTION_DRAWS = 3  # random numbers per caption
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings by which pairs become batches: how captions are chosen, and how pictures are cropped and changed.
+    """The settings that make batches of pairs: how captions are chosen, and how pictures are cropped and changed.
 
-    kinds, synonyms: shares of the captions that name a broader kind or a synonym, where a picture has some. Of the
-    kinds the nearest is named most often ("cat" of a tabby): "animal" is said of enough others.
-    kinds_are_true: whether a caption that is true of another picture than its own ("animal" of a dog's) is not held
-    against it; nor is it asked for, which would drown the one label in dozens of broader words.
-    across: how much a picture and a caption count for each other whose word occurs nowhere in the picture's source,
-    from 0 to 1. Below 1 a model gains little by telling sources apart, and with the source the label.
-    all_labels: whether every picture is compared with a caption of every label there is, besides those of its batch.
-    crop_scale: the least share of a picture's area that is kept; 1 keeps all.
-    colour: how far brightness, contrast and tint stray; 0 leaves them.
+    kinds, synonyms: shares of the captions that name a broader kind or a synonym, if a picture has any. Of the
+    kinds, the nearest is named most often ("cat" for a tabby), as "animal" is right for many others.
+    kinds_are_true: whether a caption that is also true of another picture ("animal" of a dog) does not count
+    as wrong there; nor does it count as right, which would drown the one label in dozens of broader words.
+    across: how much a picture and a caption count for each other if the caption's word is not in the picture's source,
+    from 0 to 1. Below 1, a model gains less from recognising the source, and so the label.
+    all_labels: whether every picture is compared with a caption of every label, not only with those of its batch.
+    crop_scale: the smallest share of a picture's area to keep; 1 keeps all.
+    colour: how much brightness, contrast and tint vary; 0 leaves them unchanged.
     blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
     sharpness does not give away the source, and with it the label.
-    sharpen: share of the pictures that are made crisper at last, edges up to five times as strong, for the same reason.
-    chroma: share of the pictures whose colours are made softer or crisper than they are; brightness stays. JPEG stores
-    colours at half the size: a small picture has softer ones than a photograph that was scaled down.
+    sharpen: share of the pictures whose edges are finally made up to five times as strong, for the same reason.
+    chroma: share of the pictures whose colours are blurred or sharpened; brightness is unchanged. JPEG stores
+    colours at half the size, so a small picture has softer ones than a photograph that was scaled down.
     saturation: share of the pictures whose colours are made paler, down to grey, or up to half as strong again, so that
     shapes count beside colours.
     """
@@ -58,7 +58,7 @@ class Sampling:
 
 
 def draw_caption(names: Names, sampling: Sampling, what: float, which: float, how: float) -> tuple[str, str]:
-    """Write a caption for a picture, and tell which name is in it, from three numbers in [0, 1)."""
+    """Write a caption for a picture, and say which name is in it, from three numbers in [0, 1)."""
     if names.captions:
         caption = names.captions[int(which * len(names.captions))]
         return caption, caption
@@ -73,7 +73,7 @@ def draw_caption(names: Names, sampling: Sampling, what: float, which: float, ho
 
 @dataclass(frozen=True)
 class Text:
-    """A caption: the name that is in it, and the label of the picture or the label it was drawn for."""
+    """A caption: the name in it, and the label of the picture, or the label that it was drawn for."""
 
     caption: str
     name: str
@@ -96,7 +96,7 @@ def draw_texts(
 
 
 def positives(names: Sequence[Names], texts: Sequence[Text]) -> NDArray[np.bool_]:
-    """Tell which of T texts, the first B its own, have the label or the caption of each picture. (B, T) bool."""
+    """Which of T texts (the first B are the pictures' own) have the label or caption of each picture. (B, T) bool."""
     count = len(names)
     return _equal([text.caption for text in texts], count) | _equal([text.label for text in texts], count)
 
@@ -111,10 +111,10 @@ def pair_weights(
     """Give how much picture i and text j count for each other. (B, T) float32.
 
     Args:
-        sources: for each name, where it occurs.
+        sources: the data sets that each name occurs in.
     """
     here = {source: np.array([source in sources[text.name] for text in texts]) for source in {n.source for n in names}}
-    shape = len(names), len(texts)  # none, where no picture of the batch can be read
+    shape = len(names), len(texts)  # 0 if no picture of the batch can be read
     weights = np.where(np.array([here[one.source] for one in names], bool).reshape(shape), 1, sampling.across)
     if sampling.kinds_are_true:
         own = {one: {one.label, *one.synonyms, *one.kinds} for one in set(names)}
@@ -125,7 +125,7 @@ def pair_weights(
 
 
 def _equal(texts: Sequence[str], count: int) -> NDArray[np.bool_]:
-    """Compare the first so many texts with all. (B, T) bool."""
+    """Compare the first B texts with all T. (B, T) bool."""
     numbers: dict[str, int] = {}
-    places = np.array([numbers.setdefault(text, len(numbers)) for text in texts])  # cheaper to compare than texts
+    places = np.array([numbers.setdefault(text, len(numbers)) for text in texts])  # cheap to compare
     return places[:count, None] == places

@@ -33,7 +33,7 @@ class PairEncoder:
         self._mean = torch.tensor(spec.preprocess.mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(spec.preprocess.std, device=device).view(3, 1, 1)
         tokenizer = load_tokenizer(spec)
-        # Captions come again and again, and are cleaned in slow Python each time.
+        # Cached, as captions repeat and are cleaned in slow Python.
         self._ids = lru_cache(maxsize=100_000)(lambda caption: tokenizer([caption])[0])
 
     def images(self, pictures: np.ndarray) -> Tensor:
@@ -46,14 +46,14 @@ class PairEncoder:
         return F.normalize(features.float(), dim=-1)
 
     def texts(self, captions: Sequence[str]) -> Tensor:
-        """Encode B captions, each once, no longer than the longest needs. (B, D) float32, rows of length 1."""
-        places: dict[str, int] = {}  # a batch of 256 pictures of ten labels has far fewer captions than pictures
+        """Encode B captions, each distinct one once, cut to the longest. (B, D) float32, rows of length 1."""
+        places: dict[str, int] = {}  # 256 pictures of ten labels have far fewer captions than pictures
         rows = [places.setdefault(caption, len(places)) for caption in captions]
         ids = torch.stack([self._ids(caption) for caption in places])  # (distinct, context_length)
         ids = ids[:, : int(used_lengths(self.model.text, ids).max())]
         with self._autocast():
             features = encode_ids(self.model.text, ids.to(self.device))
-        # Not by an index, whose gradient is summed up in any order; this one's a killed run computes to the same bit.
+        # Not by indexing, whose gradient is summed in any order; with this, a resumed run gets the same bits.
         return F.embedding(torch.tensor(rows, device=self.device), F.normalize(features.float(), dim=-1))
 
     def _autocast(self) -> torch.autocast:
@@ -64,18 +64,18 @@ class PairEncoder:
 def contrastive_loss(
     image_embeddings: Tensor, text_embeddings: Tensor, positives: Tensor, logit_scale: Tensor, pair_weights: Tensor
 ) -> Tensor:
-    """Compare every picture with every text, and ask for the true ones.
+    """Compare every picture with every text; the loss rewards the true pairs.
 
     Figure 3 of Radford et al. 2021 (CLIP), with a row's target spread evenly over all its positives as in Yang et al.
-    2022 (UniCL). Where each pair is its own only positive this is plain CLIP.
+    2022 (UniCL). If each pair is its own only positive, this is plain CLIP.
 
     Args:
         image_embeddings: (B, D) float32, rows of length 1.
-        text_embeddings: (T, D) float32, rows of length 1; row i < B belongs to image i, with the others images are only
+        text_embeddings: (T, D) float32, rows of length 1; row i < B belongs to image i, the others are only
             compared.
-        positives: (B, T) bool, whether text j is to be told of image i; the diagonal is true.
+        positives: (B, T) bool, whether text j is right for image i; the diagonal is true.
         logit_scale: () the multiplier, already exponentiated.
-        pair_weights: (B, T) float32, how much image i and text j count for each other; 1 everywhere is plain.
+        pair_weights: (B, T) float32, how much image i and text j count for each other; 1 everywhere is plain CLIP.
 
     Returns:
         () the mean of the two cross-entropies.
@@ -92,18 +92,18 @@ def contrastive_loss(
 def train_step(run: TrainingRun, encoder: PairEncoder, batch: Batch, rate: float, recipe: Recipe) -> float:
     """Learn from one batch; give its loss.
 
-    With `accumulate` the batch is encoded in parts, once without gradients to compare all pairs with all, and once
+    With `accumulate`, the batch is encoded in parts: once without gradients, to compare all pairs, and once
     more for the gradient of each part (Gao et al. 2021, GradCache): every pair has the negatives of the whole batch.
-    Only batch normalisation notices, which sees the parts one by one.
+    Only batch normalisation differs, as it sees the parts one by one.
     """
-    if len(batch.pictures) < 2:  # its pictures cannot be read
+    if len(batch.pictures) < 2:  # the others cannot be read
         return math.nan
     seed = np.random.SeedSequence((recipe.seed, run.epoch, run.step)).generate_state(1, np.uint32).item()
-    count = min(recipe.accumulate, len(batch.pictures))  # some may not have been readable
+    count = min(recipe.accumulate, len(batch.pictures))  # some may be unreadable
     parts = list(zip(_parts(len(batch.pictures), count), _parts(len(batch.captions), count), strict=True))
 
     def encode_part(number: int) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(seed + number)  # dropout depends on the place in the data alone: nothing to checkpoint
+        torch.manual_seed(seed + number)  # dropout depends only on the position in the data: nothing to checkpoint
         of_images, of_texts = parts[number]
         return encoder.images(batch.pictures[of_images]), encoder.texts(batch.captions[of_texts])
 
@@ -133,7 +133,7 @@ def train_step(run: TrainingRun, encoder: PairEncoder, batch: Batch, rate: float
     run.scaler.unscale_(run.optimizer)
     trained_ones = [p for group in run.optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(trained_ones, recipe.clip_norm)
-    if not norm.isfinite() and not run.scaler.is_enabled():  # else the scaler leaves such a step out
+    if not norm.isfinite() and not run.scaler.is_enabled():  # with a scaler, such a step is skipped
         raise _diverged(run, f"the gradient is {norm.item()}")
     run.scaler.step(run.optimizer)
     run.scaler.update()
@@ -145,7 +145,7 @@ def train_step(run: TrainingRun, encoder: PairEncoder, batch: Batch, rate: float
 
 
 def _parts(count: int, parts: int) -> list[slice]:
-    """Cut so many rows into parts of about the same size."""
+    """Cut rows into parts of about the same size."""
     edges = [part * count // parts for part in range(parts + 1)]
     return [slice(*ends) for ends in pairwise(edges)]
 
@@ -156,7 +156,7 @@ def _diverged(run: TrainingRun, what: str) -> ModelError:
 
 
 def _update_average(run: TrainingRun, recipe: Recipe) -> None:
-    keep = min(recipe.average, (1 + run.done) / (10 + run.done))  # else the untrained beginning stays in it for long
+    keep = min(recipe.average, (1 + run.done) / (10 + run.done))  # else the untrained start would remain in it for long
     own = run.model.state_dict()
     for name, average in run.average.items():
         if average.is_floating_point():

@@ -1,4 +1,4 @@
-"""Contrastive training of a small CLIP: one loop that can be killed at any moment and goes on where it was."""
+"""Contrastive training of a small CLIP: one loop that can be killed at any moment and resumed."""
 
 import math
 import signal
@@ -58,19 +58,19 @@ def train(
     progress: Callable[[Event], None] = lambda event: None,
     note: Callable[[str], None] = lambda message: None,
 ) -> list[HeldOutAccuracy]:
-    """Train a model, or go on with the training that `out` holds the checkpoint of, and save it in `out`.
+    """Train a model, or continue from the checkpoint in `out`, and save it in `out`.
 
     Args:
-        device: "auto" takes CUDA, then the CPU. threads: for decoding, not part of the recipe, nor is the device.
+        device: "auto" takes CUDA, then the CPU. threads: for decoding. Neither is part of the recipe.
         log_dir: where to write TensorBoard scalars.
         progress: called with every step, every evaluation, and every batch that a locked image tower encodes; an
             exception it raises ends the run at once.
-        note: called with one line about each thing that is passed over, or that the user should know in the end.
+        note: called with one line about everything that is skipped, or that the user should know at the end.
 
     Raises:
-        InputError: the recipe or the data are wrong, or `out` holds a checkpoint of another recipe.
-        ModelError: the device is not there, the model to start from is not available, or training diverged.
-        OutputError: the disk is full, and the checkpoint before is kept; or a folder cannot be written.
+        InputError: the recipe or the data are wrong, or `out` has a checkpoint with another recipe.
+        ModelError: there is no such device, the model to start from is not available, or training diverged.
+        OutputError: the disk is full (the checkpoint before is kept), or a folder cannot be written.
     """
     check_recipe(recipe)
     recipe, device = _settled(recipe, device)
@@ -91,7 +91,7 @@ def train(
     encoder = PairEncoder(run.model, spec, device, recipe.precision)
     if recipe.start_size:
         _check_start_size(encoder, recipe, spec)
-    features = None  # (N, D), of a locked image tower
+    features = None  # (N, D), from a locked image tower
     if recipe.lock_image and run.epoch < recipe.epochs:
         features = build_features(
             pairs, spec, out / FEATURES_FILE, device=device, precision=recipe.precision, threads=threads,
@@ -111,7 +111,7 @@ def train(
 
 
 def _settled(recipe: Recipe, device: str) -> tuple[Recipe, str]:
-    """Decide what the recipe and the command leave to us: device, precision, learning rate."""
+    """Replace the automatic values of a recipe: device, precision and learning rate."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     check_device(device)
     if recipe.precision == "auto":
@@ -127,8 +127,8 @@ def _settled(recipe: Recipe, device: str) -> tuple[Recipe, str]:
 class _Loop:
     """The epochs of one call of `train`.
 
-    features: (N, D) float32 of all pairs, for a locked image tower. checkpoint: the file, written every
-    `checkpoint_seconds`; `saved`: when that was, on the monotonic clock. held: signals that wait for the next one.
+    features: (N, D) float32 for all pairs, for a locked image tower. checkpoint: the file, written every
+    `checkpoint_seconds`; `saved`: when that was, on the monotonic clock. held: signals that wait until it is saved.
     """
 
     recipe: Recipe
@@ -147,7 +147,7 @@ class _Loop:
     saved: float = field(default_factory=time.monotonic)
 
     def run_to_the_end(self) -> Tensor | None:
-        """Train all epochs that are left. (n,) bool, which answers are right now; None where nothing was measured."""
+        """Train the remaining epochs. (n,) bool, which answers are right now; None if nothing was measured."""
         run = self.run
         right = self.measure() if not run.done and not run.evaluations else None
         while run.epoch < self.recipe.epochs:
@@ -158,7 +158,7 @@ class _Loop:
         return right
 
     def run_epoch(self) -> None:
-        """Train the steps that are left of an epoch."""
+        """Train the remaining steps of an epoch."""
         run, recipe, preprocess = self.run, self.recipe, self.spec.preprocess
         clock = deque([(time.monotonic(), 0)], maxlen=50)
         size = picture_size(run.epoch, preprocess.size, recipe)
@@ -174,12 +174,12 @@ class _Loop:
             self.log(run.done, {"loss": loss, "learning rate": rate, "logit scale": event.logit_scale})
             self.progress(event)
             is_due = bool(self.held) or time.monotonic() - self.saved >= self.checkpoint_seconds
-            if is_due and run.step < run.steps:  # the end of the epoch, with its evaluation, has its own
+            if is_due and run.step < run.steps:  # the end of the epoch has its own, with the evaluation
                 self.save()
                 _let_go(self.held)
 
     def measure(self) -> Tensor:
-        """Save the run, with what it knows of the pictures kept aside: (n,) bool, whether each is right."""
+        """Measure on the held-out pictures, and save the run. (n,) bool, whether each answer is right."""
         run = self.run
         right = _right_answers(run, self.encoder, self.pairs, self.spec, self.threads, self.features)
         if len(right):
@@ -202,7 +202,7 @@ class _Loop:
 
 @torch.no_grad()
 def _check_start_size(encoder: PairEncoder, recipe: Recipe, spec: ModelSpec) -> None:
-    """Try every size that is to come: a tower may have a position for each part of a picture, or need a multiple."""
+    """Try every picture size to come: a tower may have fixed positions, or need multiples of a patch."""
     own = spec.preprocess.size
     if recipe.start_size >= min(own):
         raise InputError(f"--start-size {recipe.start_size}: not below the model's own {min(own)} pixels; give less")
@@ -210,7 +210,7 @@ def _check_start_size(encoder: PairEncoder, recipe: Recipe, spec: ModelSpec) -> 
     for height, width in {picture_size(epoch, own, recipe) for epoch in range(recipe.epochs)} - {own}:
         try:
             encoder.images(np.zeros((1, 3, height, width), np.uint8))
-        except (AssertionError, RuntimeError, ValueError) as e:  # timm asserts, torch raises
+        except (AssertionError, RuntimeError, ValueError) as e:  # timm asserts; torch raises
             why = f"this image tower cannot take {height} x {width} pixels: {first_line(e)}"
             raise InputError(f"--start-size {recipe.start_size}: {why}; leave it out") from e
 
@@ -221,7 +221,7 @@ def _progress(
     (begun, before), (now, images) = clock[0], clock[-1]
     seconds_a_step = (now - begun) / (len(clock) - 1)
     size, *later = (picture_size(epoch, spec.preprocess.size, recipe) for epoch in range(run.epoch, recipe.epochs))
-    steps_left = run.steps - run.step + run.steps * sum(map(math.prod, later)) / math.prod(size)  # at today's size
+    steps_left = run.steps - run.step + run.steps * sum(map(math.prod, later)) / math.prod(size)  # at this size
     return Progress(
         epoch=run.epoch + 1,
         step=run.step,
@@ -244,7 +244,7 @@ def _right_answers(
     threads: int,
     features: NDArray[np.float32] | None,
 ) -> Tensor:
-    """Ask the model for the labels of the pictures kept aside. (n,) bool, whether each answer is right."""
+    """Classify the held-out pictures. (n,) bool, whether each answer is right."""
     right = [torch.zeros(0, dtype=torch.bool)]
     if not len(pairs.held_out) or len(pairs.labels) < 2:
         return right[0]
@@ -270,7 +270,7 @@ def _begin(recipe: Recipe, spec: ModelSpec, identity: dict[str, Any], steps: int
     model.visual.requires_grad_(not recipe.lock_image)
     model.text.requires_grad_(not recipe.lock_text)
     model.to(device)
-    model.visual.to(memory_format=torch.channels_last)  # convolutions are 1.5-2x faster so, others do not mind
+    model.visual.to(memory_format=torch.channels_last)  # makes convolutions 1.5-2x faster; others do not mind
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
@@ -283,10 +283,10 @@ def _begin(recipe: Recipe, spec: ModelSpec, identity: dict[str, Any], steps: int
 
 
 def _set_training(model: Any, recipe: Recipe) -> None:
-    """Switch to training; a locked tower keeps the batch statistics and the absence of dropout it is used with.
+    """Switch to training mode; a locked tower stays in evaluation mode (batch statistics, no dropout).
 
-    A model to begin from keeps its batch statistics too: those of a few cropped pictures replaced them within fifty
-    steps, and took 4 points from a small model at a learning rate that changed nothing else.
+    A pretrained model keeps its batch statistics, too: those of a few cropped pictures replaced them within fifty
+    steps, and cost a small model 4 points at a learning rate that changed nothing else.
     """
     model.train()
     model.visual.train(not recipe.lock_image)
@@ -308,7 +308,7 @@ def _make_folder(out: Path) -> None:
 
 @contextmanager
 def _held_signals() -> Iterator[list[int]]:
-    """Hold back the first Ctrl-C or SIGTERM until the weights are whole; a second one acts at once."""
+    """Delay the first Ctrl-C or SIGTERM until the weights are consistent; a second one acts at once."""
     held: list[int] = []
     before: dict[int, Any] = {}
 
@@ -320,7 +320,7 @@ def _held_signals() -> Iterator[list[int]]:
         held.append(number)
         restore()
 
-    with suppress(ValueError):  # not in the main thread, where signals are not ours
+    with suppress(ValueError):  # outside the main thread, signals are not ours
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, hold)
     try:
