@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import HANGS
 from decoded import Batch, decode_batches, one_by_one
 from PIL import Image
 from test_decode import SIMPLE
@@ -325,7 +326,7 @@ def test_a_signal_that_does_not_wake_the_run_is_still_seen(files):
         sys.exit(1)
     """)
 
-    result = subprocess.run([sys.executable, "-c", script, files[0]], cwd=Path(__file__).parent, timeout=30)
+    result = subprocess.run([sys.executable, "-c", script, files[0]], cwd=Path(__file__).parent, timeout=HANGS)
 
     assert result.returncode == 7
 
@@ -370,7 +371,7 @@ def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
         run.stdin.write(os.fsencode(files[0] + "\n"))
         run.stdin.flush()  # and it stays open: the reader waits for more
 
-        assert run.wait(60) == 0
+        assert run.wait(HANGS) == 0
         assert run.stdout.read().decode().startswith(f"('{files[0]}',)\n")
         assert run.stderr.read() == b""
 
