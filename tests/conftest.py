@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -26,6 +27,9 @@ from zsclip.models.find import find_model
 from zsclip.models.spec import ModelSpec
 from zsclip.pixels.decode import to_pixels
 from zsclip.pixels.fit import Preprocess
+
+# Seconds after which a process hangs for certain: on a machine that is busy, one that loads torch may need minutes.
+HANGS = 600
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -96,6 +100,7 @@ def wait_for_lines(part: Path, count: int, process: subprocess.Popen[bytes]) -> 
     """Wait until a run has written so many lines of its rows."""
     while not (part.exists() and part.read_bytes().count(b"\n") == count):
         assert process.poll() is None
+        time.sleep(0.01)  # and leave the processor to it
 
 
 @pytest.fixture(scope="session")
@@ -189,7 +194,7 @@ def run_alone(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes
             capture_output=True,
             cwd=tmp_path,
             env=os.environ | environment,
-            timeout=120,
+            timeout=HANGS,
         )
 
     return zsclip

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import HANGS
 from decoded import Batch, decode_batches, one_by_one
 from PIL import Image
 from test_decode import SIMPLE
@@ -79,7 +80,7 @@ def decoded(paths: Iterable[str], batch_size: int, threads: int = 2) -> list[Bat
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 9])
-def test_batches_are_one_by_one_decoding_in_order(files, count, threads):
+def test_batches_are_one_by_one_decoding_in_order(files, count, threads, patient):
     expected = [decode_image(path, SIMPLE) for path in files[:count]]
     good = [pixels for pixels in expected if not isinstance(pixels, Skipped)]
 
@@ -94,13 +95,13 @@ def test_batches_are_one_by_one_decoding_in_order(files, count, threads):
     )
 
 
-def test_a_run_much_longer_than_the_look_ahead_comes_to_its_end(files):
+def test_a_run_much_longer_than_the_look_ahead_comes_to_its_end(files, patient):
     batches = decoded(itertools.islice(itertools.cycle(files), 100), batch_size=4)
 
     assert [len(batch.rows) for batch in batches] == [4] * 25
 
 
-def test_a_batch_of_bad_files_has_no_pixels_but_their_shape(files):
+def test_a_batch_of_bad_files_has_no_pixels_but_their_shape(files, patient):
     (batch,) = decoded([files[2], files[8]], batch_size=4)
 
     assert [row.error for row in batch.rows if isinstance(row, Skipped)] == ["unreadable", "unreadable"]
@@ -138,8 +139,10 @@ def test_no_more_than_two_batches_ahead_are_worked_on(batch_size, asked):
 
 @pytest.fixture
 def patient(monkeypatch):
-    """A busy machine makes no pauses."""
-    monkeypatch.setattr(ahead_module, "IDLE_SECONDS", 30)
+    """Threads may be slow on a busy machine: that makes no pause, and what comes first is waited for."""
+    monkeypatch.setattr(ahead_module, "IDLE_SECONDS", HANGS)
+    monkeypatch.setattr(ahead_module, "MOMENT_SECONDS", HANGS)
+    monkeypatch.setattr(ahead_module, "FIRST_SECONDS", HANGS)
 
 
 def test_a_list_without_end_is_read_only_so_far_ahead(patient):
@@ -224,7 +227,7 @@ def test_of_what_is_found_a_batch_holds_more_and_of_the_rest_no_more_than_was_as
     assert sizes == [FOUND_BATCH] * 2 + [99 * 30 - 2 * FOUND_BATCH]
 
 
-def test_what_the_work_raises_comes_after_the_rows_before_it():
+def test_what_the_work_raises_comes_after_the_rows_before_it(patient):
     def work(path: str) -> str:
         if path == "c":
             raise KeyError(path)
@@ -325,7 +328,7 @@ def test_a_signal_that_does_not_wake_the_run_is_still_seen(files):
         sys.exit(1)
     """)
 
-    result = subprocess.run([sys.executable, "-c", script, files[0]], cwd=Path(__file__).parent, timeout=30)
+    result = subprocess.run([sys.executable, "-c", script, files[0]], cwd=Path(__file__).parent, timeout=HANGS)
 
     assert result.returncode == 7
 
@@ -370,12 +373,12 @@ def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
         run.stdin.write(os.fsencode(files[0] + "\n"))
         run.stdin.flush()  # and it stays open: the reader waits for more
 
-        assert run.wait(60) == 0
+        assert run.wait(HANGS) == 0
         assert run.stdout.read().decode().startswith(f"('{files[0]}',)\n")
         assert run.stderr.read() == b""
 
 
-def test_pictures_are_decoded_before_anyone_asks_for_a_batch():
+def test_pictures_are_decoded_before_anyone_asks_for_a_batch(patient):
     work, enough, too_many = counting(6)
 
     with Ahead(itertools.repeat("a", 1000), work, batch_size=2, threads=2) as decoder:
@@ -400,7 +403,7 @@ def test_a_decoder_that_nobody_reads_ends_its_threads(files):
 # Processors.
 
 
-def test_what_is_found_is_not_worked_on_and_keeps_its_place():
+def test_what_is_found_is_not_worked_on_and_keeps_its_place(patient):
     worked = []
 
     def work(path: str) -> str:
@@ -442,7 +445,7 @@ def test_a_slow_start_is_not_waited_for():
         assert [batch for batch in ahead.batches(4) if batch] == [[("a", "a")]]
 
 
-def test_a_look_up_that_fails_is_told_and_not_waited_for():
+def test_a_look_up_that_fails_is_told_and_not_waited_for(patient):
     def find(paths: Sequence[str]) -> Known:
         raise ZeroDivisionError
 

@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +46,13 @@ def pictures(folder: Path, size: tuple[int, int], name: str = "{}.png") -> Pictu
     return Pictures(list(map(str, paths)))
 
 
+@pytest.fixture
+def _quick_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure no model: on a busy machine even the smallest may be slower than what a test makes slow."""
+    monkeypatch.setattr(bench_module, "_time_model", lambda *given: dict.fromkeys(STAGES[3:], 1e-6))
+
+
+@pytest.mark.usefixtures("_quick_model")
 def test_a_slow_reader_is_named(model: Encoder, tmp_path: Path) -> None:
     files = pictures(tmp_path, (8, 8)).names
 
@@ -59,6 +68,7 @@ def test_a_slow_reader_is_named(model: Encoder, tmp_path: Path) -> None:
     assert "--threads 4" in report.hint
 
 
+@pytest.mark.usefixtures("_quick_model")
 def test_one_decode_thread_is_named(model: Encoder, tmp_path: Path) -> None:
     never = threading.Event()
 
@@ -115,7 +125,13 @@ def test_a_slow_model_is_named(model: Encoder, tmp_path: Path, monkeypatch: pyte
         time.sleep(0.02 * len(pixels))
         return at_its_speed(self, pixels)
 
+    time_decoding = bench_module._time_decoding
+
+    def quick(*given: Any) -> Any:
+        return replace(time_decoding(*given), rate=1e6)
+
     monkeypatch.setattr(ClipModel, "begin_images", slow)
+    monkeypatch.setattr(bench_module, "_time_decoding", quick)
 
     report = bench(pictures(tmp_path, (8, 8)), model, threads=2, batch_size=4, decoding=Decoding(), seconds=0.1)
 

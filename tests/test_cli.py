@@ -11,12 +11,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import wait_for_lines
+from conftest import HANGS, wait_for_lines
 from PIL import Image
 
 from zsclip.cli.main import app, main
@@ -396,7 +397,7 @@ def test_a_slow_producer_is_answered_while_it_still_writes(
 
         assert json.loads(process.stdout.readline())["file_name"] == f"photos/{name}.png"
     process.stdin.close()
-    assert process.wait(30) == 0
+    assert process.wait(HANGS) == 0
 
 
 @pytest.mark.parametrize(
@@ -416,7 +417,7 @@ def test_an_interrupted_run_leaves_its_finished_rows_and_says_how_to_go_on(
 
     process.send_signal(number)
 
-    assert process.wait(30) == code
+    assert process.wait(HANGS) == code
     rows = [json.loads(line) for line in part.read_text().splitlines()]
     assert [row["file_name"] for row in rows] == ["photos/red.png", "photos/gone.png"]
     assert not (tmp_path / "rows.jsonl").exists()
@@ -451,10 +452,11 @@ def test_a_run_that_ends_before_its_first_row_leaves_no_file(
     process = start("-o", "rows.csv")
     while not (tmp_path / "rows.csv.part").exists():
         assert process.poll() is None
+        time.sleep(0.01)
 
     process.send_signal(signal.SIGTERM)
 
-    assert process.wait(30) == 143
+    assert process.wait(HANGS) == 143
     assert list(tmp_path.glob("rows*")) == []
 
 
@@ -584,7 +586,7 @@ def test_a_terminal_gets_a_table_and_sees_what_is_going_on_before(photos: Path, 
         seen += some
     os.close(leader)
 
-    assert process.wait(30) == 0
+    assert process.wait(HANGS) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
     progress, *rows = re.split(r"(?=photos/\w+\.png)", text)
     assert [row.split()[0] for row in rows] == [f"photos/{c}.png" for c in ("blue", "green", "red")]
@@ -650,7 +652,7 @@ def test_a_training_that_is_stopped_goes_on_and_its_model_classifies(
     assert b"epoch 0 (before training): " in process.stderr.readline()
     assert b"epoch 1: " in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    assert process.wait(HANGS) == 143
     assert process.stdout.read() == b""
     process.stdout.close()
     process.stderr.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import HANGS
 from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -269,7 +270,7 @@ def run_python(code: str, **options: Path) -> "subprocess.CompletedProcess[str]"
     """Run code in a Python of its own."""
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, **options)
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANGS, **options)
     assert run.stderr == ""
     return run
 

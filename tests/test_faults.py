@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import wait_for_lines
+from conftest import HANGS, wait_for_lines
 from PIL import Image
 
 COLOURS = ("--labels", "red,green,blue", "-q", "--threads", "2")
@@ -123,7 +123,7 @@ def test_pictures_that_come_and_go_during_the_run(tiny_model: Callable[[str], Pa
     assert answer("a.png")["error"] == "missing"  # a link to itself
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(30) == 1
+    assert process.wait(HANGS) == 1
     assert process.stdout is not None
     process.stdout.close()
 
@@ -160,7 +160,7 @@ def test_a_file_is_written_by_one_run_at_a_time(tiny_model: Callable[[str], Path
         assert b"another run is writing to it" in second.stderr
     first.stdin.write(b"a.png\n")
     first.stdin.close()
-    assert first.wait(30) == 0
+    assert first.wait(HANGS) == 0
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 2
     assert first.stderr is not None
     first.stderr.close()
@@ -176,7 +176,7 @@ def test_ctrl_c_and_resume_is_one_file(tiny_model: Callable[[str], Path], tmp_pa
     process.stdin.flush()
     wait_for_lines(tmp_path / "rows.csv.part", 24, process)  # a header, two lines a picture, one for the bad one
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130  # though its stdin is still open
+    assert process.wait(HANGS) == 130  # though its stdin is still open
     process.stdin.close()
     listing = "".join(f"{name}\n" for name in names).encode()
     changed = subprocess.run(

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from columns import columns
+from conftest import HANGS
 from PIL import Image
 
 from zsclip.answers.answers import Candidate, Prediction
@@ -136,7 +137,7 @@ def dom_of(page: str, tmp_path: Path, state: str = "") -> str:
     done = subprocess.run(
         [str(BROWSER), *arguments, f"--user-data-dir={tmp_path / 'browser'}", f"file://{tmp_path}/r.html{state}"],
         capture_output=True,
-        timeout=120,
+        timeout=HANGS,
     )
     return re.sub(r"<script.*?</script>", "", done.stdout.decode(), flags=re.DOTALL)
 

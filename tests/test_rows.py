@@ -1,16 +1,20 @@
 """Where rows go, as the options say it, and what an interrupted run says of them."""
 
 import json
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from zsclip.answers.answers import Answers
 from zsclip.cli.rows import Output, Start, going_on
 from zsclip.cli.tally import Tally
 from zsclip.errors import InputError
+from zsclip.out import jsonl
 from zsclip.out.journal import Point
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -90,3 +94,43 @@ def test_a_page_and_a_sheet_beside_rows_are_named_in_the_summary(
     rows = [json.loads(line) for line in (photos.parent / "a.jsonl").read_text().splitlines()]
     assert [row["file_name"] for row in rows] == ["photos/blue.png", "photos/green.png"]
     assert (photos.parent / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (("-o", "rows.jsonl"), "zsclip: interrupted: 4 rows are in rows.jsonl.part; add --resume to go on\n"),
+        ((), "zsclip: interrupted: the rows of 4 images are out; with -o FILE a run can be resumed\n"),
+    ],
+)
+def test_an_interrupt_while_lines_are_built_costs_only_rows_that_were_not_counted(
+    target: tuple[str, ...],
+    told: str,
+    run: Run,
+    tiny_model: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for i in range(8):
+        Image.new("RGB", (16, 16), (30 * i, 0, 255 - 30 * i)).save(tmp_path / "pictures" / f"{i}.png")
+    classify = ("classify", "pictures", "-l", "red,blue", "-m", tiny_model("plain"), "--batch-size", "2", "-q")
+    expected = run(*classify, "--no-store").stdout
+    beginnings = jsonl._beginnings
+
+    def interrupted(answers: Answers, labels: Sequence[str]) -> list[str]:
+        if "pictures/5.png" in answers.names:
+            signal.raise_signal(signal.SIGINT)
+        return beginnings(answers, labels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jsonl, "_beginnings", interrupted)
+        done = run(*classify, "--no-store", *target)
+
+    part = tmp_path / "rows.jsonl.part"
+    rows = part.read_bytes() if target else done.stdout
+    assert (done.returncode, done.stderr.decode()) == (130, told)
+    assert rows == b"".join(expected.splitlines(keepends=True)[:4])
+    if target:
+        assert run(*classify, "--no-store", *target, "--resume").returncode == 0
+        assert (tmp_path / "rows.jsonl").read_bytes() == expected

@@ -22,6 +22,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import HANGS
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -442,7 +443,7 @@ def test_sigterm_ends_the_process_with_a_checkpoint(recipe: Recipe, tmp_path: Pa
         f"train({recipe!r}, Path({str(tmp_path / 'out')!r}), progress=lambda e: os.kill(os.getpid(), signal.SIGTERM))"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, env=os.environ)
 
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert (tmp_path / "out" / CHECKPOINT_FILE).exists()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import preprocess_for
+from conftest import HANGS, preprocess_for
 from PIL import Image
 
 from zsclip.kept.store import EmbeddingStore, Stored
@@ -174,7 +174,7 @@ def test_one_that_computes_for_too_long_is_ended(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="has ended"):
         process.decode(str(tmp_path / "x.png"))
-    assert process._process.wait(10) == -signal.SIGPROF
+    assert process._process.wait(HANGS) == -signal.SIGPROF
     process.end()
 
 
@@ -246,7 +246,7 @@ def test_threads_that_wait_when_all_ends_come_back(files: list[str], pool: Pool)
             # One waits for an answer, one for a process.
             asked = [threads.submit(elsewhere, files[0]) for _ in range(2)]
             assert not wait(asked, 0.2).done
-        assert [one.result(30) for one in asked] == [None, None]
+        assert [one.result(HANGS) for one in asked] == [None, None]
     assert len(pool.started) == 1
 
 
@@ -301,10 +301,10 @@ def test_nobody_is_left_behind(number: int, long_run: tuple[subprocess.Popen[byt
     run, children = long_run
 
     run.send_signal(number)
-    _, errors = run.communicate(timeout=30)
+    _, errors = run.communicate(timeout=HANGS)
 
     ended = threading.Event()
-    for _ in range(1000):
+    for _ in range(100 * HANGS):
         if not any(is_alive(pid) for pid in children):
             break
         ended.wait(0.01)
