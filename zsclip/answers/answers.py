@@ -52,9 +52,9 @@ Row = Prediction | Skipped
 class Answers:
     """The answers for n pictures, as columns; row i belongs to names[i], and is meaningless if that was skipped.
 
-    names: n, as given, with undecodable bytes as surrogate escapes (`os.fsdecode`).
-    labels: G names to answer with: the labels, or their groups.
-    classes: (n, k) int32, indices of the k best labels, best first. scores: (n, k) float32, their probabilities in
+    names: n, as they were given, undecodable bytes as surrogate escapes (`os.fsdecode`).
+    labels: G names of what was answered with: labels, or their groups.
+    classes: (n, k) int32, places of the k best labels, best first. scores: (n, k) float32, their probabilities in
     [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1].
     answered: (n,) int32, index of the answer; -1 where the best score is under the threshold, where a
     distractor is better, and where the picture was skipped.
@@ -88,7 +88,7 @@ class Answers:
         return good
 
     def take(self, places: NDArray[np.int64]) -> "Answers":
-        """Select some of the pictures, in the order of the indices."""
+        """Take some of the pictures, in the order of the places."""
         taken = places.tolist()
         columns: dict[str, Any] = {
             name: None if (column := getattr(self, name)) is None else column[places]
@@ -98,7 +98,7 @@ class Answers:
         return replace(self, names=[self.names[place] for place in taken], skipped=skipped, **columns)
 
     def rows(self) -> Iterator[Row]:
-        """Yield one record per picture."""
+        """Give one record a picture."""
         truths = [None] * len(self) if self.truth is None else [self.labels[place] for place in self.truth.tolist()]
         rivals = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
         applies = np.ones_like(self.classes, bool) if self.applies is None else self.applies

@@ -239,13 +239,13 @@ class Speed(Device):
 
     @property
     def cpus(self) -> int:
-        """The number of decoding threads."""
+        """Threads that decode."""
         from zsclip.pixels.processors import available_cpus
 
         return self.threads or available_cpus()
 
     def encoder(self, model: str, offline: bool) -> "Encoder":
-        """Find a model and give its encoder; nothing is loaded yet."""
+        """Find a model, and give what encodes with it; nothing is loaded yet."""
         from zsclip.models.encoder import Encoder
         from zsclip.models.find import find_model
 

@@ -81,8 +81,8 @@ class Scores(Distractors):
 class Question:
     """What is asked of every picture.
 
-    words, sentences: the labels, and the prompt set. names: what is reported for each label: the label or its
-    group. rivals: the prompts of the distractors, by name. learnt: the calibration, if there is one.
+    words, sentences: the labels, and what they are put into. names: of each label, what is answered: the label or its
+    group. rivals: the prompts of the words that compete, by their names. learnt: the calibration, where there is one.
     wanted: the answers of --only; None among them stands for unknown; empty wants all.
     """
 
@@ -96,12 +96,12 @@ class Question:
 
     @property
     def by_group(self) -> bool:
-        """Whether groups are reported instead of labels."""
+        """Whether groups are answered instead of labels."""
         return self.scores.by == "group"
 
 
 def read_question(labels: Labels, prompts: Prompts, scores: Scores) -> Question:
-    """Read and check labels, sentences, distractors, groups and the calibration; this needs no model."""
+    """Read and check labels, sentences, distractors, groups and the calibration; no model is needed for that."""
     from zsclip.words.labels import COMMON
 
     words = labels.read(alone=scores.multi_label)
@@ -121,7 +121,7 @@ def read_question(labels: Labels, prompts: Prompts, scores: Scores) -> Question:
 
 
 def rule_of(question: Question, encoder: "Encoder") -> "Rule":
-    """Give the rule that turns scores into answers, with the values of a calibration if there is one."""
+    """Give the rule by which scores become answers, with what a calibration of this model and these labels learnt."""
     from zsclip.answers.scores import Rule
 
     scores, learnt = question.scores, question.learnt
@@ -163,7 +163,7 @@ def settings_of(question: Question, encoder: "Encoder", model: Model, speed: Spe
 
 
 def rivals_of(words: "list[Label]", distractors: str | None, sentences: "PromptSet") -> dict[str, tuple[str, ...]]:
-    """Read the distractors: the prompts of each word that competes with the labels, by name."""
+    """Read distractors: the prompts of the words that compete with the labels, by their names."""
     from zsclip.words.labels import read_distractors
     from zsclip.words.prompts import expand
 
@@ -176,14 +176,12 @@ def _check_groups(words: "list[Label]", names: Sequence[str], scores: Scores) ->
     if not any(word.group for word in words):
         raise InputError("--by group: no label has a group; write `group: NAME` for some in a --labels-file")
     if len(set(names)) == 1 and not scores.multi_label:
-        raise InputError(
-            f"--by group: all labels are in group {names[0]!r}, so nothing competes; put some into another"
-        )
+        raise InputError(f"--by group: all labels are in group {names[0]!r}, which has no other to be compared with")
 
 
 def _wanted(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
     """Give the answers that --only asks for; None stands for unknown, unless there is a label of that name."""
-    wanted = [label.strip() for label in only]  # as labels are stripped too
+    wanted = [label.strip() for label in only]  # as labels themselves are
     for label in wanted:
         if label not in names and label != UNKNOWN:
             labels = listed(list(dict.fromkeys(names)), 8)

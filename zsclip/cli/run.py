@@ -82,7 +82,7 @@ def build_text_matrix(
     multi_label: bool = False,
     distractors: Mapping[str, Sequence[str]] | None = None,
 ) -> "Classifier":
-    """Build the text matrix; note prompts that were cut, and labels that the model may not know."""
+    """Make the text matrix, and note what was cut or may not be understood."""
     from zsclip.answers.classifier import build_classifier
     from zsclip.words.labels import Label, in_other_scripts
     from zsclip.words.prompts import expand

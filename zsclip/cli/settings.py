@@ -41,7 +41,7 @@ def digested(shown: object, *about: object) -> dict[str, object]:
 
 
 def made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, str]:
-    """The settings that a calibration is valid for, on any device."""
+    """What a calibration holds for, on whatever device."""
     from dataclasses import asdict
 
     from zsclip.kept.cache import fingerprint

@@ -52,7 +52,7 @@ class Tally:
         for batch in batches:
             self.errors.update(each.error for each in batch.skipped.values())
             found = [label for label in batch.answered.tolist() if label >= 0]
-            for label, count in Counter(found).items():  # in order of first appearance
+            for label, count in Counter(found).items():  # in the order in which they are met
                 self.labels[batch.labels[label]] += count
             self.unknown += len(batch) - len(found) - len(batch.skipped)
             yield batch
