@@ -220,7 +220,7 @@ def _hint(slowest: str, model: ClipModel, threads: int, reducible: bool) -> str:
     """Say what would help against the slowest stage."""
     cpus = available_cpus()
     if slowest == "read":
-        return f"--threads {4 * threads} (a thread that waits for a disk costs no processor), or pictures nearer by"
+        return f"--threads {4 * threads} (threads that wait for a disk use no CPU), or a faster disk"
     if slowest in ("decode", "preprocess"):
         if reducible and slowest == "decode":
             return "--fast-jpeg"

@@ -264,7 +264,7 @@ def promise_lines(calibration: Calibration, promised: Promise) -> list[str]:
     return [
         f"temperature          {calibration.temperature:.3f}",
         f"threshold            {threshold}",
-        "on pictures that were not learnt from (five parts, each by the other four):",
+        "on held-out pictures (five-fold cross-validation):",
         f"  answered           {promised.answered:.1%}",
         f"  precision          {precision}",
         f"  calibration error  {error}, plain scores {before}",
