@@ -193,7 +193,7 @@ def test_a_slow_source_never_waits_for_a_full_batch(files):
     assert list(batches) == []
 
 
-def test_a_pause_is_told_once_and_before_an_error():
+def test_a_pause_is_reported_once_and_before_an_error():
     more, asked = threading.Event(), []
 
     def slow() -> Iterator[str]:
@@ -445,7 +445,7 @@ def test_a_slow_start_is_not_waited_for():
         assert [batch for batch in ahead.batches(4) if batch] == [[("a", "a")]]
 
 
-def test_a_look_up_that_fails_is_told_and_not_waited_for(patient):
+def test_a_look_up_that_fails_is_reported_and_not_waited_for(patient):
     def find(paths: Sequence[str]) -> Known:
         raise ZeroDivisionError
 
@@ -554,7 +554,7 @@ def test_what_has_not_begun_is_given_as_much_time_again(monkeypatch):
     assert asked == ["a"]
 
 
-def test_all_that_hang_beyond_the_most_are_told(monkeypatch, spin):
+def test_all_that_hang_beyond_the_most_are_reported(monkeypatch, spin):
     """Also one that comes earlier in order, and is found to hang later."""
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.05)
     monkeypatch.setattr(ahead_module, "MAX_GIVEN_UP", 0)

@@ -141,7 +141,7 @@ def test_a_slow_model_is_named(model: Encoder, tmp_path: Path, monkeypatch: pyte
     assert "--model" in report.hint or "--precision" in report.hint
 
 
-def test_a_bad_picture_is_passed_over_and_no_good_one_is_an_error(model: Encoder, tmp_path: Path) -> None:
+def test_a_bad_picture_is_skipped_and_no_good_one_is_an_error(model: Encoder, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no")
     os.mkfifo(tmp_path / "pipe.png")  # which nobody ever writes to
     bad, good = str(tmp_path / "bad.png"), pictures(tmp_path, (8, 8))

@@ -214,7 +214,7 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
         ),
     ],
 )
-def test_what_is_no_calibration_is_told_in_a_line(tmp_path, text, told):
+def test_what_is_no_calibration_is_reported_in_a_line(tmp_path, text, told):
     (tmp_path / "c.json").write_text(text)
 
     with pytest.raises(InputError, match=told):
@@ -234,7 +234,7 @@ def test_a_distractor_that_is_a_labels_word_or_has_one_is_left_out(tmp_path):
     assert len(common) > 80
 
 
-def test_what_is_told_names_a_threshold_that_is_never_reached():
+def test_the_report_names_a_threshold_that_is_never_reached():
     promised = Promise(None, 0.0, 0.2, 0.1)
     overall = promise_lines(Calibration(MADE_WITH, 2.0, math.inf, {}), promised)
     single = promise_lines(Calibration(MADE_WITH, 2.0, 0.0, {"a": 0.5, "b": math.inf}), promised)

@@ -158,7 +158,7 @@ def test_quiet_says_nothing_when_all_is_well(run: Run, photos: Path, model: str)
     assert result.stdout.count(b"\n") == 3
 
 
-def test_cut_prompts_and_unread_scripts_are_told_once_also_from_the_cache(run: Run, photos: Path, model: str) -> None:
+def test_cut_prompts_and_unread_scripts_are_noted_once_also_from_the_cache(run: Run, photos: Path, model: str) -> None:
     arguments = ("classify", "photos", "--labels", "red,猫", "--model", model, "--template", "a long {} " + "a " * 90)
 
     for _ in range(2):
@@ -247,7 +247,7 @@ def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp
     assert (shorter.count(b"\n"), other.count(b"\n")) == (44, 44)
 
 
-def test_the_store_is_told_of_verified_and_emptied(run: Run, photos: Path, model: str) -> None:
+def test_the_store_is_listed_verified_and_emptied(run: Run, photos: Path, model: str) -> None:
     arguments = ("classify", "photos", *COLOURS, "--model", model)
 
     first, again = run(*arguments).stderr.decode(), run(*arguments).stderr.decode()
@@ -366,7 +366,7 @@ def test_names_survive_find_print0(run: Run, photos: Path, model: str, tmp_path:
     result = run("classify", "-", "-0", *COLOURS, "--model", model, "--format", "paths", "--print0", input=listing)
 
     assert result.stdout.split(b"\0")[:-1] == expected
-    assert b"photos" in result.stderr  # the folder among them is passed over with a note
+    assert b"photos" in result.stderr  # the folder among them is skipped with a note
     rows = [json.loads(line) for line in run("classify", "photos", *COLOURS, "--model", model).stdout.splitlines()]
     assert {row["file_name_base64"] for row in rows if "file_name_base64" in row} == {"cGhvdG9zL2NhZukucG5n"}
 
@@ -460,7 +460,7 @@ def test_a_run_that_ends_before_its_first_row_leaves_no_file(
     assert list(tmp_path.glob("rows*")) == []
 
 
-def test_a_machine_that_cannot_compile_is_told_what_to_leave_out(
+def test_a_machine_that_cannot_compile_says_what_to_leave_out(
     run_alone: Run, photos: Path, model: str, tmp_path: Path
 ) -> None:
     arguments = ("classify", "photos", *COLOURS, "--model", model, "--device", "cpu", "--compile")

@@ -53,7 +53,7 @@ def test_a_gain_is_the_difference_and_its_interval_that_of_a_plain_paired_bootst
     assert found.high == pytest.approx(2 * found.value - low, abs=0.005)
 
 
-def test_a_small_gain_on_the_same_pictures_is_told_where_the_two_intervals_overlap():
+def test_a_small_gain_on_the_same_pictures_is_reported_where_the_two_intervals_overlap():
     random = np.random.default_rng(0)
     first = random.random(1000) < 0.5
     better = first.copy()
@@ -211,7 +211,7 @@ def test_each_variant_is_measured_as_eval_measures_it(run: Run, data: Path, tiny
     assert [each["figures"] for each in found] == [json.loads(one.stdout)["metrics"] for one in alone]
 
 
-def test_templates_are_told_for_people(run: Run, data: Path, tiny_model) -> None:
+def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> None:
     done = run("compare", "data", "--model", f"local-dir:{tiny_model('plain')}", "--prompts", "product", "--templates")
 
     assert done.returncode == 0, done.stderr

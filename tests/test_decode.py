@@ -258,7 +258,7 @@ def test_of_an_animation_the_first_frame_counts(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.bmp", "x.dib", "x.jp2", "x.ppm", "x.pbm", "x.mpo", "x"])
-def test_formats_are_told_by_content_not_by_name(tmp_path, name):
+def test_formats_are_recognised_by_content_not_by_name(tmp_path, name):
     image = Image.new("1" if name == "x.pbm" else "RGB", (32, 32), 1 if name == "x.pbm" else RED)
     image.save(tmp_path / name, format="JPEG" if name == "x" else None)
     os.rename(tmp_path / name, tmp_path / "y.png")

@@ -65,7 +65,7 @@ def test_in_a_folder_the_ending_decides_in_any_case(tmp_path):
     assert sorted(found) == sorted([*(f"x{ending}" for ending in ENDINGS), "Y.JPG"])
 
 
-def test_hidden_and_generated_entries_are_passed_over(tmp_path):
+def test_hidden_and_generated_entries_are_skipped(tmp_path):
     make(tmp_path, ".h.jpg", "._a.jpg", ".git/a.jpg", "@eaDir/a.jpg", "node_modules/p/a.jpg", "ok/a.jpg")
 
     assert below(tmp_path, find_images([str(tmp_path)])) == ["ok/a.jpg"]
@@ -353,7 +353,7 @@ def test_a_path_longer_than_one_read_arrives_whole(pipe):
     assert [len(path) for path in paths] == [60_000, 1]
 
 
-def test_a_folder_on_stdin_is_passed_over_with_a_note(tmp_path, pipe):
+def test_a_folder_on_stdin_is_skipped_with_a_note(tmp_path, pipe):
     make(tmp_path, "x.jpg/", "a.jpg")
     read_fd, writer = pipe
     writer.write(os.fsencode(f"{tmp_path}/x.jpg\n{tmp_path}/a.jpg\nnope.jpg\n"))

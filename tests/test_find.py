@@ -63,7 +63,7 @@ def test_a_tag_is_found_in_its_repository_under_any_of_its_names(
     assert find_model("ViT-B-32,openai").weights is not None
 
 
-def test_a_name_the_hub_is_known_not_to_have_is_passed_over(hub_cache: Path, tiny_model: Callable[[str], Path]) -> None:
+def test_a_name_the_hub_is_known_not_to_have_is_skipped(hub_cache: Path, tiny_model: Callable[[str], Path]) -> None:
     """huggingface_hub remembers what was not there, and answers with a mark that is not a path."""
     weights = tiny_model("plain") / "open_clip_model.safetensors"
     placed = put_on_hub(hub_cache, "timm/vit_base_patch32_clip_224.openai", {"open_clip_pytorch_model.bin": weights})
@@ -144,7 +144,7 @@ def test_offline_never_asks_the_hub(hub_cache: Path, monkeypatch: pytest.MonkeyP
         ("", "no model ''"),
     ],
 )
-def test_a_mistyped_model_is_told_what_would_work(name: str, told: str, hub_cache: Path) -> None:
+def test_a_mistyped_model_is_answered_with_what_would_work(name: str, told: str, hub_cache: Path) -> None:
     with pytest.raises(ModelError) as error:
         find_model(name)
 

@@ -255,7 +255,7 @@ def test_the_same_rows_may_be_those_of_several_runs(tmp_path: Path) -> None:
         run(tmp_path / "rows.csv", [], resume=True)
 
 
-def test_a_finished_file_of_nobody_knows_what_is_left_alone(tmp_path: Path) -> None:
+def test_a_finished_file_without_a_record_is_left_alone(tmp_path: Path) -> None:
     target = tmp_path / "rows.csv"
     for text in ("", "precious", run(tmp_path / "other.csv", PATHS) + "edited\n"):
         target.write_text(text)
@@ -330,11 +330,11 @@ def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> No
         ),
     ],
 )
-def test_changes_are_told_in_words(before: dict, now: dict, told: list[str]) -> None:
+def test_changes_are_reported_in_words(before: dict, now: dict, told: list[str]) -> None:
     assert list(changes(before, now)) == told
 
 
-def test_rows_of_nobody_knows_what_are_refused(tmp_path: Path) -> None:
+def test_rows_without_a_record_are_refused(tmp_path: Path) -> None:
     part = tmp_path / "rows.csv.part"
     part.write_text("precious")
     for text in (None, "", "[1]\n", "no json\n", '"text"\n', '{"label list": "of an older version"}\n'):

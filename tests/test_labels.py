@@ -195,11 +195,11 @@ def test_words_that_are_not_unicode_are_refused() -> None:
         ),
     ],
 )
-def test_a_mistake_in_yaml_is_told_with_its_line(content: str, message: str | tuple[str, ...]) -> None:
+def test_a_mistake_in_yaml_is_reported_with_its_line(content: str, message: str | tuple[str, ...]) -> None:
     assert refusal_of("pets.yaml", content).startswith(message)
 
 
-def test_a_control_character_in_yaml_is_told() -> None:
+def test_a_control_character_in_yaml_is_reported() -> None:
     assert "characters are not allowed" in refusal_of("pets.yaml", "- c\x01t\n- dog\n")
 
 
@@ -214,7 +214,7 @@ def test_a_control_character_in_yaml_is_told() -> None:
         ("[" * 100_000, "pets.json: nested too deeply; "),
     ],
 )
-def test_a_mistake_in_json_is_told(content: str, message: str) -> None:
+def test_a_mistake_in_json_is_reported(content: str, message: str) -> None:
     assert refusal_of("pets.json", content).startswith(message)
 
 

@@ -259,7 +259,7 @@ def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path:
     assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 without a label or caption, line 3 first"]
 
 
-def test_a_csv_row_without_a_path_is_passed_over(tmp_path: Path) -> None:
+def test_a_csv_row_without_a_path_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(7))
     (tmp_path / "pairs.csv").write_text("caption,path\na dog,a.png\na cat\n")
     notes: list[str] = []
@@ -277,7 +277,7 @@ def test_an_open_quote_in_a_csv_is_an_error_and_swallows_no_rows(tmp_path: Path)
         read_pairs([str(tmp_path / "pairs.csv")])
 
 
-def test_a_pipe_is_passed_over_unopened(tmp_path: Path) -> None:
+def test_a_pipe_is_skipped_unopened(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(7))
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "pairs.csv").write_text("path,caption\na.png,one\npipe.png,two\n")

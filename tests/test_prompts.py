@@ -139,7 +139,7 @@ def test_a_set_that_is_not_there_is_answered_with_those_that_are(name: str) -> N
         ("a.yaml", "templates: a {}\nprompts:\n  cat: a {} {}\n", "a.yaml:3: prompt 'a {} {}' has 2 placeholders; "),
     ],
 )
-def test_a_mistake_in_a_file_is_told_with_its_line(name: str, content: str, message: str) -> None:
+def test_a_mistake_in_a_file_is_reported_with_its_line(name: str, content: str, message: str) -> None:
     file = write(name, content)
 
     assert refusal(lambda: read_prompts(file)).startswith(message)
@@ -149,7 +149,7 @@ def test_templates_of_the_command_line_replace_the_set() -> None:
     assert read_templates(["a {} ", "{c}", "the {label}"]).templates == ("a {}", "{c}", "the {label}")
 
 
-def test_a_wrong_template_of_the_command_line_is_told_with_its_flag() -> None:
+def test_a_wrong_template_of_the_command_line_is_reported_with_its_flag() -> None:
     assert refusal(lambda: read_templates(["a {}", "a photo"])) == (
         "--template: template 'a photo' has no placeholder; put {} where the label goes"
     )

@@ -250,7 +250,7 @@ def test_where_no_file_can_be_made_nothing_is_found(tmp_path: Path, monkeypatch:
     assert (counts(), size_on_disk(), clear()) == ({}, 0, 0)
 
 
-def test_a_store_locked_by_another_is_passed_over(kept: list[Sight], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_locked_by_another_is_skipped(kept: list[Sight], monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite3.connect
     monkeypatch.setattr(
         store_module.sqlite3, "connect", lambda *arguments, **options: connect(*arguments, **options | {"timeout": 0.1})

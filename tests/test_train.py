@@ -306,7 +306,7 @@ def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit
     ("start_size", "message"),
     [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "not below the model's own 16 pixels")],
 )
-def test_a_tower_that_cannot_grow_is_told_before_training(
+def test_a_tower_that_cannot_grow_is_reported_before_training(
     recipe: Recipe, tmp_path: Path, start_size: int, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -828,7 +828,7 @@ def test_the_tokenizer_of_an_architecture_may_be_fetched() -> None:
     assert not find_architecture("ViT-B-16-SigLIP").offline
 
 
-def test_a_device_that_is_not_there_is_told_before_anything_is_read(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_reported_before_anything_is_read(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--device cuda:99: torch finds no such device here"):
         train(replace(recipe, data=("nowhere",)), tmp_path / "out", device="cuda:99")
 
