@@ -120,7 +120,7 @@ def test_a_pil_image_becomes_the_pixels_of_its_file(mode: str, ending: str, tmp_
     turned[0x0112] = 6
     image.save(file, exif=turned, **({"transparency": 3} if mode == "P" else {}))
 
-    with Image.open(file) as opened:
+    with open(file, "rb") as raw, Image.open(raw) as opened:  # by its path, Pillow does not turn a mapped TIFF
         data = as_ppm(np.asarray(as_seen(opened)))
 
     preprocess = preprocess_for(32)
@@ -222,7 +222,7 @@ def test_few_pictures_of_an_iterator_are_held_at_once(plain: str) -> None:
     answers = Classifier(COLOURS, model=plain, threads=2)(pictures())
 
     assert len(answers) == 200
-    assert most <= 8  # 4 that wait, 2 that are read, and what the loops hold
+    assert most <= 6  # 4 that wait or are read, and what the loops hold
 
 
 def test_an_error_of_an_iterator_comes_out(noise: Path, plain: str) -> None:
@@ -363,7 +363,7 @@ def test_a_notebook_shows_a_table_of_thumbnails_and_nothing_of_a_name_is_markup(
     assert "<i>" not in html
     assert ("&lt;i&gt;red" in html) or ("gr&amp;een" in html)
     assert "unreadable: " in html
-    assert "more" not in html
+    assert html.endswith("</table>")
     assert answers[1:]._repr_html_().count("<img") == 2
 
 
@@ -393,8 +393,9 @@ def test_the_example_runs_in_a_notebook(tmp_path: Path) -> None:
     notebook = tmp_path / "example.ipynb"
     notebook.write_text(json.dumps({"cells": made, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}))
     command = [sys.executable, "-m", "jupyter", "nbconvert", "--to", "notebook", "--execute", "--stdout", str(notebook)]
+    patience = "--ExecutePreprocessor.startup_timeout=300"  # seconds; a busy machine is slow to start a kernel
 
-    done = subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=180)
+    done = subprocess.run([*command, patience], capture_output=True, cwd=tmp_path, timeout=600)
 
     assert done.returncode == 0, done.stderr.decode()
     first, label, table = (cell["outputs"] for cell in json.loads(done.stdout)["cells"])

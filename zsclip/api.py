@@ -240,7 +240,6 @@ def _encoded(item: Any, locks: dict[int, threading.Lock], kept: dict[int, bytes]
             small = _small(Image.fromarray(item))
     else:
         with locks.setdefault(id(item), threading.Lock()):
-            item.load()
             image = as_seen(item)
             data = small = as_ppm(np.asarray(image))
             if place is not None:

@@ -85,17 +85,17 @@ def upright(
         if decoding.fast_jpeg and preprocess is not None and opened.format in ("JPEG", "MPO"):
             _reduce(opened, preprocess)
         with decoding.budget.held(opened.width * opened.height):
-            opened.load()
             yield as_seen(opened)
 
 
-def as_seen(loaded: Image.Image) -> Image.Image:
-    """Bring a picture to mode RGB or L, turned upright as EXIF says, on white where it is transparent.
+def as_seen(opened: Image.Image) -> Image.Image:
+    """Load a picture, and bring it to mode RGB or L, turned upright as EXIF says, on white where it is transparent.
 
     Returns:
         The picture itself where it is like that already.
     """
-    image, turn = _rgb_or_grey(loaded), _turn(loaded)
+    opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
+    image, turn = _rgb_or_grey(opened), _turn(opened)
     return image if turn is None else image.transpose(turn)
 
 
