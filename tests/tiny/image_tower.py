@@ -69,11 +69,12 @@ class Tower:
     """The image tower and its own head.
 
     state: tensors by open_clip's names, fp32, without a projection. head: (1000, F) float64, the weights of ImageNet's
-    classes, less their mean.
+    classes, less their mean. expected: (F,) float64, the features that photographs of ImageNet have on average.
     """
 
     state: dict[str, torch.Tensor]
     head: NDArray[np.float64]
+    expected: NDArray[np.float64]
 
 
 def read_tower(sources: Path) -> Tower:
@@ -83,7 +84,12 @@ def read_tower(sources: Path) -> Tower:
     state = dict(zip(names, published.values(), strict=True))
     head = state.pop("classifier.weight").double()  # (1000, F)
     del state["classifier.bias"]  # of 0.08 at most: leaving it out moves no answer
-    return Tower({f"visual.trunk.{name}": t for name, t in state.items()}, (head - head.mean(dim=0)).numpy())
+    # What the last BatchNorm gives is about normal, with these means and deviations; a ReLU6 and the pooling follow.
+    means, deviations = state["bn2.bias"].double(), state["bn2.weight"].double()
+    draws = torch.randn(4096, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = (means + deviations * draws).clamp(0, 6).mean(dim=0)
+    state = {f"visual.trunk.{name}": tensor for name, tensor in state.items()}
+    return Tower(state, (head - head.mean(dim=0)).numpy(), expected.numpy())
 
 
 def write_model(folder: Path, state: dict[str, torch.Tensor]) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train/*.parquet and classes.tsv")
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--out", type=Path, help="default: WORK/model")
-    parser.add_argument("--steps", type=int, default=3000, help="of the text tower")
+    parser.add_argument("--steps", type=int, default=2400, help="of the text tower")
     parser.add_argument("--hold-out", type=int, default=0, help="ImageNet classes to learn nothing of")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
@@ -77,7 +77,8 @@ def main() -> None:
     learnt = [np.flatnonzero(~is_aside[: len(view)] & ~unseen[: len(view)]) for view in views]
     truths = np.concatenate([labels[rows] for rows in learnt])
     features = np.concatenate([view[rows] for view, rows in zip(views, learnt, strict=True)])
-    projection = fit_projection(features, truths, tower.head, things, seed=a.seed)
+    means = [view[rows].mean(axis=0) for view, rows in zip(views, learnt, strict=True)]
+    projection = fit_projection(features, truths, tower, means, things, seed=a.seed)
     state = tower.state | {"visual.head.proj.weight": torch.from_numpy(projection)}
     embeddings, learnt_embeddings = unit(views[0] @ projection.T), unit(features @ projection.T)
     classes = class_directions(projection, tower.head, learnt_embeddings, truths, things)

@@ -6,11 +6,13 @@ what its classes have in common: a photograph of a cat is as far from the other 
 the features beside the head, so the last rows are what a softmax regression of labels and broader words uses there.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from directions import among
-from image_tower import D, Rows, unit
+from image_tower import D, Rows, Tower, unit
 from numpy.typing import NDArray
 from things import CLASSES, Things
 
@@ -24,21 +26,24 @@ _DECAY = 1e-3
 
 
 def fit_projection(
-    features: Rows, labels: NDArray[np.int64], head: NDArray[np.float64], things: Things, *, seed: int
+    features: Rows, labels: NDArray[np.int64], tower: Tower, means: Sequence[Rows], things: Things, *, seed: int
 ) -> Rows:
     """Fit the projection.
 
+    The thumbnails are blurred, and photographs are not: what all pictures of a kind share must not speak for a word.
+    So the common rows lie at right angles to the mean of each view, and to what BatchNorm expects of photographs.
+
     Args:
         features: (N, F) of pictures, rows of length 1. labels: (N,) their places in `things.labels`.
-        head: (1000, F), less its mean.
+        means: (F,) of the pictures as each view shows them.
 
     Returns:
         (D, F) float32, rows of length 1 at right angles to one another.
     """
-    own = np.linalg.svd(head, full_matrices=False)[2][: D - _COMMON]
-    mean = features.mean(axis=0)
-    off = unit(mean - (mean @ own.T) @ own)[None]  # what all pictures share tells nothing apart
-    taken = np.concatenate([own, off])
+    own = np.linalg.svd(tower.head, full_matrices=False)[2][: D - _COMMON]
+    shared = np.stack([*means, tower.expected])
+    shared = np.linalg.qr((shared - (shared @ own.T) @ own).T)[0].T
+    taken = np.concatenate([own, shared])
     rows = unit(_regress(features, labels, things, seed))
     rows = rows - (rows @ taken.T) @ taken
     common = np.linalg.svd(rows, full_matrices=False)[2][:_COMMON]
