@@ -44,7 +44,7 @@ def columns(rows: Sequence[Row], labels: Sequence[str] = ()) -> Answers:
     assert len(true) in (0, len(rows))
     return Answers(
         names=[row.path for row in rows],
-        labels=tuple(labels),
+        vocabulary=tuple(labels),
         classes=classes,
         scores=scores,
         cosines=cosines,

@@ -12,7 +12,6 @@ ROOT = Path(__file__).parent.parent / "zsclip"
 # In the order in which data flows: a folder may know some of those above it, never one below. What is kept on disk
 # stands early, as it is asked before anything is computed. Every folder may raise what errors.py defines.
 MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": set(),
     "errors": set(),
     "pictures": set(),
     "kept": {"pictures"},
@@ -23,8 +22,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "out": {"answers", "kept", "pictures", "pixels"},
     "measure": {"answers", "models", "out", "pictures", "pixels", "words"},
     "training": {"answers", "kept", "measure", "models", "pictures", "pixels", "words"},
-    "cli": {"answers", "kept", "measure", "models", "out", "pictures", "pixels", "training", "words"},
+    "engine": {"answers", "kept", "measure", "models", "pictures", "pixels", "words"},
+    "cli": {"answers", "engine", "kept", "measure", "models", "out", "pictures", "pixels", "training", "words"},
     "__main__": {"cli"},
+    "api": {"answers", "engine", "models", "out", "pictures", "pixels", "words"},
+    "__init__": {"api"},
 }
 NEED_TORCH = {
     "zsclip.measure.bench",

@@ -168,7 +168,7 @@ def any_answers(random: np.random.Generator, count: int, k: int, kind: str, odd:
     answered[failed] = -1
     return Answers(
         names=names,
-        labels=labels,
+        vocabulary=labels,
         classes=random.integers(0, len(labels), (count, k)).astype(np.int32),
         scores=scores,
         cosines=cosines,

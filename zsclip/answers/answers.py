@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.pixels.skipped import Skipped
 
+_COLUMNS = ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth")
 ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated"]
 
 
@@ -44,6 +46,19 @@ class Prediction:
     truth: str | None = None
     beaten_by: str | None = None
 
+    @property
+    def score(self) -> float:
+        """The score of the best candidate."""
+        return self.best.score
+
+    @property
+    def error(self) -> None:
+        """Nothing went wrong."""
+
+    @property
+    def message(self) -> None:
+        """Nothing to say."""
+
 
 Row = Prediction | Skipped
 
@@ -53,7 +68,7 @@ class Answers:
     """The answers for n pictures, as columns; row i belongs to names[i], and is meaningless if that was skipped.
 
     names: n, as they were given, undecodable bytes as surrogate escapes (`os.fsdecode`).
-    labels: G names of what was answered with: labels, or their groups.
+    vocabulary: G names of what was answered with: labels, or their groups.
     classes: (n, k) int32, places of the k best labels, best first. scores: (n, k) float32, their probabilities in
     [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1].
     answered: (n,) int32, index of the answer; -1 where the best score is under the threshold, where a
@@ -66,7 +81,7 @@ class Answers:
     """
 
     names: Sequence[str]
-    labels: tuple[str, ...]
+    vocabulary: tuple[str, ...]
     classes: NDArray[np.int32]
     scores: NDArray[np.float32]
     cosines: NDArray[np.float32]
@@ -87,19 +102,36 @@ class Answers:
         good[list(self.skipped)] = False
         return good
 
-    def take(self, places: NDArray[np.int64]) -> "Answers":
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, place: slice | Sequence[int] | NDArray[Any]) -> Self: ...
+
+    def __getitem__(self, place: Any) -> Row | Self:
+        places = np.arange(len(self))[place]
+        return self.take(places) if places.ndim else next(self.take(places[None]).rows())
+
+    def __iter__(self) -> Iterator[Row]:
+        return self.rows()
+
+    @property
+    def labels(self) -> list[str | None]:
+        """The answer for each picture; None where nothing is known, or it failed."""
+        return [None if place < 0 else self.vocabulary[place] for place in self.answered.tolist()]
+
+    def take(self, places: NDArray[np.int64]) -> Self:
         """Take some of the pictures, in the order of the places."""
         taken = places.tolist()
         columns: dict[str, Any] = {
-            name: None if (column := getattr(self, name)) is None else column[places]
-            for name in ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth")
+            name: None if (column := getattr(self, name)) is None else column[places] for name in _COLUMNS
         }
         skipped = {i: self.skipped[place] for i, place in enumerate(taken) if place in self.skipped}
         return replace(self, names=[self.names[place] for place in taken], skipped=skipped, **columns)
 
     def rows(self) -> Iterator[Row]:
         """Give one record a picture."""
-        truths = [None] * len(self) if self.truth is None else [self.labels[place] for place in self.truth.tolist()]
+        truths = [None] * len(self) if self.truth is None else [self.vocabulary[place] for place in self.truth.tolist()]
         rivals = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
         applies = np.ones_like(self.classes, bool) if self.applies is None else self.applies
         columns = (self.classes, self.scores, self.cosines, applies, self.answered)
@@ -109,13 +141,28 @@ class Answers:
             if place in self.skipped:
                 yield replace(self.skipped[place], truth=truths[place])
                 continue
-            each = [Candidate(self.labels[c], *both) for c, *both in zip(classes, scores, cosines, strict=True)]
+            each = [Candidate(self.vocabulary[c], *both) for c, *both in zip(classes, scores, cosines, strict=True)]
             yield Prediction(
                 path=self.names[place],
-                label=None if answer < 0 else self.labels[answer],
+                label=None if answer < 0 else self.vocabulary[answer],
                 best=each[0],
                 candidates=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
                 score_kind=self.score_kind,
                 truth=truths[place],
                 beaten_by=None if rivals[place] < 0 else self.distractors[rivals[place]],
             )
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """Put the answers of one run together, in order.
+
+    Args:
+        parts: one at least.
+    """
+    columns: dict[str, Any] = {
+        name: None if getattr(parts[0], name) is None else np.concatenate([getattr(part, name) for part in parts])
+        for name in _COLUMNS
+    }
+    starts = accumulate(map(len, parts), initial=0)
+    skipped = {start + i: why for start, part in zip(starts, parts, strict=False) for i, why in part.skipped.items()}
+    return replace(parts[0], names=[name for part in parts for name in part.names], skipped=skipped, **columns)

@@ -45,7 +45,7 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
     is_sure = (scores[:, 0] >= limits) & (rivals < 0)
     return Answers(
         names=batch.names,
-        labels=labels,
+        vocabulary=labels,
         classes=_spread(classes, batch),
         scores=_spread(scores, batch),
         cosines=_spread(similar, batch),

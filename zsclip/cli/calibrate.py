@@ -21,7 +21,6 @@ from zsclip.cli.options import (
     set_environment,
 )
 from zsclip.cli.progress import total_of
-from zsclip.cli.question import rivals_of
 from zsclip.cli.run import (
     Session,
     build_text_matrix,
@@ -32,7 +31,6 @@ from zsclip.cli.run import (
     report_run,
     words_and_truths,
 )
-from zsclip.cli.settings import made_with
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,6 +133,8 @@ def calibrate(
         zsclip calibrate pictures/ --target-share 0.8 --per-label
         zsclip calibrate pictures/ --model tiny --distractors common
     """
+    from zsclip.engine.question import made_with, rivals_of
+
     set_environment(model, messages)
     given, sentences = labels.read() if labels.are_given else None, prompts.read()
     file.check()

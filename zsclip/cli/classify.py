@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
-from zsclip.cli.question import Question, Scores, classifier_of, read_question, rule_of, settings_of
+from zsclip.cli.question import Scores, classifier_of, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
 from zsclip.cli.run import Session, embedding, interruptible, report_run
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.answers.classifier import Classifier
     from zsclip.answers.scores import Rule
+    from zsclip.engine.question import Question
     from zsclip.models.encoder import Encoder
     from zsclip.pictures.pictures import Pictures
 
@@ -43,8 +44,11 @@ def classify(
         zsclip classify photos/ -l "cat,dog,bird" -o labels.csv --report labels.html
         zsclip classify "2024-*/*.jpg" --labels-file imagenet --model tiny -k 5
     """
+    from zsclip.engine.question import read_question, rule_of
+
     set_environment(model, messages)
-    question = read_question(labels, prompts, scores)
+    question = read_question(labels.read(alone=scores.multi_label), prompts.read(), scores)
+    wanted = wanted_answers(scores.only, question.names)
     output.check()
     paths = inputs.find(messages)
     with Progress(messages.show_progress) as progress:
@@ -56,7 +60,7 @@ def classify(
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
-        run = Run(question, encoder, rule, output, session, inputs.limit)
+        run = Run(question, wanted, encoder, rule, output, session, inputs.limit)
         is_listed = progress.visible and "-" not in inputs.inputs
         run.write(Listing(paths.rest()) if is_listed else paths.rest(), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
@@ -66,7 +70,8 @@ def classify(
 class Run:
     """Everything that the rows of one run need."""
 
-    question: Question
+    question: "Question"
+    wanted: set[str | None]  # answers; None among them stands for unknown; empty wants all
     encoder: "Encoder"
     rule: "Rule"
     output: Output
@@ -78,7 +83,7 @@ class Run:
         from zsclip.pictures.pictures import Pictures
 
         speed, journal = self.session.speed, start.journal
-        writer = Writer(self.output, self.question.wanted, speed.cpus, speed.max_pixels)
+        writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)

@@ -10,17 +10,16 @@ import typer
 
 from zsclip.cli.groups import group
 from zsclip.cli.terminal import is_terminal, say
+from zsclip.engine.options import Computing, Precision, check_device
 from zsclip.errors import InputError
-from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from zsclip.models.encoder import Encoder
     from zsclip.pictures.pictures import Paths
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 # Flags that `compare` takes more than once.
 LABELS_FILE = typer.Option(
@@ -179,13 +178,11 @@ class Device:
     ] = None
 
     def __post_init__(self) -> None:
-        kind, _, number = self.device.partition(":")
-        if self.device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
-            raise InputError(f"--device: {self.device!r} is not a device; use auto, cpu, cuda, cuda:N or mps")
+        check_device(self.device)
 
 
 @group("Speed")
-class Speed(Device):
+class Speed(Device, Computing):
     """How pictures are decoded and encoded."""
 
     precision: Annotated[
@@ -223,33 +220,7 @@ class Speed(Device):
     ] = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
-            raise InputError(f"--batch-size: {self.batch_size!r} is not a size; use auto or a number from 1")
-
-    @property
-    def size(self) -> int | None:
-        """Pictures in a batch; None lets the model decide."""
-        return None if self.batch_size == "auto" else int(self.batch_size)
-
-    @property
-    def decoding(self) -> Decoding:
-        """How pictures are decoded."""
-        return Decoding(self.max_pixels, self.fast_jpeg)
-
-    @property
-    def cpus(self) -> int:
-        """Threads that decode."""
-        from zsclip.pixels.processors import available_cpus
-
-        return self.threads or available_cpus()
-
-    def encoder(self, model: str, offline: bool) -> "Encoder":
-        """Find a model, and give what encodes with it; nothing is loaded yet."""
-        from zsclip.models.encoder import Encoder
-        from zsclip.models.find import find_model
-
-        return Encoder(find_model(model, offline=offline), self.device, self.precision, compiled=self.compile)
+        Computing.__post_init__(self)
 
 
 @group("Speed")

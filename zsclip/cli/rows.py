@@ -259,7 +259,7 @@ def only_wanted(batches: "Batches", wanted: set[str | None]) -> "Batches":
 def _with_answers(batch: "Answers", wanted: set[str | None]) -> "Answers":
     import numpy as np
 
-    places = [place for place, label in enumerate(batch.labels) if label in wanted] + [-1] * (None in wanted)
+    places = [place for place, label in enumerate(batch.vocabulary) if label in wanted] + [-1] * (None in wanted)
     return batch.take(np.flatnonzero(np.isin(batch.answered, places) & batch.is_answered()))
 
 

@@ -42,13 +42,12 @@ def opened_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingSto
     if session.store.no_store:
         yield None
         return
+    from zsclip.engine.run import open_store
     from zsclip.kept import storefile
     from zsclip.kept.cache import cache_dir
-    from zsclip.kept.store import EmbeddingStore
 
     is_new = not os.path.exists(storefile.path())
-    recipe = encoder.image_recipe(session.speed.fast_jpeg)
-    store = EmbeddingStore(recipe, encoder.spec.name, encoder.embed_dim, max_pixels=session.speed.max_pixels)
+    store = open_store(encoder, session.speed)
     try:
         yield store
     finally:
@@ -60,17 +59,16 @@ def opened_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingSto
 def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session) -> "Iterator[Iterator[Embedded]]":
     """Look up and decode pictures; meanwhile load the model if the first one is not in the store. Give batches."""
     session.progress.step("looking up images")
-    from zsclip.models.embed import Pixels, embed_images, look_ahead
+    from zsclip.engine.run import embedding
 
-    speed, preprocess = session.speed, encoder.spec.preprocess
+    def loads() -> None:
+        session.progress.step(f"loading {encoder.spec.name}")
+
     with (
         opened_store(encoder, session) as store,
-        look_ahead(pictures, preprocess, speed.decoding, store, batch_size=speed.size, threads=speed.cpus) as ahead,
+        embedding(pictures, encoder, store, session.speed, loads=loads) as batches,
     ):
-        if store is None or isinstance(ahead.begins_with(), Pixels | None):
-            session.progress.step(f"loading {encoder.spec.name}")
-            encoder.load()  # takes a second or two, while pictures are decoded
-        yield embed_images(ahead.batches(speed.size or encoder.batch_size), encoder, store)
+        yield batches
 
 
 def build_text_matrix(
@@ -83,19 +81,13 @@ def build_text_matrix(
     distractors: Mapping[str, Sequence[str]] | None = None,
 ) -> "Classifier":
     """Make the text matrix, and note what was cut or may not be understood."""
-    from zsclip.answers.classifier import build_classifier
-    from zsclip.words.labels import Label, in_other_scripts
-    from zsclip.words.prompts import expand
+    from zsclip.engine.run import text_matrix
+    from zsclip.words.labels import in_other_scripts
 
-    neutral = expand([Label("something")], sentences)[0] if multi_label and clip.logit_bias is None else ()
-    classifier = build_classifier(
-        [word.name for word in words],
-        expand(words, sentences),
-        clip,
-        neutral_prompts=neutral,
-        distractors=distractors,
-        progress=session.progress.prompts,
-    )
+    classifier = text_matrix(
+        words, sentences, clip,
+        multi_label=multi_label, distractors=distractors, progress=session.progress.prompts,
+    )  # fmt: skip
     if classifier.cut:
         limit = clip.spec.tokenizer.context_length
         cut = listed(classifier.cut)

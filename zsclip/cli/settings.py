@@ -38,21 +38,3 @@ def digested(shown: object, *about: object) -> dict[str, object]:
     from zsclip.kept.cache import fingerprint
 
     return {"is": shown, "digest": fingerprint(*about)[:16]}
-
-
-def made_with(words: "list[Label]", sentences: "PromptSet", encoder: "Encoder") -> dict[str, str]:
-    """What a calibration holds for, on whatever device."""
-    from dataclasses import asdict
-
-    from zsclip.kept.cache import fingerprint
-    from zsclip.words.labels import Label
-    from zsclip.words.prompts import expand
-
-    spec = encoder.spec
-    words = sorted(words, key=lambda word: word.name)
-    names = [word.name for word in words]
-    return {
-        "model": f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}",
-        "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
-        "prompts": fingerprint(expand([*words, Label("something")], sentences))[:8],
-    }

@@ -53,7 +53,7 @@ class Tally:
             self.errors.update(each.error for each in batch.skipped.values())
             found = [label for label in batch.answered.tolist() if label >= 0]
             for label, count in Counter(found).items():  # in the order in which they are met
-                self.labels[batch.labels[label]] += count
+                self.labels[batch.vocabulary[label]] += count
             self.unknown += len(batch) - len(found) - len(batch.skipped)
             yield batch
             self.written += len(batch)  # the consumer has written this batch when it asks for the next

@@ -26,10 +26,10 @@ def write_jsonl(batches: Iterable[Answers], out: TextIO) -> None:
     """
     known: dict[tuple[str, ...], list[str]] = {}  # the names of a run, as JSON
     for answers in batches:
-        for names in (answers.labels, answers.distractors):
+        for names in (answers.vocabulary, answers.distractors):
             if names not in known:
                 known[names] = [_text(without_surrogates(name)) for name in names]
-        lines = _lines(answers, known[answers.labels], known[answers.distractors])
+        lines = _lines(answers, known[answers.vocabulary], known[answers.distractors])
         for start in range(0, len(lines), _AT_ONCE):
             out.write("".join(lines[start : start + _AT_ONCE]))
         out.flush()

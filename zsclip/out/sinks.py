@@ -104,7 +104,7 @@ def _write_lines(
 
 def _lines(answers: Answers, separator: str, field: Callable[[str], str], truth: bool) -> Iterator[str]:
     """Write a line for each picture and rank; the best candidate has one even where it is not over the threshold."""
-    labels = [field(without_surrogates(label)) for label in answers.labels] + [""]  # -1 is none of them
+    labels = [field(without_surrogates(label)) for label in answers.vocabulary] + [""]  # -1 is none of them
     truths = [""] * len(answers)
     if truth:
         known = [-1] * len(answers) if answers.truth is None else answers.truth.tolist()

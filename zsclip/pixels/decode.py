@@ -85,10 +85,18 @@ def upright(
         if decoding.fast_jpeg and preprocess is not None and opened.format in ("JPEG", "MPO"):
             _reduce(opened, preprocess)
         with decoding.budget.held(opened.width * opened.height):
-            opened.load()
-            image = _rgb_or_grey(opened)
-            turn = _turn(opened)
-            yield image if turn is None else image.transpose(turn)
+            yield as_seen(opened)
+
+
+def as_seen(opened: Image.Image) -> Image.Image:
+    """Load a picture, and bring it to mode RGB or L, turned upright as EXIF says, on white where it is transparent.
+
+    Returns:
+        The picture itself where it is like that already.
+    """
+    opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
+    image, turn = _rgb_or_grey(opened), _turn(opened)
+    return image if turn is None else image.transpose(turn)
 
 
 def _reduce(jpeg: Image.Image, preprocess: Preprocess) -> None:
@@ -113,7 +121,8 @@ def _rgb_or_grey(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         transparency = image.info.get("transparency")
         if isinstance(transparency, tuple) and max(transparency) > 255:
-            # The key colour of a 16-bit PNG, which Pillow reads as 8-bit.
+            # The key colour of a 16-bit PNG, which Pillow reads as 8-bit. The picture may be the caller's own.
+            image = image.copy()
             image.info["transparency"] = tuple(value >> 8 for value in transparency)
         rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGB", image.size, "white")

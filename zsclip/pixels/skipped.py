@@ -14,3 +14,16 @@ class Skipped:
     error: ErrorKind
     message: str
     truth: str | None = None
+
+    @property
+    def label(self) -> None:
+        """No answer."""
+
+    @property
+    def score(self) -> None:
+        """No score."""
+
+    @property
+    def candidates(self) -> tuple[()]:
+        """No labels."""
+        return ()

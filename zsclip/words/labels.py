@@ -9,7 +9,19 @@ from pathlib import Path
 
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
-from zsclip.words.textfiles import Node, Place, before, checked, fields, is_tree, read_lines, read_tree, text_of, texts
+from zsclip.words.textfiles import (
+    Node,
+    Place,
+    before,
+    checked,
+    fields,
+    is_tree,
+    read_lines,
+    read_tree,
+    text_of,
+    texts,
+    tree_of,
+)
 
 # Here, not in prompts.py, which imports this module: a label's own prompts may have one too.
 PLACEHOLDERS = ("{}", "{c}", "{label}")
@@ -57,6 +69,26 @@ def read_labels(
     given += [(Place("--label"), Label(checked(Place("--label"), word))) for word in single]
     for file in files:
         given += _read_file(file)
+    return _together(given, alone)
+
+
+def labels_of(given: object, *, alone: bool = False) -> list[Label]:
+    """Read the labels that a program gives.
+
+    Args:
+        given: words, a mapping like that of a labels file, the path of a labels file, or the name of a built-in list.
+        alone: as in `read_labels`.
+
+    Raises:
+        InputError: as in `read_labels`, or the labels are of another type.
+    """
+    if isinstance(given, str | os.PathLike):
+        return read_labels(files=[os.fsdecode(given)], alone=alone)
+    return _together(list(_labels_of(tree_of(Place("labels"), given))), alone)
+
+
+def _together(given: list[tuple[Place, Label]], alone: bool) -> list[Label]:
+    """Refuse repeated labels, none at all, and one alone."""
     if not given:
         raise InputError('labels: none given; use --labels "cat,dog", --label WORD or --labels-file FILE')
     first: dict[str, Place] = {}

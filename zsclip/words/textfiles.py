@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from zsclip.errors import InputError
@@ -64,6 +64,17 @@ def read_tree(file: str) -> Node:
         return _json_tree(file, text) if file.lower().endswith(".json") else _yaml_tree(file, text)
     except RecursionError as e:
         raise InputError(f"{file}: nested too deeply; keep to a list or a mapping") from e
+
+
+def tree_of(place: Place, value: object) -> Node:
+    """Make a tree of a program's own mappings, lists and texts."""
+    if value is None or isinstance(value, str):
+        return Node(place, value)
+    if isinstance(value, Mapping):
+        return Node(place, tuple((tree_of(place, key), tree_of(place, item)) for key, item in value.items()))
+    if not isinstance(value, Iterable) or isinstance(value, bytes):
+        raise InputError(f"{place}: {value!r} is not a text; write words as str")
+    return Node(place, [tree_of(place, item) for item in value])
 
 
 def fields(node: Node, known: Sequence[str] | None = None) -> dict[str, Node]:

@@ -1,0 +1,274 @@
+"""zsclip from Python: the same options, caches and answers as `zsclip classify`. Nothing is printed here."""
+
+import glob
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zsclip.answers import answers
+from zsclip.answers.answers import Row, joined
+from zsclip.answers.classifier import Classifier as TextMatrix
+from zsclip.answers.classify import answer, classify
+from zsclip.engine.options import By, Computing, Precision, Scoring
+from zsclip.engine.question import read_question, rule_of
+from zsclip.engine.run import embedding, open_store, text_matrix
+from zsclip.errors import InputError
+from zsclip.models.embed import Embedded
+from zsclip.out import frames
+from zsclip.out.notebook import SHOWN, html_table
+from zsclip.out.thumbnails import HEIGHT, WIDTH
+from zsclip.pictures.files import find_images
+from zsclip.pictures.memory import InMemory, as_ppm
+from zsclip.pictures.pictures import Pictures
+from zsclip.pixels.decode import as_seen
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
+from zsclip.words.labels import labels_of
+from zsclip.words.prompts import read_prompts, read_templates
+
+AnyPath = str | os.PathLike[str]
+InMemoryPicture = Image.Image | NDArray[np.uint8] | bytes
+_TOGETHER = 512  # paths, looked up in the store at once
+
+
+@dataclass(frozen=True, eq=False)
+class Answers(answers.Answers):
+    """The answers for n pictures: a sequence of records, the same in columns, and in a notebook a table of thumbnails.
+
+    scores: (n, k), best first, of the candidates; 0 where a picture failed. labels: n, the answer for each picture.
+    pictures: those that the answers are about, for the thumbnails; of those in memory the first few are kept, small.
+    """
+
+    pictures: Pictures = field(default_factory=lambda: Pictures(()))
+
+    def take(self, places: NDArray[np.int64]) -> Self:
+        """Take some of the pictures, in the order of the places."""
+        read, taken = self.pictures.read, places.tolist()
+        pictures = Pictures([self.names[place] for place in taken], read and (lambda place: read(taken[place])))
+        return replace(super().take(places), pictures=pictures)
+
+    def to_pandas(self) -> Any:
+        """Give a pandas.DataFrame with the columns of the command line's JSON lines."""
+        return frames.to_pandas(self)
+
+    def to_arrow(self) -> Any:
+        """Give a pyarrow.Table with the columns of the command line's JSON lines."""
+        return frames.to_arrow(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(self, self.pictures)
+
+
+class Classifier:
+    """Gives every picture the label that fits it best, as `zsclip classify` does.
+
+    Options have the command line's names, defaults and checks. What is checked without a model is checked at once; the
+    model is loaded when a picture or label is met that was never encoded before.
+
+    Args:
+        labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
+            of a labels file; or the name of a built-in list.
+        model: by default `base`, or what the variable ZSCLIP_MODEL says.
+        templates: sentences with one {} each, instead of a set of prompts.
+        device: by default `auto`, or what the variable ZSCLIP_DEVICE says.
+        store: whether embeddings are kept on disk, and looked up there.
+
+    Raises:
+        InputError: a label or an option is wrong. ModelError: the model is not available.
+    """
+
+    def __init__(
+        self,
+        labels: Iterable[str] | Mapping[str, Any] | AnyPath,
+        *,
+        model: AnyPath | None = None,
+        prompts: AnyPath = "photo",
+        templates: str | Sequence[str] | None = None,
+        device: str | None = None,
+        precision: Precision = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        threads: int | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        multi_label: bool = False,
+        by: By = "label",
+        none_of_these: bool = False,
+        distractors: AnyPath | None = None,
+        calibration: AnyPath | None = None,
+        offline: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        fast_jpeg: bool = False,
+        store: bool = True,
+    ) -> None:
+        scores = Scoring(
+            top_k, threshold, multi_label, by, none_of_these,
+            None if distractors is None else os.fsdecode(distractors),
+            None if calibration is None else os.fsdecode(calibration),
+        )  # fmt: skip
+        device = device or os.environ.get("ZSCLIP_DEVICE") or "auto"
+        self._computing = Computing(
+            device, threads, precision, batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg
+        )
+        given = [templates] if isinstance(templates, str) else list(templates or ())
+        sentences = read_templates(given) if given else read_prompts(os.fsdecode(prompts))
+        self._question = read_question(labels_of(labels, alone=multi_label), sentences, scores)
+        self._store = store
+        model = os.fsdecode(model or os.environ.get("ZSCLIP_MODEL") or "base")
+        self._encoder = self._computing.encoder(model, offline)
+        self._rule = rule_of(self._question, self._encoder)
+
+    @overload
+    def __call__(self, pictures: AnyPath) -> Any: ...
+
+    @overload
+    def __call__(self, pictures: InMemoryPicture) -> Row: ...
+
+    @overload
+    def __call__(self, pictures: Iterable[AnyPath | InMemoryPicture]) -> Answers: ...
+
+    def __call__(self, pictures: Any) -> Any:
+        """Classify pictures: paths, PIL images, (H, W, 3) uint8 arrays, or the bytes of encoded pictures.
+
+        Args:
+            pictures: one of them, or any iterable of them. A folder is walked, and a glob expanded, as on the command
+                line; in an iterable folders are walked, and all else is taken as it is.
+
+        Returns:
+            One record for one picture; Answers, in order, for a folder, a glob or an iterable. A picture that could not
+            be read is a record with `error` and `message`, and no label.
+
+        Raises:
+            InputError: a single path does not exist, or something is no picture.
+        """
+        if isinstance(pictures, str | os.PathLike):
+            path = os.fsdecode(pictures)
+            if path == "-":
+                raise InputError("'-': paths are read from stdin on the command line only; give them as a list")
+            found = self._answers(find_images([path]).rest(), {})
+            is_one = not os.path.isdir(path) and (os.path.lexists(path) or not glob.has_magic(path))
+            return found[0] if is_one else found
+        kept: dict[int, bytes] = {}
+        with ExitStack() as stack:
+            source = InMemory(most=2 * self._computing.cpus)
+            stack.callback(source.close)
+            if _is_one(pictures):
+                return self._answers(_found([pictures], source, kept, most=0), kept)[0]
+            if not isinstance(pictures, Iterable):
+                raise _not_a_picture("pictures", pictures)
+            return self._answers(_found(pictures, source, kept, most=SHOWN), kept)
+
+    def _answers(self, pictures: Iterable[Pictures], kept: Mapping[int, bytes]) -> Answers:
+        with ExitStack() as stack:
+            store = open_store(self._encoder, self._computing) if self._store else None
+            if store is not None:
+                stack.callback(store.close)
+            batches = stack.enter_context(embedding(pictures, self._encoder, store, self._computing))
+            parts = list(classify(batches, self._matrix, self._rule)) or [self._none]
+        whole = joined(parts)
+        names = whole.names
+
+        def read(place: int) -> bytes:
+            return kept[place] if place in kept else Path(names[place]).read_bytes()
+
+        return Answers(**vars(whole), pictures=Pictures(names, read))
+
+    @cached_property
+    def _matrix(self) -> TextMatrix:
+        """The text matrix, made at the first call."""
+        asked = self._question
+        matrix = text_matrix(
+            asked.words, asked.sentences, self._encoder,
+            multi_label=asked.scores.multi_label, distractors=asked.rivals,
+        )  # fmt: skip
+        return asked.about_groups(matrix)
+
+    @property
+    def _none(self) -> answers.Answers:
+        """The answers for no picture."""
+        vectors = np.empty((0, self._encoder.embed_dim), np.float32)
+        return answer(Embedded([], np.empty(0, np.int32), vectors, {}), self._matrix, self._rule)
+
+
+def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, most: int) -> Iterator[Pictures]:
+    """Yield pictures as they are given, files together.
+
+    Args:
+        kept: where small ones of those in memory are put for the thumbnails, by their places among all answers.
+        most: the first picture that none is put there of.
+    """
+    files: list[str] = []
+    locks: dict[int, threading.Lock] = {}  # by id: a PIL image that is given twice is loaded once
+    count = 0
+    for number, item in enumerate(given):
+        is_path = isinstance(item, str | os.PathLike)
+        path = os.fsdecode(item) if is_path else ""
+        is_folder = is_path and os.path.isdir(path)
+        if is_path and not is_folder:
+            files.append(path)
+        if files and (not is_path or is_folder or len(files) == _TOGETHER):
+            yield Pictures(files)
+            count, files = count + len(files), []
+        if is_folder:
+            for some in find_images([path]).rest():
+                yield some
+                count += len(some)
+        elif not is_path:
+            name = f"pictures[{number}]"
+            _check(name, item)
+            place = count if count < most else None
+            yield source.hand_on(name, partial(_encoded, item, locks, kept, place))
+            count += 1
+    if files:
+        yield Pictures(files)
+
+
+def _encoded(item: Any, locks: dict[int, threading.Lock], kept: dict[int, bytes], place: int | None) -> bytes:
+    """Give a picture in memory as a file, to the bit; and where it has a place, put a small one there."""
+    if not isinstance(item, Image.Image | np.ndarray):
+        data = small = bytes(item)
+    elif isinstance(item, np.ndarray):
+        data = small = as_ppm(item)
+        if place is not None:
+            small = _small(Image.fromarray(item))
+    else:
+        with locks.setdefault(id(item), threading.Lock()):
+            image = as_seen(item)
+            data = small = as_ppm(np.asarray(image))
+            if place is not None:
+                small = _small(image)
+    if place is not None:
+        kept[place] = small
+    return data
+
+
+def _small(image: Image.Image) -> bytes:
+    """Reduce a picture to about twice the size of a thumbnail."""
+    factor = max(1, min(image.width // WIDTH, image.height // HEIGHT))
+    return as_ppm(np.asarray(image.reduce(factor)))
+
+
+def _is_one(pictures: Any) -> bool:
+    return isinstance(pictures, Image.Image | np.ndarray | bytes | bytearray | memoryview)
+
+
+def _check(name: str, item: Any) -> None:
+    """Refuse what is not a picture."""
+    if not _is_one(item):
+        raise _not_a_picture(name, item)
+    if isinstance(item, np.ndarray) and (
+        item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3 or not item.size
+    ):
+        raise InputError(f"{name}: an array of {item.dtype} {item.shape}; give (H, W, 3) uint8, or a list of those")
+
+
+def _not_a_picture(name: str, item: Any) -> InputError:
+    kind = type(item).__name__
+    return InputError(f"{name}: of type {kind}; give a path, PIL image, (H, W, 3) uint8 array, bytes, or many of those")

@@ -1,0 +1,107 @@
+"""The options of a run, checked once for the command line and for Python. Nothing heavy is imported here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from zsclip.errors import InputError
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
+
+if TYPE_CHECKING:
+    from zsclip.models.encoder import Encoder
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+By = Literal["label", "group"]
+_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How scores become answers.
+
+    only: the answers whose rows are wanted; empty wants all.
+    """
+
+    top_k: int | None = None
+    threshold: float | None = None
+    multi_label: bool = False
+    by: By = "label"
+    none_of_these: bool = False
+    distractors: str | None = None
+    calibration: str | None = None
+    only: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        check_count("--top-k", self.top_k)
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise InputError(f"--threshold: {self.threshold!r} is not a probability; use a number from 0 to 1")
+        if self.by not in ("label", "group"):
+            raise InputError(f"--by: {self.by!r} is not a kind of answer; use label or group")
+        competes = self.none_of_these or self.distractors is not None
+        if self.multi_label and (competes or self.calibration is not None):
+            raise InputError(
+                "--multi-label: scores every label by itself, so nothing competes; leave out one of the two"
+            )
+        if self.calibration is not None and competes:
+            raise InputError("--calibration: brings its own distractors, or none; give them to `zsclip calibrate`")
+        if self.none_of_these and self.distractors is not None:
+            raise InputError("--none-of-these: means --distractors common; leave out one of the two")
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How pictures are decoded and encoded."""
+
+    device: str = "auto"
+    threads: int | None = None
+    precision: Precision = "auto"
+    compile: bool = False
+    batch_size: str = "auto"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    fast_jpeg: bool = False
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        check_count("--threads", self.threads)
+        check_count("--max-pixels", self.max_pixels)
+        if self.precision not in _PRECISIONS:
+            raise InputError(f"--precision: {self.precision!r} is not a precision; use {', '.join(_PRECISIONS)}")
+        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
+            raise InputError(f"--batch-size: {self.batch_size!r} is not a size; use auto or a number from 1")
+
+    @property
+    def size(self) -> int | None:
+        """Pictures in a batch; None lets the model decide."""
+        return None if self.batch_size == "auto" else int(self.batch_size)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How pictures are decoded."""
+        return Decoding(self.max_pixels, self.fast_jpeg)
+
+    @property
+    def cpus(self) -> int:
+        """Threads that decode."""
+        from zsclip.pixels.processors import available_cpus
+
+        return self.threads or available_cpus()
+
+    def encoder(self, model: str, offline: bool) -> "Encoder":
+        """Find a model, and give what encodes with it; nothing is loaded yet."""
+        from zsclip.models.encoder import Encoder
+        from zsclip.models.find import find_model
+
+        return Encoder(find_model(model, offline=offline), self.device, self.precision, compiled=self.compile)
+
+
+def check_device(device: str) -> None:
+    """Refuse what is not the name of a device, whether or not this machine has it."""
+    kind, _, number = device.partition(":")
+    if device not in ("auto", "cpu", "cuda", "mps") and not (kind == "cuda" and number.isdecimal()):
+        raise InputError(f"--device: {device!r} is not a device; use auto, cpu, cuda, cuda:N or mps")
+
+
+def check_count(flag: str, number: int | None) -> None:
+    """Refuse what is not a whole number from 1, or None where nothing was asked for."""
+    if number is not None and (not isinstance(number, int) or number < 1):
+        raise InputError(f"{flag}: {number!r} is not a number of this kind; use a whole number from 1")

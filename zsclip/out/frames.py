@@ -1,0 +1,50 @@
+"""Answers -> data frames: the columns of the JSON lines, one row a picture."""
+
+from typing import Any
+
+from zsclip.answers.answers import Answers, Candidate, Prediction
+from zsclip.errors import InputError
+from zsclip.out.text import decoded, without_surrogates
+
+
+def to_pandas(answers: Answers) -> Any:
+    """Give a pandas.DataFrame."""
+    try:
+        import pandas as pd
+    except ImportError as e:
+        raise InputError("to_pandas: needs pandas: pip install pandas") from e
+    return pd.DataFrame(columns_of(answers))
+
+
+def to_arrow(answers: Answers) -> Any:
+    """Give a pyarrow.Table."""
+    try:
+        import pyarrow as pa
+    except ImportError as e:
+        raise InputError("to_arrow: needs pyarrow: pip install 'zsclip[parquet]'") from e
+    text, number = pa.string(), pa.float32()
+    candidate = pa.struct({"label": text, "score": number, "cosine": number})
+    types = {"score": number, "cosine": number, "predictions": pa.list_(candidate)}
+    columns = columns_of(answers)
+    return pa.table(columns, schema=pa.schema([(name, types.get(name, text)) for name in columns]))
+
+
+def columns_of(answers: Answers) -> dict[str, list[Any]]:
+    """Give the columns of the JSON lines by name."""
+    rows = list(answers.rows())
+    bests = [row.best if isinstance(row, Prediction) else None for row in rows]
+    return {
+        "file_name": [decoded(row.path) for row in rows],
+        "label": answers.labels,
+        "score": [best and best.score for best in bests],
+        "cosine": [best and best.cosine for best in bests],
+        "score_kind": [best and answers.score_kind for best in bests],
+        "predictions": [[_candidate(each) for each in row.candidates] for row in rows],
+        "beaten_by": [row.beaten_by if isinstance(row, Prediction) else None for row in rows],
+        "error": [row.error for row in rows],
+        "message": [row.message and without_surrogates(row.message) for row in rows],
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {"label": candidate.label, "score": candidate.score, "cosine": candidate.cosine}
