@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train/*.parquet and classes.tsv")
     parser.add_argument("--work", type=Path, default=Path(".tiny"))
     parser.add_argument("--out", type=Path, help="default: WORK/model")
-    parser.add_argument("--steps", type=int, default=2400, help="of the text tower")
+    parser.add_argument("--steps", type=int, default=5000, help="of the text tower")
     parser.add_argument("--hold-out", type=int, default=0, help="ImageNet classes to learn nothing of")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
