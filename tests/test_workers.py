@@ -209,7 +209,7 @@ def test_what_is_left_unread_is_not_the_answer_to_the_next(
         return empty(*given, **more)
 
     monkeypatch.setattr(np, "empty", no_memory_once)
-    with pool(processes=1) as elsewhere:
+    with pool(processes=1, patience=HANGS) as elsewhere:
         assert rows(files[:6], elsewhere) == expected
     assert len(pool.started) == 2
 
