@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, closing
@@ -36,6 +37,7 @@ from zsclip.pixels.workers import (
     Elsewhere,
     _Process,
     processes_for,
+    read_file,
     worker_pool,
 )
 
@@ -131,13 +133,20 @@ def test_a_run_takes_what_processes_decode(files: list[str], monkeypatch: pytest
         assert outcome.pixels.tolist() == expected[1][0]
 
 
-def test_what_was_just_written_may_be_written_again(files: list[str]) -> None:
+def test_what_was_just_written_may_be_written_again(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "GRAIN_NS", HANGS * 10**9)  # in this process
     os.utime(files[0], (1, 1))
+    read = read_file(files[0], 10**6)
+    later = time.time() + HANGS
+    os.utime(files[1], (later, later))
     process = _Process(PREPROCESS, Decoding())
-    looks = [sight.look for _, sight in filter(None, map(process.decode, files[:2]))]
+    decoded = process.decode(files[1])
     process.end()
 
-    assert looks == [None, None]  # its ctime is new
+    assert read is not None
+    assert read[1].look is None  # its ctime is new
+    assert decoded is not None
+    assert decoded[1].look is None
 
 
 @pytest.mark.parametrize(
@@ -200,7 +209,7 @@ def test_what_is_left_unread_is_not_the_answer_to_the_next(
         return empty(*given, **more)
 
     monkeypatch.setattr(np, "empty", no_memory_once)
-    with pool(processes=1) as elsewhere:
+    with pool(processes=1, patience=HANGS) as elsewhere:
         assert rows(files[:6], elsewhere) == expected
     assert len(pool.started) == 2
 
