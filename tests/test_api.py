@@ -270,7 +270,7 @@ def test_labels_come_as_words_a_mapping_or_a_file(tmp_path: Path, photos: Path, 
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
-        (["cat"], {}, "label 'cat' has no other"),
+        (["cat"], {}, "label 'cat' is the only one"),
         (["cat", "dog", "cat"], {}, "'cat' was already given"),
         ([], {}, "labels: none given"),
         (3, {}, "labels: 3 is not a text"),

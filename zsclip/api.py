@@ -3,6 +3,7 @@
 import glob
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -129,7 +130,7 @@ class Classifier:
     def __call__(self, pictures: AnyPath) -> Any: ...
 
     @overload
-    def __call__(self, pictures: InMemoryPicture) -> Row: ...
+    def __call__(self, pictures: InMemoryPicture) -> Row: ...  # type: ignore[overload-overlap]  # bytes iterate too
 
     @overload
     def __call__(self, pictures: Iterable[AnyPath | InMemoryPicture]) -> Answers: ...
@@ -167,6 +168,9 @@ class Classifier:
 
     def _answers(self, pictures: Iterable[Pictures], kept: Mapping[int, bytes]) -> Answers:
         with ExitStack() as stack:
+            # tqdm, which timm imports with the first model, warns in a notebook that has no ipywidgets.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message="IProgress not found")
             store = open_store(self._encoder, self._computing) if self._store else None
             if store is not None:
                 stack.callback(store.close)
