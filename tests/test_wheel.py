@@ -50,15 +50,16 @@ def test_the_wheel_holds_code_prompts_and_data_and_nothing_else(wheel: Path) -> 
 def test_the_installed_command_finds_its_data_from_any_folder(
     installed: Path, tmp_path: Path, photos: Path, tiny_model: Callable[[str], Path]
 ) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
     def zsclip(*arguments: str) -> str:
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         result = subprocess.run([installed, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
     where = subprocess.run(
         [installed.parent / "python", "-c", "import zsclip.words.prompts as p; print(p.PROMPTS_DIR)"],
-        cwd=tmp_path, capture_output=True, text=True,
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert where.startswith(str(installed.parent.parent))
     assert "general" in zsclip("prompts", "list")
