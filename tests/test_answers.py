@@ -32,7 +32,7 @@ def unit_rows(count: int, seed: int, width: int = 16) -> "np.ndarray":
 
 def classifier_of(classes: int, groups: int = 0, distractors: int = 0) -> Classifier:
     return Classifier(
-        vocabulary=tuple(map(str, range(classes))),
+        labels=tuple(map(str, range(classes))),
         class_embeddings=unit_rows(classes + distractors, 1),
         neutral_embedding=unit_rows(1, 2),
         logit_scale=20.0,

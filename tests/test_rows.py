@@ -100,7 +100,7 @@ def test_a_page_and_a_sheet_beside_rows_are_named_in_the_summary(
     ("target", "told"),
     [
         (("-o", "rows.jsonl"), "zsclip: interrupted: 4 rows are in rows.jsonl.part; add --resume to go on\n"),
-        ((), "zsclip: interrupted: the rows of 4 images are out; with -o FILE a run can be resumed\n"),
+        ((), "zsclip: interrupted: the rows of 4 images were written; with -o FILE a run can be resumed\n"),
     ],
 )
 def test_an_interrupt_while_lines_are_built_costs_only_rows_that_were_not_counted(

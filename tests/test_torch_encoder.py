@@ -266,7 +266,7 @@ def test_damaged_weights_are_one_line(damage: str, tiny_model: Callable[[str], P
     with pytest.raises(ModelError) as error:
         ours(folder).encode_images(np.zeros((1, 3, 32, 32), np.uint8))
 
-    assert ("do not match" if damage == "other shape" else "is it the right file") in str(error.value)
+    assert ("do not match" if damage == "other shape" else "check that it is the right file") in str(error.value)
     assert "\n" not in str(error.value)
 
 
