@@ -378,7 +378,8 @@ def test_accumulated_parts_equal_the_whole_batch(all_labels: bool, recipe: Recip
 def test_another_recipe_in_the_same_folder_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     train(recipe, tmp_path / "out")
 
-    with pytest.raises(InputError, match=r"made with other settings: learning-rate 0\.001 there, 0\.002 here; use another --out"):
+    message = r"made with other settings: learning-rate 0\.001 there, 0\.002 here; use another --out"
+    with pytest.raises(InputError, match=message):
         train(replace(recipe, learning_rate=0.002), tmp_path / "out")
 
 

@@ -162,7 +162,8 @@ class Classifier:
             stack.callback(source.close)
             if _is_one(pictures):
                 return self._answers(_found([pictures], source, kept, most=0), kept)[0]
-            if not isinstance(pictures, Iterable):
+            # A file opened in binary mode would yield its lines.
+            if not isinstance(pictures, Iterable) or hasattr(pictures, "read"):
                 raise _not_a_picture("pictures", pictures)
             return self._answers(_found(pictures, source, kept, most=SHOWN), kept)
 
