@@ -78,15 +78,7 @@ def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
     else:
         header = ("model", "alias", "parameters (M)", "download (MB)", "GFLOPs", "ImageNet top-1", "here")
         rows = (
-            (
-                model.name,
-                model.alias or "",
-                _or_empty(model.parameters_m, "{:.0f}"),
-                ("" if model.is_here else "~") + _or_empty(model.size, "{:.0f}", 1e-6) if model.size else "",
-                _or_empty(model.gflops, "{:.1f}"),
-                _or_empty(model.imagenet_top1, "{:.1%}"),
-                "yes" if model.is_here else "",
-            )
+            (model.name, model.alias or "", *_figures(model, parameters="{:.0f}", size="{:.0f}", unit=1e-6))
             for model in models
         )
         out.writelines("\t".join(row) + "\n" for row in (header, *rows))
@@ -99,11 +91,7 @@ def _table(models: Sequence[PublishedModel], width: int) -> list[str]:
     rows = [header] + [
         (
             f"{model.name} ({model.alias})" if model.alias else model.name,
-            _or_empty(model.parameters_m, "{:.0f} M"),
-            ("" if model.is_here else "~") + _or_empty(model.size, "{:.2f} GB", 1e-9) if model.size else "",
-            _or_empty(model.gflops, "{:.1f}"),
-            _or_empty(model.imagenet_top1, "{:.1%}"),
-            "yes" if model.is_here else "",
+            *_figures(model, parameters="{:.0f} M", size="{:.2f} GB", unit=1e-9),
         )
         for model in models
     ]
@@ -118,8 +106,19 @@ def _table(models: Sequence[PublishedModel], width: int) -> list[str]:
     ]
 
 
-def _or_empty(value: float | None, form: str, factor: float = 1) -> str:
-    return "" if value is None else form.format(value * factor)
+def _figures(model: PublishedModel, *, parameters: str, size: str, unit: float) -> tuple[str, ...]:
+    """Give parameters, download, GFLOPs, top-1 and "yes" for a model that is here, each empty where it is not known."""
+    return (
+        _or_empty(model.parameters_m, parameters),
+        ("" if model.is_here else "~") + size.format(model.size * unit) if model.size else "",
+        _or_empty(model.gflops, "{:.1f}"),
+        _or_empty(model.imagenet_top1, "{:.1%}"),
+        "yes" if model.is_here else "",
+    )
+
+
+def _or_empty(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
 
 
 def describe(spec: ModelSpec) -> dict[str, str]:
