@@ -139,12 +139,11 @@ def identity_of(recipe: Recipe, data_digest: str, prompts: PromptSet, spec: Mode
 
 def sampling_of(recipe: Recipe, prompts: PromptSet, spec: ModelSpec) -> Sampling:
     """Give the part of a recipe that decides how pairs become batches."""
-    return Sampling(
-        prompts, spec.preprocess, batch_size=recipe.batch_size, seed=recipe.seed, kinds=recipe.kinds,
-        synonyms=recipe.synonyms, kinds_are_true=recipe.kinds_are_true, across=recipe.across,
-        all_labels=recipe.all_labels, crop_scale=recipe.crop_scale, flip=recipe.flip, colour=recipe.colour,
-        blur=recipe.blur, sharpen=recipe.sharpen, chroma=recipe.chroma, saturation=recipe.saturation,
-    )  # fmt: skip
+    own = ("prompts", "preprocess")
+    shared: dict[str, Any] = {
+        field.name: getattr(recipe, field.name) for field in fields(Sampling) if field.name not in own
+    }
+    return Sampling(prompts, spec.preprocess, **shared)
 
 
 def chosen_rate(recipe: Recipe) -> float:
