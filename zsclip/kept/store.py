@@ -241,12 +241,12 @@ class EmbeddingStore:
             " ON CONFLICT DO UPDATE SET max_pixels = MIN(max_pixels, excluded.max_pixels)",
             (self._model, content, value.tobytes(), digest, self._max_pixels),
         )
-        number, is_shaped = connection.execute(
-            f"SELECT e.id, length(e.vector) = ? AND {WHOLE_SQL} FROM embeddings e WHERE e.model = ? AND e.content = ?",
+        number, is_shaped, old, check = connection.execute(
+            f"SELECT e.id, length(e.vector) = ? AND {WHOLE_SQL}, e.vector, e.digest"
+            " FROM embeddings e WHERE e.model = ? AND e.content = ?",
             (self._bytes, self._model, content),
         ).fetchone()
-        old = connection.execute("SELECT vector, digest FROM embeddings WHERE id = ?", (number,)).fetchone()
-        if not is_shaped or not are_whole(self._recipe, [content], np.frombuffer(old[0], "<f4")[None], [old[1]])[0]:
+        if not is_shaped or not are_whole(self._recipe, [content], np.frombuffer(old, "<f4")[None], [check])[0]:
             connection.execute(
                 "UPDATE embeddings SET vector = ?, digest = ? WHERE id = ?", (value.tobytes(), digest, number)
             )
