@@ -21,7 +21,7 @@ from zsclip.answers.classifier import Classifier as TextMatrix
 from zsclip.answers.classify import answer, classify
 from zsclip.engine.options import By, Computing, Precision, Scoring
 from zsclip.engine.question import read_question, rule_of
-from zsclip.engine.run import embedding, open_store, text_matrix
+from zsclip.engine.run import embedding, opened_store, text_matrix
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.out import frames
@@ -172,9 +172,7 @@ class Classifier:
             # tqdm, which timm imports with the first model, warns in a notebook that has no ipywidgets.
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="IProgress not found")
-            store = open_store(self._encoder, self._computing) if self._store else None
-            if store is not None:
-                stack.callback(store.close)
+            store = stack.enter_context(opened_store(self._encoder, self._computing, is_wanted=self._store))
             batches = stack.enter_context(embedding(pictures, self._encoder, store, self._computing))
             parts = list(classify(batches, self._matrix, self._rule)) or [self._none]
         whole = joined(parts)

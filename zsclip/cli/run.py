@@ -37,22 +37,19 @@ class Session:
 
 
 @contextmanager
-def opened_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingStore | None]":
-    """Open the store for a run and close it at the end; give None with --no-store."""
-    if session.store.no_store:
-        yield None
-        return
-    from zsclip.engine.run import open_store
+def counted_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingStore | None]":
+    """Open the store for a run, and count at the end what was found and kept; give None with --no-store."""
+    from zsclip.engine.run import opened_store
     from zsclip.kept import storefile
     from zsclip.kept.cache import cache_dir
 
     is_new = not os.path.exists(storefile.path())
-    store = open_store(encoder, session.speed)
-    try:
-        yield store
-    finally:
-        session.tally.note_store(store, str(cache_dir()) if is_new else None)
-        store.close()
+    with opened_store(encoder, session.speed, is_wanted=not session.store.no_store) as store:
+        try:
+            yield store
+        finally:
+            if store is not None:
+                session.tally.note_store(store, str(cache_dir()) if is_new else None)
 
 
 @contextmanager
@@ -65,7 +62,7 @@ def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Sessi
         session.progress.step(f"loading {encoder.spec.name}")
 
     with (
-        opened_store(encoder, session) as store,
+        counted_store(encoder, session) as store,
         embedding(pictures, encoder, store, session.speed, loads=loads) as batches,
     ):
         yield batches

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from zsclip.errors import InputError
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 By = Literal["label", "group"]
-_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Scoring:
         check_count("--top-k", self.top_k)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise InputError(f"--threshold: {self.threshold!r} is not a probability; use a number from 0 to 1")
-        if self.by not in ("label", "group"):
+        if self.by not in get_args(By):
             raise InputError(f"--by: {self.by!r} is not a kind of answer; use label or group")
         competes = self.none_of_these or self.distractors is not None
         if self.multi_label and (competes or self.calibration is not None):
@@ -64,8 +63,8 @@ class Computing:
         check_device(self.device)
         check_count("--threads", self.threads)
         check_count("--max-pixels", self.max_pixels)
-        if self.precision not in _PRECISIONS:
-            raise InputError(f"--precision: {self.precision!r} is not a precision; use {', '.join(_PRECISIONS)}")
+        if self.precision not in (known := get_args(Precision)):
+            raise InputError(f"--precision: {self.precision!r} is not a precision; use {', '.join(known)}")
         if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
             raise InputError(f"--batch-size: {self.batch_size!r} is not a size; use auto or a number from 1")
 

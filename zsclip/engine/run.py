@@ -13,10 +13,18 @@ from zsclip.words.labels import Label
 from zsclip.words.prompts import PromptSet, expand
 
 
-def open_store(encoder: Encoder, computing: Computing) -> EmbeddingStore:
-    """Open the store of the embeddings that are computed like this."""
+@contextmanager
+def opened_store(encoder: Encoder, computing: Computing, *, is_wanted: bool) -> Iterator[EmbeddingStore | None]:
+    """Open the store of the embeddings that are computed like this, and close it at the end; None if not wanted."""
+    if not is_wanted:
+        yield None
+        return
     recipe = encoder.image_recipe(computing.fast_jpeg)
-    return EmbeddingStore(recipe, encoder.spec.name, encoder.embed_dim, max_pixels=computing.max_pixels)
+    store = EmbeddingStore(recipe, encoder.spec.name, encoder.embed_dim, max_pixels=computing.max_pixels)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @contextmanager
