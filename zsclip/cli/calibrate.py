@@ -136,7 +136,7 @@ def calibrate(
     from zsclip.engine.question import made_with, rivals_of
 
     set_environment(model, messages)
-    given, sentences = labels.read() if labels.are_given else None, prompts.read()
+    given, sentences = labels.read_given(), prompts.read()
     file.check()
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session)

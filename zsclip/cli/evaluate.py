@@ -158,7 +158,7 @@ def evaluate(
         zsclip eval test.csv --labels-file pets.yaml --json
     """
     set_environment(model, messages)
-    given, sentences = labels.read() if labels.are_given else None, prompts.read()
+    given, sentences = labels.read_given(), prompts.read()
     findings.check()
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session)

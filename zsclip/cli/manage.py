@@ -67,11 +67,11 @@ def prompts_show(
 
     set_environment(model, Messages())
     prompts = templates.read_or(name)
-    if not labels.are_given:
+    words = labels.read_given(alone=True)
+    if words is None:
         for line in prompts.templates:
             typer.echo(line)
         return
-    words = labels.read(alone=True)
     from zsclip.models.find import find_model
     from zsclip.models.torch_encoder import count_tokens, load_tokenizer
 

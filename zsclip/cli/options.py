@@ -93,10 +93,10 @@ class Labels:
     ] = field(default_factory=list)
     labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
 
-    @property
-    def are_given(self) -> bool:
-        """Whether any labels were given."""
-        return self.labels is not None or bool(self.label or self.labels_file)
+    def read_given(self, *, alone: bool = False) -> "list[Label] | None":
+        """Read all labels; None if none were given."""
+        is_any = self.labels is not None or self.label or self.labels_file
+        return self.read(alone=alone) if is_any else None
 
     def read(self, *, alone: bool = False) -> "list[Label]":
         """Read all labels; with `alone`, one is enough."""

@@ -1,8 +1,8 @@
 """Answers -> table, JSONL, CSV, TSV or paths.
 
 A sink writes batches of rows to a text stream and flushes after each batch, so that an answer is out as soon as it is
-known, without a flush for each row. A run that is interrupted
-leaves whole rows; one that is killed, or finds the disk full, may leave half of its last row.
+known, without a flush for each row. A run that is interrupted leaves whole rows; one that is killed, or finds the disk
+full, may leave half of its last row.
 """
 
 import io
