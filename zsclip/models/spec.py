@@ -11,6 +11,7 @@ from typing import Any
 
 from zsclip.errors import ModelError, first_line
 from zsclip.kept.cache import fingerprint, remember
+from zsclip.pictures.identity import GRAIN_NS, Look
 from zsclip.pixels.decode import RULES
 from zsclip.pixels.fit import Preprocess
 
@@ -200,8 +201,12 @@ def read_config(name: str, path: Path) -> dict[str, Any]:
     return config
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """Give the SHA-256 of a file's content, cached by path, size and times; a hub blob is named by it."""
+def file_digest(path: str | os.PathLike[str], *, now_ns: int | None = None) -> str:
+    """Give the SHA-256 of a file's content, cached by path, size, times and inode; a hub blob is named by it.
+
+    Args:
+        now_ns: the time, by default that of the clock; a file changed a moment ago may change again unnoticed.
+    """
     real = os.path.realpath(path)
     if _HUB_BLOB.search(real):
         return os.path.basename(real)
@@ -211,6 +216,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         with open(real, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    if time.time() - before.st_mtime < 2:  # it may change again within the clock's resolution and look the same
+    look = Look.of(before)
+    if max(look.mtime, look.ctime) + GRAIN_NS > (time.time_ns() if now_ns is None else now_ns):
         return read()
-    return str(remember("digests", [real, before.st_size, before.st_mtime_ns, before.st_ino], read))
+    return str(remember("digests", [real, *look], read))

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsclip.errors import InputError, first_line
+from zsclip.pictures.identity import Look
+from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sources import Names, Source, SourceCache, check_inputs, find_sources
 from zsclip.pixels.fit import Preprocess, fit
 from zsclip.training.augment import PICTURE_DRAWS, augmented
@@ -75,12 +77,11 @@ class Pairs:
         return np.sort(np.concatenate([self.train, self.held_out]))
 
     def stamp(self) -> str:
-        """Fingerprint the size and time of every file that holds pictures; it changes when the pictures do."""
+        """Fingerprint the size, times and inode of every file that holds pictures; it changes when the pictures do."""
         total = blake2b(digest_size=16)
         for path in dict.fromkeys(path for source in self._sources for path in source.files):
             try:
-                about = os.stat(path)
-                total.update(f"{about.st_size} {about.st_mtime_ns}\0".encode())
+                total.update(f"{tuple(Look.of(os.stat(path)))}\0".encode())
             except OSError:  # noted when the file is read
                 total.update(b"gone\0")
         return total.hexdigest()
