@@ -22,6 +22,7 @@ from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
 from zsclip.cli.manage import cache_app, models_app, prompts_app
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
+from zsclip.cli.usage import command_in, usage_line
 from zsclip.errors import ZsclipError
 
 app = typer.Typer(
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(e).__name__ == "NoArgsIsHelpError":
             typer.echo(short_page(e.ctx), err=True)  # type: ignore[attr-defined]  # Typer does not export its class
         else:
-            say("zsclip: " + _usage_line(e))
+            say("zsclip: " + _usage_line(e, sys.argv[1:] if arguments is None else arguments))
         return 2
     except (typer.Abort, KeyboardInterrupt):
         return 130
@@ -139,11 +140,14 @@ def _internal_error(e: Exception) -> int:
     return 70  # EX_SOFTWARE of sysexits.h
 
 
-def _usage_line(e: Exception) -> str:
-    message = (e.format_message() if hasattr(e, "format_message") else str(e)).replace("Value error, ", "")
+def _usage_line(e: Exception, arguments: Sequence[str]) -> str:
+    message = e.format_message() if hasattr(e, "format_message") else str(e)
     context = getattr(e, "ctx", None)
-    command = context.command_path if context is not None else "zsclip"
-    return f"{' '.join(message.split()).rstrip('.')}; try '{command} --help'"
+    if context is not None:
+        return usage_line(message, context.command_path)
+    groups = {str(each.name) for each in app.registered_groups}
+    commands = {each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands}
+    return usage_line(message, command_in(arguments, groups, commands))
 
 
 def _terminate(signal_number: int, frame: object) -> None:

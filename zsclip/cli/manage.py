@@ -28,7 +28,7 @@ def _group(about: str) -> typer.Typer:
 
 prompts_app = _group("Show the sentences that labels are put into.")
 models_app = _group("Show and fetch models.")
-cache_app = _group("Show, check and empty what is kept on disk.")
+cache_app = _group("Show, check, trim or delete what is kept on disk.")
 
 
 @prompts_app.command("list", cls=Command)
@@ -197,7 +197,9 @@ def cache_gc(
         ),
     ],
 ) -> None:
-    """Delete the least recently used embeddings until the rest fit the given size.
+    """Delete the least recently used embeddings of images until the rest fit the given size.
+
+    Labels and what is known about models take little space and stay; `zsclip cache clear` deletes them too.
 
     Examples:
 
@@ -207,7 +209,8 @@ def cache_gc(
 
     size = read_bytes(max_size)
     with _store_errors():
-        typer.echo(f"{store.collect(size) / 1e6:.1f} MB freed, {store.size_on_disk() / 1e6:.1f} MB left")
+        freed = max(0, store.collect(size)) if store.size_on_disk() else 0
+    typer.echo(f"{freed / 1e6:.1f} MB freed, {store.size_on_disk() / 1e6:.1f} MB of image embeddings left")
 
 
 @cache_app.command("verify", cls=Command)
