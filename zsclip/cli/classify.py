@@ -11,7 +11,7 @@ from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, 
 from zsclip.cli.progress import Listing, Progress, total_of
 from zsclip.cli.question import Scores, classifier_of, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
-from zsclip.cli.run import Session, embedding, interruptible, report_run
+from zsclip.cli.run import SLOW_PIECE, Session, embedding, interruptible, report_run
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -98,7 +98,8 @@ class Run:
         with embedding(pictures, self.encoder, self.session) as embedded:
             from zsclip.answers.classify import classify
 
-            batches = tally.count(classify(embedded, self.classifier, self.rule))
+            most = SLOW_PIECE if self.output.pages or self.output.contact_sheet else None
+            batches = tally.count(classify(embedded, self.classifier, self.rule), self.session.signals, most)
             progress.images(tally, total_of(pictures, tally, self.limit))
             yield progress.before_first(batches) if self.output.fills_terminal else batches
             progress.stop()
@@ -110,4 +111,5 @@ class Run:
 
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only
-        return interruptible(lambda: going_on(self.output, start, self.session.tally, is_retry, only))
+        session = self.session
+        return interruptible(lambda: going_on(self.output, start, session.tally, is_retry, only), session.signals)

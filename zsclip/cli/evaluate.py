@@ -25,6 +25,7 @@ from zsclip.cli.options import (
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import (
     Session,
+    SLOW_PIECE,
     build_text_matrix,
     drain,
     embedding,
@@ -189,6 +190,7 @@ def scorecard_of(
     from zsclip.measure.evaluate import BEST, evaluate, judge
 
     judged: list[Judged] = []
-    answers = session.tally.count(classify(embedded, classifier, Rule(BEST)))
+    most = SLOW_PIECE if findings.report else None
+    answers = session.tally.count(classify(embedded, classifier, Rule(BEST)), session.signals, most)
     findings.write_rows(judge(answers, truths, classifier.labels, judged), pictures, session.speed)
     return evaluate(judged, classifier.labels)

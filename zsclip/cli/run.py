@@ -3,12 +3,13 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zsclip.cli.options import Data, Messages, Speed, Store
 from zsclip.cli.progress import Progress
+from zsclip.cli.signals import Signals
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, listed, say
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
+SLOW_PIECE = 32  # images that are drawn or decoded again before a signal is heard
 _ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
 
 
@@ -34,6 +36,7 @@ class Session:
     messages: Messages
     progress: Progress
     tally: Tally = field(default_factory=Tally)
+    signals: Signals = field(default_factory=Signals)
 
 
 @contextmanager
@@ -98,10 +101,15 @@ def build_text_matrix(
 
 
 @contextmanager
-def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """If the block is interrupted or terminated, say how to continue."""
+def interruptible(how_to_go_on: Callable[[], str], signals: Signals | None = None) -> Iterator[None]:
+    """If the block is interrupted or terminated, say how to continue.
+
+    Args:
+        signals: those that wait while a batch is written.
+    """
     try:
-        yield
+        with signals or nullcontext():
+            yield
     except (KeyboardInterrupt, SystemExit) as e:
         ended = _ENDED_BY.get(130 if isinstance(e, KeyboardInterrupt) else e.code)  # type: ignore[arg-type]
         if ended is not None:
@@ -121,7 +129,7 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
 
     with Progress(messages.show_progress) as progress:
         session = Session(speed, store, messages, progress)
-        with interruptible(how_to_go_on):
+        with interruptible(how_to_go_on, session.signals):
             yield session
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from zsclip.cli.signals import Signals
 from zsclip.cli.terminal import counted, sized
 
 if TYPE_CHECKING:
@@ -45,11 +46,17 @@ class Tally:
         """0 if every image was classified, 1 if some failed or there was none."""
         return int(self.errors.total() + self.failed > 0 or self.images + self.done == 0)
 
-    def count(self, batches: "Iterable[Answers]") -> "Iterator[Answers]":
-        """Count batches and pass them on; called again when failed pictures are retried."""
+    def count(self, batches: "Iterable[Answers]", signals: Signals, most: int | None = None) -> "Iterator[Answers]":
+        """Count batches and pass them on; called again when failed pictures are retried.
+
+        Args:
+            signals: held until the consumer asks for the next batch, and has so written this one.
+            most: images in a batch, if the consumer does slow things to each.
+        """
         if not self.images:
             self.started = time.monotonic()
-        for batch in batches:
+        for batch in batches if most is None else _in_pieces(batches, most):
+            signals.hold()
             self.errors.update(each.error for each in batch.skipped.values())
             found = [label for label in batch.answered.tolist() if label >= 0]
             for label, count in Counter(found).items():  # in the order in which they are met
@@ -59,6 +66,7 @@ class Tally:
             self.written += len(batch)  # the consumer has written this batch when it asks for the next
 
     def count_encoded(self, batches: "Iterable[Embedded]") -> "Iterator[Embedded]":
+            signals.let_go()
         """Count batches that will be answered more than once and pass them on; start again for another model."""
         self.started = time.monotonic()
         self.encoded = self.known = 0
@@ -116,3 +124,11 @@ class Tally:
         known = f", {self.known:,} of them encoded by an earlier run" if self.known else ""
         speed = f"{self.images / seconds:,.0f} a second"
         return f"{counted(self.images, 'image')} in {seconds:.1f} s ({speed}){known}{earlier}"
+
+
+def _in_pieces(batches: "Iterable[Answers]", most: int) -> "Iterator[Answers]":
+    import numpy as np
+
+    for batch in batches:
+        for start in range(0, len(batch), most):
+            yield batch.take(np.arange(start, min(start + most, len(batch))))
