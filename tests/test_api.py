@@ -55,7 +55,7 @@ def json_lines(answers: Answers) -> str:
 
 def cosines(row: Any) -> list[tuple[str, float]]:
     assert isinstance(row, Prediction), row
-    return [(each.label, each.cosine) for each in row.candidates]
+    return [(each.label, each.cosine) for each in row.predictions]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_file_and_the_same_picture_in_memory_have_equal_answers(noise: Path, p
     assert dict(mirrored) != pytest.approx(dict(same[0]), abs=1e-5)
     for one in (str(file), file, Image.open(file), array, file.read_bytes()):
         assert dict(cosines(classify(one))) == pytest.approx(dict(same[0]), abs=1e-5)
-    assert [row.path for row in answers][1:4] == [str(file), "pictures[2]", "pictures[3]"]
+    assert [row.file_name for row in answers][1:4] == [str(file), "pictures[2]", "pictures[3]"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_one_picture_has_one_record_and_many_have_answers(noise: Path, plain: st
     one = classify(noise / "a.png")
     answers = classify(path for path in sorted(noise.glob("*.png")))
 
-    assert (one.label, one.score, one.error) == (one.candidates[0].label, one.candidates[0].score, None)
+    assert (one.label, one.score, one.error) == (one.predictions[0].label, one.predictions[0].score, None)
     assert one.label in COLOURS
     assert len(answers) == 4
     assert answers.labels == [row.label for row in answers]
@@ -169,7 +169,9 @@ def test_one_picture_has_one_record_and_many_have_answers(noise: Path, plain: st
     assert [*answers[1:3]] == [*answers][1:3]
     with pytest.raises(IndexError):
         answers[4]
-    assert [row.path for row in classify(str(noise / "[ab].png"))] == [str(noise / name) for name in ("a.png", "b.png")]
+    assert [row.file_name for row in classify(str(noise / "[ab].png"))] == [
+        str(noise / name) for name in ("a.png", "b.png")
+    ]
     assert len(classify([noise / "below", noise / "c.png", noise])) == 8
     assert classify([]).labels == []
 
@@ -181,10 +183,27 @@ def test_a_failed_picture_is_a_record_with_its_error(noise: Path, plain: str) ->
     answers = classify([noise / "none.jpg", b"", noise / "a.png", noise / "bad.jpg"])
 
     assert isinstance(bad, Skipped)
-    assert (bad.label, bad.score, bad.candidates, bad.error) == (None, None, (), "unreadable")
+    assert (bad.label, bad.score, bad.predictions, bad.error) == (None, None, (), "unreadable")
     assert [row.error for row in answers] == ["missing", "unreadable", None, "unreadable"]
     assert answers[2].score > 0
     assert answers.labels == [None] * 4
+    for column in (answers.scores, answers.cosines, *(answers.to_pandas()[[name]] for name in ("score", "cosine"))):
+        assert np.isnan(np.asarray(column, np.float64)).ravel().tolist() == [True, True, False, True]
+    assert repr(answers) == "Answers(4 pictures, 3 failed, labels: red, green, blue)"
+    assert repr(classify(noise / "a.png")).startswith("Prediction(file_name='")
+    assert repr(classify([noise / "a.png"])) == "Answers(1 picture, labels: red, green, blue)"
+
+
+def test_records_have_the_names_of_json_lines(noise: Path, plain: str) -> None:
+    answers = Classifier(COLOURS, model=plain)([noise / "a.png", noise / "bad.jpg"])
+
+    for row, line in zip(answers, json_lines(answers).splitlines(), strict=True):
+        for name, value in json.loads(line).items():
+            own = getattr(row, name)
+            if name == "predictions":
+                assert [each.label for each in own] == [each["label"] for each in value]
+            else:
+                assert own == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value)
 
 
 def test_answers_of_many_batches_are_one(plain: str) -> None:

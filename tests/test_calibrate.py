@@ -145,8 +145,8 @@ def test_distractors_compete_and_are_never_the_answer(colour_model):
     assert rows[1].best.label == "red"
     scores = softmax_scores(pictures @ classifier.class_embeddings.T, colour_model.logit_scale)  # (3, 4)
     for row, of_all in zip(rows, scores, strict=True):
-        assert len(row.candidates) == 2
-        for candidate in row.candidates:
+        assert len(row.predictions) == 2
+        for candidate in row.predictions:
             assert candidate.score == pytest.approx(of_all[["red", "blue"].index(candidate.label)], abs=1e-6)
 
 

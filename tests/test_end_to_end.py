@@ -65,7 +65,7 @@ def test_probabilities_and_answers_are_open_clips(
     assert len(rows) == 100
     for row, probabilities in zip(rows, expected, strict=True):
         assert isinstance(row, Prediction)
-        ours = {candidate.label: candidate.score for candidate in row.candidates}
+        ours = {candidate.label: candidate.score for candidate in row.predictions}
         theirs = dict(zip(LABELS, probabilities.tolist(), strict=True))
         assert ours == pytest.approx(theirs, abs=1e-4)
         first, second = sorted(theirs.values(), reverse=True)[:2]

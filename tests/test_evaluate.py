@@ -42,7 +42,7 @@ def test_rows_are_judged_in_their_order_and_carry_the_truth():
 
     judged, passed_on = judged_of(rows, ["cat", "owl", "cat", "dog"])
 
-    assert [(row.path, row.truth) for row in passed_on] == [("a", "cat"), ("b", "owl"), ("c", "cat"), ("d", "dog")]
+    assert [(row.file_name, row.truth) for row in passed_on] == [("a", "cat"), ("b", "owl"), ("c", "cat"), ("d", "dog")]
     assert [part.truth.tolist() for part in judged] == [[0, 0], [1]]
     assert [part.predicted.tolist() for part in judged] == [[0, 2], [1]]
     assert [part.among_five.tolist() for part in judged] == [[True, True], [True]]

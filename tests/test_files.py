@@ -253,7 +253,9 @@ def test_a_folder_that_may_not_be_read_becomes_a_row(tmp_path):
     (tmp_path / "b").chmod(0o755)
     paths, row = run.stdout.splitlines()
     assert paths == "./a/1.jpg ./b ./c/3.jpg"
-    assert row == "Skipped(path='./b', error='permission', message='no permission to read this folder', truth=None)"
+    assert (
+        row == "Skipped(file_name='./b', error='permission', message='no permission to read this folder', truth=None)"
+    )
 
 
 def test_a_recursive_glob_survives_loops_of_links(tmp_path, monkeypatch):

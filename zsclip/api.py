@@ -40,11 +40,11 @@ InMemoryPicture = Image.Image | NDArray[np.uint8] | bytes
 _TOGETHER = 512  # paths, looked up in the store at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Answers(answers.Answers):
     """The answers for n pictures: a sequence of records, the same in columns, and in a notebook a table of thumbnails.
 
-    scores: (n, k), best first, of the candidates; 0 where a picture failed. labels: n, the answer for each picture.
+    scores: (n, k), best first, of the candidates; NaN where a picture failed. labels: n, the answer for each picture.
     pictures: those that the answers are about, for the thumbnails; of those in memory the first few are kept, small.
     """
 

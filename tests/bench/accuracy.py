@@ -76,7 +76,7 @@ def measured(
     right, scores, among_five = [], [], []
     for row, true in zip(rows, truths, strict=True):
         assert isinstance(row, Prediction), row
-        answers = [answer.label for answer in row.candidates]
+        answers = [answer.label for answer in row.predictions]
         right.append(answers[0] in true)
         scores.append(row.best.score)
         among_five.append(bool(true & set(answers)))

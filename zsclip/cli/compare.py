@@ -145,7 +145,7 @@ def encoded_by(
         with embedding([pictures], encoder, session) as embedded:
             session.progress.images(session.tally, total_of([pictures], session.tally))
             batches = list(session.tally.count_encoded(embedded))
-        unread.add(tuple(each.path for batch in batches for each in batch.skipped.values()))
+        unread.add(tuple(each.file_name for batch in batches for each in batch.skipped.values()))
         if len(unread) > 1:
             raise InputError("data: some images could be read for only some models; run again, with fewer --threads")
         yield encoder, batches

@@ -51,7 +51,7 @@ def _sheet(shown: list[tuple[Row, bytes | None]]) -> Image.Image:
 
 
 def _lines(row: Row) -> list[tuple[str, str]]:
-    name = row.path.rpartition("/")[2].encode("utf-8", "replace").decode()
+    name = row.file_name.rpartition("/")[2].encode("utf-8", "replace").decode()
     if isinstance(row, Skipped):
         return [(row.error, "firebrick"), (name, "dimgray")]
     label = "unknown" if row.label is None else row.label

@@ -66,7 +66,7 @@ def _parts(batches: Iterable[Answers]) -> Iterator[Answers]:
 
 def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
     """Format a row for the page: name, link, label, score, error, message, truth, thumbnail."""
-    path = os.fsencode(row.path)
+    path = os.fsencode(row.file_name)
     link = quote(os.path.relpath(path, os.fsencode(folder))) if has_file else None
     if isinstance(row, Skipped):
         about: list[str | float | None] = [None, None, row.error, without_surrogates(row.message)]
@@ -75,5 +75,5 @@ def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
         about = [label, six_digits(row.best.score), None, None]
     truth = None if row.truth is None else without_surrogates(row.truth)
     thumbnail = None if picture is None else b64encode(picture).decode()
-    values = [decoded(row.path), link, *about, truth, thumbnail]
+    values = [decoded(row.file_name), link, *about, truth, thumbnail]
     return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")  # only this can end a script element

@@ -218,7 +218,8 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     records = _csv_records(path) if path.lower().endswith(".csv") else _json_records(path)
     try:
         for line, record in records:
-            name, label, caption = (_text(record.get(key)) for key in ("file_name", "label", "caption"))
+            name = _text(record.get("file_name"), may_be_bytes=True)
+            label, caption = (_text(record.get(key)) for key in ("label", "caption"))
             paths.append(os.path.join(folder, name))
             captions = (caption,) if caption else ()
             some.append((name, Names(label, captions=captions) if name and (label or caption) else None))
@@ -232,9 +233,14 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 
-def _text(value: Any) -> str:
-    """Strip a text; give "" for a value that is not text, or not Unicode (half of a surrogate pair)."""
-    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
+def _text(value: Any, *, may_be_bytes: bool = False) -> str:
+    r"""Strip a text; give "" for a value that is not text, or not Unicode (half of a surrogate pair).
+
+    Args:
+        may_be_bytes: allow `\udc80` to `\udcff`, which stand for the bytes of a name that is not UTF-8.
+    """
+    others = "[\ud800-\udc7f\udd00-\udfff]" if may_be_bytes else "[\ud800-\udfff]"
+    if not isinstance(value, str) or re.search(others, value):
         return ""
     return value.strip()
 
