@@ -10,8 +10,8 @@ from zsclip.answers.answers import Answers, Prediction, Row
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import answer
 from zsclip.answers.scores import Rule
+from zsclip.cli.held import HeldSignals
 from zsclip.cli.rows import only_wanted
-from zsclip.cli.signals import Signals
 from zsclip.cli.tally import Tally
 from zsclip.models.embed import Embedded
 from zsclip.pixels.skipped import Skipped
@@ -99,7 +99,7 @@ def test_a_tally_counts_rows_in_the_order_in_which_labels_are_met(most: int | No
     batches = any_rows()
     tally, expected = Tally(), Tally()
 
-    assert sum(map(len, tally.count((columns(batch) for batch in batches), Signals(), most))) == 60
+    assert sum(map(len, tally.count((columns(batch) for batch in batches), HeldSignals(), most))) == 60
 
     for row in (row for batch in batches for row in batch):
         if isinstance(row, Skipped):

@@ -172,8 +172,9 @@ def test_an_empty_folder_is_no_success(run: Run, tmp_path: Path, model: str) -> 
 
     result = run("classify", "empty", *COLOURS, "--model", model)
 
-    assert (result.returncode, result.stdout) == (1, b"")
-    assert b"no images" in result.stderr
+    assert (result.returncode, result.stdout, result.stderr) == (1, b"", b"no images; 'empty' has no files\n")
+    quiet = run("classify", "empty", *COLOURS, "--model", model, "-q")
+    assert (quiet.returncode, quiet.stderr) == (1, b"zsclip: no images; 'empty' has no files\n")
 
 
 def test_formats_agree(run: Run, photos: Path, model: str) -> None:

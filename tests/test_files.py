@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from zsclip.errors import InputError
-from zsclip.pictures.files import find_images, read_paths
+from zsclip.pictures.files import find_images
+from zsclip.pictures.stdin import read_paths
 
 
 def make(root: Path, *names: str) -> None:
@@ -284,19 +285,22 @@ def test_heic_is_found_where_it_can_be_read(tmp_path):
     assert below(tmp_path, find_images([str(tmp_path)])) == ["a.heic", "b.HEIF"]
 
 
-def test_heic_is_noted_once_where_it_cannot_be_read(tmp_path):
-    make(tmp_path, "a.heic", "b.heif", "c.jpg")
+def test_heic_is_passed_over_where_it_cannot_be_read(tmp_path):
+    make(tmp_path, "a.heic", "b.HEIC", "c.jpg")
     code = """
         import sys
         sys.modules["pillow_heif"] = None  # as if it were not installed
         from zsclip.pictures.files import find_images
-        print(*find_images(["."], note=print))
+        from zsclip.pixels.passed_over import passed_over_line
+        found = find_images(["."])
+        print(*found)
+        print(passed_over_line(found.passed_over))
     """
 
     run = run_python(code, tmp_path)
 
-    note = "'.': HEIC pictures were skipped, './a.heic' first; to read them: pip install 'zsclip[heic]'"
-    assert run.stdout.splitlines() == [note, "./c.jpg"], run.stderr
+    line = "passed over: 2 .heic (needs pip install 'zsclip[heic]') (--all-files tries them)"
+    assert run.stdout.splitlines() == ["./c.jpg", line], run.stderr
 
 
 def test_names_that_are_not_utf8_survive(tmp_path):

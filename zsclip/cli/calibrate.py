@@ -1,7 +1,8 @@
 """`zsclip calibrate`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +29,7 @@ from zsclip.cli.run import (
     measuring,
     note_if_few,
     read_data,
+    reads_of,
     report_run,
     words_and_truths,
 )
@@ -87,10 +89,11 @@ class CalibrationFile(Overwrite, Json):
         if self.output == "-":
             raise InputError("-o: a calibration must be a file; give its name, such as labels.calib.json")
 
-    def check(self) -> None:
-        """Check that every file can be written, before anything slow begins."""
-        from zsclip.out.output import check_output
+    def check(self, reads: Iterable[tuple[str, str]]) -> None:
+        """Check that the file can be written, and is not one that is read, before anything slow begins."""
+        from zsclip.out.output import check_apart, check_inputs, check_output
 
+        check_inputs(reads, check_apart([("standard output", None), ("-o", self.output)]))
         check_output(self.output, overwrite=self.overwrite)
 
     def write(self, calibration: "Calibration", promised: "Promise") -> None:
@@ -137,9 +140,10 @@ def calibrate(
 
     set_environment(model, messages)
     given, sentences = labels.read_given(), prompts.read()
-    file.check()
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session)
+        own = chain(labels.reads(), prompts.reads(), distractors.reads())
+        file.check(chain(own, reads_of(data, labelled), model.reads()))
         words, truths = words_and_truths(labelled, given)
         rivals = rivals_of(words, distractors.distractors, sentences)
         encoder = speed.encoder(model.model, model.offline)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from zsclip.cli.groups import command
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from zsclip.answers.scores import Rule
     from zsclip.engine.question import Question
     from zsclip.models.encoder import Encoder
-    from zsclip.pictures.pictures import Pictures
+    from zsclip.pictures.pictures import Paths, Pictures
 
 
 @command(common=("inputs", "labels", "labels_file", "model", "top_k", "threshold", "format", "output", "report"))
@@ -49,18 +50,19 @@ def classify(
     set_environment(model, messages)
     question = read_question(labels.read(alone=scores.multi_label), prompts.read(), scores)
     wanted = wanted_answers(scores.only, question.names)
-    output.check()
-    paths = inputs.find(messages)
+    read = chain(labels.reads(), prompts.reads(), scores.reads(), model.reads(), inputs.reads())
+    paths = inputs.find(messages, output.check(read), output.written)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {model.model}")
         encoder = speed.encoder(model.model, model.offline)
         rule = rule_of(question, encoder)
         start = start_of(output, settings_of(question, encoder, model, speed), paths)
         session = Session(speed, store, messages, progress, start.tally(output))
+        session.tally.passed_over = paths.passed_over
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
-        run = Run(question, wanted, encoder, rule, output, session, inputs.limit)
+        run = Run(question, wanted, encoder, rule, output, session, inputs.limit, paths)
         is_listed = progress.visible and "-" not in inputs.inputs
         run.write(Listing(paths.rest()) if is_listed else paths.rest(), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
@@ -77,18 +79,18 @@ class Run:
     output: Output
     session: Session
     limit: int | None
+    paths: "Paths"
 
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
-        from zsclip.pictures.pictures import Pictures
-
         speed, journal = self.session.speed, start.journal
         writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            with self._interruptible(start, is_retry=True), self.answering([Pictures(journal.failed_paths)]) as batches:
+            again = list(self.paths.again(journal.failed_paths))
+            with self._interruptible(start, is_retry=True), self.answering(again) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager

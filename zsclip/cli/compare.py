@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,6 +56,11 @@ class Variants:
         ),
     ] = False
 
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, and the path of each."""
+        yield from ((f"--labels-file {file}", file) for file in self.labels_file)
+        yield from ((f"--prompts {file}", file) for file in self.prompts)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -91,6 +96,9 @@ def compare(
     """
     set_environment(network, messages)
     grid = read_grid(variants)
+    from zsclip.out.output import check_apart, check_inputs
+
+    check_inputs(chain(variants.reads(), data.reads()), check_apart([("standard output", None)]))
     from zsclip.measure.compare import judged_by, template_gains
 
     judged: list[tuple[str, Judged]] = []

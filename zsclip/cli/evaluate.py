@@ -1,9 +1,10 @@
 """`zsclip eval`."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,14 +25,15 @@ from zsclip.cli.options import (
 )
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import (
-    Session,
     SLOW_PIECE,
+    Session,
     build_text_matrix,
     drain,
     embedding,
     measuring,
     note_if_few,
     read_data,
+    reads_of,
     report_run,
     words_and_truths,
 )
@@ -82,10 +84,12 @@ class Findings(Report, Json):
         """Every file that may be written."""
         return self.rows, self.report, self.confusion
 
-    def check(self) -> None:
-        """Check that every file can be written, before anything slow begins."""
-        from zsclip.out.output import check_output
+    def check(self, reads: Iterable[tuple[str, str]]) -> None:
+        """Check that every file can be written, and is not one that is read, before anything slow begins."""
+        from zsclip.out.output import check_apart, check_inputs, check_output
 
+        flags = zip(("--rows", "--report", "--confusion"), self.files, strict=True)
+        check_inputs(reads, check_apart([("standard output", None), *((f, file) for f, file in flags if file)]))
         for file in filter(None, self.files):
             check_output(file, overwrite=self.overwrite)
 
@@ -160,9 +164,9 @@ def evaluate(
     """
     set_environment(model, messages)
     given, sentences = labels.read_given(), prompts.read()
-    findings.check()
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session)
+        findings.check(chain(labels.reads(), prompts.reads(), reads_of(data, labelled), model.reads()))
         words, truths = words_and_truths(labelled, given)
         encoder = speed.encoder(model.model, model.offline)
         with embedding([labelled.pictures], encoder, session) as embedded:

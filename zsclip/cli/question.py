@@ -1,6 +1,6 @@
 """The scores of `classify` as options, its text matrix, and the settings that its rows depend on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +62,12 @@ class Scores(Distractors, Scoring):
         list[str],
         typer.Option("--only", metavar="LABEL|unknown", help="Write only the rows with this answer."),
     ] = field(default_factory=list)
+
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, and the path of each."""
+        yield from super().reads()
+        if self.calibration is not None:
+            yield f"--calibration {self.calibration}", self.calibration
 
 
 def classifier_of(question: "Question", encoder: "Encoder", session: Session) -> "Classifier":

@@ -21,6 +21,7 @@ from zsclip.errors import InputError
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.out.journal import Journal, Point
+    from zsclip.out.output import Place
 
     Batches = Iterable[Answers]
 
@@ -68,13 +69,14 @@ class Output(Report):
             raise InputError("--print0: only paths can end in NUL; add --format paths")
         if not self.goes_on:
             return
+        flag = "--resume" if self.resume else "--retry-errors"
         if self.report or self.contact_sheet or sink_name == "html":
             raise InputError(
-                "--resume: a page or a sheet shows a whole run, so leave it out; what was encoded is kept anyway"
+                f"{flag}: a page or a sheet shows a whole run, so leave it out; what was encoded is kept anyway"
             )
         if self.overwrite or self.file is None or not is_replaceable(self.file):
             raise InputError(
-                "--resume: continues the rows of an earlier run; give their file with -o, and leave out --overwrite"
+                f"{flag}: continues the rows of an earlier run; give their file with -o, and leave out --overwrite"
             )
 
     @property
@@ -118,13 +120,36 @@ class Output(Report):
         width = get_terminal_size((100, 24)).columns if self.sink_name == "table" else None
         return {"format": self.sink_name, "print0": self.print0, "table width": width}
 
-    def check(self) -> None:
-        """Check that every file can be written, before anything slow begins."""
-        from zsclip.out.output import check_output
+    @property
+    def targets(self) -> list[tuple[str, str | None]]:
+        """The flag and file of everything that is written; None is standard output."""
+        files = [("--report", self.report), ("--contact-sheet", self.contact_sheet)]
+        return [
+            ("standard output" if self.file is None else "-o", self.file),
+            *((f, t) for f, t in files if t is not None),
+        ]
 
+    @property
+    def written(self) -> list[str]:
+        """Every file that is written, FILE.part and its journal too."""
+        from zsclip.out.output import files_of
+
+        return [file for _, target in self.targets if target is not None for file in files_of(target)]
+
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+        """Check that every file can be written, and is not one that is read, before anything slow begins.
+
+        Returns:
+            Those that are replaced, in words.
+        """
+        from zsclip.out.output import check_apart, check_inputs, check_output
+
+        places = check_apart(self.targets)
+        check_inputs(reads, places)
         check_output(self.file, overwrite=self.overwrite or self.goes_on, resumable=True)
         for file in filter(None, (self.report, self.contact_sheet)):
             check_output(file, overwrite=self.overwrite)
+        return places
 
 
 @dataclass(frozen=True)

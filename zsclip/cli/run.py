@@ -7,9 +7,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zsclip.cli.held import HeldSignals
 from zsclip.cli.options import Data, Messages, Speed, Store
 from zsclip.cli.progress import Progress
-from zsclip.cli.signals import Signals
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, listed, say
 
@@ -36,7 +36,7 @@ class Session:
     messages: Messages
     progress: Progress
     tally: Tally = field(default_factory=Tally)
-    signals: Signals = field(default_factory=Signals)
+    signals: HeldSignals = field(default_factory=HeldSignals)
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def build_text_matrix(
 
 
 @contextmanager
-def interruptible(how_to_go_on: Callable[[], str], signals: Signals | None = None) -> Iterator[None]:
+def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None = None) -> Iterator[None]:
     """If the block is interrupted or terminated, say how to continue.
 
     Args:
@@ -138,7 +138,15 @@ def read_data(data: Data, session: Session) -> "Labelled":
     session.progress.step(f"reading {data.data}")
     from zsclip.measure.labelled import read_labelled
 
-    return read_labelled(data.data, note=session.messages.note)
+    labelled = read_labelled(data.data, all_files=data.all_files, note=session.messages.note)
+    session.tally.passed_over = labelled.passed_over
+    return labelled
+
+
+def reads_of(data: Data, labelled: "Labelled") -> Iterator[tuple[str, str]]:
+    """Yield every file that labelled pictures come from, in words, and its path."""
+    yield from data.reads()
+    yield from ((f"{file!r} of the data", file) for file in labelled.files)
 
 
 def words_and_truths(labelled: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
@@ -157,6 +165,8 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
     if not session.messages.quiet:
         for line in tally.summary([file for file in files if file is not None and is_replaceable(file)]):
             say(line)
+    elif not (tally.images or tally.done):  # there are no rows to say it
+        say(f"zsclip: {tally.why_none()}")
     return tally.exit_code
 
 

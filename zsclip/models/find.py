@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
     near = difflib.get_close_matches(full, [*ALIASES, *_architectures()], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows all models")
+
+
+def files_of(name: str) -> Iterator[str]:
+    """Yield the files of a model that are on this machine, weights, configuration and all beside them."""
+    try:
+        weights = find_model(name, offline=True).weights
+    except ModelError:
+        return
+    with os.scandir(os.path.dirname(weights or "") or ".") as entries:
+        yield from (entry.path for entry in entries if entry.is_file())
 
 
 def tokenizer_folder(spec: ModelSpec) -> str:

@@ -19,6 +19,7 @@ from zsclip.pictures.identity import Look
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sources import Names, Source, SourceCache, check_inputs, find_sources
 from zsclip.pixels.fit import Preprocess, fit
+from zsclip.pixels.passed_over import passed_over_line
 from zsclip.training.augment import PICTURE_DRAWS, augmented
 from zsclip.training.decoding import Draws, Encoded, Numbers, decode_ahead, look_up
 from zsclip.training.sampling import CAPTION_DRAWS, Sampling, draw_texts, pair_weights, positives
@@ -281,18 +282,21 @@ def read_pairs(
         InputError: an input does not exist or is none of these, or no pair can be used.
     """
     check_inputs(inputs)
+    passed_over = PassedOver()
     names: list[Names | None] = []
     ids: list[str] = []
     sources: list[Source] = []
     firsts: list[int] = []
     known: dict[Names, Names] = {}  # 230,000 pictures share 600 labels; each is stored once
     for text in inputs:
-        for source in find_sources(text, note):
+        for source in find_sources(text, note, passed_over):
             sources.append(replace(source, pictures=[]))
             firsts.append(len(names))
             for identity, one in source.pictures:
                 ids.append(identity)
                 names.append(None if one is None else known.setdefault(one, one))
+    if line := passed_over_line(passed_over, can_try=False):
+        note(line)
     known = _with_synonyms_of_kinds(known)
     names = [None if one is None else known[one] for one in names]
     usable = np.array([number for number, one in enumerate(names) if one is not None], dtype=np.int64)

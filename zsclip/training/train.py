@@ -19,13 +19,13 @@ from zsclip.answers.classifier import class_embeddings
 from zsclip.answers.scores import cosines
 from zsclip.errors import InputError, OutputError, first_line
 from zsclip.models.find import find_architecture, find_model
-from zsclip.models.spec import ModelSpec
+from zsclip.models.spec import CONFIG_FILE, TOKENIZER_FILES, ModelSpec
 from zsclip.models.torch_encoder import check_device, has_bf16
 from zsclip.models.towers import new_model
 from zsclip.pictures.sources import check_inputs
 from zsclip.pixels.processors import available_cpus
 from zsclip.training.checkpoint import TrainingRun, averaged, resume, save_checkpoint
-from zsclip.training.export import write_model
+from zsclip.training.export import WEIGHTS_FILE, write_model
 from zsclip.training.features import FEATURES_FILE, build_features
 from zsclip.training.log import Event, HeldOutAccuracy, Progress, caveats, make_log_folder, open_log
 from zsclip.training.pairs import Pairs, read_pairs
@@ -108,6 +108,12 @@ def train(
         for line in caveats(run.right_at_start, right, identity["learning_rate"]):
             note(line)
     return run.evaluations
+
+
+def files_in(out: Path) -> list[str]:
+    """Give every file that training may write to its folder."""
+    names = (WEIGHTS_FILE, CONFIG_FILE, CHECKPOINT_FILE, FEATURES_FILE, *TOKENIZER_FILES)
+    return [str(out / name) for name in names]
 
 
 def _settled(recipe: Recipe, device: str) -> tuple[Recipe, str]:

@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any, Self
 
 
-class Signals:
+class HeldSignals:
     """Hands signals on to whoever handled them before, the first one only when nothing is being written.
 
     A second signal acts at once, as the reader of a pipe may never take what is left of a batch.
