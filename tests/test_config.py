@@ -41,7 +41,7 @@ def change(folder: Path, **settings: Any) -> None:
         ({"vision__image_size": [224, 10**9]}, "'image_size': 1000000000;"),
         ({"vision__image_size": float("inf")}, "'image_size': inf;"),
         ({"vision__layers": 10**9}, "'layers': 1000000000;"),
-        ({"text__layers": [1, 10**400]}, "'layers': 1000000000000000000;"),
+        ({"text__layers": [1, 10**400]}, "'layers': 10000000000000000000;"),
         ({"text__context_length": 10**9}, "'context_length': 1000000000;"),
         ({"text__width": float("nan")}, "'width': nan;"),
         ({"embed_dim": 1e300}, "'embed_dim': 1e\\+300;"),
