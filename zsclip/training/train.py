@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from zsclip.answers.classifier import class_embeddings
 from zsclip.answers.scores import cosines
 from zsclip.errors import InputError, OutputError, first_line
+from zsclip.models.config import CONFIG_FILE
 from zsclip.models.find import find_architecture, find_model
-from zsclip.models.spec import CONFIG_FILE, TOKENIZER_FILES, ModelSpec
+from zsclip.models.spec import TOKENIZER_FILES, ModelSpec
 from zsclip.models.torch_encoder import check_device, has_bf16
 from zsclip.models.towers import new_model
 from zsclip.pictures.sources import check_inputs
