@@ -282,7 +282,7 @@ def test_resume_needs_a_file(run: Run, photos: Path, model: str) -> None:
     for flags in (["--resume"], ["--retry-errors", "-o", "/dev/null"], ["--resume", "--overwrite", "-o", "x.csv"]):
         result = run("classify", "photos", *COLOURS, "--model", model, *flags)
         assert (result.returncode, result.stdout) == (2, b"")
-        assert b"--resume: " in result.stderr
+        assert f"zsclip: {flags[0]}: ".encode() in result.stderr
 
 
 def test_a_finished_file_is_complete_or_of_other_settings(

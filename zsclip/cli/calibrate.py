@@ -29,7 +29,6 @@ from zsclip.cli.run import (
     measuring,
     note_if_few,
     read_data,
-    reads_of,
     report_run,
     words_and_truths,
 )
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
     from zsclip.measure.calibrate import Calibration, Promise
     from zsclip.models.embed import Embedded
+    from zsclip.out.output import Place
 
 
 @group("Scores")
@@ -89,12 +89,18 @@ class CalibrationFile(Overwrite, Json):
         if self.output == "-":
             raise InputError("-o: a calibration must be a file; give its name, such as labels.calib.json")
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> None:
-        """Check that the file can be written, and is not one that is read, before anything slow begins."""
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+        """Check that the file can be written, and is not one that is read, before anything slow begins.
+
+        Returns:
+            Those that are replaced, in words.
+        """
         from zsclip.out.output import check_apart, check_inputs, check_output
 
-        check_inputs(reads, check_apart([("standard output", None), ("-o", self.output)]))
+        places = check_apart([("standard output", None), ("-o", self.output)])
+        check_inputs(reads, places)
         check_output(self.output, overwrite=self.overwrite)
+        return places
 
     def write(self, calibration: "Calibration", promised: "Promise") -> None:
         """Write the calibration, and print what to expect of it."""
@@ -140,10 +146,10 @@ def calibrate(
 
     set_environment(model, messages)
     given, sentences = labels.read_given(), prompts.read()
+    read = chain(labels.reads(), prompts.reads(), distractors.reads(), data.reads(), model.reads())
+    places = file.check(read)
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session)
-        own = chain(labels.reads(), prompts.reads(), distractors.reads())
-        file.check(chain(own, reads_of(data, labelled), model.reads()))
+        labelled = read_data(data, session, places)
         words, truths = words_and_truths(labelled, given)
         rivals = rivals_of(words, distractors.distractors, sentences)
         encoder = speed.encoder(model.model, model.offline)

@@ -98,13 +98,14 @@ def compare(
     grid = read_grid(variants)
     from zsclip.out.output import check_apart, check_inputs
 
-    check_inputs(chain(variants.reads(), data.reads()), check_apart([("standard output", None)]))
+    places = check_apart([("standard output", None)])
+    check_inputs(chain(variants.reads(), data.reads()), places)
     from zsclip.measure.compare import judged_by, template_gains
 
     judged: list[tuple[str, Judged]] = []
     gains: list[TemplateGain] = []
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session)
+        labelled = read_data(data, session, places)
         labels = {file: words_and_truths(labelled, given) for file, given in grid.files.items()}
         encoders = [speed.encoder(model, network.offline) for model in grid.models]
         for encoder, batches in encoded_by(encoders, labelled.pictures, session):

@@ -33,7 +33,6 @@ from zsclip.cli.run import (
     measuring,
     note_if_few,
     read_data,
-    reads_of,
     report_run,
     words_and_truths,
 )
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from zsclip.measure.evaluate import Scorecard
     from zsclip.measure.metrics import Judged
     from zsclip.models.embed import Embedded
+    from zsclip.out.output import Place
     from zsclip.pictures.pictures import Pictures
 
 _WORST_LABELS = 20
@@ -84,14 +84,20 @@ class Findings(Report, Json):
         """Every file that may be written."""
         return self.rows, self.report, self.confusion
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> None:
-        """Check that every file can be written, and is not one that is read, before anything slow begins."""
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+        """Check that every file can be written, and is not one that is read, before anything slow begins.
+
+        Returns:
+            Those that are replaced, in words.
+        """
         from zsclip.out.output import check_apart, check_inputs, check_output
 
         flags = zip(("--rows", "--report", "--confusion"), self.files, strict=True)
-        check_inputs(reads, check_apart([("standard output", None), *((f, file) for f, file in flags if file)]))
+        places = check_apart([("standard output", None), *((flag, file) for flag, file in flags if file)])
+        check_inputs(reads, places)
         for file in filter(None, self.files):
             check_output(file, overwrite=self.overwrite)
+        return places
 
     def write_rows(self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed) -> None:
         """Consume all batches, and write rows and the page if they were asked for."""
@@ -164,9 +170,9 @@ def evaluate(
     """
     set_environment(model, messages)
     given, sentences = labels.read_given(), prompts.read()
+    places = findings.check(chain(labels.reads(), prompts.reads(), data.reads(), model.reads()))
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session)
-        findings.check(chain(labels.reads(), prompts.reads(), reads_of(data, labelled), model.reads()))
+        labelled = read_data(data, session, places)
         words, truths = words_and_truths(labelled, given)
         encoder = speed.encoder(model.model, model.offline)
         with embedding([labelled.pictures], encoder, session) as embedded:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zsclip.measure.labelled import Labelled
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
+    from zsclip.out.output import Place
     from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -133,20 +134,20 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
             yield session
 
 
-def read_data(data: Data, session: Session) -> "Labelled":
-    """Find all labelled pictures."""
+def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "Labelled":
+    """Find all labelled pictures.
+
+    Args:
+        places: of files that the run replaces, none of which may be one of the data's.
+    """
     session.progress.step(f"reading {data.data}")
     from zsclip.measure.labelled import read_labelled
+    from zsclip.out.output import check_inputs
 
     labelled = read_labelled(data.data, all_files=data.all_files, note=session.messages.note)
     session.tally.passed_over = labelled.passed_over
+    check_inputs(((f"{file!r} of the data", file) for file in labelled.files), places)
     return labelled
-
-
-def reads_of(data: Data, labelled: "Labelled") -> Iterator[tuple[str, str]]:
-    """Yield every file that labelled pictures come from, in words, and its path."""
-    yield from data.reads()
-    yield from ((f"{file!r} of the data", file) for file in labelled.files)
 
 
 def words_and_truths(labelled: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
