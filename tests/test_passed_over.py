@@ -92,6 +92,11 @@ def test_all_files_tries_every_file_of_a_folder(run: Run, mixed: Path, model: st
         ([], "'folder' has no files"),
         (["sub/deep/"], "'folder' has no files"),
         (["x.nef", "y.nef"], "passed over: 2 .nef (camera RAW) (--all-files tries them)"),
+        (
+            ["x.nef", "x.mov", "no_ending", "photo.jpg_large"],
+            "passed over: 1 .jpg_large, 1 .mov (video), 1 .nef (camera RAW), 1 without an ending "
+            "(--all-files tries them)",
+        ),
         (["x"], "passed over: 1 without an ending (--all-files tries it)"),
         (["skip/x.jpg", "skip/y.jpg"], "--exclude left out 1"),
         ([".x.jpg", "@eaDir/y.jpg"], "2 hidden or generated"),

@@ -27,7 +27,7 @@ _SIGNATURES = (
     rb"RIFF.{4}WEBP",
     rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     rb"II[*+]\0|MM\0[*+]",  # TIFF, and many kinds of camera RAW
-    rb"\0{3}.ftyp",  # AVIF, HEIC
+    rb"\0\0..ftyp",  # AVIF, HEIC
     rb"\0{3}\x0c(?:jP  |JXL )\r\n\x87\n|\xff\x4f\xff\x51|\xff\x0a",  # JPEG 2000, JPEG XL
     rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s|P7\nWIDTH |P[Ff]\s+\d+\s+\d+\s",  # PPM and its kin
     rb"8BPS\0[\1\2]",  # Photoshop

@@ -23,7 +23,7 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     """
     counts = Counter({(ending, _kind(ending)): count for ending, count in found.endings.items()})
     unlabelled = Counter({(ending, _stray(ending)): count for ending, count in found.unlabelled.items()})
-    ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], item[0]))
+    ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], not item[0][0], item[0]))
     parts = [f"{count:,} {ending or 'without an ending'}{about}" for (ending, about), count in ordered[:_MOST]]
     if rest := sum(count for _, count in ordered[_MOST:]):
         parts.append(f"{rest:,} with other endings")
