@@ -256,6 +256,8 @@ def test_all_files_of_a_folder_do_not_include_those_that_are_written_there(
 
     assert (done.returncode, done.stderr) == (0, b"")
     assert sorted(os.listdir(photos)) == ["blue.png", "green.png", "red.png", "rows.csv"]
+    again = run("classify", "photos", *COLOURS, "-m", model, "--all-files", "-o", "photos/rows.csv", "--resume")
+    assert (again.returncode, again.stderr) == (0, b"zsclip: photos/rows.csv: already complete: 3 images\n")
     assert (
         b"would overwrite the image 'photos/rows.csv'"
         in run(

@@ -226,3 +226,16 @@ def test_answers_come_while_the_list_is_still_being_written(photos: Path, model:
     process.stdin.close()
     process.stdout.close()
     assert process.wait(HANGS) == 0
+
+
+def test_a_picture_on_stdin_is_seen_in_the_report_and_on_the_sheet(run: Run, tmp_path: Path, model: str) -> None:
+    data = picture("PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    for name, given in (("file", "a.png"), ("stdin", "-")):
+        flags = ("--report", f"{name}.html", "--contact-sheet", f"{name}.png", "-q")
+        assert run("classify", given, *COLOURS, "-m", model, *flags, input=data).returncode == 0
+
+    ours, files = ((tmp_path / f"{name}.html").read_text() for name in ("stdin", "file"))
+    assert ours == files.replace('["a.png", "a.png", ', '["-", null, ')
+    with Image.open(tmp_path / "stdin.png") as sheet:
+        assert len(sheet.getcolors(1 << 24) or ()) > 500  # of the noise

@@ -54,6 +54,6 @@ def bench(
         encoder.load()
         progress.step("timing each stage")
         size = speed.size or encoder.batch_size
-        pictures = max(found.again(paths), key=len)  # either files, or the image on stdin
+        pictures = found.again(paths)
         report = bench(pictures, encoder, threads=speed.cpus, seconds=seconds, decoding=speed.decoding, batch_size=size)
     typer.echo(json.dumps(asdict(report)) if result.as_json else "\n".join(report_lines(report)))

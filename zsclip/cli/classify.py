@@ -50,8 +50,9 @@ def classify(
     set_environment(model, messages)
     question = read_question(labels.read(alone=scores.multi_label), prompts.read(), scores)
     wanted = wanted_answers(scores.only, question.names)
-    read = chain(labels.reads(), prompts.reads(), scores.reads(), model.reads(), inputs.reads())
-    paths = inputs.find(messages, output.check(read), output.written)
+    images = inputs.reads(own=output.written(by_earlier_run=True))
+    read = chain(labels.reads(), prompts.reads(), scores.reads(), model.reads(), images)
+    paths = inputs.find(messages, output.check(read), own=output.written())
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {model.model}")
         encoder = speed.encoder(model.model, model.offline)
@@ -84,12 +85,12 @@ class Run:
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
         speed, journal = self.session.speed, start.journal
-        writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels)
+        writer = Writer(self.output, self.wanted, self.paths.again, speed.cpus, speed.max_pixels)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            again = list(self.paths.again(journal.failed_paths))
+            again = [self.paths.again(journal.failed_paths)]
             with self._interruptible(start, is_retry=True), self.answering(again) as batches:
                 writer.retry(batches, journal)
 

@@ -111,8 +111,10 @@ class Findings(Report, Json):
                 from zsclip.out.report import with_report
 
                 page = files.enter_context(open_output(self.report, overwrite=self.overwrite))
-                folder, draw = os.path.dirname(self.report), {"threads": speed.cpus, "max_pixels": speed.max_pixels}
-                batches = with_report(batches, page, folder, pictures=pictures, **draw)
+                batches = with_report(
+                    batches, page, os.path.dirname(self.report),
+                    threads=speed.cpus, max_pixels=speed.max_pixels, pictures=pictures,
+                )  # fmt: skip
             if self.rows and out:
                 sinks[format_of(self.rows, False)](batches, out)
             else:

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -78,28 +78,31 @@ class Inputs:
                 them ends the run.
             own: files that the run writes, which are no pictures of it.
         """
-        from zsclip.pictures.files import find_images
         from zsclip.pictures.pictures import Paths
         from zsclip.pictures.stdin import STDIN
 
-        found = find_images(
-            self.inputs, exclude=self.exclude, limit=self.limit, null=self.null, all_files=self.all_files,
-            own=[os.path.realpath(file) for file in own], note=messages.note,
-        )  # fmt: skip
+        found = self._found(self.inputs, own, messages.note)
         if not places or STDIN not in self.inputs:
             return found
         return Paths(_refusing(found.rest(), places), found.passed_over)
 
-    def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, as far as that is known before it starts, and the path of each."""
-        from zsclip.pictures.files import find_images
+    def reads(self, *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, as far as that is known before it starts, and the path of each; see `find`."""
         from zsclip.pictures.stdin import STDIN, paths_in_file
 
         if STDIN in self.inputs:
             yield "what comes through stdin", "/dev/fd/0"
             yield from _pictures(paths_in_file(0, null=self.null))
         others = [each for each in self.inputs if each != STDIN]
-        yield from _pictures(find_images(others, exclude=self.exclude, limit=self.limit, all_files=self.all_files))
+        yield from _pictures(self._found(others, own, lambda message: None))
+
+    def _found(self, inputs: list[str], own: Sequence[str], note: Callable[[str], None]) -> "Paths":
+        from zsclip.pictures.files import find_images
+
+        return find_images(
+            inputs, exclude=self.exclude, limit=self.limit, null=self.null, all_files=self.all_files,
+            own=[os.path.realpath(file) for file in own], note=note,
+        )  # fmt: skip
 
 
 @group("Input")

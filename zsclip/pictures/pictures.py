@@ -3,7 +3,8 @@
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain
+from pathlib import Path
 from typing import BinaryIO
 
 from zsclip.pictures.passed_over import PassedOver
@@ -49,12 +50,21 @@ class Paths(Iterator[str]):
 
     def rest(self) -> Iterator[Pictures]:
         """Yield the pictures whose names were not yet taken one by one."""
-        return (some for some in chain(self.again(list(self._names)), self._found) if len(some))
+        return (some for some in chain([self.again(list(self._names))], self._found) if len(some))
 
-    def again(self, names: Sequence[str]) -> Iterator[Pictures]:
-        """Yield pictures whose names were taken before."""
-        for in_hand, some in groupby(names, self._in_hand.get):
-            yield Pictures(list(some)) if in_hand is None else in_hand
+    def again(self, names: Sequence[str]) -> Pictures:
+        """Give pictures whose names were taken before."""
+        if self._in_hand.keys().isdisjoint(names):
+            return Pictures(names)
+
+        def read(place: int) -> bytes:
+            name = names[place]
+            some = self._in_hand.get(name)
+            if some is None or some.read is None:
+                return Path(name).read_bytes()
+            return some.read(some.names.index(name))
+
+        return Pictures(names, read)
 
     def _noted(self, some: Pictures) -> Pictures:
         if some.read is not None:
