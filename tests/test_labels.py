@@ -257,7 +257,7 @@ def test_reading_labels_loads_nothing_heavy() -> None:
     root = Path(zsclip.words.labels.__file__).parents[2]
     code = (
         "import sys; from zsclip.words.labels import read_labels; import zsclip.words.prompts as p; "
-        f"p.expand(read_labels('a', files=[{file!r}]), p.read_prompts('photo')); "
+        f"from zsclip.words.words import expand; expand(read_labels('a', files=[{file!r}]), p.read_prompts('photo')); "
         "print([m for m in ('torch', 'open_clip', 'numpy', 'PIL', 'pyarrow') if m in sys.modules])"
     )
 

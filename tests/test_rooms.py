@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "words": {"kept"},
     "pixels": {"pictures"},
     "models": {"kept", "pictures", "pixels"},
-    "answers": {"kept", "models", "pixels"},
+    "answers": {"kept", "models", "pixels", "words"},
     "out": {"answers", "kept", "pictures", "pixels"},
     "measure": {"answers", "models", "out", "pictures", "pixels", "words"},
     "training": {"answers", "kept", "measure", "models", "pictures", "pixels", "words"},

@@ -18,10 +18,11 @@ from PIL import Image
 from zsclip.answers import answers
 from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
+from zsclip.answers.classifier import build_classifier
 from zsclip.answers.classify import answer, classify
 from zsclip.engine.options import By, Computing, Precision, Scoring
 from zsclip.engine.question import read_question, rule_of
-from zsclip.engine.run import embedding, opened_store, text_matrix
+from zsclip.engine.run import embedding, opened_store
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.out import frames
@@ -187,11 +188,7 @@ class Classifier:
     def _matrix(self) -> TextMatrix:
         """The text matrix, made at the first call."""
         asked = self._question
-        matrix = text_matrix(
-            asked.words, asked.sentences, self._encoder,
-            multi_label=asked.scores.multi_label, distractors=asked.rivals,
-        )  # fmt: skip
-        return asked.about_groups(matrix)
+        return build_classifier(asked.words, self._encoder, multi_label=asked.scores.multi_label)
 
     @property
     def _none(self) -> answers.Answers:

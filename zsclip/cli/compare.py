@@ -97,14 +97,17 @@ def compare(
     gains: list[TemplateGain] = []
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session)
-        labels = {file: words_and_truths(labelled, given) for file, given in grid.files.items()}
+        asked = [
+            (file, name, *words_and_truths(labelled, given, sentences))
+            for (file, given), (name, sentences) in product(grid.files.items(), grid.sets.items())
+        ]
         encoders = [speed.encoder(model, network.offline) for model in grid.models]
         for encoder, batches in encoded_by(encoders, labelled.pictures, session):
-            for (file, (words, truths)), (name, sentences) in product(labels.items(), grid.sets.items()):
+            for file, name, words, truths in asked:
                 if variants.templates:
-                    gains = template_gains(words, sentences, encoder, partial(judged_by, batches, truths))
+                    gains = template_gains(words, encoder, partial(judged_by, batches, truths))
                     continue
-                matrix = build_text_matrix(words, sentences, encoder, session)
+                matrix = build_text_matrix(words, encoder, session)
                 judged.append((grid.name(encoder.spec.name, file, name), judged_by(batches, truths, matrix)))
     print_comparison(judged, gains, result)
     return report_run(session)

@@ -162,10 +162,10 @@ def evaluate(
     findings.check()
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session)
-        words, truths = words_and_truths(labelled, given)
+        words, truths = words_and_truths(labelled, given, sentences)
         encoder = speed.encoder(model.model, model.offline)
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = build_text_matrix(words, sentences, encoder, session)
+            matrix = build_text_matrix(words, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             scorecard = scorecard_of(embedded, matrix, truths, labelled.pictures, findings, session)
     about = {"failed": session.tally.errors.total(), "model": encoder.spec.name, "prompts": sentences.name}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from zsclip.pictures.sources import Names
 from zsclip.pixels.fit import Preprocess
-from zsclip.words.prompts import PromptSet, fill_template
+from zsclip.words.prompts import PromptSet
+from zsclip.words.words import fill_template
 
 CAPTION_DRAWS = 3  # random numbers per caption
 

@@ -1,4 +1,4 @@
-"""Templates, and the prompts that they make of labels."""
+"""Prompt sets: the sentences that labels are put into."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
-from zsclip.words.labels import PLACEHOLDERS, Label, count_placeholders, own_prompts
+from zsclip.words.labels import count_placeholders, own_prompts
 from zsclip.words.textfiles import Place, Text, checked, fields, is_tree, read_lines, read_tree, text_of, texts
 
 _PACKAGED = Path(__file__).parents[1] / "data" / "prompts"  # in a wheel; an editable install uses the checkout's folder
@@ -67,33 +67,6 @@ def read_templates(templates: Sequence[str]) -> PromptSet:
     """Make a prompt set of the values of `--template`."""
     given = [Text(Place("--template"), checked(Place("--template"), template)) for template in templates]
     return PromptSet("template", "", "--template", _templates("--template", given))
-
-
-def expand(labels: Sequence[Label], prompts: PromptSet) -> list[list[str]]:
-    """Give the prompts of each label, in the order of the labels.
-
-    A label's own prompts are used if there are any, else the set's prompts for it, else the templates; each name of
-    the label is put into all of them. A sentence that is repeated for the same label is left out, so that it counts
-    once in the label's mean.
-    """
-    return [
-        list(
-            dict.fromkeys(
-                fill_template(template, name)
-                for name in (label.name, *label.synonyms)
-                for template in label.prompts or prompts.prompts.get(label.name) or prompts.templates
-            )
-        )
-        for label in labels
-    ]
-
-
-def fill_template(template: str, name: str) -> str:
-    """Put a label into a template; one without a placeholder stays as it is."""
-    for placeholder in PLACEHOLDERS:
-        if placeholder in template:
-            return template.replace(placeholder, name)  # not str.format, as a label may contain braces
-    return template
 
 
 def _from_open_clip(name: str) -> PromptSet:
