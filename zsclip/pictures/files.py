@@ -6,11 +6,10 @@ import os
 import re
 import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from pathlib import Path
 
 from zsclip.errors import InputError
+from zsclip.pictures.globs import expand_glob, fits
 from zsclip.pictures.pictures import Paths
 
 ENDINGS = frozenset(
@@ -134,28 +133,10 @@ def _check(text: str, stdin_fd: int) -> list[str]:
     # A trailing `**` matches folders and everything in them; walking only the folders gives each file once.
     pattern = re.sub(r"(^|/)(\*\*/*)+$", r"\1", text) or "."
     not_asked_for = SKIPPED_NAMES.difference(text.split("/"))
-    matches = [match for match in _matches(pattern) if not_asked_for.isdisjoint(match.split("/"))]
+    matches = [match for match in expand_glob(pattern) if not_asked_for.isdisjoint(match.split("/"))]
     if not matches:
         raise InputError(f"no file or folder matches {text!r}")
     return sorted(matches, key=lambda match: _sort_key(match, os.path.isdir(match)))
-
-
-def _matches(pattern: str) -> list[str]:
-    """Expand a glob; hidden names match only if the glob names them."""
-    parts = pattern.split("/")
-    if "**" not in parts:
-        return glob.glob(pattern)
-    # glob.glob would follow links to folders into endless loops; pathlib's `**` follows none.
-    at = parts.index("**")
-    root, below = "/".join(parts[:at]), "/".join(parts[at:])
-    hidden_wanted = any(part.startswith(".") for part in parts[at:])
-    found = []
-    for base in glob.glob(root) if root else ["/" if at else ""]:
-        for match in Path(base or ".").glob(below):
-            relative = os.path.relpath(match, base or ".")
-            if hidden_wanted or not any(part.startswith(".") for part in relative.split("/")):
-                found.append(os.path.join(base, relative))
-    return found
 
 
 def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool] | None:
@@ -168,7 +149,7 @@ def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool] | None:
 
     def excluded(path: str) -> bool:
         path, name = path.removeprefix("./"), os.path.basename(path)
-        return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in globs)
+        return any(fits(path if "/" in pattern else name, pattern) for pattern in globs)
 
     return excluded
 
