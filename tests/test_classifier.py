@@ -1,4 +1,6 @@
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +11,16 @@ from conftest import ColourModel, words_of
 from open_clip.zero_shot_classifier import build_zero_shot_classifier
 from safetensors.torch import load_file, save_file
 
-from zsclip.answers.classifier import build_classifier, class_embeddings
+from zsclip.answers.classifier import build_classifier, check_words, class_embeddings
+from zsclip.errors import InputError
 from zsclip.kept.cache import FILE_NAME, cache_dir
+from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.spec import ModelSpec
 from zsclip.models.torch_encoder import load_model
+from zsclip.words.labels import Label, read_labels
+from zsclip.words.prompts import read_prompts, read_templates
+from zsclip.words.words import Words, expand
 
 
 def test_a_class_is_the_renormalised_mean_of_its_own_prompts() -> None:
@@ -145,3 +153,46 @@ def test_a_cached_run_never_reads_the_text_tower(tiny_model: Callable[[str], Pat
     assert np.array_equal(result.class_embeddings, expected.class_embeddings)
     assert "_text_tower" not in vars(without_text)
     assert without_text.encode_images(np.zeros((1, 3, 32, 32), np.uint8)).shape == (1, 32)
+
+
+def words(*labels: Label) -> Words:
+    return expand(labels, read_templates(["a photo of a {}.", "{}"]))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same_to"),
+    [
+        ("goldfish", "Goldfish", {"lower", "canonicalize"}),
+        ("gold fish", "gold  fish", {"lower", "canonicalize", "whitespace"}),
+        ("salt & pepper", "salt &amp; pepper", {"lower", "canonicalize", "whitespace"}),
+        ("piña", "pin\u0303a", {"lower", "canonicalize", "whitespace"}),
+        ("Straße", "STRAßE", {"lower", "canonicalize"}),
+        ("C", "C#", {"canonicalize"}),
+        ("cat", "cats", set()),
+        ("piña", "pina", set()),
+    ],
+)
+@pytest.mark.parametrize("clean", ["lower", "canonicalize", "whitespace"])
+def test_labels_that_are_one_text_to_the_tokenizer_are_refused(
+    clean: str, one: str, other: str, same_to: set[str], spec: ModelSpec
+) -> None:
+    encoder = Encoder(replace(spec, tokenizer=replace(spec.tokenizer, name="a/b", arguments={"clean": clean})))
+    told = f"labels: {one!r} and {other!r} are the same text to {spec.name}; remove one of the two"
+
+    with pytest.raises(InputError, match=f"^{re.escape(told)}$") if clean in same_to else nullcontext():
+        check_words(words(Label("taxi"), Label(one), Label(other)), encoder)
+
+
+def test_what_counts_is_the_prompts_of_a_label(spec: ModelSpec) -> None:
+    country = Label("Turkey", prompts=("the flag of Turkey",))
+
+    check_words(words(Label("turkey"), country, Label("turkey", ("bird",))), Encoder(spec))
+    with pytest.raises(InputError, match="'country' and 'Turkey' are the same text"):
+        check_words(words(Label("country", prompts=("The flag of Turkey",)), country), Encoder(spec))
+
+
+@pytest.mark.parametrize("name", ["tiny", "multilingual"])
+def test_the_names_of_imagenet_are_a_thousand_texts(name: str) -> None:
+    encoder = Encoder(find_model(name, with_weights=False))
+
+    check_words(expand(read_labels(files=["imagenet"]), read_prompts("photo")), encoder)

@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "pictures": set(),
     "kept": {"pictures"},
-    "words": {"kept"},
+    "words": {"kept", "pictures"},
     "pixels": {"pictures"},
     "models": {"kept", "pictures", "pixels"},
     "answers": {"kept", "models", "pixels", "words"},

@@ -1,5 +1,8 @@
 """Words -> text matrix, built once, kept on disk label by label."""
 
+import html
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zsclip.answers.scores import Matrix
+from zsclip.errors import InputError
 from zsclip.kept.cache import fingerprint, read_rows, write_rows
 from zsclip.words.words import Words
 
@@ -37,6 +41,26 @@ class Classifier:
     cut: tuple[str, ...]
     groups: tuple[str, ...] | None = None
     distractors: tuple[str, ...] = ()
+
+
+def check_words(words: Words, encoder: "Encoder") -> None:
+    """Refuse two labels that are one text to the model, which would share every score; the model is not loaded.
+
+    Raises:
+        InputError: there are two.
+    """
+    alike: dict[str, list[int]] = {}
+    for place, prompts in enumerate(words.prompts):
+        alike.setdefault(_letters(prompts[0]), []).append(place)
+    for places in alike.values():
+        known: dict[tuple[str, ...], str] = {}
+        for place in places if len(places) > 1 else ():
+            text, name = tuple(map(encoder.spec.tokenizer.cleaned, words.prompts[place])), words.names[place]
+            first = known.setdefault(text, name)
+            if first is not name:
+                raise InputError(
+                    f"labels: {first!r} and {name!r} are the same text to {encoder.spec.name}; remove one of the two"
+                )
 
 
 def build_classifier(
@@ -124,6 +148,11 @@ def _encode(prompts: dict[str, Sequence[str]], model: "ClipModel | Encoder") -> 
         rows[key] = embedding.tobytes() + bytes(cut[start : start + count])
         start += count
     return rows
+
+
+def _letters(text: str) -> str:
+    """Leave only letters and digits, without accents and capitals: texts that differ so are two to every tokenizer."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", html.unescape(text)).casefold())
 
 
 def _rounds(prompts: dict[str, Sequence[str]]) -> Iterator[dict[str, Sequence[str]]]:

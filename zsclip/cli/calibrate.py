@@ -133,17 +133,19 @@ def calibrate(
         zsclip calibrate pictures/ --target-share 0.8 --per-label
         zsclip calibrate pictures/ --model tiny --distractors common
     """
+    from zsclip.answers.classifier import check_words
     from zsclip.engine.question import made_with
     from zsclip.words.words import with_distractors
 
     set_environment(model, messages)
-    given, sentences = labels.read_given(), prompts.read()
+    given, sentences = labels.read_given(alone=distractors.distractors is not None), prompts.read()
     file.check()
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session)
         words, truths = words_and_truths(labelled, given, sentences)
         words = with_distractors(words, distractors.distractors)
         encoder = speed.encoder(model.model, model.offline)
+        check_words(words, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
             matrix = build_text_matrix(words, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))

@@ -47,7 +47,7 @@ def classify(
     from zsclip.engine.question import read_question, rule_of
 
     set_environment(model, messages)
-    question = read_question(labels.read(alone=scores.multi_label), prompts.read(), scores)
+    question = read_question(labels.read(alone=scores.one_is_enough), prompts.read(), scores)
     wanted = wanted_answers(scores.only, question.words.answers)
     output.check()
     paths = inputs.find(messages)

@@ -1,6 +1,5 @@
 """`zsclip compare`."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from zsclip.cli.options import (
 )
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
+from zsclip.engine.options import variable
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def compare(
     """
     set_environment(network, messages)
     grid = read_grid(variants)
+    from zsclip.answers.classifier import check_words
     from zsclip.measure.compare import judged_by, template_gains
 
     judged: list[tuple[str, Judged]] = []
@@ -102,6 +103,8 @@ def compare(
             for (file, given), (name, sentences) in product(grid.files.items(), grid.sets.items())
         ]
         encoders = [speed.encoder(model, network.offline) for model in grid.models]
+        for encoder, (_, _, words, _) in product(encoders, asked):
+            check_words(words, encoder)
         for encoder, batches in encoded_by(encoders, labelled.pictures, session):
             for file, name, words, truths in asked:
                 if variants.templates:
@@ -118,7 +121,7 @@ def read_grid(variants: Variants) -> Grid:
     from zsclip.words.labels import read_labels
     from zsclip.words.prompts import read_prompts, read_templates
 
-    models = list(dict.fromkeys(variants.model)) or [os.environ.get("ZSCLIP_MODEL") or "base"]
+    models = list(dict.fromkeys(variants.model)) or [variable("ZSCLIP_MODEL") or "base"]
     sets = {name: read_prompts(name) for name in variants.prompts}
     sets |= {text: read_templates([text]) for text in variants.template}
     sets = sets or {"photo": read_prompts("photo")}

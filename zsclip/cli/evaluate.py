@@ -157,6 +157,8 @@ def evaluate(
         zsclip eval pictures/ --model tiny --report mistakes.html
         zsclip eval test.csv --labels-file pets.yaml --json
     """
+    from zsclip.answers.classifier import check_words
+
     set_environment(model, messages)
     given, sentences = labels.read_given(), prompts.read()
     findings.check()
@@ -164,6 +166,7 @@ def evaluate(
         labelled = read_data(data, session)
         words, truths = words_and_truths(labelled, given, sentences)
         encoder = speed.encoder(model.model, model.offline)
+        check_words(words, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
             matrix = build_text_matrix(words, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))

@@ -22,6 +22,7 @@ from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
 from zsclip.cli.manage import cache_app, models_app, prompts_app
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
+from zsclip.engine.options import variable
 from zsclip.errors import ZsclipError
 
 app = typer.Typer(
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     _silence_dependencies()
+    for name in ("ZSCLIP_MODEL", "ZSCLIP_DEVICE"):  # Typer would take a blank for a model's name
+        if name in os.environ:
+            os.environ[name] = variable(name)
     with suppress(ValueError):  # raised outside the main thread: another program calls us, and owns the signals
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks for this

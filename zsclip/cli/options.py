@@ -25,7 +25,7 @@ Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 LABELS_FILE = typer.Option(
     "--labels-file",
     metavar="FILE|NAME",
-    help="Read labels from a .txt, .yaml or .json file, or use a built-in list: imagenet.",
+    help="Read labels from a .txt, .csv, .yaml or .json file, or use a built-in list: imagenet.",
 )
 PROMPTS = typer.Option(
     "--prompts",

@@ -77,7 +77,10 @@ def settings_of(question: "Question", encoder: "Encoder", model: Model, speed: S
 
 def wanted_answers(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
     """Give the answers that --only asks for, all if there are none; None is unknown, unless a label is called so."""
-    wanted = [label.strip() for label in only]  # as labels themselves are
+    from zsclip.words.textfiles import comparable
+
+    known = {comparable(name): name for name in names}
+    wanted = [known.get(comparable(label), label.strip()) for label in only]
     for label in wanted:
         if label not in names and label != UNKNOWN:
             labels = listed(list(dict.fromkeys(names)), 8)

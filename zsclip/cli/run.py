@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zsclip.cli.options import Data, Messages, Speed, Store
 from zsclip.cli.progress import Progress
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, listed, say
+from zsclip.cli.terminal import counted, listed, say, shortened
 
 if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
@@ -79,7 +79,7 @@ def build_text_matrix(
     classifier = build_classifier(words, encoder, multi_label=multi_label, progress=session.progress.prompts)
     if classifier.cut:
         limit = encoder.spec.tokenizer.context_length
-        cut = listed(classifier.cut)
+        cut = listed([shortened(prompt) for prompt in classifier.cut], 1)
         session.messages.note(f"prompts longer than the model's {limit} tokens were cut: {cut}; shorten them")
     unread = [] if encoder.spec.reads_any_script else in_other_scripts(words.names)
     if unread:

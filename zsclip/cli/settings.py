@@ -14,7 +14,7 @@ def row_settings(words: "Words", encoder: "Encoder", model: str, compiled: bool)
     spec, sentences = encoder.spec, words.sentences
     of_model = (spec.image_recipe("cpu", "fp32", False, False), spec.text_recipe("cpu"))
     return {
-        "labels": digested(words.names, [[label.name, label.synonyms, label.prompts] for label in words.labels]),
+        "labels": digested(list(words.names), [[label.name, label.synonyms, label.prompts] for label in words.labels]),
         "prompts": digested(
             list(sentences.templates) if sentences.source == "--template" else sentences.name,
             [sentences.templates, dict(sentences.prompts)],

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+from zsclip.answers.classifier import check_words
 from zsclip.answers.scores import Rule
 from zsclip.engine.options import Scoring
 from zsclip.errors import InputError
@@ -28,18 +29,29 @@ class Question:
 
 def read_question(labels: Sequence[Label], sentences: PromptSet, scores: Scoring) -> Question:
     """Check groups, and read distractors and the calibration; no model is needed for that."""
-    words = expand(labels, sentences)
-    if scores.by == "group":
-        words = replace(words, groups=_groups(labels, scores))
+    words, learnt = expand(labels, sentences), None
     if scores.calibration is not None:
         learnt = read_calibration(scores.calibration)
-        return Question(replace(words, distractors=learnt.distractors), learnt, scores)
-    distractors = scores.distractors or (COMMON if scores.none_of_these else None)
-    return Question(with_distractors(words, distractors), None, scores)
+        words = replace(words, distractors=learnt.distractors)
+    else:
+        words = with_distractors(words, scores.distractors or (COMMON if scores.none_of_these else None))
+    if scores.by == "group":
+        words = replace(words, groups=_groups(labels))
+    if len(set(words.answers)) == 1 and not (scores.multi_label or words.distractors):
+        what = "labels" if words.groups is None else "--by group"
+        raise InputError(
+            f"{what}: {words.answers[0]!r} has no other to be compared with; give another, or --multi-label"
+        )
+    return Question(words, learnt, scores)
 
 
 def rule_of(question: Question, encoder: Encoder) -> Rule:
-    """Give the rule by which scores become answers, with what a calibration of this model and these labels learnt."""
+    """Give the rule by which scores become answers, with what a calibration of this model and these labels learnt.
+
+    Raises:
+        InputError: two labels are one text to this model, or the calibration is for others.
+    """
+    check_words(question.words, encoder)
     scores, learnt = question.scores, question.learnt
     rule = Rule(scores.top_k, scores.threshold, scores.multi_label)
     if learnt is None:
@@ -64,10 +76,7 @@ def made_with(words: Words, encoder: Encoder) -> dict[str, str]:
     }
 
 
-def _groups(labels: Sequence[Label], scores: Scoring) -> tuple[str, ...]:
+def _groups(labels: Sequence[Label]) -> tuple[str, ...]:
     if not any(label.group for label in labels):
         raise InputError("--by group: no label has a group; write `group: NAME` for some in a --labels-file")
-    groups = tuple(label.group or label.name for label in labels)
-    if len(set(groups)) == 1 and not scores.multi_label:
-        raise InputError(f"--by group: all labels are in group {groups[0]!r}, which has no other to be compared with")
-    return groups
+    return tuple(label.group or label.name for label in labels)
