@@ -4,11 +4,9 @@ import errno
 import io
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -20,6 +18,7 @@ from zsclip.cli.compare import compare
 from zsclip.cli.evaluate import evaluate
 from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
 from zsclip.cli.manage import cache_app, models_app, prompts_app
+from zsclip.cli.signals import ending_signals
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
 from zsclip.engine.options import variable
@@ -82,10 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("ZSCLIP_MODEL", "ZSCLIP_DEVICE"):  # Typer would take a blank for a model's name
         if name in os.environ:
             os.environ[name] = variable(name)
-    with suppress(ValueError):  # raised outside the main thread: another program calls us, and owns the signals
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks for this
-                signal.signal(number, _terminate)
+    with ending_signals() as received:
+        code = _run(arguments)
+    return 128 + received[-1] if received else code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="zsclip", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -148,10 +149,6 @@ def _usage_line(e: Exception) -> str:
     context = getattr(e, "ctx", None)
     command = context.command_path if context is not None else "zsclip"
     return f"{' '.join(message.split()).rstrip('.')}; try '{command} --help'"
-
-
-def _terminate(signal_number: int, frame: object) -> None:
-    sys.exit(128 + signal_number)
 
 
 def _silence_dependencies() -> None:
