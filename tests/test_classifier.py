@@ -177,9 +177,9 @@ def test_labels_that_are_one_text_to_the_tokenizer_are_refused(
     clean: str, one: str, other: str, same_to: set[str], spec: ModelSpec
 ) -> None:
     encoder = Encoder(replace(spec, tokenizer=replace(spec.tokenizer, name="a/b", arguments={"clean": clean})))
-    told = f"labels: {one!r} and {other!r} are the same text to {spec.name}; remove one of the two"
+    told = f"labels: {one!r} and {other!r} are the same text to {spec.name}; remove one of the two, "
 
-    with pytest.raises(InputError, match=f"^{re.escape(told)}$") if clean in same_to else nullcontext():
+    with pytest.raises(InputError, match=f"^{re.escape(told)}") if clean in same_to else nullcontext():
         check_words(words(Label("taxi"), Label(one), Label(other)), encoder)
 
 

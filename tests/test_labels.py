@@ -371,6 +371,9 @@ def test_ids_are_what_data_call_their_names(ending: str) -> None:
 
 
 def test_numbers_may_be_labels_with_prompts() -> None:
+    table = write("digits.csv", "label,count\n0,7\n1,8\n")
+    assert names(read_labels(files=[table])) == ["0", "1"]
+
     file = write("digits.yaml", "0: [a zero, the digit 0]\n1: [a one, the digit 1]\n7:\n")
 
     assert read_labels(files=[file]) == [
@@ -412,6 +415,11 @@ def test_a_json_list_of_words_on_the_command_line_is_read() -> None:
         ("a.csv", 'name\n"taxi\n', "a.csv: not a CSV file in UTF-8: unexpected end of data; "),
         ("a.csv", "name\ntaxi\ntaxi\n", "a.csv:3: label 'taxi' was already given on line 2; "),
         ("a.csv", "name\n", "a.csv: no labels found; "),
+        (
+            "a.csv",
+            "label,class\n0,taxi\n1,cat\n",
+            "a.csv:2: '0' is only a number; put the words under label or name",
+        ),
         ("a.jsonl", '"taxi"\n{"id": 1}\n', "a.jsonl:2: expected a text, found a mapping without label or name; "),
         ("a.jsonl", '"taxi"\n{"id": \n', "a.jsonl:2: not valid JSON: "),
         ("a.png", b"\x89PNG", "a.png: a .png file is not a list of labels; use .txt with one label a line, or .yaml, "),

@@ -38,14 +38,18 @@ def test_a_labels_own_prompts_replace_the_templates_and_stand_once_where_they_ha
 
 def test_a_sets_prompts_for_a_label_replace_its_templates_but_not_the_labels_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("templates: the {}\nprompts:\n  cat: ['a purring {}', a mouser]\n  dog: x\n  fish: []\n")
+    file.write_text(
+        "templates: the {}\nprompts:\n  cat: ['a purring {}', a mouser]\n  dog: x\n  fish: []\n  pin\u0303a: fruit\n"
+    )
     labels = [Label("cat", ("kitten",)), Label("dog", prompts=("own",)), Label("bird"), Label("fish")]
+    labels.append(Label("piña"))
 
     assert prompts_of(labels, read_prompts(str(file))) == [
         ["a purring cat", "a mouser", "a purring kitten"],
         ["own"],
         ["the bird"],
         ["the fish"],
+        ["fruit"],
     ]
 
 

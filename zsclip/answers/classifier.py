@@ -49,17 +49,18 @@ def check_words(words: Words, encoder: "Encoder") -> None:
     Raises:
         InputError: there are two.
     """
-    alike: dict[str, list[int]] = {}
+    names, alike = words.names, dict[str, list[int]]()
     for place, prompts in enumerate(words.prompts):
         alike.setdefault(_letters(prompts[0]), []).append(place)
     for places in alike.values():
         known: dict[tuple[str, ...], str] = {}
         for place in places if len(places) > 1 else ():
-            text, name = tuple(map(encoder.spec.tokenizer.cleaned, words.prompts[place])), words.names[place]
+            text, name = tuple(map(encoder.spec.tokenizer.cleaned, words.prompts[place])), names[place]
             first = known.setdefault(text, name)
             if first is not name:
                 raise InputError(
-                    f"labels: {first!r} and {name!r} are the same text to {encoder.spec.name}; remove one of the two"
+                    f"labels: {first!r} and {name!r} are the same text to {encoder.spec.name}; "
+                    "remove one of the two, or make it a synonym of the other"
                 )
 
 

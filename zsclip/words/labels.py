@@ -248,7 +248,10 @@ def _of_row(node: Node) -> Label:
         raise InputError(
             f"{node.place}: expected a text, found a mapping without label or name; put words with : or {{}} in quotes"
         )
-    return _described(text_of(names[-1] if _is_id(names[0]) else names[0]).text, found)
+    name = names[-1] if _is_id(names[0]) else names[0]
+    if _is_id(name) and not all(map(_is_id, found.values())):
+        raise InputError(f"{node.place}: {name.value!r} is only a number; put the words under label or name")
+    return _described(text_of(name).text, found)
 
 
 def _label(name: str, node: Node) -> Label:

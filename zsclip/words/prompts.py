@@ -9,7 +9,18 @@ from pathlib import Path
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
 from zsclip.words.labels import count_placeholders, own_prompts
-from zsclip.words.textfiles import Place, Text, checked, fields, is_tree, read_lines, read_tree, text_of, texts
+from zsclip.words.textfiles import (
+    Place,
+    Text,
+    checked,
+    comparable,
+    fields,
+    is_tree,
+    read_lines,
+    read_tree,
+    text_of,
+    texts,
+)
 
 _PACKAGED = Path(__file__).parents[1] / "data" / "prompts"  # in a wheel; an editable install uses the checkout's folder
 PROMPTS_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "prompts"
@@ -25,8 +36,8 @@ _OPEN_CLIP_SETS = {
 class PromptSet:
     """A named set of templates.
 
-    source: where they come from; templates: sentences with one placeholder each; prompts: by label, the sentences to
-    use instead of the templates.
+    source: where they come from; templates: sentences with one placeholder each; prompts: by label, as `comparable`
+    spells it, the sentences to use instead of the templates.
     """
 
     name: str
@@ -34,6 +45,10 @@ class PromptSet:
     source: str
     templates: tuple[str, ...]
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def templates_for(self, label: str) -> tuple[str, ...]:
+        """Give the sentences that a label is put into."""
+        return (self.prompts and self.prompts.get(comparable(label))) or self.templates
 
 
 def prompt_set_names() -> list[str]:
@@ -85,7 +100,7 @@ def _from_tree(file: str) -> PromptSet:
     found = fields(read_tree(file), ("name", "about", "source", "templates", "prompts"))
     own: dict[str, tuple[str, ...]] = {}
     if "prompts" in found:
-        own = {label: own_prompts(node) for label, node in fields(found["prompts"]).items()}
+        own = {comparable(label): own_prompts(node) for label, node in fields(found["prompts"]).items()}
     return PromptSet(
         name=text_of(found["name"]).text if "name" in found else _stem(file),
         about=text_of(found["about"]).text if "about" in found else "",

@@ -72,6 +72,6 @@ def fill_template(template: str, name: str) -> str:
 
 
 def _prompts_of(label: Label, sentences: PromptSet) -> tuple[str, ...]:
-    templates = label.prompts or sentences.prompts.get(label.name) or sentences.templates
+    templates = label.prompts or sentences.templates_for(label.name)
     names = (label.name, *label.synonyms)
     return tuple(dict.fromkeys(fill_template(template, name) for name in names for template in templates))
