@@ -296,21 +296,24 @@ def test_labels_come_as_words_a_mapping_or_a_file(tmp_path: Path, photos: Path, 
         (3, {}, "labels: 3 is not a text"),
         (["cat", 3], {}, "labels: 3 is not a text"),
         ({"cat": "meow", "dog": []}, {}, "could be a synonym or a prompt"),
-        ("none.txt", {}, "none.txt: no such file"),
-        (COLOURS, {"top_k": 0}, "--top-k: 0 is not"),
-        (COLOURS, {"top_k": "3"}, "--top-k: '3' is not"),
-        (COLOURS, {"threshold": 2}, "--threshold: 2 is not a probability"),
-        (COLOURS, {"threshold": float("nan")}, "--threshold: nan is not a probability"),
-        (COLOURS, {"by": "colour"}, "--by: 'colour' is not"),
-        (COLOURS, {"by": "group"}, "--by group: no label has a group"),
-        (COLOURS, {"device": "tpu"}, "--device: 'tpu' is not a device"),
-        (COLOURS, {"precision": "int8"}, "--precision: 'int8' is not a precision"),
-        (COLOURS, {"batch_size": 0}, "--batch-size: '0' is not a size"),
-        (COLOURS, {"threads": 0}, "--threads: 0 is not"),
-        (COLOURS, {"max_pixels": 0}, "--max-pixels: 0 is not"),
-        (COLOURS, {"prompts": "nope"}, "no prompt set or file 'nope'"),
-        (COLOURS, {"templates": "no place"}, "has no placeholder"),
-        (COLOURS, {"multi_label": True, "none_of_these": True}, "--multi-label: scores every label by itself"),
+        (Path("none.txt"), {}, "none.txt: no such file"),
+        ("cat,dog", {}, r"give words as a list, as in labels=\['cat', 'dog'\]"),
+        (["cat"], {}, "use none_of_these=True or multi_label=True"),
+        (["cat", "dog", "dog  "], {}, "^labels: label 'dog' was already given"),
+        (COLOURS, {"top_k": 0}, "^top_k: 0 is not"),
+        (COLOURS, {"top_k": "3"}, "^top_k: '3' is not"),
+        (COLOURS, {"threshold": 2}, "^threshold: 2 is not a probability"),
+        (COLOURS, {"threshold": float("nan")}, "^threshold: nan is not a probability"),
+        (COLOURS, {"by": "colour"}, "^by: 'colour' is not"),
+        (COLOURS, {"by": "group"}, "^by group: no label has a group"),
+        (COLOURS, {"device": "tpu"}, "^device: 'tpu' is not a device"),
+        (COLOURS, {"precision": "int8"}, "^precision: 'int8' is not a precision"),
+        (COLOURS, {"batch_size": 0}, "^batch_size: '0' is not a size"),
+        (COLOURS, {"threads": 0}, "^threads: 0 is not"),
+        (COLOURS, {"max_pixels": 0}, "^max_pixels: 0 is not"),
+        (COLOURS, {"prompts": "nope"}, "^prompts: no prompt set or file 'nope'"),
+        (COLOURS, {"templates": "no place"}, "^templates: template 'no place' has no placeholder"),
+        (COLOURS, {"multi_label": True, "none_of_these": True}, "^multi_label=True: scores every label by itself"),
         (COLOURS, {"calibration": "none.json"}, "none.json"),
     ],
 )
@@ -331,6 +334,9 @@ def test_the_environment_names_the_default_model(plain: str, photos: Path, monke
     with pytest.raises(InputError, match="tpu"):
         Classifier(COLOURS)
     assert Classifier(COLOURS, device="cpu")(photos / "red.png").label in COLOURS
+    monkeypatch.setenv("ZSCLIP_MODEL", f" {plain}\t")
+    monkeypatch.setenv("ZSCLIP_DEVICE", " ")
+    assert Classifier(COLOURS)(photos / "red.png").label in COLOURS
 
 
 def test_frames_have_the_columns_of_the_json_lines(noise: Path, plain: str) -> None:

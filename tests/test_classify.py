@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from columns import encoded
-from conftest import ColourModel, preprocess_for
+from conftest import ColourModel, preprocess_for, words_of
 from decoded import embedded
 
 from zsclip.answers.answers import Prediction
@@ -15,6 +15,7 @@ from zsclip.answers.scores import Rule
 from zsclip.pixels.skipped import Skipped
 
 LABELS = ("blue", "green", "red")
+WORDS = replace(words_of({label: [label] for label in LABELS}), neutral=("red green blue",))
 PLAIN = Rule()
 
 
@@ -25,9 +26,7 @@ def answers(
     batch_size: int = 2,
     classifier: Classifier | None = None,
 ) -> list[Prediction | Skipped]:
-    classifier = classifier or build_classifier(
-        LABELS, [[label] for label in LABELS], model, neutral_prompts=["red green blue"]
-    )
+    classifier = classifier or build_classifier(WORDS, model, multi_label=True)
     batches = embedded(map(str, paths), preprocess_for(8), model, batch_size)
     return [row for answers in classify(batches, classifier, rule) for row in answers.rows()]
 
@@ -130,9 +129,7 @@ def test_a_group_has_the_summed_probability_or_for_itself_the_highest(
 ) -> None:
     """Against the rows of single labels, added up by hand; blue and red are one group, green stands for itself."""
     paths = [photos / name for name in ("red.png", "green.png", "blue.png")]
-    single = build_classifier(
-        LABELS, [[label] for label in LABELS], colour_model, neutral_prompts=["red green blue"] if independent else []
-    )
+    single = build_classifier(WORDS, colour_model, multi_label=independent)
     rule = Rule(k=3, threshold=0.0, independent=independent)
     groups = ("warm or cold", "green", "warm or cold")
 

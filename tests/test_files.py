@@ -161,6 +161,20 @@ def test_exclude_leaves_out_names_at_any_depth_and_paths_with_a_slash(tmp_path, 
         assert below(tmp_path, find_images([root], exclude=[pattern])) == left
 
 
+@pytest.mark.parametrize(("on_disk", "typed"), [("piña", "pin\u0303a"), ("pin\u0303a", "piña")])
+def test_patterns_fit_names_in_the_other_unicode_form_and_names_stay_as_they_are(tmp_path, on_disk, typed):
+    (tmp_path / on_disk / "b").mkdir(parents=True)
+    path = tmp_path / on_disk / "b" / f"{on_disk}.png"
+    for each in (path, tmp_path / "taxi.png"):
+        each.touch()
+
+    for pattern in (f"{typed}*/*/{typed}.p*", f"**/{typed}.png", f"{typed[:-1]}?/b", f"*/b/{on_disk}.pn[g]"):
+        assert list(find_images([str(tmp_path / pattern)])) == [str(path)], pattern
+    for pattern in (typed, f"{typed}/b", f"*{typed}*", f"{typed[:-1]}*"):
+        assert list(find_images([str(tmp_path)], exclude=[pattern])) == [str(tmp_path / "taxi.png")], pattern
+    assert list(find_images([str(path)], exclude=[f"{typed}.png"])) == []
+
+
 def test_exclude_holds_for_named_files_and_stdin(tmp_path, pipe):
     make(tmp_path, "a.jpg", "a_thumb.jpg")
     read_fd, writer = pipe

@@ -9,13 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from open_clip.tokenizer import get_clean_fn
 from test_find import SHA256
 from tiny_models import CONFIGS
 
 from zsclip.errors import ModelError
 from zsclip.kept.cache import keep
 from zsclip.models.find import find_model
-from zsclip.models.spec import file_digest
+from zsclip.models.spec import Tokenizer, file_digest
 from zsclip.pictures.identity import GRAIN_NS, Look
 
 
@@ -138,3 +139,20 @@ def test_the_recipe_tells_weights_and_architecture(tiny_model: Callable[[str], P
     (folder / "open_clip_config.json").write_text(json.dumps(config))
 
     assert find_model(str(folder)).recipe != original.recipe
+
+
+@pytest.mark.parametrize(
+    "text", ["  Gold_Fish\u2019s  &amp;amp; C# ", "\uff27\uff2f\u00a0\ufb01sh!", "Pin\u0303a\tİ", "piÃ±a", "STRASSE ß"]
+)
+@pytest.mark.parametrize("clean", ["lower", "canonicalize", "whitespace"])
+def test_text_is_cleaned_as_open_clip_cleans_it(clean: str, text: str) -> None:
+    tokenizer = Tokenizer("a/b", None, 77, None, {"clean": clean}, None)
+
+    assert tokenizer.cleaned(text) == get_clean_fn(clean)(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "cleaned"), [(None, "polish c#"), ("google/mt5-base", "Polish C#"), ("bert-base-uncased", "polish c#")]
+)
+def test_capitals_count_where_the_tokenizer_keeps_them(name: str | None, cleaned: str) -> None:
+    assert Tokenizer(name, None, 77, None, {}, None).cleaned("Polish  C#") == cleaned

@@ -142,22 +142,25 @@ def calibrate(
         zsclip calibrate pictures/ --target-share 0.8 --per-label
         zsclip calibrate pictures/ --model tiny --distractors common
     """
-    from zsclip.engine.question import made_with, rivals_of
+    from zsclip.answers.classifier import check_words
+    from zsclip.engine.question import made_with
+    from zsclip.words.words import with_distractors
 
     set_environment(model, messages)
-    given, sentences = labels.read_given(), prompts.read()
+    given, sentences = labels.read_given(alone=distractors.distractors is not None), prompts.read()
     read = chain(labels.reads(), prompts.reads(), distractors.reads(), data.reads(), model.reads())
     places = file.check(read)
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session, places)
-        words, truths = words_and_truths(labelled, given)
-        rivals = rivals_of(words, distractors.distractors, sentences)
+        words, truths = words_and_truths(labelled, given, sentences)
+        words = with_distractors(words, distractors.distractors)
         encoder = speed.encoder(model.model, model.offline)
+        check_words(words, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = build_text_matrix(words, sentences, encoder, session, distractors=rivals)
+            matrix = build_text_matrix(words, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             learnt, promised = learn(embedded, truths, matrix, target, session)
-    calibration = replace(learnt, made_with=made_with(words, sentences, encoder), distractors=rivals)
+    calibration = replace(learnt, made_with=made_with(words, encoder), distractors=words.distractors)
     file.write(calibration, promised)
     return report_run(session, (file.output,))
 

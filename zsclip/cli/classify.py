@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
-from zsclip.cli.question import Scores, classifier_of, settings_of, wanted_answers
+from zsclip.cli.question import Scores, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
-from zsclip.cli.run import SLOW_PIECE, Session, embedding, interruptible, report_run
+from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -48,8 +48,8 @@ def classify(
     from zsclip.engine.question import read_question, rule_of
 
     set_environment(model, messages)
-    question = read_question(labels.read(alone=scores.multi_label), prompts.read(), scores)
-    wanted = wanted_answers(scores.only, question.names)
+    question = read_question(labels.read(alone=scores.one_is_enough), prompts.read(), scores)
+    wanted = wanted_answers(scores.only, question.words.answers)
     images = inputs.reads(own=output.written(by_earlier_run=True))
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model.reads(), images)
     paths = inputs.find(messages, output.check(read), own=output.written())
@@ -110,7 +110,8 @@ class Run:
     @cached_property
     def classifier(self) -> "Classifier":
         """The text matrix; made only once, after the model is loaded."""
-        return classifier_of(self.question, self.encoder, self.session)
+        asked = self.question
+        return build_text_matrix(asked.words, self.encoder, self.session, multi_label=asked.scores.multi_label)
 
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only

@@ -1,6 +1,5 @@
 """`zsclip compare`."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from zsclip.cli.options import (
 )
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
+from zsclip.engine.options import variable
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def compare(
     """
     set_environment(network, messages)
     grid = read_grid(variants)
+    from zsclip.answers.classifier import check_words
     from zsclip.out.output import check_apart, check_inputs
 
     places = check_apart([("standard output", None)])
@@ -106,14 +107,19 @@ def compare(
     gains: list[TemplateGain] = []
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session, places)
-        labels = {file: words_and_truths(labelled, given) for file, given in grid.files.items()}
+        asked = [
+            (file, name, *words_and_truths(labelled, given, sentences))
+            for (file, given), (name, sentences) in product(grid.files.items(), grid.sets.items())
+        ]
         encoders = [speed.encoder(model, network.offline) for model in grid.models]
+        for encoder, (_, _, words, _) in product(encoders, asked):
+            check_words(words, encoder)
         for encoder, batches in encoded_by(encoders, labelled.pictures, session):
-            for (file, (words, truths)), (name, sentences) in product(labels.items(), grid.sets.items()):
+            for file, name, words, truths in asked:
                 if variants.templates:
-                    gains = template_gains(words, sentences, encoder, partial(judged_by, batches, truths))
+                    gains = template_gains(words, encoder, partial(judged_by, batches, truths))
                     continue
-                matrix = build_text_matrix(words, sentences, encoder, session)
+                matrix = build_text_matrix(words, encoder, session)
                 judged.append((grid.name(encoder.spec.name, file, name), judged_by(batches, truths, matrix)))
     print_comparison(judged, gains, result)
     return report_run(session)
@@ -124,7 +130,7 @@ def read_grid(variants: Variants) -> Grid:
     from zsclip.words.labels import read_labels
     from zsclip.words.prompts import read_prompts, read_templates
 
-    models = list(dict.fromkeys(variants.model)) or [os.environ.get("ZSCLIP_MODEL") or "base"]
+    models = list(dict.fromkeys(variants.model)) or [variable("ZSCLIP_MODEL") or "base"]
     sets = {name: read_prompts(name) for name in variants.prompts}
     sets |= {text: read_templates([text]) for text in variants.template}
     sets = sets or {"photo": read_prompts("photo")}

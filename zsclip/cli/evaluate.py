@@ -170,15 +170,18 @@ def evaluate(
         zsclip eval pictures/ --model tiny --report mistakes.html
         zsclip eval test.csv --labels-file pets.yaml --json
     """
+    from zsclip.answers.classifier import check_words
+
     set_environment(model, messages)
     given, sentences = labels.read_given(), prompts.read()
     places = findings.check(chain(labels.reads(), prompts.reads(), data.reads(), model.reads()))
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session, places)
-        words, truths = words_and_truths(labelled, given)
+        words, truths = words_and_truths(labelled, given, sentences)
         encoder = speed.encoder(model.model, model.offline)
+        check_words(words, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = build_text_matrix(words, sentences, encoder, session)
+            matrix = build_text_matrix(words, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             scorecard = scorecard_of(embedded, matrix, truths, labelled.pictures, findings, session)
     about = {"failed": session.tally.errors.total(), "model": encoder.spec.name, "prompts": sentences.name}

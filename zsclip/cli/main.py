@@ -22,6 +22,7 @@ from zsclip.cli.signals import ending_signals
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
 from zsclip.cli.usage import command_in, usage_line
+from zsclip.engine.options import variable
 from zsclip.errors import ZsclipError
 
 app = typer.Typer(
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     _silence_dependencies()
+    for name in ("ZSCLIP_MODEL", "ZSCLIP_DEVICE"):  # Typer would take a blank for a model's name
+        if name in os.environ:
+            os.environ[name] = variable(name)
     with ending_signals() as received:
         code = _run(arguments)
     return 128 + received[-1] if received else code

@@ -63,24 +63,24 @@ def prompts_show(
         zsclip prompts show photo --labels "cat,dog"
         zsclip prompts show --template "a sketch of a {}" --labels-file pets.txt
     """
-    from zsclip.words.prompts import expand
-
     set_environment(model, Messages())
     prompts = templates.read_or(name)
-    words = labels.read_given(alone=True)
-    if words is None:
+    given = labels.read_given(alone=True)
+    if given is None:
         for line in prompts.templates:
             typer.echo(line)
         return
     from zsclip.models.find import find_model
     from zsclip.models.torch_encoder import count_tokens, load_tokenizer
+    from zsclip.words.words import expand
 
+    words = expand(given, prompts)
     spec = find_model(model.model, offline=model.offline, with_weights=False)
     tokenizer, context_length = load_tokenizer(spec), spec.tokenizer.context_length
-    for word, sentences in zip(words, expand(words, prompts), strict=True):
+    for name, sentences in zip(words.names, words.prompts, strict=True):
         for sentence, count in zip(sentences, count_tokens(tokenizer, sentences), strict=True):
             cut = f"  cut at {context_length}" if count > context_length else ""
-            typer.echo(f"{word.name}\t{count}\t{sentence}{cut}")
+            typer.echo(f"{name}\t{count}\t{sentence}{cut}")
 
 
 @models_app.command("list", cls=Command)

@@ -29,7 +29,7 @@ ALL_FILES = typer.Option("--all-files", help="Try every file of a folder, whatev
 LABELS_FILE = typer.Option(
     "--labels-file",
     metavar="FILE|NAME",
-    help="Read labels from a .txt, .yaml or .json file, or use a built-in list: imagenet.",
+    help="Read labels from a .txt, .csv, .yaml or .json file, or use a built-in list: imagenet.",
 )
 PROMPTS = typer.Option(
     "--prompts",

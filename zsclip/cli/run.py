@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from zsclip.cli.held import HeldSignals
 from zsclip.cli.options import Data, Messages, Speed, Store
 from zsclip.cli.progress import Progress
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, listed, say
+from zsclip.cli.terminal import counted, listed, say, shortened
 
 if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
+    from zsclip.words.words import Words
 
 SLOW_PIECE = 32  # images that are drawn or decoded again before a signal is heard
 _ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
@@ -73,30 +74,21 @@ def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Sessi
 
 
 def build_text_matrix(
-    words: "list[Label]",
-    sentences: "PromptSet",
-    clip: "Encoder",
-    session: Session,
-    *,
-    multi_label: bool = False,
-    distractors: Mapping[str, Sequence[str]] | None = None,
+    words: "Words", encoder: "Encoder", session: Session, *, multi_label: bool = False
 ) -> "Classifier":
     """Make the text matrix, and note what was cut or may not be understood."""
-    from zsclip.engine.run import text_matrix
+    from zsclip.answers.classifier import build_classifier
     from zsclip.words.labels import in_other_scripts
 
-    classifier = text_matrix(
-        words, sentences, clip,
-        multi_label=multi_label, distractors=distractors, progress=session.progress.prompts,
-    )  # fmt: skip
+    classifier = build_classifier(words, encoder, multi_label=multi_label, progress=session.progress.prompts)
     if classifier.cut:
-        limit = clip.spec.tokenizer.context_length
-        cut = listed(classifier.cut)
+        limit = encoder.spec.tokenizer.context_length
+        cut = listed([shortened(prompt) for prompt in classifier.cut], 1)
         session.messages.note(f"prompts longer than the model's {limit} tokens were cut: {cut}; shorten them")
-    unread = [] if clip.spec.reads_any_script else in_other_scripts(classifier.labels)
+    unread = [] if encoder.spec.reads_any_script else in_other_scripts(words.names)
     if unread:
         session.messages.note(
-            f"{clip.spec.name} was trained on English and may not know {listed(unread)}; use --model multilingual"
+            f"{encoder.spec.name} was trained on English and may not know {listed(unread)}; use --model multilingual"
         )
     return classifier
 
@@ -150,12 +142,15 @@ def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "L
     return labelled
 
 
-def words_and_truths(labelled: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
-    """Give the labels (by default those of the data), and the true label of each picture."""
+def words_and_truths(
+    labelled: "Labelled", given: "list[Label] | None", sentences: "PromptSet"
+) -> "tuple[Words, list[str]]":
+    """Put the labels (by default those of the data) into sentences, and give the true label of each picture."""
     from zsclip.measure.evaluate import found_labels, truths_of
+    from zsclip.words.words import expand
 
-    words = given or found_labels(labelled.words)
-    return words, truths_of(labelled.words, words)
+    labels = given or found_labels(labelled.words)
+    return expand(labels, sentences), truths_of(labelled.words, labels)
 
 
 def report_run(session: Session, files: Iterable[str | None] = ()) -> int:

@@ -1,8 +1,10 @@
 """What is known about a model before it is loaded: its configuration and the digest of its weights."""
 
 import hashlib
+import html
 import os
 import re
+import string
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +40,7 @@ _DEFAULT_PREPROCESS = {
     "resize_mode": "shortest",
     "fill_color": 0,
 }
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _HUB_BLOB = re.compile(r"/models--[^/]+/blobs/(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _MULTILINGUAL = ("xlm", "mt5", "nllb", "i18n", "siglip2", "multilingual", "worldwide", "gemma")
 
@@ -57,6 +60,21 @@ class Tokenizer:
     mode: str | None
     arguments: dict[str, Any]
     files_digest: str | None
+
+    def cleaned(self, text: str) -> str:
+        """Give a text as open_clip's cleaning hands it on, and without capitals where the tokenizer ignores them.
+
+        Source: open_clip/tokenizer.py, `get_clean_fn`; importing that would import torch.
+        """
+        from ftfy import fix_text  # seldom needed
+
+        clean = self.arguments.get("clean", "lower" if self.name is None else "whitespace")
+        text = html.unescape(html.unescape(fix_text(text)))
+        if clean == "canonicalize":
+            text = text.replace("_", " ").translate(_NO_PUNCTUATION)
+        if clean != "whitespace" or "uncased" in (self.name or ""):
+            text = text.lower()
+        return " ".join(text.split())
 
 
 @dataclass(frozen=True)

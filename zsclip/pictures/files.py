@@ -6,12 +6,11 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 from zsclip.errors import InputError
+from zsclip.pictures.globs import expand_glob, fits
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.pictures import Paths, Pictures
 from zsclip.pictures.stdin import STDIN, read_stdin
@@ -110,28 +109,10 @@ def _check(text: str, stdin_fd: int) -> list[str]:
     # A trailing `**` matches folders and everything in them; walking only the folders gives each file once.
     pattern = re.sub(r"(^|/)(\*\*/*)+$", r"\1", text) or "."
     not_asked_for = SKIPPED_NAMES.difference(text.split("/"))
-    matches = [match for match in _matches(pattern) if not_asked_for.isdisjoint(match.split("/"))]
+    matches = [match for match in expand_glob(pattern) if not_asked_for.isdisjoint(match.split("/"))]
     if not matches:
         raise InputError(f"no file or folder matches {text!r}")
     return sorted(matches, key=lambda match: _sort_key(match, os.path.isdir(match)))
-
-
-def _matches(pattern: str) -> list[str]:
-    """Expand a glob; hidden names match only if the glob names them."""
-    parts = pattern.split("/")
-    if "**" not in parts:
-        return glob.glob(pattern)
-    # glob.glob would follow links to folders into endless loops; pathlib's `**` follows none.
-    at = parts.index("**")
-    root, below = "/".join(parts[:at]), "/".join(parts[at:])
-    hidden_wanted = any(part.startswith(".") for part in parts[at:])
-    found = []
-    for base in glob.glob(root) if root else ["/" if at else ""]:
-        for match in Path(base or ".").glob(below):
-            relative = os.path.relpath(match, base or ".")
-            if hidden_wanted or not any(part.startswith(".") for part in relative.split("/")):
-                found.append(os.path.join(base, relative))
-    return found
 
 
 class _Exclusion:
@@ -150,7 +131,7 @@ class _Exclusion:
 
     def __call__(self, path: str) -> bool:
         path, name = path.removeprefix("./"), os.path.basename(path)
-        found = [pattern for glob, pattern in self._globs if fnmatchcase(path if "/" in glob else name, glob)]
+        found = [pattern for glob, pattern in self._globs if fits(path if "/" in glob else name, glob)]
         for pattern in found:
             self.unused.pop(pattern, None)
         self._passed_over.excluded += bool(found)

@@ -1,6 +1,5 @@
 """Pictures with labels or captions: Parquet shards, class folders, CSV and JSON lines. No picture is opened here."""
 
-import csv
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, find_images, is_folder
 from zsclip.pictures.passed_over import PassedOver, ending_of
+from zsclip.pictures.tables import csv_records
 
 
 @dataclass(frozen=True)
@@ -281,17 +281,14 @@ def _text(value: Any, *, may_be_bytes: bool = False) -> str:
 
 
 def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    def columns(header: list[str]) -> list[str]:
+        header = ["file_name" if name == "path" else name for name in header]
+        if "file_name" not in header or not {"label", "caption"} & set(header):
+            raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
+        return header
+
     with open(path, encoding="utf-8-sig", newline="") as file:
-        try:
-            reader = csv.DictReader(file, strict=True)  # otherwise an unclosed quote swallows all rows after it
-            header = ["file_name" if name == "path" else name for name in reader.fieldnames or ()]
-            if "file_name" not in header or not {"label", "caption"} & set(header):
-                raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
-            reader.fieldnames = header
-            for record in reader:
-                yield reader.line_num, record
-        except csv.Error as e:
-            raise InputError(f"{path}: not a CSV file in UTF-8: {e}; save it as one") from e
+        yield from csv_records(path, file, columns)
 
 
 def _json_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -42,7 +42,8 @@ from zsclip.training.recipe import (
 from zsclip.training.sampling import Sampling
 from zsclip.training.step import PairEncoder, train_step
 from zsclip.words.labels import Label
-from zsclip.words.prompts import expand, read_prompts
+from zsclip.words.prompts import read_prompts
+from zsclip.words.words import expand
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _EVALUATION_BATCH = 256
@@ -255,7 +256,7 @@ def _right_answers(
     right = [torch.zeros(0, dtype=torch.bool)]
     if not len(pairs.held_out) or len(pairs.labels) < 2:
         return right[0]
-    prompts = expand([Label(label) for label in pairs.labels], read_prompts("photo"))
+    prompts = expand([Label(label) for label in pairs.labels], read_prompts("photo")).prompts
     flat = [prompt for some in prompts for prompt in some]
     with averaged(run):
         run.model.eval()
