@@ -22,6 +22,7 @@ from profiles import (
 )
 from test_decode import SIMPLE, noise
 
+from zsclip.api import _encoded
 from zsclip.pixels.colours import in_srgb
 from zsclip.pixels.decode import decode_file, decode_image, upright
 from zsclip.pixels.fit import Preprocess
@@ -185,3 +186,12 @@ def test_an_upright_picture_is_converted_by_whoever_resizes_it(tmp_path: Path) -
 
     assert (seen.mode, seen.info.get("icc_profile")) == ("RGB", None)
     assert np.array_equal(np.asarray(seen).transpose(2, 0, 1), pixels)
+
+
+def test_a_picture_in_memory_keeps_its_profile(tmp_path: Path) -> None:
+    for mode, profile in (("RGB", WIDE["ProPhoto"]), ("CMYK", table_profile(b"CMYK", INKS)), ("LAB", None)):
+        Image.new(mode, (16, 16), (90, 120, 60, 10)[: len(mode)]).save(tmp_path / "x.tif", icc_profile=profile)
+        with Image.open(tmp_path / "x.tif") as opened:
+            data = _encoded(opened, {}, {}, None)
+        seen = decode_file(io.BytesIO(data), SIMPLE, Decoding())
+        assert np.array_equal(seen, decode_image(str(tmp_path / "x.tif"), SIMPLE)), mode
