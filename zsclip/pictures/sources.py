@@ -1,10 +1,12 @@
 """Pictures with labels or captions: Parquet shards, class folders, CSV and JSON lines. No picture is opened here."""
 
+import binascii
 import csv
 import json
 import os
 import re
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +14,10 @@ from functools import partial
 from typing import Any
 
 from zsclip.errors import InputError, first_line
-from zsclip.pictures.files import find_images
+from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images
+
+# What the parts of a data set are called, those that are held out for tests first.
+_SPLITS = ("val", "valid", "validation", "dev", "test", "testing", "train", "training")
 
 
 @dataclass(frozen=True)
@@ -101,15 +106,16 @@ def check_inputs(inputs: Sequence[str]) -> None:
             raise InputError(f"no such file or folder: {text!r}")
 
 
-def find_sources(text: str, note: Callable[[str], None]) -> Iterator[Source]:
+def find_sources(text: str, note: Callable[[str], None], *, predictions: bool = True) -> Iterator[Source]:
     """Read the words of one input, in the order of its pictures.
 
     Args:
         text: a `.parquet` file or a folder of them, a folder of class folders, or a list in `.csv` or `.jsonl`.
         note: called with one line about everything that is skipped.
+        predictions: whether the answers of an earlier run may be taken for labels where its rows have no true ones.
 
     Raises:
-        InputError: it is none of these, or a list cannot be read.
+        InputError: it is none of these, it holds splits instead of class folders, or a list cannot be read.
     """
     if os.path.isdir(text):
         shards = [
@@ -126,7 +132,7 @@ def find_sources(text: str, note: Callable[[str], None]) -> Iterator[Source]:
     elif text.lower().endswith(".parquet"):
         yield from _parquet_blocks(text, note)
     elif text.lower().endswith((".csv", ".jsonl")):
-        yield _listed(text, note)
+        yield _listed(text, note, predictions)
     else:
         raise InputError(
             f"{text!r}: not labelled pictures; give a folder with a folder for each label, or .parquet, .csv or .jsonl"
@@ -196,9 +202,17 @@ def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[Source]:
         entries = list(os.scandir(root))
     except OSError as e:
         raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
-    folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    entries = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in SKIPPED_NAMES]
+    folders = sorted(entry.name for entry in entries if entry.is_dir())
+    splits = [name for split in _SPLITS for name in folders if name.lower() == split]
+    if len(splits) > 1:
+        named, inside = (" or ".join(names) for names in (splits, [os.path.join(root, name) for name in splits]))
+        raise InputError(f"{root!r}: holds splits ({named}), not a folder for each label; give {inside}")
     if not folders:
         raise InputError(f"{root!r}: found neither class folders nor .parquet files; make one folder for each label")
+    outside = [entry.name for entry in entries if _ending(entry.name) in ENDINGS | HEIC_ENDINGS and entry.is_file()]
+    if outside:
+        note(f"{root!r}: skipped: {len(outside):,} outside any class folder, {min(outside)!r} first")
     for label in folders:
         paths = list(find_images([os.path.join(root, label)], note=note))
         if not paths or not label.isprintable():
@@ -209,8 +223,15 @@ def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[Source]:
         yield Source(f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 
-def _listed(path: str, note: Callable[[str], None]) -> Source:
-    """Read a list of files, whose paths are relative to it."""
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source:
+    """Read a list of files, whose paths are relative to it; in rows of ours they are as they were given to that run.
+
+    The column `truth` comes before `label`, and of a picture with a row for each rank only the first counts.
+    """
     folder = os.path.dirname(path)
     paths: list[str] = []
     some: list[tuple[str, Names | None]] = []
@@ -218,8 +239,19 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     records = _csv_records(path) if path.lower().endswith(".csv") else _json_records(path)
     try:
         for line, record in records:
-            name, label, caption = (_text(record.get(key)) for key in ("file_name", "label", "caption"))
-            paths.append(os.path.join(folder, name))
+            is_ours = "score_kind" in record and ("candidate" in record or "predictions" in record)
+            if is_ours and record.get("rank") not in (None, "", "1"):
+                continue
+            if is_ours and "truth" not in record and not predictions:
+                raise InputError(
+                    f"{path}: its labels are the answers of zsclip, not the truth; give the true labels in a column "
+                    "truth, as `zsclip eval --rows` does"
+                )
+            truth = "truth" if "truth" in record else "label"
+            name, label, caption = (_text(record.get(key)) for key in ("file_name", truth, "caption"))
+            if isinstance(encoded := record.get("file_name_base64"), str):  # a name that is not UTF-8
+                name = os.fsdecode(b64decode(encoded))
+            paths.append(name if is_ours else os.path.join(folder, name))
             captions = (caption,) if caption else ()
             some.append((name, Names(label, captions=captions) if name and (label or caption) else None))
             if some[-1][1] is None:
@@ -228,6 +260,8 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
         raise InputError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: not UTF-8: {e}; save it as UTF-8") from e
+    except binascii.Error as e:
+        raise InputError(f"{path}: a file_name_base64 is not in base64: {e}") from e
     _note_wordless(path, wordless, "line", note)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
@@ -244,7 +278,7 @@ def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
         try:
             reader = csv.DictReader(file, strict=True)  # otherwise an unclosed quote swallows all rows after it
             header = ["file_name" if name == "path" else name for name in reader.fieldnames or ()]
-            if "file_name" not in header or not {"label", "caption"} & set(header):
+            if "file_name" not in header or not {"label", "caption", "truth"} & set(header):
                 raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
             reader.fieldnames = header
             for record in reader:
