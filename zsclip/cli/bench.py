@@ -44,7 +44,7 @@ def bench(
         paths = list(islice(inputs.find(messages), _MOST_IMAGES))
         if not paths:
             raise InputError("bench: no images found; give some to try the model with")
-        encoder = speed.encoder(model.model, model.offline)
+        encoder = speed.encoder(model.name(), model.offline)
         progress.step(f"loading {encoder.spec.name}")
         from zsclip.measure.bench import bench, report_lines
         from zsclip.pictures.pictures import Pictures

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
-from zsclip.cli.question import Scores, classifier_of, settings_of, wanted_answers
+from zsclip.cli.question import Scores, about_page, classifier_of, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
 from zsclip.cli.run import Session, embedding, interruptible, report_run
 
@@ -47,15 +47,16 @@ def classify(
     from zsclip.engine.question import read_question, rule_of
 
     set_environment(model, messages)
-    question = read_question(labels.read(alone=scores.multi_label), prompts.read(), scores)
+    question = read_question(labels.read_given(alone=scores.multi_label), prompts.read_given(), scores)
     wanted = wanted_answers(scores.only, question.names)
     output.check()
     paths = inputs.find(messages)
     with Progress(messages.show_progress) as progress:
-        progress.step(f"looking for model {model.model}")
-        encoder = speed.encoder(model.model, model.offline)
+        name = model.name(question.model)
+        progress.step(f"looking for model {name}")
+        encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)
-        start = start_of(output, settings_of(question, encoder, model, speed), paths)
+        start = start_of(output, settings_of(question, encoder, name, speed), paths)
         session = Session(speed, store, messages, progress, start.tally(output))
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
@@ -83,7 +84,8 @@ class Run:
         from zsclip.pictures.pictures import Pictures
 
         speed, journal = self.session.speed, start.journal
-        writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels)
+        about = about_page(self.question, self.encoder)
+        writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels, about)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)

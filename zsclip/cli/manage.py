@@ -75,7 +75,7 @@ def prompts_show(
     from zsclip.models.find import find_model
     from zsclip.models.torch_encoder import count_tokens, load_tokenizer
 
-    spec = find_model(model.model, offline=model.offline, with_weights=False)
+    spec = find_model(model.name(), offline=model.offline, with_weights=False)
     tokenizer, context_length = load_tokenizer(spec), spec.tokenizer.context_length
     for word, sentences in zip(words, expand(words, prompts), strict=True):
         for sentence, count in zip(sentences, count_tokens(tokenizer, sentences), strict=True):

@@ -30,7 +30,7 @@ LABELS_FILE = typer.Option(
 PROMPTS = typer.Option(
     "--prompts",
     metavar="NAME|FILE",
-    help="Put labels into the sentences of this set; `zsclip prompts list` shows the sets.",
+    help="Put labels into the sentences of this set, by default photo; `zsclip prompts list` shows the sets.",
 )
 TEMPLATE = typer.Option(
     "--template", metavar="TEXT", help="Put labels into this sentence, in place of {}, instead of a set of prompts."
@@ -40,9 +40,10 @@ MODEL = typer.Option(
     "--model",
     metavar="MODEL",
     envvar="ZSCLIP_MODEL",
-    help="Use this model; `zsclip models list` shows the models.",
+    help="Use this model, by default base; `zsclip models list` shows the models.",
     rich_help_panel="Model",
 )
+LIMIT = typer.Option("-n", "--limit", metavar="N", min=1, help="Take at most N images.", rich_help_panel="Input")
 
 
 @group("Input")
@@ -55,7 +56,7 @@ class Inputs:
     exclude: Annotated[
         list[str], typer.Option("--exclude", metavar="GLOB", help="Leave out files and folders that match.")
     ] = field(default_factory=list)
-    limit: Annotated[int | None, typer.Option("-n", "--limit", metavar="N", min=1, help="Stop after N images.")] = None
+    limit: Annotated[int | None, LIMIT] = None
     null: Annotated[
         bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL, as `find -print0` writes them.")
     ] = False
@@ -79,6 +80,7 @@ class Data:
             "file_name and label, or Parquet files.",
         ),
     ]
+    limit: Annotated[int | None, LIMIT] = None
 
 
 @group("Labels")
@@ -122,11 +124,15 @@ class Templates:
 class Prompts(Templates):
     """The sentences that labels become."""
 
-    prompts: Annotated[str, PROMPTS] = "photo"
+    prompts: Annotated[str | None, PROMPTS] = None
+
+    def read_given(self) -> "PromptSet | None":
+        """Read the templates, which replace the set, or the set; None if neither was given."""
+        return self.read_or(self.prompts or "photo") if self.template or self.prompts is not None else None
 
     def read(self) -> "PromptSet":
         """Read the templates, which replace the set, or the set."""
-        return self.read_or(self.prompts)
+        return self.read_or(self.prompts or "photo")
 
 
 @group("Labels")
@@ -154,7 +160,11 @@ class Network:
 class Model(Network):
     """Which model to use."""
 
-    model: Annotated[str, MODEL] = "base"
+    model: Annotated[str | None, MODEL] = None
+
+    def name(self, calibrated: str | None = None) -> str:
+        """Give the name of the model: the one that was given, else the one of a calibration, else the default."""
+        return self.model or calibrated or "base"
 
 
 @group("Speed")

@@ -126,18 +126,23 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
 
 
 def read_data(data: Data, session: Session) -> "Labelled":
-    """Find all labelled pictures."""
+    """Find all labelled pictures, or with --limit some from all over the data."""
     session.progress.step(f"reading {data.data}")
     from zsclip.measure.labelled import read_labelled
 
-    return read_labelled(data.data, note=session.messages.note)
+    found = read_labelled(data.data, note=session.messages.note)
+    some = found.spread(data.limit)
+    if some is not found:
+        taken, total = len(some.pictures), len(found.pictures)
+        session.messages.note(f"--limit: takes {taken:,} of {total:,} pictures, spread evenly over the data")
+    return some
 
 
 def words_and_truths(labelled: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
     """Give the labels (by default those of the data), and the true label of each picture."""
     from zsclip.measure.evaluate import found_labels, truths_of
 
-    words = given or found_labels(labelled.words)
+    words = given or found_labels(labelled.vocabulary)
     return words, truths_of(labelled.words, words)
 
 

@@ -8,10 +8,10 @@ from zsclip.answers.scores import Rule
 from zsclip.engine.options import Scoring
 from zsclip.errors import InputError
 from zsclip.kept.cache import fingerprint
-from zsclip.measure.calibrate import Calibration, check_made_with, read_calibration
+from zsclip.measure.calibration import Calibration, check_made_with, read_calibration
 from zsclip.models.encoder import Encoder
-from zsclip.words.labels import COMMON, Label, read_distractors
-from zsclip.words.prompts import PromptSet, expand
+from zsclip.words.labels import COMMON, Label, read_distractors, read_labels
+from zsclip.words.prompts import PromptSet, expand, read_prompts
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Question:
     scores: Scoring
 
     @property
+    def model(self) -> str | None:
+        """The name of the model that the calibration was made with."""
+        return None if self.learnt is None else self.learnt.model
+
+    @property
     def by_group(self) -> bool:
         """Whether groups are answered instead of labels."""
         return self.scores.by == "group"
@@ -39,12 +44,21 @@ class Question:
         return replace(classifier, groups=tuple(self.names)) if self.by_group else classifier
 
 
-def read_question(words: list[Label], sentences: PromptSet, scores: Scoring) -> Question:
-    """Check groups, and read distractors and the calibration; no model is needed for that."""
+def read_question(words: list[Label] | None, sentences: PromptSet | None, scores: Scoring) -> Question:
+    """Check groups, and read distractors and the calibration; no model is needed for that.
+
+    Args:
+        words, sentences: as they were given; None takes those of the calibration.
+
+    Raises:
+        InputError: there are no labels, or something does not fit.
+    """
+    learnt = None if scores.calibration is None else read_calibration(scores.calibration)
+    words = words or (list(learnt.words) if learnt is not None else []) or read_labels()  # raises, as there are none
+    sentences = sentences or (learnt.sentences if learnt is not None else None) or read_prompts("photo")
     names = [word.group or word.name if scores.by == "group" else word.name for word in words]
     if scores.by == "group":
         _check_groups(words, names, scores)
-    learnt = None if scores.calibration is None else read_calibration(scores.calibration)
     distractors = scores.distractors or (COMMON if scores.none_of_these else None)
     rivals = learnt.distractors if learnt is not None else rivals_of(words, distractors, sentences)
     return Question(words, sentences, names, rivals, learnt, scores)

@@ -12,10 +12,23 @@ _SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """N pictures, and the true word for each as the data spells it."""
+    """N pictures, the true word for each as the data spells it, and all words of the data."""
 
     pictures: Pictures
     words: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+
+    def spread(self, limit: int | None) -> "Labelled":
+        """Take so many pictures, spread evenly over the data: its first ones may all have the same label."""
+        total = len(self.words)
+        if limit is None or limit >= total:
+            return self
+        places = [number * total // limit for number in range(limit)]
+        read = self.pictures.read
+        pictures = Pictures(
+            tuple(self.pictures.names[place] for place in places), read and (lambda number: read(places[number]))
+        )
+        return Labelled(pictures, tuple(self.words[place] for place in places), self.vocabulary)
 
 
 def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: None) -> Labelled:
@@ -25,7 +38,7 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
         note: called with one line about everything that is skipped.
 
     Raises:
-        InputError: it does not exist, is none of these, or has no picture with a label.
+        InputError: it does not exist, is none of these, has no picture with a label, or its labels are answers of ours.
     """
     check_inputs([data])
     names: list[str] = []
@@ -33,7 +46,7 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
     places: list[tuple[Source, int]] = []  # places of pictures that are not files
     seen: set[str] = set()
     captioned = 0
-    for source in find_sources(data, note):
+    for source in find_sources(data, note, predictions=False):
         files = source.read() if source.are_files else None
         for row, (identity, about) in enumerate(source.pictures):
             if about is None:  # noted already
@@ -52,7 +65,9 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
         note(f"{data}: skipped: {captioned:,} with a caption but no label")
     if not names:
         raise InputError(f"{data}: no labelled pictures; give class folders, a list with file_name,label, or Parquet")
-    return Labelled(Pictures(tuple(names), _reader(places) if places else None), tuple(words))
+    return Labelled(
+        Pictures(tuple(names), _reader(places) if places else None), tuple(words), tuple(dict.fromkeys(words))
+    )
 
 
 def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes]:
