@@ -125,7 +125,7 @@ class Learnt:
         elif self.wish.per_label:
             why = "no label has enough right answers; give more pictures, or leave out --per-label"
         else:
-            why = f"the most that a threshold promises is {best:.1%}; lower --target-precision, or try other prompts"
+            why = f"the most that a threshold promises is {best:.1%}; lower --target-precision, or give more pictures"
         raise InputError(f"data: a precision of {target:.1%} cannot be promised, so no file is written: {why}")
 
 
