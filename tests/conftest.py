@@ -78,15 +78,6 @@ def _signals_are_heard() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _signals_end_the_tests() -> Iterator[None]:
-    """Take back what `main` makes of signals: else one that is to end all tests would only fail the one that runs."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test away from the user's caches, settings and network."""
     monkeypatch.setenv("ZSCLIP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))

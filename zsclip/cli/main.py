@@ -4,11 +4,9 @@ import errno
 import io
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -20,6 +18,7 @@ from zsclip.cli.compare import compare
 from zsclip.cli.evaluate import evaluate
 from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
 from zsclip.cli.manage import cache_app, models_app, prompts_app
+from zsclip.cli.signals import ending_signals
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
 from zsclip.errors import ZsclipError
@@ -78,10 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     _silence_dependencies()
-    with suppress(ValueError):  # raised outside the main thread: another program calls us, and owns the signals
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks for this
-                signal.signal(number, _terminate)
+    with ending_signals() as received:
+        code = _run(arguments)
+    return 128 + received[-1] if received else code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="zsclip", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -144,10 +145,6 @@ def _usage_line(e: Exception) -> str:
     context = getattr(e, "ctx", None)
     command = context.command_path if context is not None else "zsclip"
     return f"{' '.join(message.split()).rstrip('.')}; try '{command} --help'"
-
-
-def _terminate(signal_number: int, frame: object) -> None:
-    sys.exit(128 + signal_number)
 
 
 def _silence_dependencies() -> None:

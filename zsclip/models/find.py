@@ -13,8 +13,9 @@ from typing import Any
 
 from zsclip.errors import ModelError
 from zsclip.kept.cache import remember
+from zsclip.models.config import CONFIG_FILE, read_config, read_json
 from zsclip.models.hub import HubFiles, cached_file, fetch, find_file
-from zsclip.models.spec import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, build_spec, read_config
+from zsclip.models.spec import TOKENIZER_FILES, ModelSpec, build_spec
 
 ALIASES = {
     "base": "ViT-B-32-256,datacomp_s34b_b86k",
@@ -55,7 +56,7 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
         return _find_local(name, Path(full.removeprefix("local-dir:")), offline, with_weights)
     if full.startswith("hf-hub:"):
         return _find_on_hub(name, full.removeprefix("hf-hub:"), offline, with_weights)
-    if os.path.isfile(os.path.join(full, CONFIG_FILE)):
+    if os.path.exists(os.path.join(full, CONFIG_FILE)):
         return _find_local(name, Path(full), offline, with_weights)
     if "," in full:
         return _find_tagged(name, *_split_tag(full), offline, with_weights)
@@ -101,12 +102,15 @@ def text_config_folder(spec: ModelSpec) -> str:
     """Give the folder with the configuration of a Hugging Face text tower, fetched if necessary and allowed.
 
     Raises:
-        ModelError: it is not available.
+        ModelError: it is not available, or has sizes that no model has.
     """
     name = spec.architecture["text_cfg"]["hf_model_name"]
     if os.path.isdir(name):
-        return str(name)
-    return os.path.dirname(find_file(spec.name, HubFiles(name, ("config.json",)), spec.offline))
+        config = os.path.join(name, "config.json")
+    else:
+        config = find_file(spec.name, HubFiles(name, ("config.json",)), spec.offline)
+    read_json(spec.name, Path(config))  # transformers would build whatever it says
+    return os.path.dirname(config)
 
 
 def tags() -> dict[str, dict[str, dict[str, Any]]]:
@@ -156,7 +160,8 @@ def _find_local(name: str, folder: Path, offline: bool, with_weights: bool) -> M
     for filename in _LOCAL_WEIGHTS:
         if os.path.isfile(folder / filename):
             return build_spec(name, config, folder / filename, folder=folder, offline=offline)
-    others = sorted(path for ending in ("safetensors", "bin", "pth") for path in folder.glob(f"*.{ending}"))
+    endings = (".safetensors", ".bin", ".pth")
+    others = sorted(path for path in folder.iterdir() if path.suffix in endings and path.is_file())
     if not others:
         raise ModelError(f"{name}: no weights beside {CONFIG_FILE}; put {_LOCAL_WEIGHTS[0]} into {str(folder)!r}")
     return build_spec(

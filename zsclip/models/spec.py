@@ -1,7 +1,6 @@
 """What is known about a model before it is loaded: its configuration and the digest of its weights."""
 
 import hashlib
-import json
 import os
 import re
 import time
@@ -9,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zsclip.errors import ModelError, first_line
+from zsclip.errors import ModelError
 from zsclip.kept.cache import fingerprint, remember
+from zsclip.models.config import CONFIG_FILE
 from zsclip.pixels.decode import RULES
 from zsclip.pixels.fit import Preprocess
 
-CONFIG_FILE = "open_clip_config.json"
 # All files that a tokenizer may have; the last one always exists, and is fetched last.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -130,7 +129,7 @@ def build_spec(
         preprocess = _preprocess(vision_cfg, config.get("preprocess_cfg") or {})
         tokenizer = _tokenizer(text_cfg, folder)
         model_cfg["embed_dim"] = int(model_cfg["embed_dim"])
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise ModelError(f"{name}: not a model configuration: {e!r}; compare {CONFIG_FILE} with one that works") from e
     try:
         digest = file_digest(weights) if weights is not None else None
@@ -181,23 +180,6 @@ def _tokenizer(text_cfg: dict[str, Any], folder: Path | None) -> Tokenizer:
         arguments={key: given[key] for key in _TOKENIZER_ARGUMENTS if key in given},
         files_digest=fingerprint(digests) if digests else None,
     )
-
-
-def read_config(name: str, path: Path) -> dict[str, Any]:
-    """Read the configuration of a model.
-
-    Raises:
-        ModelError: there is none, or it is not one of open_clip's.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise ModelError(f"{name}: no {CONFIG_FILE} in {str(path.parent)!r}; open_clip models have one") from e
-    except (OSError, ValueError, RecursionError) as e:
-        raise ModelError(f"{name}: cannot read {str(path)!r}: {first_line(e)}; fetch it again") from e
-    if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
-        raise ModelError(f"{name}: {str(path)!r} has no 'model_cfg'; it is not an open_clip configuration")
-    return config
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
