@@ -244,8 +244,9 @@ class Writer:
             from zsclip.out.report import with_report
 
             folder = os.path.dirname(target)
-            draw = {"threads": self.threads, "max_pixels": self.max_pixels}
-            batches = with_report(batches, page, folder, about=self.about, **draw)
+            batches = with_report(
+                batches, page, folder, about=self.about, threads=self.threads, max_pixels=self.max_pixels
+            )
         if self.output.contact_sheet is not None:
             from zsclip.out.contactsheet import with_contact_sheet
 
