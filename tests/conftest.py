@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,9 @@ from zsclip.models.find import find_model
 from zsclip.models.spec import ModelSpec
 from zsclip.pixels.decode import to_pixels
 from zsclip.pixels.fit import Preprocess
+from zsclip.words.labels import Label
+from zsclip.words.prompts import read_templates
+from zsclip.words.words import Words, expand
 
 # Seconds after which a process hangs for certain: on a machine that is busy, one that loads torch may need minutes.
 HANGS = 600
@@ -63,6 +66,11 @@ class ColourModel:
 
     def token_counts(self, prompts: Sequence[str]) -> list[int]:
         return [len(prompt.split()) for prompt in prompts]
+
+
+def words_of(prompts: Mapping[str, Sequence[str]]) -> Words:
+    """Make labels with exactly these prompts."""
+    return expand([Label(name, prompts=tuple(own)) for name, own in prompts.items()], read_templates(["{}"]))
 
 
 @pytest.fixture

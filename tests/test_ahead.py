@@ -354,7 +354,7 @@ def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
         import sys
         from decoded import decode_batches
         from zsclip.pixels.fit import Preprocess
-        from zsclip.pictures.files import read_paths
+        from zsclip.pictures.stdin import read_paths
         batches = decode_batches(read_paths(0), Preprocess((8, 8), (0,) * 3, (1,) * 3), batch_size=4, threads=2)
         print(next(batches).rows, flush=True)
         try:

@@ -107,7 +107,7 @@ DECODE = textwrap.dedent("""
         rows += batch.rows
         pixels += [each for row, each in zip([r for r in batch.rows if isinstance(r, str)], batch.pixels, strict=True)
                    if row.endswith(".good.png")]
-    assert [row.path if isinstance(row, Skipped) else row for row in rows] == paths
+    assert [row.file_name if isinstance(row, Skipped) else row for row in rows] == paths
     store = EmbeddingStore("r", "none", 3, max_pixels=2_000_000)
     with look_ahead([Pictures(paths)], preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
         outcomes = [outcome for batch in ahead.batches(50) for _, outcome in batch]

@@ -75,7 +75,7 @@ def test_python_gives_every_label_that_applies(run: Run, common: tuple[str, ...]
     given = [list(row.labels) if isinstance(row, Prediction) else [] for row in answers]
     assert [sorted(labels) for labels in given] == [sorted(one["label"] for one in row["predictions"]) for row in rows]
     assert [labels[:1] for labels in given] == [[row["label"]] if row["label"] else [] for row in rows]
-    assert {len(row.candidates) for row in answers} == {0, 1}
+    assert {len(row.predictions) for row in answers} == {0, 1}
 
 
 def test_a_table_names_what_won_where_no_label_is_the_answer(run: Run, common: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zsclip.pixels.skipped import Skipped
 
 _COLUMNS = ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth")
+_NAMED = 8  # labels in a repr
 ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated"]
 
 
@@ -28,22 +29,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
+    """The answer for one image, with the names of the keys of a JSON line.
 
-    path: as given, with undecodable bytes as surrogate escapes (`os.fsdecode`).
+    file_name: as given, with undecodable bytes as surrogate escapes (`os.fsdecode`).
     label: the answer; None if the best score is under the threshold or a distractor is better.
     best: the best candidate, whether or not it is the answer.
-    candidates: best first; the k best, or with independent scores those over the threshold (may be empty).
-    labels: every label that applies, best first as far as there are candidates: the answer alone, or with independent
-    scores perhaps several.
+    predictions: best first; the k best, or with independent scores those over the threshold (may be empty).
+    labels: every label that applies, best first as far as it is among the predictions: the answer alone, or with
+    independent scores perhaps several.
     truth: the true label, if pictures are labelled.
     beaten_by: the distractor that is better than every label, if any.
     """
 
-    path: str
+    file_name: str
     label: str | None
     best: Candidate
-    candidates: tuple[Candidate, ...]
+    predictions: tuple[Candidate, ...]
     score_kind: ScoreKind
     truth: str | None = None
     beaten_by: str | None = None
@@ -53,6 +54,11 @@ class Prediction:
     def score(self) -> float:
         """The score of the best candidate."""
         return self.best.score
+
+    @property
+    def cosine(self) -> float:
+        """The cosine of the best candidate."""
+        return self.best.cosine
 
     @property
     def error(self) -> None:
@@ -66,14 +72,14 @@ class Prediction:
 Row = Prediction | Skipped
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Answers:
-    """The answers for n pictures, as columns; row i belongs to names[i], and is meaningless if that was skipped.
+    """The answers for n pictures, as columns; row i belongs to names[i].
 
     names: n, as they were given, undecodable bytes as surrogate escapes (`os.fsdecode`).
     vocabulary: G names of what was answered with: labels, or their groups.
     classes: (n, k) int32, places of the k best labels, best first. scores: (n, k) float32, their probabilities in
-    [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1].
+    [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1]. Both are NaN where the picture was skipped.
     answered: (n,) int32, index of the answer; -1 where the best score is under the threshold, where a
     distractor is better, and where the picture was skipped.
     applies: (n, G) bool, with independent scores whether each label reaches its threshold, whatever k is; None: only
@@ -105,6 +111,13 @@ class Answers:
         if self.applies is None:
             return np.ones_like(self.classes, bool)
         return np.take_along_axis(self.applies, self.classes, axis=1)
+
+    def __repr__(self) -> str:
+        named = ", ".join(self.vocabulary[:_NAMED])
+        more = f" and {len(self.vocabulary) - _NAMED:,} more" if len(self.vocabulary) > _NAMED else ""
+        failed = f"{len(self.skipped):,} failed, " if self.skipped else ""
+        pictures = f"{len(self):,} picture{'' if len(self) == 1 else 's'}"
+        return f"{type(self).__name__}({pictures}, {failed}labels: {named}{more})"
 
     def is_answered(self) -> NDArray[np.bool_]:
         """Whether each picture could be read, even if its answer is unknown. (n,) bool."""
@@ -153,10 +166,10 @@ class Answers:
             label = None if answer < 0 else self.vocabulary[answer]
             each = [Candidate(self.vocabulary[c], *both) for c, *both in zip(classes, scores, cosines, strict=True)]
             yield Prediction(
-                path=self.names[place],
+                file_name=self.names[place],
                 label=label,
                 best=each[0],
-                candidates=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
+                predictions=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
                 score_kind=self.score_kind,
                 truth=truths[place],
                 beaten_by=None if rivals[place] < 0 else self.distractors[rivals[place]],

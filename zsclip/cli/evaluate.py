@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,8 +25,17 @@ from zsclip.cli.options import (
     set_environment,
 )
 from zsclip.cli.progress import total_of
-from zsclip.cli.question import Deciding, about_page, classifier_of
-from zsclip.cli.run import drain, embedding, measuring, note_if_few, read_data, report_run
+from zsclip.cli.question import Deciding, about_page
+from zsclip.cli.run import (
+    SLOW_PIECE,
+    build_text_matrix,
+    drain,
+    embedding,
+    measuring,
+    note_if_few,
+    read_data,
+    report_run,
+)
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
     from zsclip.measure.evaluate import Scorecard
     from zsclip.measure.labelled import Labelled
     from zsclip.measure.metrics import Judged
+    from zsclip.out.output import Place
     from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -76,12 +87,20 @@ class Findings(Report, Json):
         """Every file that may be written."""
         return self.rows, self.report, self.confusion
 
-    def check(self) -> None:
-        """Check that every file can be written, before anything slow begins."""
-        from zsclip.out.output import check_output
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+        """Check that every file can be written, and is not one that is read, before anything slow begins.
 
+        Returns:
+            Those that are replaced, in words.
+        """
+        from zsclip.out.output import check_apart, check_inputs, check_output
+
+        flags = zip(("--rows", "--report", "--confusion"), self.files, strict=True)
+        places = check_apart([("standard output", None), *((flag, file) for flag, file in flags if file)])
+        check_inputs(reads, places)
         for file in filter(None, self.files):
             check_output(file, overwrite=self.overwrite)
+        return places
 
     def write_rows(
         self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed, about: Mapping[str, str]
@@ -101,8 +120,10 @@ class Findings(Report, Json):
                 from zsclip.out.report import with_report
 
                 page = files.enter_context(open_output(self.report, overwrite=self.overwrite))
-                folder, draw = os.path.dirname(self.report), {"threads": speed.cpus, "max_pixels": speed.max_pixels}
-                batches = with_report(batches, page, folder, about=about, pictures=pictures, **draw)
+                batches = with_report(
+                    batches, page, os.path.dirname(self.report),
+                    about=about, threads=speed.cpus, max_pixels=speed.max_pixels, pictures=pictures,
+                )  # fmt: skip
             if self.rows and out:
                 sinks[format_of(self.rows, False)](batches, out)
             else:
@@ -170,20 +191,21 @@ def evaluate(
     from zsclip.engine.question import rule_of
 
     set_environment(model, messages)
-    given, sentences = labels.read_given(alone=scores.multi_label), prompts.read_given()
-    findings.check()
+    given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
+    places = findings.check(chain(labels.reads(), prompts.reads(), scores.reads(), data.reads(), model.reads()))
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session)
+        labelled = read_data(data, session, places)
         question, truths = question_of(labelled, given, sentences, scores)
         encoder = speed.encoder(model.name(question.model), model.offline)
         rule = rule_of(question, encoder)
         about = about_page(question, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = classifier_of(question, encoder, session)
+            matrix = build_text_matrix(question.words, encoder, session, multi_label=scores.multi_label)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
-            answers = session.tally.count(classify(embedded, matrix, with_top_five(rule)))
+            most = SLOW_PIECE if findings.report else None
+            answers = session.tally.count(classify(embedded, matrix, with_top_five(rule)), session.signals, most)
             write = partial(findings.write_rows, pictures=labelled.pictures, speed=speed, about=about)
-            may_be_unknown = bool(rule.independent or rule.threshold or rule.thresholds or question.rivals)
+            may_be_unknown = bool(rule.independent or rule.threshold or rule.thresholds or question.words.distractors)
             scorecard = scorecard_of(answers, truths, matrix.labels, write, may_be_unknown, rule.independent)
     findings.print(scorecard, {"failed": session.tally.errors.total()} | told_about(question, encoder.spec.name, rule))
     findings.write_confusion(scorecard, matrix.labels)
@@ -203,9 +225,9 @@ def question_of(
     from zsclip.measure.evaluate import found_labels, truths_of
 
     if given is None and scores.calibration is None:
-        given = found_labels(labelled.vocabulary, alone=scores.multi_label)
+        given = found_labels(labelled.vocabulary, alone=scores.one_is_enough)
     question = read_question(given, sentences, scores)
-    return question, truths_of(labelled.words, question.words)
+    return question, truths_of(labelled.words, question.words.labels)
 
 
 def with_top_five(rule: "Rule") -> "Rule":
@@ -220,9 +242,10 @@ def told_about(question: "Question", model: str, rule: "Rule") -> dict[str, Any]
     from zsclip.measure.calibration import finite
 
     scores, threshold = question.scores, None if rule.threshold is None else finite(rule.threshold)
+    words = question.words
     return {
-        "model": model, "prompts": question.sentences.name, "threshold": threshold,
-        "multi_label": rule.independent, "calibration": scores.calibration, "distractors": len(question.rivals),
+        "model": model, "prompts": words.sentences.name, "threshold": threshold,
+        "multi_label": rule.independent, "calibration": scores.calibration, "distractors": len(words.distractors),
     }  # fmt: skip
 
 

@@ -7,6 +7,8 @@ import difflib
 import importlib.util
 import json
 import os
+import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,9 +64,23 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
         return _find_tagged(name, *_split_tag(full), offline, with_weights)
     if full in _architectures():
         raise ModelError(f"no model {name!r}; an architecture needs a tag; `zsclip models list` shows the tags")
+    if (ours := _ours(full)) is not None:
+        raise ModelError(f"no model {name!r}; zsclip calls it {ours!r}")
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", full):
+        raise ModelError(f"no model or folder {name!r}; an open_clip model of the hub is written 'hf-hub:{full}'")
     near = difflib.get_close_matches(full, [*ALIASES, *_architectures()], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows all models")
+
+
+def files_of(name: str) -> Iterator[str]:
+    """Yield the files of a model that are on this machine, weights, configuration and all beside them."""
+    try:
+        weights = find_model(name, offline=True).weights
+    except ModelError:
+        return
+    with os.scandir(os.path.dirname(weights or "") or ".") as entries:
+        yield from (entry.path for entry in entries if entry.is_file())
 
 
 def tokenizer_folder(spec: ModelSpec) -> str:
@@ -203,6 +219,20 @@ def _architectures() -> dict[str, Path]:
     assert package.submodule_search_locations is not None
     folder = Path(package.submodule_search_locations[0]) / "model_configs"
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
+
+
+def _ours(full: str) -> str | None:
+    """Give our name for a model that is named as OpenAI, transformers or the hub do; None if it is not one of these."""
+    name = full.lower().removeprefix("open_clip:").removeprefix("clip-").removesuffix("px")
+    owner, _, repository = name.rpartition("/")
+    repository = re.sub(r"(vit-[a-z])[a-z]*-patch", r"\1-", repository.removeprefix("clip-"))
+    published = {_plain(a + tag): f"{a},{tag}" for a, of_tags in tags().items() for tag in of_tags}
+    spellings = map(_plain, (name, repository, f"{name}-openai", f"{repository}-{owner}"))
+    return next((published[each] for each in spellings if each in published), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def _split_tag(full: str) -> tuple[str, str]:

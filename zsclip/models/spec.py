@@ -1,8 +1,10 @@
 """What is known about a model before it is loaded: its configuration and the digest of its weights."""
 
 import hashlib
+import html
 import os
 import re
+import string
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from zsclip.errors import ModelError
 from zsclip.kept.cache import fingerprint, remember
 from zsclip.models.config import CONFIG_FILE
+from zsclip.pictures.identity import GRAIN_NS, Look
 from zsclip.pixels.decode import RULES
 from zsclip.pixels.fit import Preprocess
 
@@ -37,6 +40,7 @@ _DEFAULT_PREPROCESS = {
     "resize_mode": "shortest",
     "fill_color": 0,
 }
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _HUB_BLOB = re.compile(r"/models--[^/]+/blobs/(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _MULTILINGUAL = ("xlm", "mt5", "nllb", "i18n", "siglip2", "multilingual", "worldwide", "gemma")
 
@@ -56,6 +60,21 @@ class Tokenizer:
     mode: str | None
     arguments: dict[str, Any]
     files_digest: str | None
+
+    def cleaned(self, text: str) -> str:
+        """Give a text as open_clip's cleaning hands it on, and without capitals where the tokenizer ignores them.
+
+        Source: open_clip/tokenizer.py, `get_clean_fn`; importing that would import torch.
+        """
+        from ftfy import fix_text  # seldom needed
+
+        clean = self.arguments.get("clean", "lower" if self.name is None else "whitespace")
+        text = html.unescape(html.unescape(fix_text(text)))
+        if clean == "canonicalize":
+            text = text.replace("_", " ").translate(_NO_PUNCTUATION)
+        if clean != "whitespace" or "uncased" in (self.name or ""):
+            text = text.lower()
+        return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -182,8 +201,12 @@ def _tokenizer(text_cfg: dict[str, Any], folder: Path | None) -> Tokenizer:
     )
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """Give the SHA-256 of a file's content, cached by path, size and times; a hub blob is named by it."""
+def file_digest(path: str | os.PathLike[str], *, now_ns: int | None = None) -> str:
+    """Give the SHA-256 of a file's content, cached by path, size, times and inode; a hub blob is named by it.
+
+    Args:
+        now_ns: the time, by default that of the clock; a file changed a moment ago may change again unnoticed.
+    """
     real = os.path.realpath(path)
     if _HUB_BLOB.search(real):
         return os.path.basename(real)
@@ -193,6 +216,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         with open(real, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    if time.time() - before.st_mtime < 2:  # it may change again within the clock's resolution and look the same
+    look = Look.of(before)
+    if max(look.mtime, look.ctime) + GRAIN_NS > (time.time_ns() if now_ns is None else now_ns):
         return read()
-    return str(remember("digests", [real, before.st_size, before.st_mtime_ns, before.st_ino], read))
+    return str(remember("digests", [real, *look], read))

@@ -3,7 +3,7 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -33,13 +33,15 @@ def with_report(
     threads: int,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     pictures: Pictures | None = None,
+    again: Callable[[Sequence[str]], Pictures] = Pictures,
 ) -> Iterator[Answers]:
     """Pass batches on, and write the page as they come.
 
     Args:
         out: where the page goes. folder: the folder of the page; links to the pictures are relative to it.
         about: what the header says about the run: settings by their names.
-        pictures: all pictures of the run, in order; None if the names of the answers are paths of files.
+        pictures: all pictures of the run, in order; None if `again` gives them by the names of the answers, which are
+            paths of files if it is not given.
     """
     before, after = _PAGE.read_text(encoding="utf-8").split(_ROWS)
     before = before.replace(_ABOUT, _json({name: without_surrogates(text) for name, text in about.items()}))
@@ -47,7 +49,7 @@ def with_report(
     out.write(before + "[")
     separator, written, seen = "\n", 0, 0
     for part in _parts(batches):
-        source, first = (Pictures(part.names), 0) if pictures is None else (pictures, seen)
+        source, first = (again(part.names), 0) if pictures is None else (pictures, seen)
         answered = np.flatnonzero(part.is_answered()) if written < MAX_PAGE_BYTES else np.arange(0)
         small = thumbnails(source, (first + answered).tolist(), threads=threads, max_pixels=max_pixels)
         shown = dict(zip(answered.tolist(), small, strict=True))
@@ -75,19 +77,19 @@ def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
         JSON: name, link, labels, score, error, message, truth, thumbnail, candidates with their scores, and the
         distractor that won. What does not apply is null.
     """
-    path = os.fsencode(row.path)
+    path = os.fsencode(row.file_name)
     link = quote(os.path.relpath(path, os.fsencode(folder))) if has_file else None
     if isinstance(row, Skipped):
         about: list[Any] = [[], None, row.error, without_surrogates(row.message)]
         candidates, beaten_by = [], None
     else:
         about = [[without_surrogates(label) for label in row.labels], six_digits(row.best.score), None, None]
-        offered = row.candidates[:_CANDIDATES] or (row.best,)
+        offered = row.predictions[:_CANDIDATES] or (row.best,)
         candidates = [[without_surrogates(each.label), six_digits(each.score)] for each in offered]
         beaten_by = None if row.beaten_by is None else without_surrogates(row.beaten_by)
     truth = None if row.truth is None else without_surrogates(row.truth)
     thumbnail = None if picture is None else b64encode(picture).decode()
-    return _json([decoded(row.path), link, *about, truth, thumbnail, candidates, beaten_by])
+    return _json([decoded(row.file_name), link, *about, truth, thumbnail, candidates, beaten_by])
 
 
 def _json(value: object) -> str:

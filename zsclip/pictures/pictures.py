@@ -4,7 +4,10 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import BinaryIO
+
+from zsclip.pictures.passed_over import PassedOver
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,18 +31,42 @@ class Pictures:
 
 
 class Paths(Iterator[str]):
-    """The files of a run in order: one path at a time, or the rest in the groups they are found in."""
+    """The pictures of a run in order: one name at a time, or the rest in the groups they are found in.
 
-    def __init__(self, found: Iterable[list[str]]) -> None:
-        self._found = iter(found)
-        self._some: Iterator[str] = iter(())  # the rest of the last group
+    passed_over: what is left out, complete once all have been found.
+    """
+
+    def __init__(self, found: Iterable[Pictures], passed_over: PassedOver) -> None:
+        self.passed_over = passed_over
+        self._found = map(self._noted, found)
+        self._names: Iterator[str] = iter(())  # the rest of the last group
+        self._in_hand: dict[str, Pictures] = {}  # those that are not files, by name
 
     def __next__(self) -> str:
         while True:
-            for path in self._some:
-                return path
-            self._some = iter(next(self._found))
+            for name in self._names:
+                return name
+            self._names = iter(next(self._found).names)
 
     def rest(self) -> Iterator[Pictures]:
-        """Yield the files whose paths were not yet taken one by one."""
-        return (Pictures(some) for some in chain([list(self._some)], self._found) if some)
+        """Yield the pictures whose names were not yet taken one by one."""
+        return (some for some in chain([self.again(list(self._names))], self._found) if len(some))
+
+    def again(self, names: Sequence[str]) -> Pictures:
+        """Give pictures whose names were taken before."""
+        if self._in_hand.keys().isdisjoint(names):
+            return Pictures(names)
+
+        def read(place: int) -> bytes:
+            name = names[place]
+            some = self._in_hand.get(name)
+            if some is None or some.read is None:
+                return Path(name).read_bytes()
+            return some.read(some.names.index(name))
+
+        return Pictures(names, read)
+
+    def _noted(self, some: Pictures) -> Pictures:
+        if some.read is not None:
+            self._in_hand.update(dict.fromkeys(some.names, some))
+        return some
