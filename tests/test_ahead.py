@@ -17,7 +17,7 @@ from PIL import Image
 from test_decode import SIMPLE
 
 from zsclip.errors import InputError
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import Pictures, in_files
 from zsclip.pixels import ahead as ahead_module
 from zsclip.pixels.ahead import FOUND_BATCH, LOOK_UP, PATHS_AHEAD
 from zsclip.pixels.decode import decode_image
@@ -39,10 +39,11 @@ class Known:
         return Known(self.names[start:stop], self.places[start:stop], self.values[start:stop])
 
 
-def finding(known: Callable[[str], object]) -> Callable[[Sequence[str]], Known]:
+def finding(known: Callable[[str], object]) -> Callable[[Sequence[str], Sequence[bytes | None]], Known]:
     """Find those names of which something is known."""
 
-    def find(names: Sequence[str]) -> Known:
+    def find(names: Sequence[str], keys: Sequence[bytes | None]) -> Known:
+        assert len(keys) == len(names)
         values = list(map(known, names))
         places = [place for place, value in enumerate(values) if value is not None]
         return Known([names[place] for place in places], places, [values[place] for place in places])
@@ -446,7 +447,7 @@ def test_a_slow_start_is_not_waited_for():
 
 
 def test_a_look_up_that_fails_is_reported_and_not_waited_for(patient):
-    def find(paths: Sequence[str]) -> Known:
+    def find(names: Sequence[str], keys: Sequence[bytes | None]) -> Known:
         raise ZeroDivisionError
 
     with Ahead("ab", len, find=find, batch_size=4, threads=2) as ahead:
@@ -583,7 +584,7 @@ def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch, spin):
 def test_rows_are_those_of_one_after_the_other_however_they_come_together(share, together, batch_size, patient):
     random = np.random.default_rng(0)
     names = [f"{'old' if random.random() < share else 'new'} {i}" for i in range(2 * LOOK_UP + 11)]
-    batches = [Pictures(names[i : i + together]) for i in range(0, len(names), together)]
+    batches = [in_files(names[i : i + together]) for i in range(0, len(names), together)]
     find = finding(lambda path: ("found", path) if path.startswith("old") else None)
     expected = [(name, ("found" if name.startswith("old") else "made", name)) for name in names]
 
@@ -597,8 +598,8 @@ def test_rows_are_those_of_one_after_the_other_however_they_come_together(share,
     assert all(len(batch) <= max(batch_size, FOUND_BATCH) for batch in found)
 
 
-def test_pictures_that_are_no_files_are_not_looked_up_by_name():
-    pictures = [Pictures(["a"], lambda place: b""), Pictures(["a"])]
+def test_pictures_without_keys_are_not_looked_up():
+    pictures = [Pictures(["a"], lambda place: b""), in_files(["a"])]
 
     with ahead_module.Ahead(
         pictures, lambda pictures, place: "made", find=finding(lambda path: "found"), batch_size=2, threads=1

@@ -29,7 +29,7 @@ from zsclip.out.notebook import SHOWN, html_table
 from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.files import find_images
 from zsclip.pictures.memory import InMemory, as_ppm
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import Pictures, in_files
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.words.labels import labels_of
@@ -217,7 +217,7 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
         if is_path and not is_folder:
             files.append(path)
         if files and (not is_path or is_folder or len(files) == _TOGETHER):
-            yield Pictures(files)
+            yield in_files(files)
             count, files = count + len(files), []
         if is_folder:
             for some in find_images([path]).rest():
@@ -230,7 +230,7 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
             yield source.hand_on(name, partial(_encoded, item, locks, kept, place))
             count += 1
     if files:
-        yield Pictures(files)
+        yield in_files(files)
 
 
 def _encoded(item: Any, locks: dict[int, threading.Lock], kept: dict[int, bytes], place: int | None) -> bytes:

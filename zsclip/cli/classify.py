@@ -80,7 +80,7 @@ class Run:
 
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
-        from zsclip.pictures.pictures import Pictures
+        from zsclip.pictures.pictures import in_files
 
         speed, journal = self.session.speed, start.journal
         writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels)
@@ -88,7 +88,7 @@ class Run:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            with self._interruptible(start, is_retry=True), self.answering([Pictures(journal.failed_paths)]) as batches:
+            with self._interruptible(start, is_retry=True), self.answering([in_files(journal.failed_paths)]) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager

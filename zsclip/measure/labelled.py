@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zsclip.errors import InputError
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import Pictures, in_files
 from zsclip.pictures.sources import Source, SourceCache, check_inputs, find_sources
 
 _SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when others have begun the next
@@ -52,7 +52,8 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
         note(f"{data}: skipped: {captioned:,} with a caption but no label")
     if not names:
         raise InputError(f"{data}: no labelled pictures; give class folders, a list with file_name,label, or Parquet")
-    return Labelled(Pictures(tuple(names), _reader(places) if places else None), tuple(words))
+    pictures = Pictures(tuple(names), _reader(places)) if places else in_files(tuple(names))
+    return Labelled(pictures, tuple(words))
 
 
 def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes]:

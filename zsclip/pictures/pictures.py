@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import BinaryIO
 
+from zsclip.pictures.identity import file_keys
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """Some pictures of one source, in order.
 
     names: n paths of files, or other names for the pictures.
-    read: gives the encoded picture at an index of names; threads may call it. None if names are paths of files, whose
-    size and times say whether they must be read at all.
+    read: gives the encoded picture at an index of names; threads may call it. None if names are paths of files.
+    keys: gives, for those from one index to before another, what each can be recognised by without being read, and what
+    changes with its content; None for a picture without it. None if only their contents can tell.
     """
 
     names: Sequence[str]
     read: Callable[[int], bytes] | None = None
+    keys: Callable[[int, int], Sequence[bytes | None]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -25,6 +29,11 @@ class Pictures:
     def open(self, place: int) -> BinaryIO:
         """Open the encoded picture at an index."""
         return open(self.names[place], "rb") if self.read is None else io.BytesIO(self.read(place))
+
+
+def in_files(paths: Sequence[str]) -> Pictures:
+    """Give the pictures in some files, which keep their keys until they are changed or moved."""
+    return Pictures(paths, keys=lambda start, stop: file_keys(paths[start:stop]))
 
 
 class Paths(Iterator[str]):
@@ -42,4 +51,4 @@ class Paths(Iterator[str]):
 
     def rest(self) -> Iterator[Pictures]:
         """Yield the files whose paths were not yet taken one by one."""
-        return (Pictures(some) for some in chain([list(self._some)], self._found) if some)
+        return (in_files(some) for some in chain([list(self._some)], self._found) if some)
