@@ -87,7 +87,8 @@ def check_sums(recipe: str, contents: Sequence[bytes], vectors: NDArray[np.float
     of_recipe = np.frombuffer(hashlib.blake2b(recipe.encode(), digest_size=8).digest(), "<u8")
     factors = _odd_numbers(words.shape[1] + names.shape[1])
     width = words.shape[1]
-    return of_recipe + (words * factors[:width]).sum(axis=1) + (names * factors[width:]).sum(axis=1)
+    # For integers, einsum takes half the time of a matrix product, and needs no second matrix.
+    return of_recipe + np.einsum("md,d->m", words, factors[:width]) + np.einsum("md,d->m", names, factors[width:])
 
 
 def are_whole(
