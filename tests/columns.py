@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from zsclip.answers.answers import Answers, Candidate, Prediction, Row
 from zsclip.models.embed import Embedded
-from zsclip.out.text import decoded, six_digits, without_surrogates
+from zsclip.out.text import six_digits, without_surrogates
 from zsclip.pixels.skipped import Skipped
 
 
@@ -21,36 +20,37 @@ def columns(rows: Sequence[Row], labels: Sequence[str] = ()) -> Answers:
     labels: the first of those that were answered with; what else the rows name comes after them.
     """
     good = [row for row in rows if isinstance(row, Prediction)]
-    named = [each.label for row in good for each in (row.best, *row.candidates)]
+    named = [each.label for row in good for each in (row.best, *row.predictions)]
     labels = list(dict.fromkeys([*labels, *named, *(row.truth for row in rows if row.truth is not None)]))
     labels = labels or ["any"]
     rivals = list(dict.fromkeys(row.beaten_by for row in good if row.beaten_by is not None))
     (kind,) = {row.score_kind for row in good} or {"softmax"}
-    k = max([1, *(len(row.candidates) for row in good)])
+    k = max([1, *(len(row.predictions) for row in good)])
     shape = (len(rows), k)
-    classes, scores, cosines = np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    classes = np.zeros(shape, np.int32)
+    scores, cosines = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     applies, answered, beaten_by = np.zeros(shape, bool), np.full(len(rows), -1, np.int32), np.full(len(rows), -1)
     for i, row in enumerate(rows):
         if isinstance(row, Skipped):
             continue
-        assert not row.candidates or row.candidates[0] == row.best
-        for rank, each in enumerate(row.candidates or (row.best,)):
+        assert not row.predictions or row.predictions[0] == row.best
+        for rank, each in enumerate(row.predictions or (row.best,)):
             classes[i, rank] = labels.index(each.label)
             scores[i, rank], cosines[i, rank] = each.score, each.cosine
-            applies[i, rank] = bool(row.candidates)
+            applies[i, rank] = bool(row.predictions)
         answered[i] = -1 if row.label is None else labels.index(row.label)
         beaten_by[i] = -1 if row.beaten_by is None else rivals.index(row.beaten_by)
     true = [labels.index(row.truth) for row in rows if row.truth is not None]
     assert len(true) in (0, len(rows))
     return Answers(
-        names=[row.path for row in rows],
+        names=[row.file_name for row in rows],
         vocabulary=tuple(labels),
         classes=classes,
         scores=scores,
         cosines=cosines,
         answered=answered,
         score_kind=kind,
-        applies=None if all(len(row.candidates) == k for row in good) else applies,
+        applies=None if all(len(row.predictions) == k for row in good) else applies,
         skipped={i: row for i, row in enumerate(rows) if isinstance(row, Skipped)},
         distractors=tuple(rivals),
         beaten_by=beaten_by.astype(np.int32) if rivals else None,
@@ -62,7 +62,7 @@ def encoded(names: Sequence[str | Skipped], vectors: "np.ndarray") -> Embedded:
     """A batch of pictures whose vectors are known, but for those that were skipped."""
     skipped = {i: name for i, name in enumerate(names) if isinstance(name, Skipped)}
     places = np.array([i for i in range(len(names)) if i not in skipped], np.int32)
-    return Embedded([n.path if isinstance(n, Skipped) else n for n in names], places, vectors, skipped)
+    return Embedded([n.file_name if isinstance(n, Skipped) else n for n in names], places, vectors, skipped)
 
 
 def write_jsonl_slowly(batches: Iterable[Answers], out: TextIO) -> None:
@@ -71,13 +71,11 @@ def write_jsonl_slowly(batches: Iterable[Answers], out: TextIO) -> None:
     for answers in batches:
         for row in answers.rows():
             line = encode(_record(row))
-            out.write(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
+            out.write(re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
 
 
 def _record(row: Row) -> dict[str, Any]:
-    record: dict[str, Any] = {"file_name": decoded(row.path)}
-    if record["file_name"] != row.path and record["file_name"].encode() != os.fsencode(row.path):
-        record["file_name_base64"] = b64encode(os.fsencode(row.path)).decode()
+    record: dict[str, Any] = {"file_name": os.fsencode(row.file_name).decode(errors="surrogateescape")}
     if row.truth is not None:
         record["truth"] = without_surrogates(row.truth)
     if isinstance(row, Skipped):
@@ -97,7 +95,7 @@ def _record(row: Row) -> dict[str, Any]:
         "score": best["score"],
         "cosine": best["cosine"],
         "score_kind": row.score_kind,
-        "predictions": [best if each is row.best else _candidate(each) for each in row.candidates],
+        "predictions": [best if each is row.best else _candidate(each) for each in row.predictions],
         "beaten_by": None if row.beaten_by is None else without_surrogates(row.beaten_by),
         "error": None,
         "message": None,

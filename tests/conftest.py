@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,9 @@ from zsclip.models.find import find_model
 from zsclip.models.spec import ModelSpec
 from zsclip.pixels.decode import to_pixels
 from zsclip.pixels.fit import Preprocess
+from zsclip.words.labels import Label
+from zsclip.words.prompts import read_templates
+from zsclip.words.words import Words, expand
 
 # Seconds after which a process hangs for certain: on a machine that is busy, one that loads torch may need minutes.
 HANGS = 600
@@ -65,6 +68,11 @@ class ColourModel:
         return [len(prompt.split()) for prompt in prompts]
 
 
+def words_of(prompts: Mapping[str, Sequence[str]]) -> Words:
+    """Make labels with exactly these prompts."""
+    return expand([Label(name, prompts=tuple(own)) for name, own in prompts.items()], read_templates(["{}"]))
+
+
 @pytest.fixture
 def colour_model() -> ColourModel:
     return ColourModel()
@@ -75,15 +83,6 @@ def _signals_are_heard() -> None:
     """A shell in the background, or nohup, has told the tests and all they start to ignore Ctrl-C, or a hang-up."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-@pytest.fixture(autouse=True)
-def _signals_end_the_tests() -> Iterator[None]:
-    """Take back what `main` makes of signals: else one that is to end all tests would only fail the one that runs."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.models.embed import Embedded, Pixels, embed_images, look_ahead
-from zsclip.pictures.pictures import Pictures, in_files
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
 from zsclip.pixels.skipped import Skipped
@@ -28,7 +28,7 @@ class Batch:
 
 def one_by_one(paths: Iterable[str]) -> Iterator[Pictures]:
     """Files that come one after the other."""
-    return (in_files((path,)) for path in paths)
+    return (Pictures((path,)) for path in paths)
 
 
 def decode_batches(

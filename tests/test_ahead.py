@@ -17,7 +17,7 @@ from PIL import Image
 from test_decode import SIMPLE
 
 from zsclip.errors import InputError
-from zsclip.pictures.pictures import Pictures, in_files
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import ahead as ahead_module
 from zsclip.pixels.ahead import FOUND_BATCH, LOOK_UP, PATHS_AHEAD
 from zsclip.pixels.decode import decode_image
@@ -355,7 +355,7 @@ def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
         import sys
         from decoded import decode_batches
         from zsclip.pixels.fit import Preprocess
-        from zsclip.pictures.files import read_paths
+        from zsclip.pictures.stdin import read_paths
         batches = decode_batches(read_paths(0), Preprocess((8, 8), (0,) * 3, (1,) * 3), batch_size=4, threads=2)
         print(next(batches).rows, flush=True)
         try:
@@ -584,7 +584,7 @@ def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch, spin):
 def test_rows_are_those_of_one_after_the_other_however_they_come_together(share, together, batch_size, patient):
     random = np.random.default_rng(0)
     names = [f"{'old' if random.random() < share else 'new'} {i}" for i in range(2 * LOOK_UP + 11)]
-    batches = [in_files(names[i : i + together]) for i in range(0, len(names), together)]
+    batches = [Pictures(names[i : i + together]) for i in range(0, len(names), together)]
     find = finding(lambda path: ("found", path) if path.startswith("old") else None)
     expected = [(name, ("found" if name.startswith("old") else "made", name)) for name in names]
 
@@ -599,7 +599,7 @@ def test_rows_are_those_of_one_after_the_other_however_they_come_together(share,
 
 
 def test_pictures_without_keys_are_not_looked_up():
-    pictures = [Pictures(["a"], lambda place: b""), in_files(["a"])]
+    pictures = [Pictures(["a"], lambda place: b""), Pictures(["a"])]
 
     with ahead_module.Ahead(
         pictures, lambda pictures, place: "made", find=finding(lambda path: "found"), batch_size=2, threads=1

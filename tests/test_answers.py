@@ -10,6 +10,7 @@ from zsclip.answers.answers import Answers, Prediction, Row
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import answer
 from zsclip.answers.scores import Rule
+from zsclip.cli.held import HeldSignals
 from zsclip.cli.rows import only_wanted
 from zsclip.cli.tally import Tally
 from zsclip.models.embed import Embedded
@@ -93,11 +94,12 @@ def any_rows() -> list[list[Row]]:
     return [rows[:20], rows[20:21], rows[21:]]
 
 
-def test_a_tally_counts_rows_in_the_order_in_which_labels_are_met() -> None:
+@pytest.mark.parametrize("most", [None, 1, 7, 40])
+def test_a_tally_counts_rows_in_the_order_in_which_labels_are_met(most: int | None) -> None:
     batches = any_rows()
     tally, expected = Tally(), Tally()
 
-    assert sum(map(len, tally.count(columns(batch) for batch in batches))) == 60
+    assert sum(map(len, tally.count((columns(batch) for batch in batches), HeldSignals(), most))) == 60
 
     for row in (row for batch in batches for row in batch):
         if isinstance(row, Skipped):

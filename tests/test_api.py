@@ -55,7 +55,7 @@ def json_lines(answers: Answers) -> str:
 
 def cosines(row: Any) -> list[tuple[str, float]]:
     assert isinstance(row, Prediction), row
-    return [(each.label, each.cosine) for each in row.candidates]
+    return [(each.label, each.cosine) for each in row.predictions]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_file_and_the_same_picture_in_memory_have_equal_answers(noise: Path, p
     assert dict(mirrored) != pytest.approx(dict(same[0]), abs=1e-5)
     for one in (str(file), file, Image.open(file), array, file.read_bytes()):
         assert dict(cosines(classify(one))) == pytest.approx(dict(same[0]), abs=1e-5)
-    assert [row.path for row in answers][1:4] == [str(file), "pictures[2]", "pictures[3]"]
+    assert [row.file_name for row in answers][1:4] == [str(file), "pictures[2]", "pictures[3]"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_one_picture_has_one_record_and_many_have_answers(noise: Path, plain: st
     one = classify(noise / "a.png")
     answers = classify(path for path in sorted(noise.glob("*.png")))
 
-    assert (one.label, one.score, one.error) == (one.candidates[0].label, one.candidates[0].score, None)
+    assert (one.label, one.score, one.error) == (one.predictions[0].label, one.predictions[0].score, None)
     assert one.label in COLOURS
     assert len(answers) == 4
     assert answers.labels == [row.label for row in answers]
@@ -169,7 +169,9 @@ def test_one_picture_has_one_record_and_many_have_answers(noise: Path, plain: st
     assert [*answers[1:3]] == [*answers][1:3]
     with pytest.raises(IndexError):
         answers[4]
-    assert [row.path for row in classify(str(noise / "[ab].png"))] == [str(noise / name) for name in ("a.png", "b.png")]
+    assert [row.file_name for row in classify(str(noise / "[ab].png"))] == [
+        str(noise / name) for name in ("a.png", "b.png")
+    ]
     assert len(classify([noise / "below", noise / "c.png", noise])) == 8
     assert classify([]).labels == []
 
@@ -181,10 +183,27 @@ def test_a_failed_picture_is_a_record_with_its_error(noise: Path, plain: str) ->
     answers = classify([noise / "none.jpg", b"", noise / "a.png", noise / "bad.jpg"])
 
     assert isinstance(bad, Skipped)
-    assert (bad.label, bad.score, bad.candidates, bad.error) == (None, None, (), "unreadable")
+    assert (bad.label, bad.score, bad.predictions, bad.error) == (None, None, (), "unreadable")
     assert [row.error for row in answers] == ["missing", "unreadable", None, "unreadable"]
     assert answers[2].score > 0
     assert answers.labels == [None] * 4
+    for column in (answers.scores, answers.cosines, *(answers.to_pandas()[[name]] for name in ("score", "cosine"))):
+        assert np.isnan(np.asarray(column, np.float64)).ravel().tolist() == [True, True, False, True]
+    assert repr(answers) == "Answers(4 pictures, 3 failed, labels: red, green, blue)"
+    assert repr(classify(noise / "a.png")).startswith("Prediction(file_name='")
+    assert repr(classify([noise / "a.png"])) == "Answers(1 picture, labels: red, green, blue)"
+
+
+def test_records_have_the_names_of_json_lines(noise: Path, plain: str) -> None:
+    answers = Classifier(COLOURS, model=plain)([noise / "a.png", noise / "bad.jpg"])
+
+    for row, line in zip(answers, json_lines(answers).splitlines(), strict=True):
+        for name, value in json.loads(line).items():
+            own = getattr(row, name)
+            if name == "predictions":
+                assert [each.label for each in own] == [each["label"] for each in value]
+            else:
+                assert own == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value)
 
 
 def test_answers_of_many_batches_are_one(plain: str) -> None:
@@ -277,21 +296,24 @@ def test_labels_come_as_words_a_mapping_or_a_file(tmp_path: Path, photos: Path, 
         (3, {}, "labels: 3 is not a text"),
         (["cat", 3], {}, "labels: 3 is not a text"),
         ({"cat": "meow", "dog": []}, {}, "could be a synonym or a prompt"),
-        ("none.txt", {}, "none.txt: no such file"),
-        (COLOURS, {"top_k": 0}, "--top-k: 0 is not"),
-        (COLOURS, {"top_k": "3"}, "--top-k: '3' is not"),
-        (COLOURS, {"threshold": 2}, "--threshold: 2 is not a probability"),
-        (COLOURS, {"threshold": float("nan")}, "--threshold: nan is not a probability"),
-        (COLOURS, {"by": "colour"}, "--by: 'colour' is not"),
-        (COLOURS, {"by": "group"}, "--by group: no label has a group"),
-        (COLOURS, {"device": "tpu"}, "--device: 'tpu' is not a device"),
-        (COLOURS, {"precision": "int8"}, "--precision: 'int8' is not a precision"),
-        (COLOURS, {"batch_size": 0}, "--batch-size: '0' is not a size"),
-        (COLOURS, {"threads": 0}, "--threads: 0 is not"),
-        (COLOURS, {"max_pixels": 0}, "--max-pixels: 0 is not"),
-        (COLOURS, {"prompts": "nope"}, "no prompt set or file 'nope'"),
-        (COLOURS, {"templates": "no place"}, "has no placeholder"),
-        (COLOURS, {"multi_label": True, "none_of_these": True}, "--multi-label: scores every label by itself"),
+        (Path("none.txt"), {}, "none.txt: no such file"),
+        ("cat,dog", {}, r"give words as a list, as in labels=\['cat', 'dog'\]"),
+        (["cat"], {}, "use none_of_these=True or multi_label=True"),
+        (["cat", "dog", "dog  "], {}, "^labels: label 'dog' was already given"),
+        (COLOURS, {"top_k": 0}, "^top_k: 0 is not"),
+        (COLOURS, {"top_k": "3"}, "^top_k: '3' is not"),
+        (COLOURS, {"threshold": 2}, "^threshold: 2 is not a probability"),
+        (COLOURS, {"threshold": float("nan")}, "^threshold: nan is not a probability"),
+        (COLOURS, {"by": "colour"}, "^by: 'colour' is not"),
+        (COLOURS, {"by": "group"}, "^by group: no label has a group"),
+        (COLOURS, {"device": "tpu"}, "^device: 'tpu' is not a device"),
+        (COLOURS, {"precision": "int8"}, "^precision: 'int8' is not a precision"),
+        (COLOURS, {"batch_size": 0}, "^batch_size: '0' is not a size"),
+        (COLOURS, {"threads": 0}, "^threads: 0 is not"),
+        (COLOURS, {"max_pixels": 0}, "^max_pixels: 0 is not"),
+        (COLOURS, {"prompts": "nope"}, "^prompts: no prompt set or file 'nope'"),
+        (COLOURS, {"templates": "no place"}, "^templates: template 'no place' has no placeholder"),
+        (COLOURS, {"multi_label": True, "none_of_these": True}, "^multi_label=True: scores every label by itself"),
         (COLOURS, {"calibration": "none.json"}, "none.json"),
     ],
 )
@@ -312,6 +334,9 @@ def test_the_environment_names_the_default_model(plain: str, photos: Path, monke
     with pytest.raises(InputError, match="tpu"):
         Classifier(COLOURS)
     assert Classifier(COLOURS, device="cpu")(photos / "red.png").label in COLOURS
+    monkeypatch.setenv("ZSCLIP_MODEL", f" {plain}\t")
+    monkeypatch.setenv("ZSCLIP_DEVICE", " ")
+    assert Classifier(COLOURS)(photos / "red.png").label in COLOURS
 
 
 def test_frames_have_the_columns_of_the_json_lines(noise: Path, plain: str) -> None:

@@ -1,13 +1,14 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 from columns import encoded
-from conftest import make_class_folders
+from conftest import make_class_folders, words_of
 
 from zsclip.answers.classifier import Classifier, build_classifier
 from zsclip.answers.classify import answer
@@ -131,9 +132,9 @@ def test_a_promise_is_not_made_of_the_pictures_that_were_learnt_from():
 
 
 def test_distractors_compete_and_are_never_the_answer(colour_model):
-    classifier = build_classifier(
-        ["red", "blue"], [["red"], ["blue"]], colour_model, distractors={"mauve": ["red blue"], "lime": ["green"]}
-    )
+    rivals = {"mauve": ("red blue",), "lime": ("green",)}
+    words = replace(words_of({"red": ["red"], "blue": ["blue"]}), distractors=rivals)
+    classifier = build_classifier(words, colour_model)
     pictures = np.array([[1, 0, 0.1], [0.2, 1, 0], [0, 0.6, 0.8]], np.float32)
     pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
 
@@ -145,8 +146,8 @@ def test_distractors_compete_and_are_never_the_answer(colour_model):
     assert rows[1].best.label == "red"
     scores = softmax_scores(pictures @ classifier.class_embeddings.T, colour_model.logit_scale)  # (3, 4)
     for row, of_all in zip(rows, scores, strict=True):
-        assert len(row.candidates) == 2
-        for candidate in row.candidates:
+        assert len(row.predictions) == 2
+        for candidate in row.predictions:
             assert candidate.score == pytest.approx(of_all[["red", "blue"].index(candidate.label)], abs=1e-6)
 
 
@@ -170,7 +171,7 @@ def test_labels_have_thresholds_of_their_own():
 
 
 def test_cosines_are_those_of_the_pictures_that_could_be_read(colour_model):
-    classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
+    classifier = build_classifier(words_of({"red": ["red"], "blue": ["blue"]}), colour_model)
     rows = np.array([[1, 0, 0], [0, 0, 1]], np.float32)
     embedded = [
         encoded([Skipped("a", "missing", ""), "b"], rows[:1]),

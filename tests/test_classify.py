@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from columns import encoded
-from conftest import ColourModel, preprocess_for
+from conftest import ColourModel, preprocess_for, words_of
 from decoded import embedded
 
 from zsclip.answers.answers import Prediction
@@ -15,6 +15,7 @@ from zsclip.answers.scores import Rule
 from zsclip.pixels.skipped import Skipped
 
 LABELS = ("blue", "green", "red")
+WORDS = replace(words_of({label: [label] for label in LABELS}), neutral=("red green blue",))
 PLAIN = Rule()
 
 
@@ -25,9 +26,7 @@ def answers(
     batch_size: int = 2,
     classifier: Classifier | None = None,
 ) -> list[Prediction | Skipped]:
-    classifier = classifier or build_classifier(
-        LABELS, [[label] for label in LABELS], model, neutral_prompts=["red green blue"]
-    )
+    classifier = classifier or build_classifier(WORDS, model, multi_label=True)
     batches = embedded(map(str, paths), preprocess_for(8), model, batch_size)
     return [row for answers in classify(batches, classifier, rule) for row in answers.rows()]
 
@@ -38,7 +37,7 @@ def test_a_red_picture_is_red(photos: Path, colour_model: ColourModel) -> None:
     rows = answers(paths, colour_model)
 
     assert [row.label for row in rows if isinstance(row, Prediction)] == ["red", "green", "blue"]
-    assert [row.path for row in rows] == list(map(str, paths))
+    assert [row.file_name for row in rows] == list(map(str, paths))
 
 
 def test_a_bad_picture_takes_its_own_place_and_no_other(photos: Path, colour_model: ColourModel) -> None:
@@ -57,11 +56,11 @@ def test_scores_are_the_softmax_of_scaled_cosines(photos: Path, colour_model: Co
 
     assert isinstance(row, Prediction)
     assert row.score_kind == "softmax"
-    assert row.candidates[0].label == "red"
-    assert sum(candidate.score for candidate in row.candidates) == pytest.approx(1)
-    cosines = torch.tensor([candidate.cosine for candidate in row.candidates])
+    assert row.predictions[0].label == "red"
+    assert sum(candidate.score for candidate in row.predictions) == pytest.approx(1)
+    cosines = torch.tensor([candidate.cosine for candidate in row.predictions])
     expected = torch.softmax(10.0 * cosines, dim=0).tolist()
-    assert [candidate.score for candidate in row.candidates] == pytest.approx(expected, rel=1e-5)
+    assert [candidate.score for candidate in row.predictions] == pytest.approx(expected, rel=1e-5)
 
 
 def test_under_the_threshold_there_is_no_answer_but_still_a_best_candidate(
@@ -82,7 +81,7 @@ def test_independent_scores_of_a_softmax_model_are_against_the_neutral_word(
 
     assert isinstance(row, Prediction)
     assert row.score_kind == "versus-neutral"
-    assert [candidate.label for candidate in row.candidates] == ["red"]
+    assert [candidate.label for candidate in row.predictions] == ["red"]
     neutral = 3**-0.5  # red against an even mix of three colours
     expected = torch.sigmoid(torch.tensor(10.0 * (row.best.cosine - neutral))).item()
     assert row.best.score == pytest.approx(expected, abs=1e-3)
@@ -95,7 +94,7 @@ def test_independent_scores_of_a_sigmoid_model_use_its_bias(photos: Path, colour
 
     assert isinstance(row, Prediction)
     assert row.score_kind == "sigmoid"
-    assert len(row.candidates) == 3
+    assert len(row.predictions) == 3
     assert row.best.score == pytest.approx(torch.sigmoid(torch.tensor(10 * row.best.cosine - 5)).item(), rel=1e-5)
 
 
@@ -105,7 +104,7 @@ def test_independent_scores_may_find_that_nothing_applies(photos: Path, colour_m
     (row,) = answers([photos / "red.png"], colour_model, Rule(independent=True))
 
     assert isinstance(row, Prediction)
-    assert (row.label, row.candidates, row.best.label) == (None, (), "red")
+    assert (row.label, row.predictions, row.best.label) == (None, (), "red")
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7])
@@ -130,9 +129,7 @@ def test_a_group_has_the_summed_probability_or_for_itself_the_highest(
 ) -> None:
     """Against the rows of single labels, added up by hand; blue and red are one group, green stands for itself."""
     paths = [photos / name for name in ("red.png", "green.png", "blue.png")]
-    single = build_classifier(
-        LABELS, [[label] for label in LABELS], colour_model, neutral_prompts=["red green blue"] if independent else []
-    )
+    single = build_classifier(WORDS, colour_model, multi_label=independent)
     rule = Rule(k=3, threshold=0.0, independent=independent)
     groups = ("warm or cold", "green", "warm or cold")
 
@@ -141,15 +138,15 @@ def test_a_group_has_the_summed_probability_or_for_itself_the_highest(
     for row, twin in zip(rows, answers(paths, colour_model, rule, classifier=single), strict=True):
         assert isinstance(row, Prediction)
         assert isinstance(twin, Prediction)
-        found = {candidate.label: candidate for candidate in row.candidates}
+        found = {candidate.label: candidate for candidate in row.predictions}
         assert set(found) == set(groups)
         for group in set(groups):
-            members = [each for each in twin.candidates if groups[LABELS.index(each.label)] == group]
+            members = [each for each in twin.predictions if groups[LABELS.index(each.label)] == group]
             scores = [each.score for each in members]
             assert found[group].score == pytest.approx(max(scores) if independent else sum(scores), abs=1e-6)
             assert found[group].cosine == pytest.approx(max(each.cosine for each in members), abs=1e-6)
-        assert row.candidates[0].score == max(each.score for each in row.candidates)
-        assert row.label == row.candidates[0].label
+        assert row.predictions[0].score == max(each.score for each in row.predictions)
+        assert row.label == row.predictions[0].label
 
 
 def test_a_group_of_many_may_win_where_the_best_label_is_another(colour_model: ColourModel) -> None:

@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 from columns import encoded
-from conftest import make_class_folders
+from conftest import make_class_folders, words_of
 
 from zsclip.answers.classifier import Classifier, build_classifier
 from zsclip.cli.main import main
@@ -24,7 +24,8 @@ from zsclip.measure.compare import (
 from zsclip.measure.metrics import Figure, Judged, gain, top1
 from zsclip.pixels.skipped import Skipped
 from zsclip.words.labels import Label
-from zsclip.words.prompts import expand, read_templates
+from zsclip.words.prompts import read_templates
+from zsclip.words.words import expand
 
 Run = Callable[..., CompletedProcess[bytes]]
 
@@ -85,7 +86,7 @@ def test_a_gain_is_no_more_than_everything():
 
 
 def test_pictures_of_which_none_could_be_read_are_not_compared(colour_model):
-    classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
+    classifier = build_classifier(words_of({"red": ["red"], "blue": ["blue"]}), colour_model)
 
     with pytest.raises(InputError, match="none of the pictures could be read"):
         judged_by([encoded([Skipped("a", "missing", "")], np.empty((0, 3), np.float32))], ["red"], classifier)
@@ -147,7 +148,7 @@ def test_templates_are_tried_with_the_matrices_that_classify_would_use(colour_mo
         used.append(classifier)
         return judged_as(classifier.class_embeddings[0] > 0.5)
 
-    gains = template_gains(labels, prompts, colour_model, judged, resamples=10)
+    gains = template_gains(expand(labels, prompts), colour_model, judged, resamples=10)
     assert len(colour_model.encoded) == len(set(colour_model.encoded))
 
     templates = prompts.templates
@@ -155,19 +156,17 @@ def test_templates_are_tried_with_the_matrices_that_classify_would_use(colour_mo
     for one in templates:
         kept += [(one,), tuple(other for other in templates if other != one)]
     for classifier, some in zip(used, kept, strict=True):
-        twin = build_classifier(
-            [label.name for label in labels], expand(labels, replace(prompts, templates=some)), colour_model
-        )
+        twin = build_classifier(expand(labels, replace(prompts, templates=some)), colour_model)
         assert classifier.labels == twin.labels
         np.testing.assert_allclose(classifier.class_embeddings, twin.class_embeddings, atol=1e-6)
     assert [each.template for each in gains] == list(templates)
     assert gains[1].alone == top1(judged(used[3]))
     with pytest.raises(InputError, match="'template' has one template"):
-        template_gains(labels, read_templates(["a {}"]), colour_model, judged)
+        template_gains(expand(labels, read_templates(["a {}"])), colour_model, judged)
 
 
 def test_failed_pictures_keep_the_others_with_their_truth(colour_model):
-    classifier = build_classifier(["red", "blue"], [["red"], ["blue"]], colour_model)
+    classifier = build_classifier(words_of({"red": ["red"], "blue": ["blue"]}), colour_model)
     embedded = [
         encoded(["a", Skipped("b", "missing", "")], np.array([[1, 0, 0]], np.float32)),
         encoded(["c"], np.array([[1, 0, 0]], np.float32)),

@@ -57,7 +57,7 @@ def colours(path: Path, **options: int) -> NDArray[np.uint8]:
 def skipped(path: "Path | str", **options: int) -> Skipped:
     outcome = decode_image(str(path), SIMPLE, Decoding(**options))
     assert isinstance(outcome, Skipped)
-    assert outcome.path == str(path)
+    assert outcome.file_name == str(path)
     assert outcome.message == " ".join(outcome.message.split())
     return outcome
 

@@ -18,7 +18,7 @@ from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.models import embed
 from zsclip.models.embed import Embedded, embed_images, look_ahead
 from zsclip.pictures.identity import file_keys
-from zsclip.pictures.pictures import Pictures, in_files
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers
 from zsclip.pixels.limits import Decoding
 from zsclip.pixels.skipped import Skipped
@@ -51,7 +51,7 @@ def run(
 ) -> list[tuple[str | Skipped, list[float] | None]]:
     """Every row with its embedding."""
     decoding = Decoding(max_pixels)
-    files = [in_files(list(map(str, paths)))]
+    files = [Pictures(list(map(str, paths)))]
     with look_ahead(files, preprocess_for(8), decoding, store, batch_size=None, threads=2) as ahead:
         batches: list[Embedded] = list(embed_images(ahead.batches(batch_size), encoder, store))  # type: ignore[arg-type]
     rows: list[tuple[str | Skipped, list[float] | None]] = []

@@ -18,7 +18,8 @@ from zsclip.answers.scores import Rule
 from zsclip.models.find import find_model
 from zsclip.models.torch_encoder import load_model
 from zsclip.words.labels import Label
-from zsclip.words.prompts import expand, read_prompts
+from zsclip.words.prompts import read_prompts
+from zsclip.words.words import expand
 
 LABELS = ["cat", "red dog", "bird", "the sketch", "green w7"]
 SCALE = 100.0  # what the published models have; the untrained ones start at 14, which hides differences
@@ -56,8 +57,8 @@ def test_probabilities_and_answers_are_open_clips(
 ) -> None:
     expected = by_open_clip(tiny_model(kind), pictures)
     model = load_model(find_model(str(tiny_model(kind))), "cpu", "fp32")
-    prompts = expand([Label(label) for label in LABELS], read_prompts("photo"))
-    classifier = replace(build_classifier(LABELS, prompts, model), logit_scale=SCALE)
+    words = expand([Label(label) for label in LABELS], read_prompts("photo"))
+    classifier = replace(build_classifier(words, model), logit_scale=SCALE)
 
     batches = embedded(map(str, pictures), model.spec.preprocess, model, 16)
     rows = [row for answers in classify(batches, classifier, Rule(k=len(LABELS))) for row in answers.rows()]
@@ -65,7 +66,7 @@ def test_probabilities_and_answers_are_open_clips(
     assert len(rows) == 100
     for row, probabilities in zip(rows, expected, strict=True):
         assert isinstance(row, Prediction)
-        ours = {candidate.label: candidate.score for candidate in row.candidates}
+        ours = {candidate.label: candidate.score for candidate in row.predictions}
         theirs = dict(zip(LABELS, probabilities.tolist(), strict=True))
         assert ours == pytest.approx(theirs, abs=1e-4)
         first, second = sorted(theirs.values(), reverse=True)[:2]

@@ -42,7 +42,7 @@ def test_rows_are_judged_in_their_order_and_carry_the_truth():
 
     judged, passed_on = judged_of(rows, ["cat", "owl", "cat", "dog"])
 
-    assert [(row.path, row.truth) for row in passed_on] == [("a", "cat"), ("b", "owl"), ("c", "cat"), ("d", "dog")]
+    assert [(row.file_name, row.truth) for row in passed_on] == [("a", "cat"), ("b", "owl"), ("c", "cat"), ("d", "dog")]
     assert [part.truth.tolist() for part in judged] == [[0, 0], [1]]
     assert [part.predicted.tolist() for part in judged] == [[0, 2], [1]]
     assert [part.among_five.tolist() for part in judged] == [[True, True], [True]]
@@ -111,6 +111,10 @@ def test_labels_are_made_of_the_words_of_the_data():
         Label("cat", found_as="cat"),
         Label("sea lion", found_as="sea_lion"),
     ]
+    assert found_labels(["pi\u00f1a", "pin\u0303a", "taxi"]) == [
+        Label("pi\u00f1a", found_as="pi\u00f1a"),
+        Label("taxi", found_as="taxi"),
+    ]
     with pytest.raises(InputError, match="only 'cat' in the data"):
         found_labels(["cat", "cat"])
 
@@ -121,6 +125,10 @@ def test_words_of_the_data_mean_a_label_by_its_key_its_name_or_a_synonym():
 
     assert truths_of(words, labels) == ["goldfish", "goldfish", "goldfish", "cat", "cat", "kitty car"]
     assert truths_of(["kitty"], [Label("cat", ("kitty",)), Label("kitty")]) == ["kitty"]
+    for one, other in (("piña", "pin\u0303a"), ("pin\u0303a", "piña")):
+        assert truths_of([one], [Label(other), Label("cat")]) == [other]
+        assert truths_of([one], [Label("fruit", (other,)), Label("cat")]) == ["fruit"]
+        assert truths_of([f"\ufeff{one}_x"], [Label("fruit", found_as=f"{other} x"), Label("cat")]) == ["fruit"]
     with pytest.raises(InputError, match="'a', 'b', 'c' and 1 more of the data match no label"):
         truths_of(["a", "cat", "b", "c", "d"], labels)
 

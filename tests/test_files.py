@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from zsclip.errors import InputError
-from zsclip.pictures.files import find_images, read_paths
+from zsclip.pictures.files import find_images
+from zsclip.pictures.stdin import read_paths
 
 
 def make(root: Path, *names: str) -> None:
@@ -160,6 +161,20 @@ def test_exclude_leaves_out_names_at_any_depth_and_paths_with_a_slash(tmp_path, 
         assert below(tmp_path, find_images([root], exclude=[pattern])) == left
 
 
+@pytest.mark.parametrize(("on_disk", "typed"), [("piña", "pin\u0303a"), ("pin\u0303a", "piña")])
+def test_patterns_fit_names_in_the_other_unicode_form_and_names_stay_as_they_are(tmp_path, on_disk, typed):
+    (tmp_path / on_disk / "b").mkdir(parents=True)
+    path = tmp_path / on_disk / "b" / f"{on_disk}.png"
+    for each in (path, tmp_path / "taxi.png"):
+        each.touch()
+
+    for pattern in (f"{typed}*/*/{typed}.p*", f"**/{typed}.png", f"{typed[:-1]}?/b", f"*/b/{on_disk}.pn[g]"):
+        assert list(find_images([str(tmp_path / pattern)])) == [str(path)], pattern
+    for pattern in (typed, f"{typed}/b", f"*{typed}*", f"{typed[:-1]}*"):
+        assert list(find_images([str(tmp_path)], exclude=[pattern])) == [str(tmp_path / "taxi.png")], pattern
+    assert list(find_images([str(path)], exclude=[f"{typed}.png"])) == []
+
+
 def test_exclude_holds_for_named_files_and_stdin(tmp_path, pipe):
     make(tmp_path, "a.jpg", "a_thumb.jpg")
     read_fd, writer = pipe
@@ -253,7 +268,9 @@ def test_a_folder_that_may_not_be_read_becomes_a_row(tmp_path):
     (tmp_path / "b").chmod(0o755)
     paths, row = run.stdout.splitlines()
     assert paths == "./a/1.jpg ./b ./c/3.jpg"
-    assert row == "Skipped(path='./b', error='permission', message='no permission to read this folder', truth=None)"
+    assert (
+        row == "Skipped(file_name='./b', error='permission', message='no permission to read this folder', truth=None)"
+    )
 
 
 def test_a_recursive_glob_survives_loops_of_links(tmp_path, monkeypatch):
@@ -282,19 +299,22 @@ def test_heic_is_found_where_it_can_be_read(tmp_path):
     assert below(tmp_path, find_images([str(tmp_path)])) == ["a.heic", "b.HEIF"]
 
 
-def test_heic_is_noted_once_where_it_cannot_be_read(tmp_path):
-    make(tmp_path, "a.heic", "b.heif", "c.jpg")
+def test_heic_is_passed_over_where_it_cannot_be_read(tmp_path):
+    make(tmp_path, "a.heic", "b.HEIC", "c.jpg")
     code = """
         import sys
         sys.modules["pillow_heif"] = None  # as if it were not installed
         from zsclip.pictures.files import find_images
-        print(*find_images(["."], note=print))
+        from zsclip.pixels.passed_over import passed_over_line
+        found = find_images(["."])
+        print(*found)
+        print(passed_over_line(found.passed_over))
     """
 
     run = run_python(code, tmp_path)
 
-    note = "'.': HEIC pictures were skipped, './a.heic' first; to read them: pip install 'zsclip[heic]'"
-    assert run.stdout.splitlines() == [note, "./c.jpg"], run.stderr
+    line = "passed over: 2 .heic (needs pip install 'zsclip[heic]') (--all-files tries them)"
+    assert run.stdout.splitlines() == ["./c.jpg", line], run.stderr
 
 
 def test_names_that_are_not_utf8_survive(tmp_path):

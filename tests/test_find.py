@@ -205,3 +205,26 @@ def test_what_a_model_needs_from_the_hub_includes_its_tokenizer(hub_cache: Path)
     assert repositories[0] == "timm/ViT-B-16-SigLIP2-256"
     assert len(repositories) == 1 + len(TOKENIZER_FILES)
     assert files_to_fetch("base")[0].filenames == ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("openai/clip-vit-base-patch32", "ViT-B-32,openai"),
+        ("openai/clip-vit-large-patch14-336", "ViT-L-14-336,openai"),
+        ("ViT-B/32", "ViT-B-32,openai"),
+        ("ViT-L/14@336px", "ViT-L-14-336,openai"),
+        ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "ViT-B-32,laion2b_s34b_b79k"),
+        ("ViT-B-32__openai", "ViT-B-32,openai"),
+        ("open_clip:ViT-B-32/laion2b_s34b_b79k", "ViT-B-32,laion2b_s34b_b79k"),
+        ("clip-ViT-B-16", "ViT-B-16,openai"),
+        ("timm/ViT-B-16-SigLIP", "hf-hub:timm/ViT-B-16-SigLIP"),
+    ],
+)
+def test_a_name_of_another_convention_is_answered_with_ours(hub_cache: Path, name: str, ours: str) -> None:
+    with pytest.raises(ModelError) as error:
+        find_model(name)
+
+    assert str(error.value).endswith(repr(ours))
+    if "," in ours:
+        assert find_model(ours, with_weights=False).name == ours

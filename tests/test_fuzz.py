@@ -93,7 +93,7 @@ DECODE = textwrap.dedent("""
     from decoded import decode_batches
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import look_ahead
-    from zsclip.pictures.pictures import in_files
+    from zsclip.pictures.pictures import Pictures
     from zsclip.pixels.fit import Preprocess
     from zsclip.pixels.limits import Decoding
     from zsclip.pixels.skipped import Skipped
@@ -107,9 +107,9 @@ DECODE = textwrap.dedent("""
         rows += batch.rows
         pixels += [each for row, each in zip([r for r in batch.rows if isinstance(r, str)], batch.pixels, strict=True)
                    if row.endswith(".good.png")]
-    assert [row.path if isinstance(row, Skipped) else row for row in rows] == paths
+    assert [row.file_name if isinstance(row, Skipped) else row for row in rows] == paths
     store = EmbeddingStore("r", "none", 3, max_pixels=2_000_000)
-    with look_ahead([in_files(paths)], preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
+    with look_ahead([Pictures(paths)], preprocess, Decoding(2_000_000), store, batch_size=50, threads=2) as ahead:
         outcomes = [outcome for batch in ahead.batches(50) for _, outcome in batch]
     with worker_pool(preprocess, Decoding(2_000_000), 6, processes=6, soon=0) as elsewhere:  # and in processes
         done = [elsewhere(path) for path in paths]

@@ -8,6 +8,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 import torch
+from conftest import words_of
 from PIL import Image
 from test_tiny import LABELS
 from test_torch_encoder import with_weights
@@ -52,8 +53,8 @@ def test_fp32_is_the_cpus(kind: str, tiny_model: Callable[[str], Path]) -> None:
 def test_the_default_answers_as_the_cpu_does_in_fp32(views: np.ndarray) -> None:
     spec = find_model("tiny")
     exact, fast = load_model(spec, "cpu", "fp32"), load_model(spec)
-    labels = LABELS.split(",")
-    classes = build_classifier(labels, [[f"a photo of a {label}."] for label in labels], exact).class_embeddings
+    words = words_of({label: [f"a photo of a {label}."] for label in LABELS.split(",")})
+    classes = build_classifier(words, exact).class_embeddings
 
     expected, embeddings = (model.encode_images(views).numpy() for model in (exact, fast))
 

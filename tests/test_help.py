@@ -145,3 +145,49 @@ def test_without_arguments_the_short_help_is_shown(capsys: pytest.CaptureFixture
 def test_the_version_has_a_letter(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-V"]) == 0
     assert capsys.readouterr().out.startswith("zsclip ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["clasify"], "No such command 'clasify'; did you mean 'classify'? 'zsclip --help' shows all"),
+        (["cache", "nope"], "No such command 'nope'; try 'zsclip cache --help'"),
+        (
+            ["classify", "x.jpg", "--lables", "a"],
+            "No such option: --lables; did you mean --label, --labels or --labels-file? "
+            "'zsclip classify --help' shows all",
+        ),
+        (["classify", "x.jpg", "-z"], "No such option: -z; try 'zsclip classify --help'"),
+        (["classify", "x.jpg", "-l"], "Option '-l' requires an argument; try 'zsclip classify --help'"),
+        (["cache", "gc", "--max-size"], "Option '--max-size' requires an argument; try 'zsclip cache gc --help'"),
+        (["eval", "a", "b"], "Unexpected argument: b; try 'zsclip eval --help'"),
+        (
+            ["classify", "x.jpg", "-k", "x"],
+            "Invalid value for '-k' / '--top-k': it must be a whole number; try 'zsclip classify --help'",
+        ),
+        (
+            ["classify", "x.jpg", "-k", "0"],
+            "Invalid value for '-k' / '--top-k': it must be at least 1; try 'zsclip classify --help'",
+        ),
+        (
+            ["classify", "x.jpg", "--threshold", "2"],
+            "Invalid value for '--threshold': it must be at most 1; try 'zsclip classify --help'",
+        ),
+        (
+            ["bench", "x.jpg", "--seconds", "soon"],
+            "Invalid value for '--seconds': it must be a number; try 'zsclip bench --help'",
+        ),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_that_names_its_command(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+
+    assert capsys.readouterr().err == f"zsclip: {said}\n"
+
+
+def test_gc_of_an_empty_cache_frees_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["cache", "gc", "--max-size", "0"]) == 0
+        assert capsys.readouterr().out == "0.0 MB freed, 0.0 MB of image embeddings left\n"

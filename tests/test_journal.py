@@ -38,7 +38,7 @@ def batches(
         if tried is not None:
             tried += paths[start : start + 2]
         rows: list[Row] = [
-            Skipped(path, "unreadable", "no") if path in bad else replace(SURE, path=path)
+            Skipped(path, "unreadable", "no") if path in bad else replace(SURE, file_name=path)
             for path in paths[start : start + 2]
         ]
         yield columns(rows)

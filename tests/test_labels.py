@@ -1,7 +1,12 @@
 """Every source of labels, what it becomes, and the line a mistake in it is answered with."""
 
+import json
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,7 +15,7 @@ import pytest
 import zsclip.words.labels
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
-from zsclip.words.labels import Label, in_other_scripts, read_labels
+from zsclip.words.labels import Label, in_other_scripts, labels_of, read_labels
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +65,7 @@ def test_a_text_file_has_comments_blank_lines_and_hashes_within_words() -> None:
     assert names(read_labels(files=[file])) == ["cat", "C#", "crane, bird", "café", "狗"]
 
 
-@pytest.mark.parametrize("name", ["pets.txt", "pets", "pets.csv"])
+@pytest.mark.parametrize("name", ["pets.txt", "pets"])
 def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_label(name: str) -> None:
     file = write(name, b"\xef\xbb\xbfcat\r\ndog\r\n")
 
@@ -125,7 +130,8 @@ def test_ten_thousand_labels_are_read_in_order() -> None:
 def test_one_label_alone_is_enough_only_where_labels_are_judged_one_by_one() -> None:
     assert read_labels("cat", alone=True) == [Label("cat")]
     assert refusal("cat") == (
-        "--labels: label 'cat' is the only one; give another to compare it with, or use --multi-label"
+        "--labels: label 'cat' is the only one; give another to compare it with, or use "
+        "--none-of-these or --multi-label"
     )
     assert refusal_of("pets.txt", "\ncat\n").startswith("pets.txt:2: label 'cat' is the only one")
 
@@ -171,8 +177,8 @@ def test_words_that_are_not_unicode_are_refused() -> None:
     ("content", "message"),
     [
         ("- cat\n- a: b: c\n", "pets.yaml:2: not valid YAML: mapping values are not allowed"),
-        ("- cat\n- {}\n", "pets.yaml:2: expected a text, found a mapping; "),
-        ("- cat\n- dog: crane\n", "pets.yaml:2: expected a text, found a mapping; "),
+        ("- cat\n- {}\n", "pets.yaml:2: expected a text, found a mapping without label or name; "),
+        ("- cat\n- dog: crane\n", "pets.yaml:2: expected a text, found a mapping without label or name; "),
         ("- cat\n- [dog]\n", "pets.yaml:2: expected a text, found a list; "),
         ("- cat\n-\n", "pets.yaml:2: empty text; "),
         ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found a single text; "),
@@ -257,7 +263,7 @@ def test_reading_labels_loads_nothing_heavy() -> None:
     root = Path(zsclip.words.labels.__file__).parents[2]
     code = (
         "import sys; from zsclip.words.labels import read_labels; import zsclip.words.prompts as p; "
-        f"p.expand(read_labels('a', files=[{file!r}]), p.read_prompts('photo')); "
+        f"from zsclip.words.words import expand; expand(read_labels('a', files=[{file!r}]), p.read_prompts('photo')); "
         "print([m for m in ('torch', 'open_clip', 'numpy', 'PIL', 'pyarrow') if m in sys.modules])"
     )
 
@@ -283,3 +289,197 @@ def test_labels_in_other_scripts_are_noticed() -> None:
     labels = ["cat", "café", "Ærø", "猫", "кот", "Πάπια", "3 🐈", "5 µm", "5º"]
 
     assert in_other_scripts(labels) == ["猫", "кот", "Πάπια"]
+
+
+INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad\u200e\u202a\u2066\u180e"
+
+
+@pytest.mark.parametrize("mark", INVISIBLE)
+def test_characters_that_nobody_sees_are_no_part_of_a_label(mark: str) -> None:
+    words = f"{mark}gold{mark}fish{mark}"
+    tree = json.dumps([words, f"taxi{mark}"])
+    files = [
+        write("a.txt", f"{mark}{words}\n{mark}\n{mark}taxi\n"),
+        write("a.yaml", f"- {words}\n- taxi{mark}\n"),
+        write("a.json", tree),
+        write("escaped.json", tree.encode("ascii", "backslashreplace")),
+        write("a.csv", f"{mark}id,{mark}name\n0,{words}\n1,taxi\n"),
+    ]
+
+    assert names(read_labels(f"{words},taxi")) == names(read_labels(single=[words, "taxi"])) == ["goldfish", "taxi"]
+    assert names(labels_of([words, "taxi"])) == ["goldfish", "taxi"]
+    for file in files:
+        assert names(read_labels(files=[file])) == ["goldfish", "taxi"], file
+
+
+@pytest.mark.parametrize(
+    "word", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "क्\u200dष", "👩\u200d🚒", "🏳\ufe0f\u200d🌈"]
+)
+def test_joiners_stay_where_they_change_how_a_word_looks(word: str) -> None:
+    assert names(read_labels(f"{word},taxi")) == [word, "taxi"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("gold fish", "gold  fish"), ("piña", "pin\u0303a"), ("a b", "a\u00a0\tb"), ("Å", "\u212b")]
+)
+def test_labels_that_differ_in_spaces_or_their_unicode_form_are_one(one: str, other: str) -> None:
+    same = f"label {other!r} was already given as {one!r}, the same text"
+
+    assert refusal(f"{one},taxi,{other}") == f"--labels: {same}; remove one of the two"
+    assert refusal_of("a.txt", f"{one}\n\n{other}\n") == f"a.txt:3: {same} on line 1; remove one of the two"
+
+
+def test_a_table_is_read_by_its_header() -> None:
+    goldfish = ["goldfish", "taxi, yellow"]
+    tables = [
+        ("id.csv", 'id,name\n0,goldfish\n1,"taxi, yellow"\n'),
+        ("pandas.csv", ',Label\n0,goldfish\n\n1,"taxi, yellow"\n'),
+        ("spreadsheet.csv", "id; Name \r\n0;goldfish\r\n1;taxi, yellow\r\n"),
+        ("numbers.csv", 'label,name\n0,goldfish\n1,"taxi, yellow"\n'),
+        ("both.csv", 'name,label\nx,goldfish\ny,"taxi, yellow"\n'),
+        ("a.tsv", "label\tcount\ngoldfish\t1\ntaxi, yellow\t2\n"),
+        ("a.jsonl", '{"id": 0, "name": "goldfish"}\n\n{"label": "taxi, yellow", "n": 2}\n'),
+        ("words.jsonl", '"goldfish"\n"taxi, yellow"\n'),
+        ("coco.json", '[{"id": 1, "name": "goldfish"}, {"id": 2, "name": "taxi, yellow", "supercategory": null}]'),
+        ("rows.yaml", "- name: goldfish\n- {id: 7, label: 'taxi, yellow'}\n"),
+    ]
+
+    for name, content in tables:
+        assert names(read_labels(files=[write(name, content)])) == goldfish, name
+
+
+def test_rows_may_have_groups_synonyms_and_prompts() -> None:
+    rows = write("a.jsonl", '{"label": "cat", "group": "pet", "synonyms": ["kitty"], "prompts": ["a {}"]}\n"dog"\n')
+    table = write("a.csv", "label,group,synonyms\ncat,pet,kitty\ndog,,\n")
+
+    assert read_labels(files=[rows]) == [Label("cat", ("kitty",), ("a {}",), group="pet"), Label("dog")]
+    assert read_labels(files=[table]) == [Label("cat", ("kitty",), group="pet"), Label("dog")]
+
+
+@pytest.mark.parametrize("ending", ["json", "yaml"])
+def test_ids_are_what_data_call_their_names(ending: str) -> None:
+    index = write(f"class_index.{ending}", '{"0": ["n01443537", "goldfish"], "1": ["n02930766", "cab_taxi"]}')
+    numbered = write(f"id2label.{ending}", '{"0": "goldfish", "1": "taxi"}')
+    wordnet = write(f"wordnet.{ending}", '{"n01443537": "goldfish", "n02930766": "taxi"}')
+
+    assert read_labels(files=[index]) == [
+        Label("goldfish", found_as="n01443537"),
+        Label("cab taxi", found_as="n02930766"),
+    ]
+    assert read_labels(files=[numbered]) == [Label("goldfish", found_as="0"), Label("taxi", found_as="1")]
+    assert read_labels(files=[wordnet])[1] == Label("taxi", found_as="n02930766")
+
+
+def test_numbers_may_be_labels_with_prompts() -> None:
+    table = write("digits.csv", "label,count\n0,7\n1,8\n")
+    assert names(read_labels(files=[table])) == ["0", "1"]
+
+    file = write("digits.yaml", "0: [a zero, the digit 0]\n1: [a one, the digit 1]\n7:\n")
+
+    assert read_labels(files=[file]) == [
+        Label("0", prompts=("a zero", "the digit 0")),
+        Label("1", prompts=("a one", "the digit 1")),
+        Label("7"),
+    ]
+
+
+@pytest.mark.parametrize("bullet", "-*•")
+def test_a_dash_before_every_line_is_no_part_of_a_label(bullet: str) -> None:
+    assert names(read_labels(files=[write("a.txt", f"# mine\n{bullet} goldfish\n{bullet} taxi\n")])) == [
+        "goldfish",
+        "taxi",
+    ]
+    assert refusal_of("a.txt", f"goldfish\n{bullet} taxi\n").startswith(
+        f"a.txt:2: '{bullet} taxi' begins with '{bullet}'"
+    )
+    assert names(read_labels(files=[write("a.txt", "-taxi\ngoldfish\n")])) == ["-taxi", "goldfish"]
+
+
+def test_a_json_list_of_words_on_the_command_line_is_read() -> None:
+    assert names(read_labels(' ["crane, bird", "cat"]')) == ["crane, bird", "cat"]
+    for words in ('["cat","dog"', "['cat','dog']", "[cat],[dog]", "[" * 100_000):
+        assert refusal(words).startswith("--labels: begins with [ but is not a JSON list of words; ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "goldfish\ntaxi\n", "a.csv:2: no label or name, only goldfish; give a column one of those names"),
+        ("a.csv", "id,class\n0,taxi\n", "a.csv:2: no label or name, only id, class; "),
+        ("a.csv", "id,name\n0,\n", "a.csv:2: no label or name, only id; "),
+        (
+            "a.csv",
+            "id,name\n0,crane, bird\n",
+            "a.csv:2: has more cells than the header; put words with a ',' in quotes",
+        ),
+        ("a.csv", 'name\n"taxi\n', "a.csv: not a CSV file in UTF-8: unexpected end of data; "),
+        ("a.csv", "name\ntaxi\ntaxi\n", "a.csv:3: label 'taxi' was already given on line 2; "),
+        ("a.csv", "name\n", "a.csv: no labels found; "),
+        (
+            "a.csv",
+            "label,class\n0,taxi\n1,cat\n",
+            "a.csv:2: '0' is only a number; put the words under label or name",
+        ),
+        ("a.jsonl", '"taxi"\n{"id": 1}\n', "a.jsonl:2: expected a text, found a mapping without label or name; "),
+        ("a.jsonl", '"taxi"\n{"id": \n', "a.jsonl:2: not valid JSON: "),
+        ("a.png", b"\x89PNG", "a.png: a .png file is not a list of labels; use .txt with one label a line, or .yaml, "),
+        ("a.XLSX", b"PK\3\4", "a.XLSX: a .xlsx file is not a list of labels; "),
+        ("a.md", "cat\ndog\n", "a.md: a .md file is not a list of labels; "),
+        ("a.txt", b"\x89PNG\r\n\x1a\n\0\0", "a.txt:1: not UTF-8; "),
+        ("a.txt", b"PK\3\4\0\0", "a.txt: has zero bytes, so it is not UTF-8; "),
+    ],
+)
+def test_what_is_not_clearly_a_list_of_labels_is_refused_with_the_reason(
+    name: str, content: str | bytes, message: str
+) -> None:
+    assert refusal_of(name, content).startswith(message)
+
+
+@pytest.mark.parametrize("ending", ["txt", "csv", "json", "yaml"])
+def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(ending: str) -> None:
+    file = write(f"big.{ending}", "cat\ndog\n")
+    os.truncate(file, 10_000_000_000)  # nothing of it is on disk
+
+    assert refusal(files=(file,)) == f"{file}: larger than 32 MB, so hardly a list of words; check the path"
+
+
+def test_a_pipe_is_read_up_to_a_limit_and_a_device_not_at_all(in_an_empty_folder: Path) -> None:
+    def piped(chunk: Callable[[int], bytes]) -> str:
+        """As a shell's `<(...)` does it."""
+        reading, writing = os.pipe()
+
+        def feed() -> None:
+            with suppress(BrokenPipeError), open(writing, "wb", buffering=0) as pipe:
+                for number in range(40):
+                    pipe.write(chunk(number))
+
+        thread = threading.Thread(target=feed)
+        thread.start()
+        try:
+            return ",".join(names(read_labels(files=[f"/dev/fd/{reading}"])))
+        except InputError as e:
+            return str(e)
+        finally:
+            os.close(reading)
+            thread.join()
+
+    words = piped(lambda number: f"label {number}\n".encode() if number < 3 else b"")
+    endless = piped(lambda number: b"x" * (1 << 20))
+
+    assert words == "label 0,label 1,label 2"
+    assert "larger than 32 MB" in endless
+    assert refusal(files=("/dev/zero",)) == "/dev/zero: not a file; check the path"
+
+
+def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> None:
+    def told(given: object) -> str:
+        with pytest.raises(InputError) as caught:
+            labels_of(given)
+        return str(caught.value)
+
+    assert told("cat,dog") == (
+        "labels: no such file, and no built-in list: 'cat,dog'; give words as a list, as in labels=['cat', 'dog']"
+    )
+    assert told("cat").endswith("as in labels=['cat']")
+    assert told(Path("cat,dog")) == "cat,dog: no such file; check the path"
+    assert told([]) == 'labels: none given; give words as a list, as in labels=["cat", "dog"]'

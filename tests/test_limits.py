@@ -101,7 +101,7 @@ def test_what_a_hanging_decoder_holds_is_freed_once():
     thread.start()
     assert stuck.wait(60)
     row = given_up("x.jpg", thread.ident, Decoding(budget=budget))
-    assert (row.path, row.error) == ("x.jpg", "timeout")
+    assert (row.file_name, row.error) == ("x.jpg", "timeout")
     with budget.held(100):
         assert thread.is_alive()  # it has not simply been waited for
         over.set()

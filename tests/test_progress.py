@@ -12,6 +12,7 @@ from test_sinks import SURE
 
 import zsclip.cli.progress
 from zsclip.answers.answers import Answers
+from zsclip.cli.held import HeldSignals
 from zsclip.cli.progress import Listing, Progress, images_status, total_of
 from zsclip.cli.run import interruptible
 from zsclip.cli.tally import Tally
@@ -24,7 +25,7 @@ from zsclip.training.log import Progress as Step
 
 
 def counted(tally: Tally, batches: list[Answers]) -> None:
-    for _ in tally.count(batches):
+    for _ in tally.count(batches, HeldSignals()):
         pass
 
 
@@ -113,7 +114,7 @@ def test_where_nobody_looks_progress_does_nothing(capfd: pytest.CaptureFixture[s
 
 def test_a_batch_is_written_once_the_next_one_is_asked_for() -> None:
     tally = Tally()
-    batches = tally.count([columns([SURE]), columns([SURE, SURE])])
+    batches = tally.count([columns([SURE]), columns([SURE, SURE])], HeldSignals())
 
     next(batches)
     assert tally.written == 0

@@ -1,4 +1,4 @@
-"""The prompt sets, templates from elsewhere, and the sentences they make of labels."""
+"""The prompt sets, and templates from elsewhere."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -11,7 +11,8 @@ from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGE
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
 from zsclip.words.labels import Label
-from zsclip.words.prompts import PROMPTS_DIR, PromptSet, expand, prompt_set_names, read_prompts, read_templates
+from zsclip.words.prompts import PROMPTS_DIR, PromptSet, prompt_set_names, read_prompts, read_templates
+from zsclip.words.words import expand
 
 OWN = ["aerial", "captions", "chinese", "general", "photo", "plain", "product", "sketch"]
 
@@ -47,7 +48,8 @@ def test_each_set_of_ours_is_complete_and_named_as_its_file(name: str) -> None:
     assert list(written) == ["name", "about", "source", "templates"]
     assert prompts == PromptSet(name, written["about"], written["source"], tuple(written["templates"]))
     assert len(set(prompts.templates)) == len(prompts.templates)
-    for (sentence,) in (expand([Label("wombat")], read_templates([template]))[0] for template in prompts.templates):
+    for template in prompts.templates:
+        ((sentence,),) = expand([Label("wombat")], read_templates([template])).prompts
         assert sentence.count("wombat") == 1
         assert "{" not in sentence
 
@@ -62,8 +64,8 @@ def test_the_general_set_is_an_ensemble_of_our_own() -> None:
 def test_plain_is_the_label_alone_and_photo_one_sentence() -> None:
     labels = [Label("cat"), Label("dog")]
 
-    assert expand(labels, read_prompts("plain")) == [["cat"], ["dog"]]
-    assert expand(labels, read_prompts("photo")) == [["a photo of a cat."], ["a photo of a dog."]]
+    assert expand(labels, read_prompts("plain")).prompts == (("cat",), ("dog",))
+    assert expand(labels, read_prompts("photo")).prompts == (("a photo of a cat.",), ("a photo of a dog.",))
 
 
 @pytest.mark.parametrize(
@@ -76,9 +78,9 @@ def test_open_clips_sets_make_the_sentences_that_open_clip_makes(
     words = ["cat", "crane, bird", "a {c} or {label}", "狗"]
 
     for _fresh_then_cached in range(2):
-        sentences = expand([Label(word) for word in words], read_prompts(name))
+        sentences = expand([Label(word) for word in words], read_prompts(name)).prompts
 
-        assert sentences == [[template(word) for template in lambdas] for word in words]
+        assert sentences == tuple(tuple(template(word) for template in lambdas) for word in words)
         assert [len(prompts) for prompts in sentences] == [count] * len(words)
 
 
@@ -156,45 +158,3 @@ def test_a_wrong_template_of_the_command_line_is_reported_with_its_flag() -> Non
     assert refusal(lambda: read_templates(["{} {label}"])).startswith("--template: template '{} {label}' has 2 ")
     assert refusal(lambda: read_templates([" "])).startswith("--template: empty text; ")
     assert refusal(lambda: read_templates([])).startswith("--template: no template found; ")
-
-
-@pytest.mark.parametrize("name", ["{}", "{c}", "{label}", "{0}", "{{}}", "}{", "%s \\1"])
-def test_braces_of_a_label_are_not_taken_for_a_placeholder(name: str) -> None:
-    sentences = expand([Label(name, ("x",))], read_templates(["a {}!", "b {c}!", "c {label}!"]))
-
-    assert sentences == [[f"a {name}!", f"b {name}!", f"c {name}!", "a x!", "b x!", "c x!"]]
-
-
-def test_labels_keep_their_order_and_may_have_different_numbers_of_sentences() -> None:
-    labels = [Label("dog", ("puppy", "hound")), Label("cat")]
-
-    sentences = expand(labels, read_templates(["a {}", "the {}"]))
-
-    assert sentences == [
-        ["a dog", "the dog", "a puppy", "the puppy", "a hound", "the hound"],
-        ["a cat", "the cat"],
-    ]
-
-
-def test_a_labels_own_prompts_replace_the_templates_and_stand_once_where_they_have_no_placeholder() -> None:
-    label = Label("dog", ("puppy",), ("man's best friend", "a {c} barks"))
-
-    assert expand([label], read_templates(["the {}"])) == [["man's best friend", "a dog barks", "a puppy barks"]]
-
-
-def test_a_sets_prompts_for_a_label_replace_its_templates_but_not_the_labels_own() -> None:
-    file = write("mine.yaml", "templates: the {}\nprompts:\n  cat: ['a purring {}', a mouser]\n  dog: x\n  fish: []\n")
-    labels = [Label("cat", ("kitten",)), Label("dog", prompts=("own",)), Label("bird"), Label("fish")]
-
-    assert expand(labels, read_prompts(file)) == [
-        ["a purring cat", "a mouser", "a purring kitten"],
-        ["own"],
-        ["the bird"],
-        ["the fish"],
-    ]
-
-
-def test_a_sentence_counts_once_for_a_label_however_often_it_comes_up() -> None:
-    labels = [Label("cat", ("cat", "kitten", "kitten")), Label("kitten")]
-
-    assert expand(labels, read_templates(["a {}", "a {c}"])) == [["a cat", "a kitten"], ["a kitten"]]

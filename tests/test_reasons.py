@@ -68,7 +68,7 @@ def test_a_file_without_permission_says_so(tmp_path):
 
     run = run_python(code, cwd=tmp_path)
 
-    assert run.stdout == "Skipped(path='x.png', error='permission', message='permission denied', truth=None)\n"
+    assert run.stdout == "Skipped(file_name='x.png', error='permission', message='permission denied', truth=None)\n"
 
 
 def test_urls_raw_videos_and_drawings_are_refused_with_the_reason(tmp_path):

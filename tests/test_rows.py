@@ -3,11 +3,14 @@
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import skimage
+from conftest import HANGS
 from PIL import Image
 
 from zsclip.answers.answers import Answers
@@ -74,6 +77,8 @@ def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
         ({"resume": True}, "--resume: "),
         ({"resume": True, "output": "a.csv", "overwrite": True}, "--resume: "),
         ({"resume": True, "output": "a.csv", "report": "a.html"}, "--resume: "),
+        ({"retry_errors": True}, "--retry-errors: "),
+        ({"retry_errors": True, "output": "a.html"}, "--retry-errors: "),
     ],
 )
 def test_options_for_files_that_do_not_go_together_are_refused(options: dict[str, Any], told: str) -> None:
@@ -99,11 +104,11 @@ def test_a_page_and_a_sheet_beside_rows_are_named_in_the_summary(
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        (("-o", "rows.jsonl"), "zsclip: interrupted: 4 rows are in rows.jsonl.part; add --resume to go on\n"),
-        ((), "zsclip: interrupted: the rows of 4 images were written; with -o FILE a run can be resumed\n"),
+        (("-o", "rows.jsonl"), "zsclip: interrupted: 6 rows are in rows.jsonl.part; add --resume to go on\n"),
+        ((), "zsclip: interrupted: the rows of 6 images were written; with -o FILE a run can be resumed\n"),
     ],
 )
-def test_an_interrupt_while_lines_are_built_costs_only_rows_that_were_not_counted(
+def test_an_interrupt_while_lines_are_built_waits_until_they_are_written(
     target: tuple[str, ...],
     told: str,
     run: Run,
@@ -130,7 +135,38 @@ def test_an_interrupt_while_lines_are_built_costs_only_rows_that_were_not_counte
     part = tmp_path / "rows.jsonl.part"
     rows = part.read_bytes() if target else done.stdout
     assert (done.returncode, done.stderr.decode()) == (130, told)
-    assert rows == b"".join(expected.splitlines(keepends=True)[:4])
+    assert rows == b"".join(expected.splitlines(keepends=True)[:6])
     if target:
         assert run(*classify, "--no-store", *target, "--resume").returncode == 0
         assert (tmp_path / "rows.jsonl").read_bytes() == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_has_written_to_a_pipe_what_it_says(
+    number: int, run: Run, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Stored pictures come 1,024 at a time, and a pipe holds a quarter of their rows: the reader takes the others."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(1500):  # one that was not changed a moment ago
+        (tmp_path / "pictures" / f"{i:04}.png").symlink_to(
+            Path(skimage.__file__).parent / "data" / "chessboard_RGB.png"
+        )
+    classify = ("classify", "pictures", "-l", "red,blue", "-m", str(tiny_model("plain")), "-q")
+    expected = run(*classify).stdout
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zsclip", *classify], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    first = process.stdout.readline()
+
+    process.send_signal(number)
+    rows = first + process.stdout.read()
+    told = process.stderr.read().decode()
+    process.stdout.close()
+    process.stderr.close()
+
+    assert process.wait(HANGS) == 128 + number
+    assert expected.startswith(rows)
+    assert rows.count(b"\n") == 1024
+    assert "the rows of 1,024 images were written" in told

@@ -9,12 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from open_clip.tokenizer import get_clean_fn
 from test_find import SHA256
 from tiny_models import CONFIGS
 
 from zsclip.errors import ModelError
+from zsclip.kept.cache import keep
 from zsclip.models.find import find_model
-from zsclip.models.spec import file_digest
+from zsclip.models.spec import Tokenizer, file_digest
+from zsclip.pictures.identity import GRAIN_NS, Look
 
 
 @pytest.mark.parametrize(
@@ -64,15 +67,34 @@ def test_a_setting_that_is_null_is_open_clips_default(tiny_model: Callable[[str]
 def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"one")
-    os.utime(path, ns=(10**18, 10**18))
-    first = file_digest(path)
+    later = time.time_ns() + 2 * GRAIN_NS
+    first = file_digest(path, now_ns=later)
 
-    path.write_bytes(b"two")
-    os.utime(path, ns=(10**18, 10**18))
-    assert file_digest(path) == first  # the same size and times: believed, not read
+    keep("digests", [str(path), *Look.of(os.stat(path))], "not read again")
+    assert file_digest(path, now_ns=later) == "not read again"
 
     os.utime(path, ns=(10**18, 10**18 + 1))
-    assert file_digest(path) != first
+    assert file_digest(path, now_ns=later) == first
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_other_content_of_the_same_size_and_time_has_another_digest(in_place: bool, tmp_path: Path) -> None:
+    """As `cp --preserve` and `touch -r` leave it."""
+    path, new = tmp_path / "weights", tmp_path / "new"
+    path.write_bytes(b"one")
+    os.utime(path, ns=(10**18, 10**18))
+    before, later = os.stat(path), time.time_ns() + 2 * GRAIN_NS
+    first = file_digest(path, now_ns=later)
+
+    while os.stat(path).st_ctime_ns == before.st_ctime_ns:  # the clock of the file system is coarse
+        target = path if in_place else new
+        target.write_bytes(b"two")
+        os.utime(target, ns=(10**18, 10**18))
+        if not in_place:
+            os.replace(new, path)
+
+    assert (os.stat(path).st_size, os.stat(path).st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert file_digest(path, now_ns=later) != first
 
 
 def test_a_folder_that_is_only_called_blobs_is_hashed(tmp_path: Path) -> None:
@@ -117,3 +139,20 @@ def test_the_recipe_tells_weights_and_architecture(tiny_model: Callable[[str], P
     (folder / "open_clip_config.json").write_text(json.dumps(config))
 
     assert find_model(str(folder)).recipe != original.recipe
+
+
+@pytest.mark.parametrize(
+    "text", ["  Gold_Fish\u2019s  &amp;amp; C# ", "\uff27\uff2f\u00a0\ufb01sh!", "Pin\u0303a\tİ", "piÃ±a", "STRASSE ß"]
+)
+@pytest.mark.parametrize("clean", ["lower", "canonicalize", "whitespace"])
+def test_text_is_cleaned_as_open_clip_cleans_it(clean: str, text: str) -> None:
+    tokenizer = Tokenizer("a/b", None, 77, None, {"clean": clean}, None)
+
+    assert tokenizer.cleaned(text) == get_clean_fn(clean)(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "cleaned"), [(None, "polish c#"), ("google/mt5-base", "Polish C#"), ("bert-base-uncased", "polish c#")]
+)
+def test_capitals_count_where_the_tokenizer_keeps_them(name: str | None, cleaned: str) -> None:
+    assert Tokenizer(name, None, 77, None, {}, None).cleaned("Polish  C#") == cleaned

@@ -17,6 +17,7 @@ import open_clip
 import pytest
 import skimage
 import torch
+from conftest import words_of
 from demo import BROAD_LABELS, LABELS, PHOTOS
 from PIL import Image
 from safetensors import safe_open
@@ -134,8 +135,8 @@ def test_half_precision_answers_as_fp32_does(
     """In bf16 a few doubtful pictures may change; by default a CPU uses it only where it multiplies bf16 itself."""
     views = views[::10]
     exact, half = (load_model(find_model("tiny"), "cpu", name) for name in ("fp32", precision))
-    labels = LABELS.split(",")
-    classes = build_classifier(labels, [[f"a photo of a {label}."] for label in labels], exact).class_embeddings
+    words = words_of({label: [f"a photo of a {label}."] for label in LABELS.split(",")})
+    classes = build_classifier(words, exact).class_embeddings
     expected, embeddings = (model.encode_images(views).numpy() for model in (exact, half))
 
     answers, rounded = (cosines(one, classes).argmax(axis=1) for one in (expected, embeddings))

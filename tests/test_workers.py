@@ -22,7 +22,7 @@ from PIL import Image
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.models.embed import Pixels, look_ahead
 from zsclip.pictures.identity import Sight, content_of
-from zsclip.pictures.pictures import Pictures, in_files
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers as workers_module
 from zsclip.pixels.decode import decode_image
 from zsclip.pixels.fit import Preprocess
@@ -267,7 +267,7 @@ def test_a_picture_that_was_moved_is_not_encoded_again(files: list[str], monkeyp
         moved = [files[0] + "moved.png"] * (SOON + 1)
         os.rename(files[0], moved[0])
 
-        with look_ahead([in_files(moved)], PREPROCESS, DEFAULT_DECODING, store, batch_size=4, threads=MANY) as ahead:
+        with look_ahead([Pictures(moved)], PREPROCESS, DEFAULT_DECODING, store, batch_size=4, threads=MANY) as ahead:
             outcomes = [outcome for batch in ahead.batches(4) for _, outcome in batch]
 
     assert all(isinstance(outcome, Stored) for outcome in outcomes)

@@ -2,10 +2,11 @@
 
 import glob
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from PIL import Image
 from zsclip.answers import answers
 from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
+from zsclip.answers.classifier import build_classifier
 from zsclip.answers.classify import answer, classify
-from zsclip.engine.options import By, Computing, Precision, Scoring
+from zsclip.engine.options import By, Computing, Precision, Scoring, variable
 from zsclip.engine.question import read_question, rule_of
-from zsclip.engine.run import embedding, opened_store, text_matrix
+from zsclip.engine.run import embedding, opened_store
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.out import frames
@@ -29,7 +31,7 @@ from zsclip.out.notebook import SHOWN, html_table
 from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.files import find_images
 from zsclip.pictures.memory import InMemory, as_ppm
-from zsclip.pictures.pictures import Pictures, in_files
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.words.labels import labels_of
@@ -37,14 +39,20 @@ from zsclip.words.prompts import read_prompts, read_templates
 
 AnyPath = str | os.PathLike[str]
 InMemoryPicture = Image.Image | NDArray[np.uint8] | bytes
+_FLAG = re.compile("--([a-z][a-z-]+)")
+# Flags that are not called like an argument, in the sentence of an error.
+_ARGUMENTS = {
+    "template": "templates", "label": "labels", "labels-file": "labels file", "per-label": "--per-label",
+    "multi-label": "multi_label=True", "none-of-these": "none_of_these=True",
+}  # fmt: skip
 _TOGETHER = 512  # paths, looked up in the store at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Answers(answers.Answers):
     """The answers for n pictures: a sequence of records, the same in columns, and in a notebook a table of thumbnails.
 
-    scores: (n, k), best first, of the candidates; 0 where a picture failed. labels: n, the answer for each picture.
+    scores: (n, k), best first, of the candidates; NaN where a picture failed. labels: n, the answer for each picture.
     pictures: those that the answers are about, for the thumbnails; of those in memory the first few are kept, small.
     """
 
@@ -109,22 +117,23 @@ class Classifier:
         fast_jpeg: bool = False,
         store: bool = True,
     ) -> None:
-        scores = Scoring(
-            top_k, threshold, multi_label, by, none_of_these,
-            None if distractors is None else os.fsdecode(distractors),
-            None if calibration is None else os.fsdecode(calibration),
-        )  # fmt: skip
-        device = device or os.environ.get("ZSCLIP_DEVICE") or "auto"
-        self._computing = Computing(
-            device, threads, precision, batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg
-        )
         given = [templates] if isinstance(templates, str) else list(templates or ())
-        sentences = read_templates(given) if given else read_prompts(os.fsdecode(prompts))
-        self._question = read_question(labels_of(labels, alone=multi_label), sentences, scores)
-        self._store = store
-        model = os.fsdecode(model or os.environ.get("ZSCLIP_MODEL") or "base")
-        self._encoder = self._computing.encoder(model, offline)
-        self._rule = rule_of(self._question, self._encoder)
+        with _arguments_named():
+            scores = Scoring(
+                top_k, threshold, multi_label, by, none_of_these,
+                None if distractors is None else os.fsdecode(distractors),
+                None if calibration is None else os.fsdecode(calibration),
+            )  # fmt: skip
+            self._computing = Computing(
+                device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
+                batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg,
+            )  # fmt: skip
+            sentences = read_templates(given) if given else read_prompts(os.fsdecode(prompts))
+            self._question = read_question(labels_of(labels, alone=scores.one_is_enough), sentences, scores)
+            self._store = store
+            model = os.fsdecode(model or variable("ZSCLIP_MODEL") or "base")
+            self._encoder = self._computing.encoder(model, offline)
+            self._rule = rule_of(self._question, self._encoder)
 
     @overload
     def __call__(self, pictures: AnyPath) -> Any: ...
@@ -187,17 +196,22 @@ class Classifier:
     def _matrix(self) -> TextMatrix:
         """The text matrix, made at the first call."""
         asked = self._question
-        matrix = text_matrix(
-            asked.words, asked.sentences, self._encoder,
-            multi_label=asked.scores.multi_label, distractors=asked.rivals,
-        )  # fmt: skip
-        return asked.about_groups(matrix)
+        return build_classifier(asked.words, self._encoder, multi_label=asked.scores.multi_label)
 
     @property
     def _none(self) -> answers.Answers:
         """The answers for no picture."""
         vectors = np.empty((0, self._encoder.embed_dim), np.float32)
         return answer(Embedded([], np.empty(0, np.int32), vectors, {}), self._matrix, self._rule)
+
+
+@contextmanager
+def _arguments_named() -> Iterator[None]:
+    """Let an error name arguments instead of the command line's flags."""
+    try:
+        yield
+    except InputError as e:
+        raise InputError(_FLAG.sub(lambda found: _ARGUMENTS.get(found[1], found[1].replace("-", "_")), str(e))) from e
 
 
 def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, most: int) -> Iterator[Pictures]:
@@ -217,7 +231,7 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
         if is_path and not is_folder:
             files.append(path)
         if files and (not is_path or is_folder or len(files) == _TOGETHER):
-            yield in_files(files)
+            yield Pictures(files)
             count, files = count + len(files), []
         if is_folder:
             for some in find_images([path]).rest():
@@ -230,7 +244,7 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
             yield source.hand_on(name, partial(_encoded, item, locks, kept, place))
             count += 1
     if files:
-        yield in_files(files)
+        yield Pictures(files)
 
 
 def _encoded(item: Any, locks: dict[int, threading.Lock], kept: dict[int, bytes], place: int | None) -> bytes:

@@ -28,7 +28,8 @@ from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.limits import DEFAULT_DECODING
 from zsclip.pixels.processors import available_cpus
 from zsclip.words.labels import Label
-from zsclip.words.prompts import PromptSet, expand, read_prompts
+from zsclip.words.prompts import PromptSet, read_prompts
+from zsclip.words.words import expand
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,13 @@ def measured(
 
     truths: by picture what is true of it; empty for one that does not count.
     """
-    classifier = build_classifier(labels, expand([Label(label) for label in labels], prompts), model)
+    classifier = build_classifier(expand([Label(label) for label in labels], prompts), model)
     every = [row for answers in classify(batches, classifier, Rule(5)) for row in answers.rows()]
     rows, truths = zip(*((row, true) for row, true in zip(every, truths, strict=True) if true), strict=True)
     right, scores, among_five = [], [], []
     for row, true in zip(rows, truths, strict=True):
         assert isinstance(row, Prediction), row
-        answers = [answer.label for answer in row.candidates]
+        answers = [answer.label for answer in row.predictions]
         right.append(answers[0] in true)
         scores.append(row.best.score)
         among_five.append(bool(true & set(answers)))

@@ -18,7 +18,8 @@ from zsclip.pixels.formats import readable_formats
 from zsclip.pixels.limits import DEFAULT_DECODING
 from zsclip.pixels.processors import available_cpus
 from zsclip.words.labels import Label
-from zsclip.words.prompts import expand, read_prompts
+from zsclip.words.prompts import read_prompts
+from zsclip.words.words import expand
 
 folder, labels, *paths = sys.argv[1:]
 encoder = Encoder(find_model(folder), "cpu")  # in the precision that users get
@@ -34,7 +35,7 @@ with look_ahead(
     batch_size=encoder.batch_size,
     threads=available_cpus(),
 ) as ahead:
-    classifier = build_classifier(words, expand([Label(word) for word in words], read_prompts("photo")), encoder)
+    classifier = build_classifier(expand([Label(word) for word in words], read_prompts("photo")), encoder)
     embedded = embed_images(ahead.batches(encoder.batch_size), encoder, None)
     answers = list(classify(embedded, classifier, Rule()))
 print((time.perf_counter() - begun) / len(paths))

@@ -10,13 +10,14 @@ from zsclip.answers.classifier import build_classifier
 from zsclip.models.find import find_model
 from zsclip.models.torch_encoder import load_model
 from zsclip.words.labels import Label
-from zsclip.words.prompts import expand, read_prompts
+from zsclip.words.prompts import read_prompts
+from zsclip.words.words import expand
 
 folder, labels, out = sys.argv[1:]
 model = load_model(find_model(folder), "cpu", "fp32")
-words = Path(labels).read_text().splitlines()
-prompts = expand([Label(word) for word in words], read_prompts("simple-imagenet"))
+names = Path(labels).read_text().splitlines()
+words = expand([Label(name) for name in names], read_prompts("simple-imagenet"))
 begun = time.perf_counter()
-classifier = build_classifier(words, prompts, model)
+classifier = build_classifier(words, model)
 print(time.perf_counter() - begun)
 np.save(out, classifier.class_embeddings)  # (C, D)

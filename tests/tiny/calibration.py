@@ -14,7 +14,8 @@ from zsclip.answers.classifier import build_classifier
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.words.labels import Label
-from zsclip.words.prompts import expand, read_prompts
+from zsclip.words.prompts import read_prompts
+from zsclip.words.words import expand
 
 _LIST_SIZES = (5, 10, 20, 50, 100, 200, 500)
 _LISTS = 20  # random label lists of each size
@@ -23,8 +24,8 @@ _LISTS = 20  # random label lists of each size
 def text_matrix(model: Path, labels: Sequence[str]) -> Rows:
     """Encode labels as `zsclip classify` does by default. (C, D), rows of length 1."""
     encoder = Encoder(find_model(str(model)), "cpu", "fp32")
-    prompts = expand([Label(label) for label in labels], read_prompts("photo"))
-    return np.asarray(build_classifier(labels, prompts, encoder).class_embeddings)
+    words = expand([Label(label) for label in labels], read_prompts("photo"))
+    return np.asarray(build_classifier(words, encoder).class_embeddings)
 
 
 def fit_scale(model: Path, embeddings: Rows, labels: NDArray[np.int64], names: Sequence[str], seed: int) -> float:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
-from zsclip.models.spec import CONFIG_FILE
+from zsclip.models.config import CONFIG_FILE
 from zsclip.training.export import WEIGHTS_FILE
 
 D = 512

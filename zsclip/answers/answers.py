@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zsclip.pixels.skipped import Skipped
 
 _COLUMNS = ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth")
+_NAMED = 8  # labels in a repr
 ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated"]
 
 
@@ -28,20 +29,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one image.
+    """The answer for one image, with the names of the keys of a JSON line.
 
-    path: as given, with undecodable bytes as surrogate escapes (`os.fsdecode`).
+    file_name: as given, with undecodable bytes as surrogate escapes (`os.fsdecode`).
     label: the answer; None if the best score is under the threshold or a distractor is better.
     best: the best candidate, whether or not it is the answer.
-    candidates: best first; the k best, or with independent scores those over the threshold (may be empty).
+    predictions: best first; the k best, or with independent scores those over the threshold (may be empty).
     truth: the true label, if pictures are labelled.
     beaten_by: the distractor that is better than every label, if any.
     """
 
-    path: str
+    file_name: str
     label: str | None
     best: Candidate
-    candidates: tuple[Candidate, ...]
+    predictions: tuple[Candidate, ...]
     score_kind: ScoreKind
     truth: str | None = None
     beaten_by: str | None = None
@@ -50,6 +51,11 @@ class Prediction:
     def score(self) -> float:
         """The score of the best candidate."""
         return self.best.score
+
+    @property
+    def cosine(self) -> float:
+        """The cosine of the best candidate."""
+        return self.best.cosine
 
     @property
     def error(self) -> None:
@@ -63,14 +69,14 @@ class Prediction:
 Row = Prediction | Skipped
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Answers:
-    """The answers for n pictures, as columns; row i belongs to names[i], and is meaningless if that was skipped.
+    """The answers for n pictures, as columns; row i belongs to names[i].
 
     names: n, as they were given, undecodable bytes as surrogate escapes (`os.fsdecode`).
     vocabulary: G names of what was answered with: labels, or their groups.
     classes: (n, k) int32, places of the k best labels, best first. scores: (n, k) float32, their probabilities in
-    [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1].
+    [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1]. Both are NaN where the picture was skipped.
     answered: (n,) int32, index of the answer; -1 where the best score is under the threshold, where a
     distractor is better, and where the picture was skipped.
     applies: (n, k) bool, with independent scores whether a label reaches the threshold; None: all k are candidates.
@@ -95,6 +101,13 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        named = ", ".join(self.vocabulary[:_NAMED])
+        more = f" and {len(self.vocabulary) - _NAMED:,} more" if len(self.vocabulary) > _NAMED else ""
+        failed = f"{len(self.skipped):,} failed, " if self.skipped else ""
+        pictures = f"{len(self):,} picture{'' if len(self) == 1 else 's'}"
+        return f"{type(self).__name__}({pictures}, {failed}labels: {named}{more})"
 
     def is_answered(self) -> NDArray[np.bool_]:
         """Whether each picture could be read, even if its answer is unknown. (n,) bool."""
@@ -143,10 +156,10 @@ class Answers:
                 continue
             each = [Candidate(self.vocabulary[c], *both) for c, *both in zip(classes, scores, cosines, strict=True)]
             yield Prediction(
-                path=self.names[place],
+                file_name=self.names[place],
                 label=None if answer < 0 else self.vocabulary[answer],
                 best=each[0],
-                candidates=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
+                predictions=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
                 score_kind=self.score_kind,
                 truth=truths[place],
                 beaten_by=None if rivals[place] < 0 else self.distractors[rivals[place]],

@@ -1,13 +1,18 @@
-"""Prompts -> text matrix, built once, kept on disk label by label."""
+"""Words -> text matrix, built once, kept on disk label by label."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zsclip.answers.scores import Matrix
+from zsclip.errors import InputError
 from zsclip.kept.cache import fingerprint, read_rows, write_rows
+from zsclip.words.words import Words
 
 if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
@@ -38,35 +43,53 @@ class Classifier:
     distractors: tuple[str, ...] = ()
 
 
+def check_words(words: Words, encoder: "Encoder") -> None:
+    """Refuse two labels that are one text to the model, which would share every score; the model is not loaded.
+
+    Raises:
+        InputError: there are two.
+    """
+    names, alike = words.names, dict[str, list[int]]()
+    for place, prompts in enumerate(words.prompts):
+        alike.setdefault(_letters(prompts[0]), []).append(place)
+    for places in alike.values():
+        known: dict[tuple[str, ...], str] = {}
+        for place in places if len(places) > 1 else ():
+            text, name = tuple(map(encoder.spec.tokenizer.cleaned, words.prompts[place])), names[place]
+            first = known.setdefault(text, name)
+            if first is not name:
+                raise InputError(
+                    f"labels: {first!r} and {name!r} are the same text to {encoder.spec.name}; "
+                    "remove one of the two, or make it a synonym of the other"
+                )
+
+
 def build_classifier(
-    labels: Sequence[str],
-    prompts: Sequence[Sequence[str]],
+    words: Words,
     model: "ClipModel | Encoder",
     *,
-    neutral_prompts: Sequence[str] = (),
-    distractors: Mapping[str, Sequence[str]] | None = None,
+    multi_label: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Classifier:
-    """Embed every label; embeddings that are in the cache are read from there.
+    """Embed every word; embeddings that are in the cache are read from there.
 
     Args:
-        labels: C names.
-        prompts: C lists of sentences; their lengths may differ.
-        neutral_prompts: sentences about nothing in particular, for independent scores.
-        distractors: the sentences of K words that only compete, by name.
+        words: C labels and K distractors.
+        multi_label: whether labels are scored one by one, which needs the neutral word if the model has no bias.
         progress: called with the number of prompts encoded so far, and of all.
     """
-    classes = [*prompts, *(distractors or {}).values()]
-    wanted = [*classes, neutral_prompts] if neutral_prompts else classes
-    embeddings, cut = _embed(wanted, model, progress)  # (C + K, D), one row more with the neutral word
+    classes = [*words.prompts, *words.distractors.values()]
+    neutral = [words.neutral] if multi_label and model.logit_bias is None else []
+    embeddings, cut = _embed([*classes, *neutral], model, progress)  # (C + K, D), one row more with the neutral word
     return Classifier(
-        labels=tuple(labels),
+        labels=words.names,
         class_embeddings=embeddings[: len(classes)],
-        neutral_embedding=embeddings[len(classes) :] if neutral_prompts else None,
+        neutral_embedding=embeddings[len(classes) :] if neutral else None,
         logit_scale=model.logit_scale,
         logit_bias=model.logit_bias,
         cut=tuple(cut),
-        distractors=tuple(distractors or ()),
+        groups=words.groups,
+        distractors=tuple(words.distractors),
     )
 
 
@@ -126,6 +149,11 @@ def _encode(prompts: dict[str, Sequence[str]], model: "ClipModel | Encoder") -> 
         rows[key] = embedding.tobytes() + bytes(cut[start : start + count])
         start += count
     return rows
+
+
+def _letters(text: str) -> str:
+    """Leave only letters and digits, without accents and capitals: texts that differ so are two to every tokenizer."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", html.unescape(text)).casefold())
 
 
 def _rounds(prompts: dict[str, Sequence[str]]) -> Iterator[dict[str, Sequence[str]]]:

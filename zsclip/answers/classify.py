@@ -47,8 +47,8 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
         names=batch.names,
         vocabulary=labels,
         classes=_spread(classes, batch),
-        scores=_spread(scores, batch),
-        cosines=_spread(similar, batch),
+        scores=_spread(scores, batch, fill=np.nan),
+        cosines=_spread(similar, batch, fill=np.nan),
         answered=_spread(np.where(is_sure, classes[:, 0], -1).astype(np.int32), batch, fill=-1),
         score_kind=_score_kind(classifier, rule),
         applies=_spread(scores >= limits[:, None], batch) if rule.independent else None,
@@ -140,7 +140,7 @@ def _limits(labels: tuple[str, ...], rule: Rule) -> NDArray[np.float64]:
     return limits
 
 
-def _spread(column: NDArray[Any], batch: Embedded, fill: int = 0) -> NDArray[Any]:
+def _spread(column: NDArray[Any], batch: Embedded, fill: float = 0) -> NDArray[Any]:
     """Add rows for the pictures that were skipped. (m, ...) -> (n, ...)"""
     if not batch.skipped:
         return column

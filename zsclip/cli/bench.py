@@ -41,18 +41,19 @@ def bench(
     set_environment(model, messages)
     with Progress(messages.show_progress) as progress:
         progress.step("looking for images")
-        paths = list(islice(inputs.find(messages), _MOST_IMAGES))
+        found = inputs.find(messages)
+        paths = list(islice(found, _MOST_IMAGES))
         if not paths:
-            raise InputError("bench: no images found; give some to try the model with")
+            from zsclip.pixels.passed_over import why_no_images
+
+            raise InputError(f"bench: no images; {why_no_images(found.passed_over)}")
         encoder = speed.encoder(model.model, model.offline)
         progress.step(f"loading {encoder.spec.name}")
         from zsclip.measure.bench import bench, report_lines
-        from zsclip.pictures.pictures import Pictures
 
         encoder.load()
         progress.step("timing each stage")
         size = speed.size or encoder.batch_size
-        report = bench(
-            Pictures(paths), encoder, threads=speed.cpus, seconds=seconds, decoding=speed.decoding, batch_size=size
-        )
+        pictures = found.again(paths)
+        report = bench(pictures, encoder, threads=speed.cpus, seconds=seconds, decoding=speed.decoding, batch_size=size)
     typer.echo(json.dumps(asdict(report)) if result.as_json else "\n".join(report_lines(report)))

@@ -1,7 +1,8 @@
 """`zsclip calibrate`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
     from zsclip.measure.calibrate import Calibration, Promise
     from zsclip.models.embed import Embedded
+    from zsclip.out.output import Place
 
 
 @group("Scores")
@@ -87,11 +89,18 @@ class CalibrationFile(Overwrite, Json):
         if self.output == "-":
             raise InputError("-o: a calibration must be a file; give its name, such as labels.calib.json")
 
-    def check(self) -> None:
-        """Check that every file can be written, before anything slow begins."""
-        from zsclip.out.output import check_output
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+        """Check that the file can be written, and is not one that is read, before anything slow begins.
 
+        Returns:
+            Those that are replaced, in words.
+        """
+        from zsclip.out.output import check_apart, check_inputs, check_output
+
+        places = check_apart([("standard output", None), ("-o", self.output)])
+        check_inputs(reads, places)
         check_output(self.output, overwrite=self.overwrite)
+        return places
 
     def write(self, calibration: "Calibration", promised: "Promise") -> None:
         """Write the calibration, and print what to expect of it."""
@@ -133,21 +142,25 @@ def calibrate(
         zsclip calibrate pictures/ --target-share 0.8 --per-label
         zsclip calibrate pictures/ --model tiny --distractors common
     """
-    from zsclip.engine.question import made_with, rivals_of
+    from zsclip.answers.classifier import check_words
+    from zsclip.engine.question import made_with
+    from zsclip.words.words import with_distractors
 
     set_environment(model, messages)
-    given, sentences = labels.read_given(), prompts.read()
-    file.check()
+    given, sentences = labels.read_given(alone=distractors.distractors is not None), prompts.read()
+    read = chain(labels.reads(), prompts.reads(), distractors.reads(), data.reads(), model.reads())
+    places = file.check(read)
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session)
-        words, truths = words_and_truths(labelled, given)
-        rivals = rivals_of(words, distractors.distractors, sentences)
+        labelled = read_data(data, session, places)
+        words, truths = words_and_truths(labelled, given, sentences)
+        words = with_distractors(words, distractors.distractors)
         encoder = speed.encoder(model.model, model.offline)
+        check_words(words, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = build_text_matrix(words, sentences, encoder, session, distractors=rivals)
+            matrix = build_text_matrix(words, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             learnt, promised = learn(embedded, truths, matrix, target, session)
-    calibration = replace(learnt, made_with=made_with(words, sentences, encoder), distractors=rivals)
+    calibration = replace(learnt, made_with=made_with(words, encoder), distractors=words.distractors)
     file.write(calibration, promised)
     return report_run(session, (file.output,))
 

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
-from zsclip.cli.question import Scores, classifier_of, settings_of, wanted_answers
+from zsclip.cli.question import Scores, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
-from zsclip.cli.run import Session, embedding, interruptible, report_run
+from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from zsclip.answers.scores import Rule
     from zsclip.engine.question import Question
     from zsclip.models.encoder import Encoder
-    from zsclip.pictures.pictures import Pictures
+    from zsclip.pictures.pictures import Paths, Pictures
 
 
 @command(common=("inputs", "labels", "labels_file", "model", "top_k", "threshold", "format", "output", "report"))
@@ -47,20 +48,22 @@ def classify(
     from zsclip.engine.question import read_question, rule_of
 
     set_environment(model, messages)
-    question = read_question(labels.read(alone=scores.multi_label), prompts.read(), scores)
-    wanted = wanted_answers(scores.only, question.names)
-    output.check()
-    paths = inputs.find(messages)
+    question = read_question(labels.read(alone=scores.one_is_enough), prompts.read(), scores)
+    wanted = wanted_answers(scores.only, question.words.answers)
+    images = inputs.reads(own=output.written(by_earlier_run=True))
+    read = chain(labels.reads(), prompts.reads(), scores.reads(), model.reads(), images)
+    paths = inputs.find(messages, output.check(read), own=output.written())
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {model.model}")
         encoder = speed.encoder(model.model, model.offline)
         rule = rule_of(question, encoder)
         start = start_of(output, settings_of(question, encoder, model, speed), paths)
         session = Session(speed, store, messages, progress, start.tally(output))
+        session.tally.passed_over = paths.passed_over
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
-        run = Run(question, wanted, encoder, rule, output, session, inputs.limit)
+        run = Run(question, wanted, encoder, rule, output, session, inputs.limit, paths)
         is_listed = progress.visible and "-" not in inputs.inputs
         run.write(Listing(paths.rest()) if is_listed else paths.rest(), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
@@ -77,18 +80,18 @@ class Run:
     output: Output
     session: Session
     limit: int | None
+    paths: "Paths"
 
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
-        from zsclip.pictures.pictures import in_files
-
         speed, journal = self.session.speed, start.journal
-        writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels)
+        writer = Writer(self.output, self.wanted, self.paths.again, speed.cpus, speed.max_pixels)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            with self._interruptible(start, is_retry=True), self.answering([in_files(journal.failed_paths)]) as batches:
+            again = [self.paths.again(journal.failed_paths)]
+            with self._interruptible(start, is_retry=True), self.answering(again) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager
@@ -98,7 +101,8 @@ class Run:
         with embedding(pictures, self.encoder, self.session) as embedded:
             from zsclip.answers.classify import classify
 
-            batches = tally.count(classify(embedded, self.classifier, self.rule))
+            most = SLOW_PIECE if self.output.pages or self.output.contact_sheet else None
+            batches = tally.count(classify(embedded, self.classifier, self.rule), self.session.signals, most)
             progress.images(tally, total_of(pictures, tally, self.limit))
             yield progress.before_first(batches) if self.output.fills_terminal else batches
             progress.stop()
@@ -106,8 +110,10 @@ class Run:
     @cached_property
     def classifier(self) -> "Classifier":
         """The text matrix; made only once, after the model is loaded."""
-        return classifier_of(self.question, self.encoder, self.session)
+        asked = self.question
+        return build_text_matrix(asked.words, self.encoder, self.session, multi_label=asked.scores.multi_label)
 
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only
-        return interruptible(lambda: going_on(self.output, start, self.session.tally, is_retry, only))
+        session = self.session
+        return interruptible(lambda: going_on(self.output, start, session.tally, is_retry, only), session.signals)

@@ -1,11 +1,10 @@
 """`zsclip compare`."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +25,7 @@ from zsclip.cli.options import (
 )
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
+from zsclip.engine.options import variable
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class Variants:
             "--templates", help="Instead, compare the templates of one prompt set: which help, and which hurt."
         ),
     ] = False
+
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, and the path of each."""
+        yield from ((f"--labels-file {file}", file) for file in self.labels_file)
+        yield from ((f"--prompts {file}", file) for file in self.prompts)
 
 
 @dataclass(frozen=True)
@@ -91,20 +96,30 @@ def compare(
     """
     set_environment(network, messages)
     grid = read_grid(variants)
+    from zsclip.answers.classifier import check_words
+    from zsclip.out.output import check_apart, check_inputs
+
+    places = check_apart([("standard output", None)])
+    check_inputs(chain(variants.reads(), data.reads()), places)
     from zsclip.measure.compare import judged_by, template_gains
 
     judged: list[tuple[str, Judged]] = []
     gains: list[TemplateGain] = []
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session)
-        labels = {file: words_and_truths(labelled, given) for file, given in grid.files.items()}
+        labelled = read_data(data, session, places)
+        asked = [
+            (file, name, *words_and_truths(labelled, given, sentences))
+            for (file, given), (name, sentences) in product(grid.files.items(), grid.sets.items())
+        ]
         encoders = [speed.encoder(model, network.offline) for model in grid.models]
+        for encoder, (_, _, words, _) in product(encoders, asked):
+            check_words(words, encoder)
         for encoder, batches in encoded_by(encoders, labelled.pictures, session):
-            for (file, (words, truths)), (name, sentences) in product(labels.items(), grid.sets.items()):
+            for file, name, words, truths in asked:
                 if variants.templates:
-                    gains = template_gains(words, sentences, encoder, partial(judged_by, batches, truths))
+                    gains = template_gains(words, encoder, partial(judged_by, batches, truths))
                     continue
-                matrix = build_text_matrix(words, sentences, encoder, session)
+                matrix = build_text_matrix(words, encoder, session)
                 judged.append((grid.name(encoder.spec.name, file, name), judged_by(batches, truths, matrix)))
     print_comparison(judged, gains, result)
     return report_run(session)
@@ -115,7 +130,7 @@ def read_grid(variants: Variants) -> Grid:
     from zsclip.words.labels import read_labels
     from zsclip.words.prompts import read_prompts, read_templates
 
-    models = list(dict.fromkeys(variants.model)) or [os.environ.get("ZSCLIP_MODEL") or "base"]
+    models = list(dict.fromkeys(variants.model)) or [variable("ZSCLIP_MODEL") or "base"]
     sets = {name: read_prompts(name) for name in variants.prompts}
     sets |= {text: read_templates([text]) for text in variants.template}
     sets = sets or {"photo": read_prompts("photo")}
@@ -145,7 +160,7 @@ def encoded_by(
         with embedding([pictures], encoder, session) as embedded:
             session.progress.images(session.tally, total_of([pictures], session.tally))
             batches = list(session.tally.count_encoded(embedded))
-        unread.add(tuple(each.path for batch in batches for each in batch.skipped.values()))
+        unread.add(tuple(each.file_name for batch in batches for each in batch.skipped.values()))
         if len(unread) > 1:
             raise InputError("data: some images could be read for only some models; run again, with fewer --threads")
         yield encoder, batches

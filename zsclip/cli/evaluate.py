@@ -1,9 +1,10 @@
 """`zsclip eval`."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ from zsclip.cli.options import (
 )
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import (
+    SLOW_PIECE,
     Session,
     build_text_matrix,
     drain,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from zsclip.measure.evaluate import Scorecard
     from zsclip.measure.metrics import Judged
     from zsclip.models.embed import Embedded
+    from zsclip.out.output import Place
     from zsclip.pictures.pictures import Pictures
 
 _WORST_LABELS = 20
@@ -81,12 +84,20 @@ class Findings(Report, Json):
         """Every file that may be written."""
         return self.rows, self.report, self.confusion
 
-    def check(self) -> None:
-        """Check that every file can be written, before anything slow begins."""
-        from zsclip.out.output import check_output
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+        """Check that every file can be written, and is not one that is read, before anything slow begins.
 
+        Returns:
+            Those that are replaced, in words.
+        """
+        from zsclip.out.output import check_apart, check_inputs, check_output
+
+        flags = zip(("--rows", "--report", "--confusion"), self.files, strict=True)
+        places = check_apart([("standard output", None), *((flag, file) for flag, file in flags if file)])
+        check_inputs(reads, places)
         for file in filter(None, self.files):
             check_output(file, overwrite=self.overwrite)
+        return places
 
     def write_rows(self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed) -> None:
         """Consume all batches, and write rows and the page if they were asked for."""
@@ -100,8 +111,10 @@ class Findings(Report, Json):
                 from zsclip.out.report import with_report
 
                 page = files.enter_context(open_output(self.report, overwrite=self.overwrite))
-                folder, draw = os.path.dirname(self.report), {"threads": speed.cpus, "max_pixels": speed.max_pixels}
-                batches = with_report(batches, page, folder, pictures=pictures, **draw)
+                batches = with_report(
+                    batches, page, os.path.dirname(self.report),
+                    threads=speed.cpus, max_pixels=speed.max_pixels, pictures=pictures,
+                )  # fmt: skip
             if self.rows and out:
                 sinks[format_of(self.rows, False)](batches, out)
             else:
@@ -157,15 +170,18 @@ def evaluate(
         zsclip eval pictures/ --model tiny --report mistakes.html
         zsclip eval test.csv --labels-file pets.yaml --json
     """
+    from zsclip.answers.classifier import check_words
+
     set_environment(model, messages)
     given, sentences = labels.read_given(), prompts.read()
-    findings.check()
+    places = findings.check(chain(labels.reads(), prompts.reads(), data.reads(), model.reads()))
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session)
-        words, truths = words_and_truths(labelled, given)
+        labelled = read_data(data, session, places)
+        words, truths = words_and_truths(labelled, given, sentences)
         encoder = speed.encoder(model.model, model.offline)
+        check_words(words, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = build_text_matrix(words, sentences, encoder, session)
+            matrix = build_text_matrix(words, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             scorecard = scorecard_of(embedded, matrix, truths, labelled.pictures, findings, session)
     about = {"failed": session.tally.errors.total(), "model": encoder.spec.name, "prompts": sentences.name}
@@ -189,6 +205,7 @@ def scorecard_of(
     from zsclip.measure.evaluate import BEST, evaluate, judge
 
     judged: list[Judged] = []
-    answers = session.tally.count(classify(embedded, classifier, Rule(BEST)))
+    most = SLOW_PIECE if findings.report else None
+    answers = session.tally.count(classify(embedded, classifier, Rule(BEST)), session.signals, most)
     findings.write_rows(judge(answers, truths, classifier.labels, judged), pictures, session.speed)
     return evaluate(judged, classifier.labels)

@@ -4,11 +4,9 @@ import errno
 import io
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -20,8 +18,11 @@ from zsclip.cli.compare import compare
 from zsclip.cli.evaluate import evaluate
 from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
 from zsclip.cli.manage import cache_app, models_app, prompts_app
+from zsclip.cli.signals import ending_signals
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
+from zsclip.cli.usage import command_in, usage_line
+from zsclip.engine.options import variable
 from zsclip.errors import ZsclipError
 
 app = typer.Typer(
@@ -78,10 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     _silence_dependencies()
-    with suppress(ValueError):  # raised outside the main thread: another program calls us, and owns the signals
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks for this
-                signal.signal(number, _terminate)
+    for name in ("ZSCLIP_MODEL", "ZSCLIP_DEVICE"):  # Typer would take a blank for a model's name
+        if name in os.environ:
+            os.environ[name] = variable(name)
+    with ending_signals() as received:
+        code = _run(arguments)
+    return 128 + received[-1] if received else code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="zsclip", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -92,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(e).__name__ == "NoArgsIsHelpError":
             typer.echo(short_page(e.ctx), err=True)  # type: ignore[attr-defined]  # Typer does not export its class
         else:
-            say("zsclip: " + _usage_line(e))
+            say("zsclip: " + _usage_line(e, sys.argv[1:] if arguments is None else arguments))
         return 2
     except (typer.Abort, KeyboardInterrupt):
         return 130
@@ -139,15 +145,14 @@ def _internal_error(e: Exception) -> int:
     return 70  # EX_SOFTWARE of sysexits.h
 
 
-def _usage_line(e: Exception) -> str:
-    message = (e.format_message() if hasattr(e, "format_message") else str(e)).replace("Value error, ", "")
+def _usage_line(e: Exception, arguments: Sequence[str]) -> str:
+    message = e.format_message() if hasattr(e, "format_message") else str(e)
     context = getattr(e, "ctx", None)
-    command = context.command_path if context is not None else "zsclip"
-    return f"{' '.join(message.split()).rstrip('.')}; try '{command} --help'"
-
-
-def _terminate(signal_number: int, frame: object) -> None:
-    sys.exit(128 + signal_number)
+    if context is not None:
+        return usage_line(message, context.command_path)
+    groups = {str(each.name) for each in app.registered_groups}
+    commands = {each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands}
+    return usage_line(message, command_in(arguments, groups, commands))
 
 
 def _silence_dependencies() -> None:

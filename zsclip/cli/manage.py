@@ -28,7 +28,7 @@ def _group(about: str) -> typer.Typer:
 
 prompts_app = _group("Show the sentences that labels are put into.")
 models_app = _group("Show and fetch models.")
-cache_app = _group("Show, check and empty what is kept on disk.")
+cache_app = _group("Show, check, trim or delete what is kept on disk.")
 
 
 @prompts_app.command("list", cls=Command)
@@ -63,24 +63,24 @@ def prompts_show(
         zsclip prompts show photo --labels "cat,dog"
         zsclip prompts show --template "a sketch of a {}" --labels-file pets.txt
     """
-    from zsclip.words.prompts import expand
-
     set_environment(model, Messages())
     prompts = templates.read_or(name)
-    words = labels.read_given(alone=True)
-    if words is None:
+    given = labels.read_given(alone=True)
+    if given is None:
         for line in prompts.templates:
             typer.echo(line)
         return
     from zsclip.models.find import find_model
     from zsclip.models.torch_encoder import count_tokens, load_tokenizer
+    from zsclip.words.words import expand
 
+    words = expand(given, prompts)
     spec = find_model(model.model, offline=model.offline, with_weights=False)
     tokenizer, context_length = load_tokenizer(spec), spec.tokenizer.context_length
-    for word, sentences in zip(words, expand(words, prompts), strict=True):
+    for name, sentences in zip(words.names, words.prompts, strict=True):
         for sentence, count in zip(sentences, count_tokens(tokenizer, sentences), strict=True):
             cut = f"  cut at {context_length}" if count > context_length else ""
-            typer.echo(f"{word.name}\t{count}\t{sentence}{cut}")
+            typer.echo(f"{name}\t{count}\t{sentence}{cut}")
 
 
 @models_app.command("list", cls=Command)
@@ -197,7 +197,9 @@ def cache_gc(
         ),
     ],
 ) -> None:
-    """Delete the least recently used embeddings until the rest fit the given size.
+    """Delete the least recently used embeddings of images until the rest fit the given size.
+
+    Labels and what is known about models take little space and stay; `zsclip cache clear` deletes them too.
 
     Examples:
 
@@ -207,7 +209,8 @@ def cache_gc(
 
     size = read_bytes(max_size)
     with _store_errors():
-        typer.echo(f"{store.collect(size) / 1e6:.1f} MB freed, {store.size_on_disk() / 1e6:.1f} MB left")
+        freed = max(0, store.collect(size)) if store.size_on_disk() else 0
+    typer.echo(f"{freed / 1e6:.1f} MB freed, {store.size_on_disk() / 1e6:.1f} MB of image embeddings left")
 
 
 @cache_app.command("verify", cls=Command)

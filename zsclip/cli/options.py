@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,17 +16,20 @@ from zsclip.errors import InputError
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from zsclip.pictures.pictures import Paths
+    from zsclip.out.output import Place
+    from zsclip.pictures.pictures import Paths, Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 
+ALL_FILES = typer.Option("--all-files", help="Try every file of a folder, whatever its ending.")
+
 # Flags that `compare` takes more than once.
 LABELS_FILE = typer.Option(
     "--labels-file",
     metavar="FILE|NAME",
-    help="Read labels from a .txt, .yaml or .json file, or use a built-in list: imagenet.",
+    help="Read labels from a .txt, .csv, .yaml or .json file, or use a built-in list: imagenet.",
 )
 PROMPTS = typer.Option(
     "--prompts",
@@ -50,7 +54,10 @@ class Inputs:
     """Which pictures a run covers."""
 
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Images, folders, quoted globs, or - to read paths from stdin.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT", help="Images, folders, quoted globs, or - to read paths, or one image, from stdin."
+        ),
     ]
     exclude: Annotated[
         list[str], typer.Option("--exclude", metavar="GLOB", help="Leave out files and folders that match.")
@@ -59,12 +66,43 @@ class Inputs:
     null: Annotated[
         bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL, as `find -print0` writes them.")
     ] = False
+    all_files: Annotated[bool, ALL_FILES] = False
 
-    def find(self, messages: "Messages") -> "Paths":
-        """Check every input, then yield the path of each picture as it is found."""
+    def find(
+        self, messages: "Messages", places: "Mapping[Place, str] | None" = None, own: Sequence[str] = ()
+    ) -> "Paths":
+        """Check every input, then yield the path of each picture as it is found.
+
+        Args:
+            places: of files that the run replaces, as `check_apart` gives them; a picture from stdin that is one of
+                them ends the run.
+            own: files that the run writes, which are no pictures of it.
+        """
+        from zsclip.pictures.pictures import Paths
+        from zsclip.pictures.stdin import STDIN
+
+        found = self._found(self.inputs, own, messages.note)
+        if not places or STDIN not in self.inputs:
+            return found
+        return Paths(_refusing(found.rest(), places), found.passed_over)
+
+    def reads(self, *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, as far as that is known before it starts, and the path of each; see `find`."""
+        from zsclip.pictures.stdin import STDIN, paths_in_file
+
+        if STDIN in self.inputs:
+            yield "what comes through stdin", "/dev/fd/0"
+            yield from _pictures(paths_in_file(0, null=self.null))
+        others = [each for each in self.inputs if each != STDIN]
+        yield from _pictures(self._found(others, own, lambda message: None))
+
+    def _found(self, inputs: list[str], own: Sequence[str], note: Callable[[str], None]) -> "Paths":
         from zsclip.pictures.files import find_images
 
-        return find_images(self.inputs, exclude=self.exclude, limit=self.limit, null=self.null, note=messages.note)
+        return find_images(
+            inputs, exclude=self.exclude, limit=self.limit, null=self.null, all_files=self.all_files,
+            own=[os.path.realpath(file) for file in own], note=note,
+        )  # fmt: skip
 
 
 @group("Input")
@@ -79,6 +117,11 @@ class Data:
             "file_name and label, or Parquet files.",
         ),
     ]
+    all_files: Annotated[bool, ALL_FILES] = False
+
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield the list or Parquet file that was given; the pictures are not known yet."""
+        yield f"the data {self.data}", self.data
 
 
 @group("Labels")
@@ -92,6 +135,10 @@ class Labels:
         list[str], typer.Option("--label", metavar="LABEL", help="Add one label, taken as it is, with its commas.")
     ] = field(default_factory=list)
     labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
+
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, and the path of each."""
+        yield from ((f"--labels-file {file}", file) for file in self.labels_file)
 
     def read_given(self, *, alone: bool = False) -> "list[Label] | None":
         """Read all labels; None if none were given."""
@@ -128,6 +175,13 @@ class Prompts(Templates):
         """Read the templates, which replace the set, or the set."""
         return self.read_or(self.prompts)
 
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, and the path of each."""
+        from zsclip.words.prompts import prompt_set_names
+
+        if not self.template and self.prompts not in prompt_set_names():
+            yield f"--prompts {self.prompts}", self.prompts
+
 
 @group("Labels")
 class Distractors:
@@ -142,6 +196,11 @@ class Distractors:
         ),
     ] = None
 
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, and the path of each."""
+        if self.distractors is not None:
+            yield f"--distractors {self.distractors}", self.distractors
+
 
 @group("Model")
 class Network:
@@ -155,6 +214,12 @@ class Model(Network):
     """Which model to use."""
 
     model: Annotated[str, MODEL] = "base"
+
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, and the path of each."""
+        from zsclip.models.find import files_of
+
+        yield from ((f"a file of the model {self.model}", file) for file in files_of(self.model))
 
 
 @group("Speed")
@@ -282,6 +347,21 @@ def check_ending(flag: str, file: str | None, *endings: str) -> None:
     """Refuse a file whose name does not end in one of the endings."""
     if file is not None and not file.lower().endswith(endings):
         raise InputError(f"{flag}: cannot write {file!r}; use a name that ends in {' or '.join(endings)}")
+
+
+def _pictures(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pair paths of pictures with what they are."""
+    return ((f"the image {path!r}", path) for path in paths)
+
+
+def _refusing(found: "Iterable[Pictures]", places: "Mapping[Place, str]") -> "Iterator[Pictures]":
+    """Pass pictures on; refuse one that the run would replace."""
+    from zsclip.out.output import check_inputs
+
+    for some in found:
+        if some.read is None:
+            check_inputs(_pictures(some.names), places)
+        yield some
 
 
 def set_environment(network: Network, messages: Messages) -> None:

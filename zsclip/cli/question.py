@@ -1,6 +1,6 @@
-"""The scores of `classify` as options, its text matrix, and the settings that its rows depend on."""
+"""The scores of `classify` as options, and the settings that its rows depend on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,14 +8,12 @@ import typer
 
 from zsclip.cli.groups import group
 from zsclip.cli.options import Distractors, Model, Speed
-from zsclip.cli.run import Session, build_text_matrix
 from zsclip.cli.settings import digested, row_settings
 from zsclip.cli.terminal import listed
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
-    from zsclip.answers.classifier import Classifier
     from zsclip.engine.question import Question
     from zsclip.models.encoder import Encoder
 
@@ -63,32 +61,32 @@ class Scores(Distractors, Scoring):
         typer.Option("--only", metavar="LABEL|unknown", help="Write only the rows with this answer."),
     ] = field(default_factory=list)
 
-
-def classifier_of(question: "Question", encoder: "Encoder", session: Session) -> "Classifier":
-    """Make the text matrix of a question."""
-    matrix = build_text_matrix(
-        question.words, question.sentences, encoder, session,
-        multi_label=question.scores.multi_label, distractors=question.rivals,
-    )  # fmt: skip
-    return question.about_groups(matrix)
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, and the path of each."""
+        yield from super().reads()
+        if self.calibration is not None:
+            yield f"--calibration {self.calibration}", self.calibration
 
 
 def settings_of(question: "Question", encoder: "Encoder", model: Model, speed: Speed) -> dict[str, object]:
     """Give the settings that the answers to a question depend on, for the journal of a run."""
-    scores, learnt, rivals = question.scores, question.learnt, question.rivals
+    words, scores, learnt = question.words, question.scores, question.learnt
     named = scores.distractors or ("of the calibration" if learnt is not None else "common")
-    return row_settings(question.words, question.sentences, encoder, model.model, speed.compile) | {
+    return row_settings(words, encoder, model.model, speed.compile) | {
         "batch-size": speed.batch_size, "top-k": scores.top_k, "threshold": scores.threshold,
         "multi-label": scores.multi_label, "only": scores.only, "fast-jpeg": speed.fast_jpeg,
-        "max-pixels": speed.max_pixels, "by": digested(scores.by, question.names) if question.by_group else scores.by,
+        "max-pixels": speed.max_pixels, "by": digested(scores.by, words.groups) if words.groups else scores.by,
         "calibration": None if learnt is None else digested(scores.calibration, asdict(learnt)),
-        "distractors": digested(named, rivals) if rivals else None,
+        "distractors": digested(named, words.distractors) if words.distractors else None,
     }  # fmt: skip
 
 
 def wanted_answers(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
     """Give the answers that --only asks for, all if there are none; None is unknown, unless a label is called so."""
-    wanted = [label.strip() for label in only]  # as labels themselves are
+    from zsclip.words.textfiles import comparable
+
+    known = {comparable(name): name for name in names}
+    wanted = [known.get(comparable(label), label.strip()) for label in only]
     for label in wanted:
         if label not in names and label != UNKNOWN:
             labels = listed(list(dict.fromkeys(names)), 8)

@@ -21,6 +21,8 @@ from zsclip.errors import InputError
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.out.journal import Journal, Point
+    from zsclip.out.output import Place
+    from zsclip.pictures.pictures import Pictures
 
     Batches = Iterable[Answers]
 
@@ -68,13 +70,14 @@ class Output(Report):
             raise InputError("--print0: only paths can end in NUL; add --format paths")
         if not self.goes_on:
             return
+        flag = "--resume" if self.resume else "--retry-errors"
         if self.report or self.contact_sheet or sink_name == "html":
             raise InputError(
-                "--resume: a page or a sheet shows a whole run, so leave it out; what was encoded is kept anyway"
+                f"{flag}: a page or a sheet shows a whole run, so leave it out; what was encoded is kept anyway"
             )
         if self.overwrite or self.file is None or not is_replaceable(self.file):
             raise InputError(
-                "--resume: continues the rows of an earlier run; give their file with -o, and leave out --overwrite"
+                f"{flag}: continues the rows of an earlier run; give their file with -o, and leave out --overwrite"
             )
 
     @property
@@ -118,13 +121,38 @@ class Output(Report):
         width = get_terminal_size((100, 24)).columns if self.sink_name == "table" else None
         return {"format": self.sink_name, "print0": self.print0, "table width": width}
 
-    def check(self) -> None:
-        """Check that every file can be written, before anything slow begins."""
-        from zsclip.out.output import check_output
+    @property
+    def targets(self) -> list[tuple[str, str | None]]:
+        """The flag and file of everything that is written; None is standard output."""
+        rows = ("standard output" if self.file is None else "-o", self.file)
+        pages = (("--report", self.report), ("--contact-sheet", self.contact_sheet))
+        return [rows, *((flag, file) for flag, file in pages if file is not None)]
 
+    def written(self, *, by_earlier_run: bool = False) -> list[str]:
+        """Give every file that is written, FILE.part and its journal too.
+
+        Args:
+            by_earlier_run: only those that are certainly of an earlier run of this command.
+        """
+        from zsclip.out.output import files_of
+
+        first = 1 if by_earlier_run and not self.goes_on else 0
+        return [file for _, target in self.targets if target is not None for file in files_of(target)[first:]]
+
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+        """Check that every file can be written, and is not one that is read, before anything slow begins.
+
+        Returns:
+            Those that are replaced, in words.
+        """
+        from zsclip.out.output import check_apart, check_inputs, check_output
+
+        places = check_apart(self.targets)
+        check_inputs(reads, places)
         check_output(self.file, overwrite=self.overwrite or self.goes_on, resumable=True)
         for file in filter(None, (self.report, self.contact_sheet)):
             check_output(file, overwrite=self.overwrite)
+        return places
 
 
 @dataclass(frozen=True)
@@ -174,11 +202,13 @@ def start_of(output: Output, settings: dict[str, object], paths: Iterator[str]) 
 class Writer:
     """The stages that rows pass through on their way to the files.
 
-    wanted: the answers to write; None stands for unknown; empty means all. threads, max_pixels: for thumbnails.
+    wanted: the answers to write; None stands for unknown; empty means all. again: gives pictures by their names;
+    threads, max_pixels: these three are for thumbnails.
     """
 
     output: Output
     wanted: set[str | None]
+    again: "Callable[[Sequence[str]], Pictures]"
     threads: int
     max_pixels: int
 
@@ -238,16 +268,17 @@ class Writer:
         if journal is not None:
             batches = journal.noted(batches, out)
         batches = only_wanted(batches, self.wanted)
+        small: dict[str, Any] = {"threads": self.threads, "max_pixels": self.max_pixels, "again": self.again}
         for target, page in zip(self.output.pages, pages, strict=False):
             from zsclip.out.report import with_report
 
             folder = os.path.dirname(target)
-            batches = with_report(batches, page, folder, threads=self.threads, max_pixels=self.max_pixels)
+            batches = with_report(batches, page, folder, **small)
         if self.output.contact_sheet is not None:
             from zsclip.out.contactsheet import with_contact_sheet
 
             sheet = pages[-1].buffer
-            batches = with_contact_sheet(batches, sheet, threads=self.threads, max_pixels=self.max_pixels)
+            batches = with_contact_sheet(batches, sheet, **small)
         return batches
 
 

@@ -2,15 +2,16 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zsclip.cli.held import HeldSignals
 from zsclip.cli.options import Data, Messages, Speed, Store
 from zsclip.cli.progress import Progress
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, listed, say
+from zsclip.cli.terminal import counted, listed, say, shortened
 
 if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from zsclip.measure.labelled import Labelled
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
+    from zsclip.out.output import Place
     from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
+    from zsclip.words.words import Words
 
+SLOW_PIECE = 32  # images that are drawn or decoded again before a signal is heard
 _ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
 
 
@@ -34,6 +38,7 @@ class Session:
     messages: Messages
     progress: Progress
     tally: Tally = field(default_factory=Tally)
+    signals: HeldSignals = field(default_factory=HeldSignals)
 
 
 @contextmanager
@@ -69,39 +74,35 @@ def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Sessi
 
 
 def build_text_matrix(
-    words: "list[Label]",
-    sentences: "PromptSet",
-    clip: "Encoder",
-    session: Session,
-    *,
-    multi_label: bool = False,
-    distractors: Mapping[str, Sequence[str]] | None = None,
+    words: "Words", encoder: "Encoder", session: Session, *, multi_label: bool = False
 ) -> "Classifier":
     """Make the text matrix, and note what was cut or may not be understood."""
-    from zsclip.engine.run import text_matrix
+    from zsclip.answers.classifier import build_classifier
     from zsclip.words.labels import in_other_scripts
 
-    classifier = text_matrix(
-        words, sentences, clip,
-        multi_label=multi_label, distractors=distractors, progress=session.progress.prompts,
-    )  # fmt: skip
+    classifier = build_classifier(words, encoder, multi_label=multi_label, progress=session.progress.prompts)
     if classifier.cut:
-        limit = clip.spec.tokenizer.context_length
-        cut = listed(classifier.cut)
+        limit = encoder.spec.tokenizer.context_length
+        cut = listed([shortened(prompt) for prompt in classifier.cut], 1)
         session.messages.note(f"prompts longer than the model's {limit} tokens were cut: {cut}; shorten them")
-    unread = [] if clip.spec.reads_any_script else in_other_scripts(classifier.labels)
+    unread = [] if encoder.spec.reads_any_script else in_other_scripts(words.names)
     if unread:
         session.messages.note(
-            f"{clip.spec.name} was trained on English and may not know {listed(unread)}; use --model multilingual"
+            f"{encoder.spec.name} was trained on English and may not know {listed(unread)}; use --model multilingual"
         )
     return classifier
 
 
 @contextmanager
-def interruptible(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """If the block is interrupted or terminated, say how to continue."""
+def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None = None) -> Iterator[None]:
+    """If the block is interrupted or terminated, say how to continue.
+
+    Args:
+        signals: those that wait while a batch is written.
+    """
     try:
-        yield
+        with signals or nullcontext():
+            yield
     except (KeyboardInterrupt, SystemExit) as e:
         ended = _ENDED_BY.get(130 if isinstance(e, KeyboardInterrupt) else e.code)  # type: ignore[arg-type]
         if ended is not None:
@@ -121,24 +122,35 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
 
     with Progress(messages.show_progress) as progress:
         session = Session(speed, store, messages, progress)
-        with interruptible(how_to_go_on):
+        with interruptible(how_to_go_on, session.signals):
             yield session
 
 
-def read_data(data: Data, session: Session) -> "Labelled":
-    """Find all labelled pictures."""
+def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "Labelled":
+    """Find all labelled pictures.
+
+    Args:
+        places: of files that the run replaces, none of which may be one of the data's.
+    """
     session.progress.step(f"reading {data.data}")
     from zsclip.measure.labelled import read_labelled
+    from zsclip.out.output import check_inputs
 
-    return read_labelled(data.data, note=session.messages.note)
+    labelled = read_labelled(data.data, all_files=data.all_files, note=session.messages.note)
+    session.tally.passed_over = labelled.passed_over
+    check_inputs(((f"{file!r} of the data", file) for file in labelled.files), places)
+    return labelled
 
 
-def words_and_truths(labelled: "Labelled", given: "list[Label] | None") -> "tuple[list[Label], list[str]]":
-    """Give the labels (by default those of the data), and the true label of each picture."""
+def words_and_truths(
+    labelled: "Labelled", given: "list[Label] | None", sentences: "PromptSet"
+) -> "tuple[Words, list[str]]":
+    """Put the labels (by default those of the data) into sentences, and give the true label of each picture."""
     from zsclip.measure.evaluate import found_labels, truths_of
+    from zsclip.words.words import expand
 
-    words = given or found_labels(labelled.words)
-    return words, truths_of(labelled.words, words)
+    labels = given or found_labels(labelled.words)
+    return expand(labels, sentences), truths_of(labelled.words, labels)
 
 
 def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
@@ -149,6 +161,8 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
     if not session.messages.quiet:
         for line in tally.summary([file for file in files if file is not None and is_replaceable(file)]):
             say(line)
+    elif not (tally.images or tally.done):  # there are no rows to say it
+        say(f"zsclip: {tally.why_none()}")
     return tally.exit_code
 
 

@@ -4,20 +4,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
-    from zsclip.words.labels import Label
-    from zsclip.words.prompts import PromptSet
+    from zsclip.words.words import Words
 
 
-def row_settings(
-    words: "list[Label]", sentences: "PromptSet", encoder: "Encoder", model: str, compiled: bool
-) -> dict[str, object]:
+def row_settings(words: "Words", encoder: "Encoder", model: str, compiled: bool) -> dict[str, object]:
     """Give the settings that the answers of a run depend on."""
     from importlib.metadata import version
 
-    spec = encoder.spec
+    spec, sentences = encoder.spec, words.sentences
     of_model = (spec.image_recipe("cpu", "fp32", False, False), spec.text_recipe("cpu"))
     return {
-        "labels": digested([word.name for word in words], [[word.name, word.synonyms, word.prompts] for word in words]),
+        "labels": digested(list(words.names), [[label.name, label.synonyms, label.prompts] for label in words.labels]),
         "prompts": digested(
             list(sentences.templates) if sentences.source == "--template" else sentences.name,
             [sentences.templates, dict(sentences.prompts)],

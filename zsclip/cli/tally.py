@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from zsclip.cli.held import HeldSignals
 from zsclip.cli.terminal import counted, sized
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import Embedded
+    from zsclip.pictures.passed_over import PassedOver
 
 _LABELS_IN_SUMMARY = 20
 
@@ -33,6 +35,7 @@ class Tally:
         self.written = 0  # images whose rows are written, including an earlier run's
         self.known = 0  # images found in the store, so not encoded
         self.new_store: str | None = None  # the store's folder, if this run created it
+        self.passed_over: PassedOver | None = None  # complete once all images have been found
         self.started = time.monotonic()  # reset at the first picture, so that speed leaves out loading the model
 
     @property
@@ -45,11 +48,17 @@ class Tally:
         """0 if every image was classified, 1 if some failed or there was none."""
         return int(self.errors.total() + self.failed > 0 or self.images + self.done == 0)
 
-    def count(self, batches: "Iterable[Answers]") -> "Iterator[Answers]":
-        """Count batches and pass them on; called again when failed pictures are retried."""
+    def count(self, batches: "Iterable[Answers]", signals: HeldSignals, most: int | None = None) -> "Iterator[Answers]":
+        """Count batches and pass them on; called again when failed pictures are retried.
+
+        Args:
+            signals: held until the consumer asks for the next batch, and has so written this one.
+            most: images in a batch, if the consumer does slow things to each.
+        """
         if not self.images:
             self.started = time.monotonic()
-        for batch in batches:
+        for batch in batches if most is None else _in_pieces(batches, most):
+            signals.hold()
             self.errors.update(each.error for each in batch.skipped.values())
             found = [label for label in batch.answered.tolist() if label >= 0]
             for label, count in Counter(found).items():  # in the order in which they are met
@@ -57,6 +66,7 @@ class Tally:
             self.unknown += len(batch) - len(found) - len(batch.skipped)
             yield batch
             self.written += len(batch)  # the consumer has written this batch when it asks for the next
+            signals.let_go()
 
     def count_encoded(self, batches: "Iterable[Embedded]") -> "Iterator[Embedded]":
         """Count batches that will be answered more than once and pass them on; start again for another model."""
@@ -98,6 +108,8 @@ class Tally:
             lines.append(f"{self.errors.total():,} failed: {kinds}")
         if self.failed:
             lines.append(f"{self.failed:,} failed before; --retry-errors tries them again")
+        if self.images and (left := self._passed_over()):
+            lines.append(left)
         written = [f"{file} ({sized(os.path.getsize(file))})" for file in files]
         if written:
             lines.append(f"wrote {', '.join(written)}")
@@ -108,11 +120,32 @@ class Tally:
             )
         return lines
 
+    def why_none(self) -> str:
+        """Say that there was no image, and why."""
+        from zsclip.pixels.passed_over import why_no_images
+
+        if self.done:
+            return f"no images; {counted(self.done, 'image')} before"
+        return "no images" if self.passed_over is None else f"no images; {why_no_images(self.passed_over)}"
+
+    def _passed_over(self) -> str:
+        from zsclip.pixels.passed_over import passed_over_line
+
+        return "" if self.passed_over is None else passed_over_line(self.passed_over)
+
     def _speed(self) -> str:
-        earlier = f"; {counted(self.done, 'image')} before" if self.done else ""
         if not self.images:
-            return f"no images{earlier}"
+            return self.why_none()
+        earlier = f"; {counted(self.done, 'image')} before" if self.done else ""
         seconds = time.monotonic() - self.started
         known = f", {self.known:,} of them encoded by an earlier run" if self.known else ""
         speed = f"{self.images / seconds:,.0f} a second"
         return f"{counted(self.images, 'image')} in {seconds:.1f} s ({speed}){known}{earlier}"
+
+
+def _in_pieces(batches: "Iterable[Answers]", most: int) -> "Iterator[Answers]":
+    import numpy as np
+
+    for batch in batches:
+        for start in range(0, len(batch), most):
+            yield batch.take(np.arange(start, min(start + most, len(batch))))

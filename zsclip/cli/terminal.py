@@ -27,6 +27,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """Cut a text that would fill the line."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def counted(number: int, noun: str) -> str:
     """Give a number with its noun, in the singular or plural."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,6 +34,15 @@ class Start:
         bool, typer.Option("--lock-image", help="Leave the image tower as it is; every image is encoded only once.")
     ] = False
     lock_text: Annotated[bool, typer.Option("--lock-text", help="Leave the text tower as it is.")] = False
+
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what training reads, and the path of each."""
+        from zsclip.models.find import files_of
+
+        if self.arch is not None:
+            yield f"--arch {self.arch}", self.arch
+        if self.init is not None:
+            yield from ((f"a file of --init {self.init}", file) for file in files_of(self.init))
 
 
 @group("Schedule")
@@ -114,6 +124,10 @@ class Captions:
         typer.Option("--all-labels", help="Compare every image with all labels, not only with those of its batch."),
     ] = False
 
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what training reads, and the path of each."""
+        yield f"--prompts {self.prompts}", self.prompts
+
 
 @group("Images")
 class Changes:
@@ -180,6 +194,10 @@ class Pairs:
         ),
     ]
 
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield what training reads, and the path of each."""
+        yield from ((f"the data {file}", file) for file in self.data)
+
 
 @command(common=("data", "out", "init", "arch", "lock_image", "lock_text", "epochs", "batch_size", "device"))
 def train(
@@ -207,9 +225,13 @@ def train(
     settings: dict[str, Any] = asdict(start) | asdict(schedule) | asdict(captions) | asdict(changes)
     again = f"run the same command again to go on from the last checkpoint in {trained.out}"
     with interruptible(lambda: again), training_report(messages) as report:
+        from zsclip.out.output import check_apart, check_inputs
         from zsclip.training.recipe import Recipe
+        from zsclip.training.train import files_in
         from zsclip.training.train import train as run_training
 
+        places = check_apart([("--out", file) for file in files_in(trained.out)])
+        check_inputs(chain(pairs.reads(), start.reads(), captions.reads()), places)
         recipe = Recipe(data=tuple(pairs.data), holdout=trained.holdout, weights=trained.weights, **settings)
         run_training(
             recipe, trained.out, device=device.device, threads=device.threads, log_dir=trained.log_dir,

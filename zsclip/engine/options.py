@@ -1,5 +1,6 @@
 """The options of a run, checked once for the command line and for Python. Nothing heavy is imported here."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -46,6 +47,11 @@ class Scoring:
         if self.none_of_these and self.distractors is not None:
             raise InputError("--none-of-these: means --distractors common; leave out one of the two")
 
+    @property
+    def one_is_enough(self) -> bool:
+        """Whether a single label may have a meaning: it is scored by itself, or other words may compete with it."""
+        return self.multi_label or self.none_of_these or self.distractors is not None or self.calibration is not None
+
 
 @dataclass(frozen=True)
 class Computing:
@@ -91,6 +97,11 @@ class Computing:
         from zsclip.models.find import find_model
 
         return Encoder(find_model(model, offline=offline), self.device, self.precision, compiled=self.compile)
+
+
+def variable(name: str) -> str:
+    """Give an environment variable without the blanks around it; empty if it is not set."""
+    return os.environ.get(name, "").strip()
 
 
 def check_device(device: str) -> None:

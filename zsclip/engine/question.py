@@ -1,64 +1,64 @@
 """What is asked of every picture: labels and sentences, what competes with them, and the rule. No picture is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from zsclip.answers.classifier import Classifier
+from zsclip.answers.classifier import check_words
 from zsclip.answers.scores import Rule
 from zsclip.engine.options import Scoring
 from zsclip.errors import InputError
 from zsclip.kept.cache import fingerprint
 from zsclip.measure.calibrate import Calibration, check_made_with, read_calibration
 from zsclip.models.encoder import Encoder
-from zsclip.words.labels import COMMON, Label, read_distractors
-from zsclip.words.prompts import PromptSet, expand
+from zsclip.words.labels import COMMON, Label
+from zsclip.words.prompts import PromptSet
+from zsclip.words.words import Words, expand, with_distractors
 
 
 @dataclass(frozen=True)
 class Question:
     """What is asked of every picture.
 
-    words, sentences: the labels, and what they are put into. names: of each label, what is answered: the label or its
-    group. rivals: the prompts of the words that compete, by their names. learnt: the calibration, where there is one.
+    learnt: the calibration, where there is one.
     """
 
-    words: list[Label]
-    sentences: PromptSet
-    names: list[str]
-    rivals: Mapping[str, Sequence[str]]
+    words: Words
     learnt: Calibration | None
     scores: Scoring
 
-    @property
-    def by_group(self) -> bool:
-        """Whether groups are answered instead of labels."""
-        return self.scores.by == "group"
 
-    def about_groups(self, classifier: Classifier) -> Classifier:
-        """Let a text matrix answer with groups where they are asked for."""
-        return replace(classifier, groups=tuple(self.names)) if self.by_group else classifier
-
-
-def read_question(words: list[Label], sentences: PromptSet, scores: Scoring) -> Question:
+def read_question(labels: Sequence[Label], sentences: PromptSet, scores: Scoring) -> Question:
     """Check groups, and read distractors and the calibration; no model is needed for that."""
-    names = [word.group or word.name if scores.by == "group" else word.name for word in words]
+    words, learnt = expand(labels, sentences), None
+    if scores.calibration is not None:
+        learnt = read_calibration(scores.calibration)
+        words = replace(words, distractors=learnt.distractors)
+    else:
+        words = with_distractors(words, scores.distractors or (COMMON if scores.none_of_these else None))
     if scores.by == "group":
-        _check_groups(words, names, scores)
-    learnt = None if scores.calibration is None else read_calibration(scores.calibration)
-    distractors = scores.distractors or (COMMON if scores.none_of_these else None)
-    rivals = learnt.distractors if learnt is not None else rivals_of(words, distractors, sentences)
-    return Question(words, sentences, names, rivals, learnt, scores)
+        words = replace(words, groups=_groups(labels))
+    if len(set(words.answers)) == 1 and not (scores.multi_label or words.distractors):
+        what = "labels" if words.groups is None else "--by group"
+        raise InputError(
+            f"{what}: {words.answers[0]!r} has no other to be compared with; give another, or --multi-label"
+        )
+    return Question(words, learnt, scores)
 
 
 def rule_of(question: Question, encoder: Encoder) -> Rule:
-    """Give the rule by which scores become answers, with what a calibration of this model and these labels learnt."""
+    """Give the rule by which scores become answers, with what a calibration of this model and these labels learnt.
+
+    Raises:
+        InputError: two labels are one text to this model, or the calibration is for others.
+    """
+    check_words(question.words, encoder)
     scores, learnt = question.scores, question.learnt
     rule = Rule(scores.top_k, scores.threshold, scores.multi_label)
     if learnt is None:
         return rule
     file = scores.calibration or ""
-    check_made_with(learnt, file, made_with(question.words, question.sentences, encoder))
-    if question.by_group and learnt.thresholds and scores.threshold is None:
+    check_made_with(learnt, file, made_with(question.words, encoder))
+    if question.words.groups and learnt.thresholds and scores.threshold is None:
         raise InputError(f"{file}: has thresholds of labels, not of groups; calibrate without --per-label")
     rule = replace(rule, temperature=learnt.temperature)
     if scores.threshold is None:
@@ -66,27 +66,17 @@ def rule_of(question: Question, encoder: Encoder) -> Rule:
     return rule
 
 
-def rivals_of(words: list[Label], distractors: str | None, sentences: PromptSet) -> dict[str, tuple[str, ...]]:
-    """Read distractors: the prompts of the words that compete with the labels, by their names."""
-    rivals = read_distractors(words, distractors) if distractors is not None else []
-    prompts = expand(rivals, sentences)
-    return {rival.name: tuple(each) for rival, each in zip(rivals, prompts, strict=True)}
-
-
-def made_with(words: list[Label], sentences: PromptSet, encoder: Encoder) -> dict[str, str]:
+def made_with(words: Words, encoder: Encoder) -> dict[str, str]:
     """What a calibration holds for, on whatever device."""
-    spec = encoder.spec
-    words = sorted(words, key=lambda word: word.name)
-    names = [word.name for word in words]
+    spec, names = encoder.spec, sorted(words.names)
     return {
         "model": f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}",
         "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
-        "prompts": fingerprint(expand([*words, Label("something")], sentences))[:8],
+        "prompts": words.fingerprint[:8],
     }
 
 
-def _check_groups(words: list[Label], names: Sequence[str], scores: Scoring) -> None:
-    if not any(word.group for word in words):
+def _groups(labels: Sequence[Label]) -> tuple[str, ...]:
+    if not any(label.group for label in labels):
         raise InputError("--by group: no label has a group; write `group: NAME` for some in a --labels-file")
-    if len(set(names)) == 1 and not scores.multi_label:
-        raise InputError(f"--by group: all labels are in group {names[0]!r}, which has no other to be compared with")
+    return tuple(label.group or label.name for label in labels)

@@ -1,16 +1,13 @@
-"""Pictures -> embeddings and labels -> text matrix, in the order that costs the least waiting."""
+"""Pictures -> embeddings, in the order that costs the least waiting."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from zsclip.answers.classifier import Classifier, build_classifier
 from zsclip.engine.options import Computing
 from zsclip.kept.store import EmbeddingStore
 from zsclip.models.embed import Embedded, Pixels, embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.pictures.pictures import Pictures
-from zsclip.words.labels import Label
-from zsclip.words.prompts import PromptSet, expand
 
 
 @contextmanager
@@ -47,24 +44,3 @@ def embedding(
             loads()
             encoder.load()  # takes a second or two, while pictures are decoded
         yield embed_images(ahead.batches(size or encoder.batch_size), encoder, store)
-
-
-def text_matrix(
-    words: Sequence[Label],
-    sentences: PromptSet,
-    encoder: Encoder,
-    *,
-    multi_label: bool = False,
-    distractors: Mapping[str, Sequence[str]] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Classifier:
-    """Embed the labels and, for scores that hold each against it, the neutral word."""
-    neutral = expand([Label("something")], sentences)[0] if multi_label and encoder.logit_bias is None else ()
-    return build_classifier(
-        [word.name for word in words],
-        expand(words, sentences),
-        encoder,
-        neutral_prompts=neutral,
-        distractors=distractors,
-        progress=progress,
-    )

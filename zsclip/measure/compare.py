@@ -13,8 +13,7 @@ from zsclip.measure.evaluate import BEST, judge
 from zsclip.measure.metrics import RESAMPLES, Figure, Judged, figures, gain, joined, top1
 from zsclip.models.embed import Embedded
 from zsclip.out.text import escaped
-from zsclip.words.labels import Label
-from zsclip.words.prompts import PromptSet, expand
+from zsclip.words.words import Words, expand
 
 if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
@@ -81,12 +80,7 @@ def compare(variants: Sequence[tuple[str, Judged]], *, resamples: int = RESAMPLE
 
 
 def template_gains(
-    labels: Sequence[Label],
-    prompts: PromptSet,
-    model: "Encoder",
-    judged: Callable[[Classifier], Judged],
-    *,
-    resamples: int = RESAMPLES,
+    words: Words, model: "Encoder", judged: Callable[[Classifier], Judged], *, resamples: int = RESAMPLES
 ) -> list[TemplateGain]:
     """Measure the effect of each template of a set, alone and among the others. Every prompt is encoded once.
 
@@ -96,27 +90,27 @@ def template_gains(
     Raises:
         InputError: the set has only one template.
     """
-    if len(prompts.templates) < 2:
-        raise InputError(f"--templates: {prompts.name!r} has one template; give a set with more")
-    sentences = list(dict.fromkeys(sentence for some in expand(labels, prompts) for sentence in some))
-    encoded = model.encode_text(sentences).numpy()  # (N, D)
-    places = {sentence: place for place, sentence in enumerate(sentences)}
+    sentences = words.sentences
+    if len(sentences.templates) < 2:
+        raise InputError(f"--templates: {sentences.name!r} has one template; give a set with more")
+    prompts = list(dict.fromkeys(prompt for some in words.prompts for prompt in some))
+    encoded = model.encode_text(prompts).numpy()  # (N, D)
+    places = {prompt: place for place, prompt in enumerate(prompts)}
 
     def judged_with(templates: Iterable[str]) -> Judged:
-        per_label = expand(labels, replace(prompts, templates=tuple(templates)))
-        rows = encoded[[places[sentence] for some in per_label for sentence in some]]
+        per_label = expand(words.labels, replace(sentences, templates=tuple(templates))).prompts
+        rows = encoded[[places[prompt] for some in per_label for prompt in some]]
         matrix = class_embeddings(rows, [len(some) for some in per_label])
-        names = tuple(label.name for label in labels)
-        return judged(Classifier(names, matrix, None, model.logit_scale, model.logit_bias, ()))
+        return judged(Classifier(words.names, matrix, None, model.logit_scale, model.logit_bias, ()))
 
-    whole = judged_with(prompts.templates)
+    whole = judged_with(sentences.templates)
     return [
         TemplateGain(
             template,
             top1(judged_with([template])),
-            gain(whole, judged_with(one for one in prompts.templates if one != template), resamples=resamples),
+            gain(whole, judged_with(one for one in sentences.templates if one != template), resamples=resamples),
         )
-        for template in prompts.templates
+        for template in sentences.templates
     ]
 
 

@@ -12,6 +12,7 @@ from zsclip.errors import InputError
 from zsclip.measure.metrics import Figure, Judged, confusion_matrix, figures, joined
 from zsclip.out.text import escaped
 from zsclip.words.labels import Label
+from zsclip.words.textfiles import comparable
 
 BEST = 5  # candidates per picture, for top-5
 
@@ -48,14 +49,15 @@ class Scorecard:
 
 def found_labels(words: Sequence[str]) -> list[Label]:
     """Make sorted labels of the words in a data set; an underscore is read as a space."""
-    spelt: dict[str, str] = {}
-    for word in words:
-        spelt.setdefault(_spelt(word), word)
+    spelt: dict[str, tuple[str, str]] = {}  # by what is compared: the name, and the word that it was made of
+    for word in dict.fromkeys(words):
+        name = _spelt(word)
+        spelt.setdefault(comparable(name), (name, word))
     if len(spelt) < 2:
         raise InputError(
             f"labels: only {', '.join(map(repr, spelt))} in the data, so nothing competes with it; give more"
         )
-    return [Label(name, found_as=word) for name, word in sorted(spelt.items())]
+    return [Label(name, found_as=word) for name, word in sorted(spelt.values())]
 
 
 def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
@@ -64,10 +66,10 @@ def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
     Raises:
         InputError: a word matches no label.
     """
-    meant = {synonym: label.name for label in labels for synonym in label.synonyms}
-    meant |= {label.name: label.name for label in labels}
-    meant |= {label.found_as: label.name for label in labels if label.found_as}
-    found = {word: meant.get(word) or meant.get(_spelt(word)) for word in dict.fromkeys(words)}
+    meant = {comparable(synonym): label.name for label in labels for synonym in label.synonyms}
+    meant |= {comparable(label.name): label.name for label in labels}
+    meant |= {comparable(label.found_as): label.name for label in labels if label.found_as}
+    found = {word: meant.get(comparable(word)) or meant.get(comparable(_spelt(word))) for word in dict.fromkeys(words)}
     lost = [word for word, label in found.items() if label is None]
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""

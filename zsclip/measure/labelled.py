@@ -4,24 +4,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zsclip.errors import InputError
-from zsclip.pictures.pictures import Pictures, in_files
+from zsclip.pictures.passed_over import PassedOver
+from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.sources import Source, SourceCache, check_inputs, find_sources
+from zsclip.pixels.passed_over import passed_over_line
 
 _SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when others have begun the next
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """N pictures, and the true word for each as the data spells it."""
+    """N pictures, and the true word for each as the data spells it.
+
+    files: those that the data are in, the pictures themselves or Parquet files. passed_over: what was left out.
+    """
 
     pictures: Pictures
     words: tuple[str, ...]
+    files: Sequence[str]
+    passed_over: PassedOver
 
 
-def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: None) -> Labelled:
+def read_labelled(
+    data: str, *, all_files: bool = False, note: Callable[[str], None] = lambda message: None
+) -> Labelled:
     """Find all labelled pictures of a folder of class folders, a `.csv` or `.jsonl` list, or Parquet shards.
 
     Args:
+        all_files: take files of class folders whatever their ending.
         note: called with one line about everything that is skipped.
 
     Raises:
@@ -32,9 +42,12 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
     words: list[str] = []
     places: list[tuple[Source, int]] = []  # places of pictures that are not files
     seen: set[str] = set()
+    shards: dict[str, None] = {}
+    passed_over = PassedOver()
     captioned = 0
-    for source in find_sources(data, note):
+    for source in find_sources(data, note, passed_over, all_files=all_files):
         files = source.read() if source.are_files else None
+        shards |= dict.fromkeys(() if source.are_files else source.files)
         for row, (identity, about) in enumerate(source.pictures):
             if about is None:  # noted already
                 continue
@@ -51,9 +64,13 @@ def read_labelled(data: str, *, note: Callable[[str], None] = lambda message: No
     if captioned:
         note(f"{data}: skipped: {captioned:,} with a caption but no label")
     if not names:
-        raise InputError(f"{data}: no labelled pictures; give class folders, a list with file_name,label, or Parquet")
-    pictures = Pictures(tuple(names), _reader(places)) if places else in_files(tuple(names))
-    return Labelled(pictures, tuple(words))
+        why = passed_over_line(passed_over)
+        raise InputError(
+            f"{data}: no labelled pictures{f'; {why}' if why else ''}; give class folders, a list with "
+            "file_name,label, or Parquet"
+        )
+    pictures = Pictures(tuple(names), _reader(places) if places else None)
+    return Labelled(pictures, tuple(words), tuple(shards) if places else pictures.names, passed_over)
 
 
 def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes]:

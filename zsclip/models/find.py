@@ -7,14 +7,17 @@ import difflib
 import importlib.util
 import json
 import os
+import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from zsclip.errors import ModelError
 from zsclip.kept.cache import remember
+from zsclip.models.config import CONFIG_FILE, read_config, read_json
 from zsclip.models.hub import HubFiles, cached_file, fetch, find_file
-from zsclip.models.spec import CONFIG_FILE, TOKENIZER_FILES, ModelSpec, build_spec, read_config
+from zsclip.models.spec import TOKENIZER_FILES, ModelSpec, build_spec
 
 ALIASES = {
     "base": "ViT-B-32-256,datacomp_s34b_b86k",
@@ -55,15 +58,29 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
         return _find_local(name, Path(full.removeprefix("local-dir:")), offline, with_weights)
     if full.startswith("hf-hub:"):
         return _find_on_hub(name, full.removeprefix("hf-hub:"), offline, with_weights)
-    if os.path.isfile(os.path.join(full, CONFIG_FILE)):
+    if os.path.exists(os.path.join(full, CONFIG_FILE)):
         return _find_local(name, Path(full), offline, with_weights)
     if "," in full:
         return _find_tagged(name, *_split_tag(full), offline, with_weights)
     if full in _architectures():
         raise ModelError(f"no model {name!r}; an architecture needs a tag; `zsclip models list` shows the tags")
+    if (ours := _ours(full)) is not None:
+        raise ModelError(f"no model {name!r}; zsclip calls it {ours!r}")
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", full):
+        raise ModelError(f"no model or folder {name!r}; an open_clip model of the hub is written 'hf-hub:{full}'")
     near = difflib.get_close_matches(full, [*ALIASES, *_architectures()], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows all models")
+
+
+def files_of(name: str) -> Iterator[str]:
+    """Yield the files of a model that are on this machine, weights, configuration and all beside them."""
+    try:
+        weights = find_model(name, offline=True).weights
+    except ModelError:
+        return
+    with os.scandir(os.path.dirname(weights or "") or ".") as entries:
+        yield from (entry.path for entry in entries if entry.is_file())
 
 
 def tokenizer_folder(spec: ModelSpec) -> str:
@@ -101,12 +118,15 @@ def text_config_folder(spec: ModelSpec) -> str:
     """Give the folder with the configuration of a Hugging Face text tower, fetched if necessary and allowed.
 
     Raises:
-        ModelError: it is not available.
+        ModelError: it is not available, or has sizes that no model has.
     """
     name = spec.architecture["text_cfg"]["hf_model_name"]
     if os.path.isdir(name):
-        return str(name)
-    return os.path.dirname(find_file(spec.name, HubFiles(name, ("config.json",)), spec.offline))
+        config = os.path.join(name, "config.json")
+    else:
+        config = find_file(spec.name, HubFiles(name, ("config.json",)), spec.offline)
+    read_json(spec.name, Path(config))  # transformers would build whatever it says
+    return os.path.dirname(config)
 
 
 def tags() -> dict[str, dict[str, dict[str, Any]]]:
@@ -156,7 +176,8 @@ def _find_local(name: str, folder: Path, offline: bool, with_weights: bool) -> M
     for filename in _LOCAL_WEIGHTS:
         if os.path.isfile(folder / filename):
             return build_spec(name, config, folder / filename, folder=folder, offline=offline)
-    others = sorted(path for ending in ("safetensors", "bin", "pth") for path in folder.glob(f"*.{ending}"))
+    endings = (".safetensors", ".bin", ".pth")
+    others = sorted(path for path in folder.iterdir() if path.suffix in endings and path.is_file())
     if not others:
         raise ModelError(f"{name}: no weights beside {CONFIG_FILE}; put {_LOCAL_WEIGHTS[0]} into {str(folder)!r}")
     return build_spec(
@@ -198,6 +219,20 @@ def _architectures() -> dict[str, Path]:
     assert package.submodule_search_locations is not None
     folder = Path(package.submodule_search_locations[0]) / "model_configs"
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
+
+
+def _ours(full: str) -> str | None:
+    """Give our name for a model that is named as OpenAI, transformers or the hub do; None if it is not one of these."""
+    name = full.lower().removeprefix("open_clip:").removeprefix("clip-").removesuffix("px")
+    owner, _, repository = name.rpartition("/")
+    repository = re.sub(r"(vit-[a-z])[a-z]*-patch", r"\1-", repository.removeprefix("clip-"))
+    published = {_plain(a + tag): f"{a},{tag}" for a, of_tags in tags().items() for tag in of_tags}
+    spellings = map(_plain, (name, repository, f"{name}-openai", f"{repository}-{owner}"))
+    return next((published[each] for each in spellings if each in published), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def _split_tag(full: str) -> tuple[str, str]:

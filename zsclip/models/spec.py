@@ -1,20 +1,22 @@
 """What is known about a model before it is loaded: its configuration and the digest of its weights."""
 
 import hashlib
-import json
+import html
 import os
 import re
+import string
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zsclip.errors import ModelError, first_line
+from zsclip.errors import ModelError
 from zsclip.kept.cache import fingerprint, remember
+from zsclip.models.config import CONFIG_FILE
+from zsclip.pictures.identity import GRAIN_NS, Look
 from zsclip.pixels.decode import RULES
 from zsclip.pixels.fit import Preprocess
 
-CONFIG_FILE = "open_clip_config.json"
 # All files that a tokenizer may have; the last one always exists, and is fetched last.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -38,6 +40,7 @@ _DEFAULT_PREPROCESS = {
     "resize_mode": "shortest",
     "fill_color": 0,
 }
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _HUB_BLOB = re.compile(r"/models--[^/]+/blobs/(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _MULTILINGUAL = ("xlm", "mt5", "nllb", "i18n", "siglip2", "multilingual", "worldwide", "gemma")
 
@@ -57,6 +60,21 @@ class Tokenizer:
     mode: str | None
     arguments: dict[str, Any]
     files_digest: str | None
+
+    def cleaned(self, text: str) -> str:
+        """Give a text as open_clip's cleaning hands it on, and without capitals where the tokenizer ignores them.
+
+        Source: open_clip/tokenizer.py, `get_clean_fn`; importing that would import torch.
+        """
+        from ftfy import fix_text  # seldom needed
+
+        clean = self.arguments.get("clean", "lower" if self.name is None else "whitespace")
+        text = html.unescape(html.unescape(fix_text(text)))
+        if clean == "canonicalize":
+            text = text.replace("_", " ").translate(_NO_PUNCTUATION)
+        if clean != "whitespace" or "uncased" in (self.name or ""):
+            text = text.lower()
+        return " ".join(text.split())
 
 
 @dataclass(frozen=True)
@@ -130,7 +148,7 @@ def build_spec(
         preprocess = _preprocess(vision_cfg, config.get("preprocess_cfg") or {})
         tokenizer = _tokenizer(text_cfg, folder)
         model_cfg["embed_dim"] = int(model_cfg["embed_dim"])
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise ModelError(f"{name}: not a model configuration: {e!r}; compare {CONFIG_FILE} with one that works") from e
     try:
         digest = file_digest(weights) if weights is not None else None
@@ -183,25 +201,12 @@ def _tokenizer(text_cfg: dict[str, Any], folder: Path | None) -> Tokenizer:
     )
 
 
-def read_config(name: str, path: Path) -> dict[str, Any]:
-    """Read the configuration of a model.
+def file_digest(path: str | os.PathLike[str], *, now_ns: int | None = None) -> str:
+    """Give the SHA-256 of a file's content, cached by path, size, times and inode; a hub blob is named by it.
 
-    Raises:
-        ModelError: there is none, or it is not one of open_clip's.
+    Args:
+        now_ns: the time, by default that of the clock; a file changed a moment ago may change again unnoticed.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise ModelError(f"{name}: no {CONFIG_FILE} in {str(path.parent)!r}; open_clip models have one") from e
-    except (OSError, ValueError, RecursionError) as e:
-        raise ModelError(f"{name}: cannot read {str(path)!r}: {first_line(e)}; fetch it again") from e
-    if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
-        raise ModelError(f"{name}: {str(path)!r} has no 'model_cfg'; it is not an open_clip configuration")
-    return config
-
-
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """Give the SHA-256 of a file's content, cached by path, size and times; a hub blob is named by it."""
     real = os.path.realpath(path)
     if _HUB_BLOB.search(real):
         return os.path.basename(real)
@@ -211,6 +216,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         with open(real, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    if time.time() - before.st_mtime < 2:  # it may change again within the clock's resolution and look the same
+    look = Look.of(before)
+    if max(look.mtime, look.ctime) + GRAIN_NS > (time.time_ns() if now_ns is None else now_ns):
         return read()
-    return str(remember("digests", [real, before.st_size, before.st_mtime_ns, before.st_ino], read))
+    return str(remember("digests", [real, *look], read))

@@ -194,10 +194,16 @@ class ClipModel:
 
         Returns:
             (N, D) float32, rows of length 1, on the CPU; row i is prompts[i].
+
+        Raises:
+            ModelError: the text tower cannot be read, or produced NaN or infinity.
         """
         ids = self.tokenizer(list(prompts))  # (N, context_length)
         with tuned_for(self.device):
-            return F.normalize(encode_tokens(self._text_tower, ids, self.device).float(), dim=-1)
+            embeddings = F.normalize(encode_tokens(self._text_tower, ids, self.device).float(), dim=-1)
+            if not embeddings.isfinite().all():
+                raise ModelError(f"{self.spec.name}: the text tower produced NaN or infinity; the weights are damaged")
+        return embeddings
 
     def token_counts(self, prompts: Sequence[str]) -> list[int]:
         """Count each prompt's tokens, start and end marks included; tokens beyond the context's length will be cut."""

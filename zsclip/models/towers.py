@@ -143,12 +143,16 @@ def read_scales(spec: ModelSpec) -> dict[str, Tensor]:
     """Read `logit_scale`, as its logarithm, and `logit_bias` if there is one.
 
     Raises:
-        ModelError: they cannot be read, or there is no `logit_scale`.
+        ModelError: they cannot be read, there is no `logit_scale`, or one of them is not a usable number.
     """
     with _as_model_error(spec):
         scales = _read_weights(spec, lambda name: name in _SCALES)
     if "logit_scale" not in scales:
         raise ModelError(f"{spec.name}: {spec.weights!r} has no logit_scale; it is not a CLIP model")
+    for name, value in scales.items():
+        # No more than 1e30 after .exp(), so that a product with a cosine is finite in fp32.
+        if value.numel() != 1 or not -100 < float(value) < (70 if name == "logit_scale" else math.inf):
+            raise ModelError(f"{spec.name}: {name} in {spec.weights!r} is not a usable number; the weights are damaged")
     return scales
 
 

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -18,14 +18,23 @@ _GAP, _LINE = 8, 16  # pixels
 
 
 def with_contact_sheet(
-    batches: Iterable[Answers], out: BinaryIO, *, threads: int, max_pixels: int
+    batches: Iterable[Answers],
+    out: BinaryIO,
+    *,
+    threads: int,
+    max_pixels: int,
+    again: Callable[[Sequence[str]], Pictures] = Pictures,
 ) -> Iterator[Answers]:
-    """Pass batches on, and draw the first MAX_PICTURES pictures of the run, in order, as a PNG when it has ended."""
+    """Pass batches on, and draw the first MAX_PICTURES pictures of the run, in order, as a PNG when it has ended.
+
+    Args:
+        again: gives pictures by their names.
+    """
     shown: list[tuple[Row, bytes | None]] = []
     for batch in batches:
         some = batch.take(np.arange(min(MAX_PICTURES - len(shown), len(batch))))
         answered = np.flatnonzero(some.is_answered()).tolist()
-        small = thumbnails(Pictures(some.names), answered, threads=threads, max_pixels=max_pixels)
+        small = thumbnails(again(some.names), answered, threads=threads, max_pixels=max_pixels)
         pictures = dict(zip(answered, small, strict=True))
         shown += [(row, pictures.get(place)) for place, row in enumerate(some.rows())]
         yield batch
@@ -51,7 +60,7 @@ def _sheet(shown: list[tuple[Row, bytes | None]]) -> Image.Image:
 
 
 def _lines(row: Row) -> list[tuple[str, str]]:
-    name = row.path.rpartition("/")[2].encode("utf-8", "replace").decode()
+    name = row.file_name.rpartition("/")[2].encode("utf-8", "replace").decode()
     if isinstance(row, Skipped):
         return [(row.error, "firebrick"), (name, "dimgray")]
     label = "unknown" if row.label is None else row.label

@@ -34,12 +34,12 @@ def columns_of(answers: Answers) -> dict[str, list[Any]]:
     rows = list(answers.rows())
     bests = [row.best if isinstance(row, Prediction) else None for row in rows]
     return {
-        "file_name": [decoded(row.path) for row in rows],
+        "file_name": [decoded(row.file_name) for row in rows],
         "label": answers.labels,
         "score": [best and best.score for best in bests],
         "cosine": [best and best.cosine for best in bests],
         "score_kind": [best and answers.score_kind for best in bests],
-        "predictions": [[_candidate(each) for each in row.candidates] for row in rows],
+        "predictions": [[_candidate(each) for each in row.predictions] for row in rows],
         "beaten_by": [row.beaten_by if isinstance(row, Prediction) else None for row in rows],
         "error": [row.error for row in rows],
         "message": [row.message and without_surrogates(row.message) for row in rows],

@@ -1,9 +1,7 @@
 """Answers -> JSON lines: one object per picture, with the same keys in each."""
 
 import json
-import os
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -11,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.answers.answers import Answers
-from zsclip.out.text import decoded, without_surrogates
+from zsclip.out.text import in_utf8, without_surrogates
 from zsclip.pixels.skipped import Skipped
 
 _AT_ONCE = 16  # lines per write; a signal comes between two writes, so no line is cut
@@ -88,9 +86,7 @@ def _beginnings(answers: Answers, labels: Sequence[str]) -> list[str]:
 
 
 def _beginning(name: str) -> str:
-    shown, raw = decoded(name), os.fsencode(name)
-    own = "" if shown.encode() == raw or shown == name else f'"file_name_base64": "{b64encode(raw).decode()}", '
-    return f'{{"file_name": {_text(shown)}, {own}'
+    return f'{{"file_name": {_text(in_utf8(name))}, '
 
 
 def _failure(skipped: Skipped) -> str:
@@ -108,6 +104,9 @@ def _numbers(column: NDArray[np.float32]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """Write a string, and escape the control characters that JSON allows but some terminals obey."""
+    r"""Write a string, and escape the control characters that JSON allows but some terminals obey.
+
+    A byte of a name that is not UTF-8 becomes `\udc80` to `\udcff`, which `os.fsencode` turns into the byte again.
+    """
     quoted = json.dumps(text, ensure_ascii=False)
-    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", quoted)
+    return re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", quoted)

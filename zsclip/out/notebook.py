@@ -32,7 +32,7 @@ def html_table(answers: Answers, pictures: Pictures) -> str:
 
 
 def _line(row: Row, picture: bytes | None) -> str:
-    name = _text(decoded(row.path))
+    name = _text(decoded(row.file_name))
     image = "" if picture is None else f'<img src="data:image/webp;base64,{b64encode(picture).decode()}">'
     if isinstance(row, Skipped):
         cells = [image, name, f"<em>{row.error}: {_text(row.message)}</em>", ""]

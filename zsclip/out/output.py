@@ -5,12 +5,15 @@ import fcntl
 import io
 import os
 import re
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from zsclip.errors import InputError, OutputError
+
+Place = tuple[int, int]  # the device and inode of a file, which is one however its path is spelt
 
 FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".tsv": "tsv"}
 
@@ -128,9 +131,70 @@ def check_output(target: str | None, *, overwrite: bool = False, resumable: bool
         _check_absent(target, target, overwrite=overwrite, resumable=resumable)
 
 
+def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[Place, str]:
+    """Refuse two outputs that are one file, before anything is written.
+
+    Args:
+        outputs: flag and target of each; None is standard output.
+
+    Returns:
+        The outputs, in words, by the place of each file that they would replace; for `check_inputs`.
+
+    Raises:
+        InputError: two outputs are one file, or need one.
+    """
+    seen: dict[Place | str, str] = {}
+    for flag, target in outputs:
+        output = flag if target is None else f"{flag} {target}"
+        for key in _keys_of(target):
+            if (other := seen.setdefault(key, output)) != output:
+                raise InputError(f"{output}: would overwrite {other}; write to another file")
+    return {key: output for key, output in seen.items() if isinstance(key, tuple)}
+
+
+def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[Place, str]) -> None:
+    """Refuse an output that is also an input: as a path, by a link, or in another spelling.
+
+    Args:
+        inputs: what each is, in words, and its path; only iterated if a file would be replaced.
+        places: given by `check_apart`.
+
+    Raises:
+        InputError: an input would be replaced.
+    """
+    for what, path in inputs if places else ():
+        with suppress(OSError, ValueError):
+            status = os.stat(path)
+            if output := places.get((status.st_dev, status.st_ino)):
+                raise InputError(f"{output}: would overwrite {what}, which this run reads; write to another file")
+
+
+def files_of(target: str) -> tuple[str, ...]:
+    """Give the files that are written for a target: itself, FILE.part, and the journal of that."""
+    part = part_of(target)
+    return target, part, f"{part}.json", f"{part}.json.new"
+
+
 def part_of(target: str) -> str:
     """Give the FILE.part that rows go to until they are complete; a link stays a link."""
     return (os.path.realpath(target) if os.path.islink(target) else target) + ".part"
+
+
+def _keys_of(target: str | None) -> Iterator[Place | str]:
+    """Yield the places of the files that are written for a target, and the real paths, as they may not exist yet.
+
+    Standard output has a place if it is a regular file, unless the shell has just emptied it.
+    """
+    is_ours = target is not None and is_replaceable(target)
+    for file in files_of(target) if target is not None and is_ours else (target,):
+        with suppress(OSError):
+            number = _stdout_descriptor() if file is None else file
+            if number is not None:
+                status = os.stat(number)
+                if stat.S_ISREG(status.st_mode) and (file is not None or status.st_size):
+                    yield status.st_dev, status.st_ino
+        if file is not None and is_ours:
+            yield os.path.realpath(file)
 
 
 def _left_over(part: str, resumable: bool) -> InputError:

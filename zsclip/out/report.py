@@ -3,7 +3,7 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import quote
@@ -31,19 +31,21 @@ def with_report(
     threads: int,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     pictures: Pictures | None = None,
+    again: Callable[[Sequence[str]], Pictures] = Pictures,
 ) -> Iterator[Answers]:
     """Pass batches on, and write the page as they come.
 
     Args:
         out: where the page goes. folder: the folder of the page; links to the pictures are relative to it.
-        pictures: all pictures of the run, in order; None if the names of the answers are paths of files.
+        pictures: all pictures of the run, in order; None if `again` gives them by the names of the answers, which are
+            paths of files if it is not given.
     """
     before, after = _PAGE.read_text(encoding="utf-8").split(_HOLE)
     folder = os.path.abspath(folder)
     out.write(before + "[")
     separator, written, seen = "\n", 0, 0
     for part in _parts(batches):
-        source, first = (Pictures(part.names), 0) if pictures is None else (pictures, seen)
+        source, first = (again(part.names), 0) if pictures is None else (pictures, seen)
         answered = np.flatnonzero(part.is_answered()) if written < MAX_PAGE_BYTES else np.arange(0)
         small = thumbnails(source, (first + answered).tolist(), threads=threads, max_pixels=max_pixels)
         shown = dict(zip(answered.tolist(), small, strict=True))
@@ -66,7 +68,7 @@ def _parts(batches: Iterable[Answers]) -> Iterator[Answers]:
 
 def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
     """Format a row for the page: name, link, label, score, error, message, truth, thumbnail."""
-    path = os.fsencode(row.path)
+    path = os.fsencode(row.file_name)
     link = quote(os.path.relpath(path, os.fsencode(folder))) if has_file else None
     if isinstance(row, Skipped):
         about: list[str | float | None] = [None, None, row.error, without_surrogates(row.message)]
@@ -75,5 +77,5 @@ def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
         about = [label, six_digits(row.best.score), None, None]
     truth = None if row.truth is None else without_surrogates(row.truth)
     thumbnail = None if picture is None else b64encode(picture).decode()
-    values = [decoded(row.path), link, *about, truth, thumbnail]
+    values = [decoded(row.file_name), link, *about, truth, thumbnail]
     return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")  # only this can end a script element

@@ -65,7 +65,7 @@ def write_table(batches: Iterable[Answers], out: TextIO) -> None:
     for answers in batches:
         page = Text(end="")
         for row in answers.rows():
-            name = _shortened(escaped(decoded(row.path)), path_width)
+            name = _shortened(escaped(decoded(row.file_name)), path_width)
             for answer in _answer_texts(row):
                 for line in answer.wrap(console, width - path_width - 2):
                     page.append(set_cell_size(name, path_width) + "  ").append_text(line).append("\n")
@@ -143,7 +143,7 @@ def _answer_texts(row: Row) -> "Iterator[Text]":
         yield Text.assemble((row.error, "red"), ": ", (escaped(without_surrogates(row.message)), "dim"))
         return
     is_known = row.label is not None
-    for rank, answer in enumerate((row.candidates if is_known else ()) or (row.best,)):
+    for rank, answer in enumerate((row.predictions if is_known else ()) or (row.best,)):
         is_answer = rank == 0 and is_known
         label = escaped(without_surrogates(answer.label)) if is_known else "unknown"
         bar = (_bar(answer.score), "green" if is_answer else "dim")

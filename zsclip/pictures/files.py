@@ -4,14 +4,16 @@ import glob
 import itertools
 import os
 import re
-import select
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 from zsclip.errors import InputError
-from zsclip.pictures.pictures import Paths
+from zsclip.pictures.globs import expand_glob, fits
+from zsclip.pictures.passed_over import PassedOver, ending_of
+from zsclip.pictures.pictures import Paths, Pictures
+from zsclip.pictures.stdin import STDIN, read_stdin
 
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
@@ -20,12 +22,25 @@ ENDINGS = frozenset(
 HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
 A_URL = "a URL; download it first and give the file"
-_LONGEST_NAME = 1 << 20  # bytes; Linux allows no path over 4096
 _TOGETHER = 512  # paths of a folder handed on together; one by one would cost more than finding them
 
 
 def _ignore(message: str) -> None:
     """Ignore a note."""
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How pictures are looked for; see `find_images`."""
+
+    exclude: Sequence[str]
+    null: bool
+    all_files: bool
+    own: frozenset[str]
+    note: Callable[[str], None]
+    stdin_fd: int
+    visited: "set[tuple[int, int]] | None"
+    passed_over: PassedOver
 
 
 def find_images(
@@ -34,27 +49,37 @@ def find_images(
     exclude: Sequence[str] = (),
     limit: int | None = None,
     null: bool = False,
+    all_files: bool = False,
+    own: Collection[str] = (),
     note: Callable[[str], None] = _ignore,
     stdin_fd: int = 0,
+    visited: "set[tuple[int, int]] | None" = None,
+    passed_over: PassedOver | None = None,
 ) -> Paths:
     """Check every input, then yield the path of each image of a run, in order, as it is found.
 
     Args:
-        inputs: files, folders, globs or `-` (paths on stdin). A file is taken whatever its ending.
+        inputs: files, folders, globs or `-` (paths on stdin, or one picture). A file is taken whatever its ending.
         exclude: globs to leave out. Without a slash, they match the name of any file or folder at any
             depth; with a slash, the path relative to the folder that is walked (for a file, the path as given).
         limit: the largest number of paths to yield, after exclusion.
         null: paths on stdin end in NUL, not in a newline.
+        all_files: take files of folders whatever their ending.
+        own: real paths of files that this run is writing; `all_files` would take them for pictures.
         note: called with one line about what is skipped, perhaps from the thread that iterates.
         stdin_fd: the file descriptor that `-` stands for.
+        visited: device and inode of folders not to enter; those entered are added. None enters all once per input.
+        passed_over: where to count what is left out.
 
     Raises:
         InputError: an input does not exist, matches nothing, is a URL, or is `-` for the second time.
     """
-    if list(inputs).count("-") > 1:
+    if list(inputs).count(STDIN) > 1:
         raise InputError("'-' was given twice; stdin can be read only once")
     roots = list(itertools.chain.from_iterable(_check(text, stdin_fd) for text in inputs))
-    return Paths(_limited(_find(roots, _exclusion(exclude), null, note, stdin_fd), limit))
+    passed_over = PassedOver() if passed_over is None else passed_over
+    search = _Search(exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over)
+    return Paths(_limited(_find(roots, search), limit), passed_over)
 
 
 def is_url(text: str) -> bool:
@@ -62,59 +87,9 @@ def is_url(text: str) -> bool:
     return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
 
 
-def read_paths(fd: int, *, null: bool = False, note: Callable[[str], None] = _ignore) -> Iterator[str]:
-    """Yield the paths written to a file descriptor, each as soon as its line is complete.
-
-    Reads the descriptor itself: a daemon thread that waits in `sys.stdin.buffer` holds its lock, and the interpreter
-    aborts at exit when it cannot take it.
-
-    Args:
-        null: a path ends in NUL, not in a newline; the last terminator may be missing.
-        note: called with one line about each folder, which is skipped.
-
-    Raises:
-        InputError: the descriptor cannot be read.
-    """
-    for some in _read_together(fd, null, note):
-        yield from some
-
-
-def _read_together(fd: int, null: bool, note: Callable[[str], None]) -> Iterator[list[str]]:
-    """Yield lists of the paths that arrived together."""
-    for names in _read_names(fd, b"\0" if null else b"\n"):
-        paths = []
-        for path in map(os.fsdecode, names):
-            if os.path.isdir(path):
-                note(f"stdin: {path!r} is a folder and was skipped; name it on the command line to search it")
-            else:
-                paths.append(path)
-        yield paths
-
-
-def _read_names(fd: int, end: bytes) -> Iterator[list[bytes]]:
-    rest = b""
-    while chunk := _read_some(fd):
-        *names, rest = (rest + chunk).split(end)
-        yield list(filter(None, names))
-        if len(rest) > _LONGEST_NAME:
-            raise InputError("stdin: a path is too long; end each with a newline, or with NUL and --null")
-    if rest:
-        yield [rest]
-
-
-def _read_some(fd: int) -> bytes:
-    while True:
-        try:
-            return os.read(fd, 1 << 16)
-        except BlockingIOError:  # the parent process made our stdin non-blocking
-            select.select([fd], [], [])
-        except OSError as e:
-            raise InputError(f"stdin: cannot be read: {_reason(e)}") from e
-
-
 def _check(text: str, stdin_fd: int) -> list[str]:
     """Return the files and folders that one input means: itself, or the matches of a glob."""
-    if text == "-":
+    if text == STDIN:
         try:
             os.fstat(stdin_fd)
         except OSError as e:
@@ -134,88 +109,80 @@ def _check(text: str, stdin_fd: int) -> list[str]:
     # A trailing `**` matches folders and everything in them; walking only the folders gives each file once.
     pattern = re.sub(r"(^|/)(\*\*/*)+$", r"\1", text) or "."
     not_asked_for = SKIPPED_NAMES.difference(text.split("/"))
-    matches = [match for match in _matches(pattern) if not_asked_for.isdisjoint(match.split("/"))]
+    matches = [match for match in expand_glob(pattern) if not_asked_for.isdisjoint(match.split("/"))]
     if not matches:
         raise InputError(f"no file or folder matches {text!r}")
     return sorted(matches, key=lambda match: _sort_key(match, os.path.isdir(match)))
 
 
-def _matches(pattern: str) -> list[str]:
-    """Expand a glob; hidden names match only if the glob names them."""
-    parts = pattern.split("/")
-    if "**" not in parts:
-        return glob.glob(pattern)
-    # glob.glob would follow links to folders into endless loops; pathlib's `**` follows none.
-    at = parts.index("**")
-    root, below = "/".join(parts[:at]), "/".join(parts[at:])
-    hidden_wanted = any(part.startswith(".") for part in parts[at:])
-    found = []
-    for base in glob.glob(root) if root else ["/" if at else ""]:
-        for match in Path(base or ".").glob(below):
-            relative = os.path.relpath(match, base or ".")
-            if hidden_wanted or not any(part.startswith(".") for part in relative.split("/")):
-                found.append(os.path.join(base, relative))
-    return found
+class _Exclusion:
+    """Tells whether a path relative to the walked folder is left out, and which patterns left out nothing."""
 
+    def __init__(self, patterns: Sequence[str], passed_over: PassedOver) -> None:
+        self.unused = dict.fromkeys(patterns)
+        self._passed_over = passed_over
+        self._globs: list[tuple[str, str]] = []  # what matches, and the pattern that it comes from
+        for pattern in patterns:
+            stripped = pattern.rstrip("/").removeprefix("./")
+            self._globs.append((stripped, pattern))
+            # `**/x` means x at any depth, also at the top, where fnmatch alone would demand a slash.
+            if stripped.startswith("**/"):
+                self._globs.append((stripped[3:], pattern))
 
-def _exclusion(patterns: Sequence[str]) -> Callable[[str], bool] | None:
-    """Return a test of a path relative to the walked folder; None where nothing is excluded."""
-    if not patterns:
-        return None
-    stripped = [pattern.rstrip("/").removeprefix("./") for pattern in patterns]
-    # `**/x` means x at any depth, also at the top, where fnmatch alone would demand a slash.
-    globs = [*stripped, *(pattern[3:] for pattern in stripped if pattern.startswith("**/"))]
-
-    def excluded(path: str) -> bool:
+    def __call__(self, path: str) -> bool:
         path, name = path.removeprefix("./"), os.path.basename(path)
-        return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in globs)
+        found = [pattern for glob, pattern in self._globs if fits(path if "/" in glob else name, glob)]
+        for pattern in found:
+            self.unused.pop(pattern, None)
+        self._passed_over.excluded += bool(found)
+        return bool(found)
 
-    return excluded
 
-
-def _limited(found: Iterable[list[str]], limit: int | None) -> Iterator[list[str]]:
-    """Leave out empty lists, and stop looking after `limit` paths."""
+def _limited(found: Iterable[Pictures], limit: int | None) -> Iterator[Pictures]:
+    """Leave out empty groups, and stop looking after `limit` pictures."""
     left = limit
     if left == 0:
         return
     for some in found:
         if left is not None:
-            some = some[:left]
+            if len(some) > left:
+                some = Pictures(some.names[:left], some.read)
             left -= len(some)
-        if some:
+        if len(some):
             yield some
         if left == 0:
             return
 
 
-def _find(
-    roots: list[str],
-    excluded: Callable[[str], bool] | None,
-    null: bool,
-    note: Callable[[str], None],
-    stdin_fd: int,
-) -> Iterator[list[str]]:
+def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
+    excluded = _Exclusion(search.exclude, search.passed_over)
     files: list[str] = []  # files named one after the other
     for root in roots:
         is_folder = os.path.isdir(root)
-        if files and (root == "-" or is_folder or len(files) == _TOGETHER):
-            yield files
+        if files and (root == STDIN or is_folder or len(files) == _TOGETHER):
+            yield Pictures(files)
             files = []
-        if root == "-":
-            for some in _read_together(stdin_fd, null, note):
-                yield [path for path in some if not excluded(path)] if excluded else some
+        if root == STDIN:
+            why_none = search.passed_over.others.append
+            for some in read_stdin(search.stdin_fd, null=search.null, note=search.note, why_none=why_none):
+                if search.exclude and some.read is None:
+                    some = Pictures([path for path in some.names if not excluded(path)])
+                yield some
         elif is_folder:
-            yield from _walk(root, excluded, note)
-        elif not (excluded and excluded(root)):
+            search.passed_over.folders.append(root)
+            yield from map(Pictures, _walk(root, excluded if search.exclude else None, search))
+        elif not (search.exclude and excluded(root)):
             files.append(root)
-    yield files
+    yield Pictures(files)
+    for pattern in excluded.unused:
+        search.note(f"--exclude {pattern!r}: left nothing out; check its spelling")
 
 
-def _walk(root: str, excluded: Callable[[str], bool] | None, note: Callable[[str], None]) -> Iterator[list[str]]:
+def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) -> Iterator[list[str]]:
     """Yield the images under a folder; a subfolder sorts as its name with a slash, as in git."""
     endings = ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS
-    passed_over = HEIC_ENDINGS - endings
-    visited: set[tuple[int, int]] = set()
+    own = {os.path.basename(path) for path in search.own}
+    entries_of = partial(_entries, root, set() if search.visited is None else search.visited, excluded, search)
     found: list[str] = []
     listings = [("", iter(["/"]))]  # the prefix of names, and the names still to come; the root is first
     while listings:
@@ -226,22 +193,23 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, note: Callable[[str
                     yield found
                     found = []
                 path = before + name[:-1] if before else root
-                entries = _entries(path, root, visited, excluded)
+                entries = entries_of(path)
                 if entries is None:  # its pictures are lost; an error row makes that visible
                     found.append(path)
                     continue
                 listings.append((os.path.join(path, ""), iter(entries)))
                 break
-            ending = name[name.rfind(".") :].lower()
-            if ending in endings:
-                found.append(before + name)
-                if len(found) == _TOGETHER:
-                    yield found
-                    found = []
-            elif ending in passed_over:
-                passed_over = frozenset()  # one note per input folder, not one per picture
-                path = before + name
-                note(f"{root!r}: HEIC pictures were skipped, {path!r} first; to read them: pip install 'zsclip[heic]'")
+            if name[name.rfind(".") :].lower() in endings:
+                pass
+            elif not search.all_files:
+                search.passed_over.endings[ending_of(name)] += 1
+                continue
+            elif name in own and os.path.realpath(before + name) in search.own:
+                continue
+            found.append(before + name)
+            if len(found) == _TOGETHER:
+                yield found
+                found = []
         else:
             listings.pop()
     if found:
@@ -249,10 +217,11 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, note: Callable[[str
 
 
 def _entries(
-    folder: str,
     root: str,
     visited: set[tuple[int, int]],
     excluded: Callable[[str], bool] | None,
+    search: _Search,
+    folder: str,
 ) -> list[str] | None:
     """List a folder in order, subfolders with a slash; nothing if it was visited before, None if it is unreadable."""
     try:
@@ -261,11 +230,13 @@ def _entries(
             return []
         visited.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            names = [entry.name + "/" if _is_folder(entry) else entry.name for entry in entries]
+            names = [entry.name + "/" if is_folder(entry) else entry.name for entry in entries]
     except OSError:
         return None
     names.sort(key=None if "".join(names).isascii() else os.fsencode)
+    count = len(names)
     names = [name for name in names if name[0] != "." and name.removesuffix("/") not in SKIPPED_NAMES]
+    search.passed_over.hidden += count - len(names)
     if excluded:
         below = folder[len(root) :].lstrip("/")
         names = [name for name in names if not excluded(os.path.join(below, name.removesuffix("/")))]
@@ -276,7 +247,8 @@ def _sort_key(name: str, is_folder: bool) -> bytes:
     return os.fsencode(name) + b"/" * is_folder
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself, or a folder we may not search

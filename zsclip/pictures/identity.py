@@ -6,12 +6,29 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 GRAIN_NS = 2_000_000_000  # the coarsest clock, FAT's: a file changed within this time may keep its timestamp
 LARGEST = 2**63 - 1  # SQLite's integers have 63 bits and a sign
 
 _LOOK = struct.Struct(">x4q")  # a NUL, which no path contains, then size, times and inode
 LOOK_BYTES = _LOOK.size
+
+
+class Look(NamedTuple):
+    """The size, times in nanoseconds and inode of a file when its content was read."""
+
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Look":
+        """Take the fields of a status that change with the content."""
+        # NTFS has times from the year 1601, and some inodes have 64 bits.
+        mtime, ctime = (max(-LARGEST, min(at, LARGEST)) for at in (status.st_mtime_ns, status.st_ctime_ns))
+        return cls(status.st_size, mtime, ctime, status.st_ino & LARGEST)
 
 
 @dataclass(frozen=True)
@@ -33,13 +50,11 @@ def content_of(data: bytes) -> bytes:
 
 
 def look_of(status: os.stat_result) -> bytes:
-    """Give the size, times and inode of a file as bytes that change with its content."""
-    size, mtime, ctime, inode = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    """Give the look of a file as bytes."""
     try:
-        return _LOOK.pack(size, mtime, ctime, inode)
-    except struct.error:  # NTFS has times from the year 1601, and some inodes have 64 bits
-        times = (max(-LARGEST, min(at, LARGEST)) for at in (mtime, ctime))
-        return _LOOK.pack(size, *times, inode & LARGEST)
+        return _LOOK.pack(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    except struct.error:  # they do not fit
+        return _LOOK.pack(*Look.of(status))
 
 
 def key_of(path: bytes, size: int, mtime: int, ctime: int, inode: int) -> bytes:

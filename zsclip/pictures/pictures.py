@@ -4,9 +4,11 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import BinaryIO
 
 from zsclip.pictures.identity import file_keys
+from zsclip.pictures.passed_over import PassedOver
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,40 +17,64 @@ class Pictures:
 
     names: n paths of files, or other names for the pictures.
     read: gives the encoded picture at an index of names; threads may call it. None if names are paths of files.
-    keys: gives, for those from one index to before another, what each can be recognised by without being read, and what
-    changes with its content; None for a picture without it. None if only their contents can tell.
     """
 
     names: Sequence[str]
     read: Callable[[int], bytes] | None = None
-    keys: Callable[[int, int], Sequence[bytes | None]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def keys(self, start: int, stop: int) -> Sequence[bytes | None] | None:
+        """Give what each picture of a range is recognised by without being read, and what changes with its content.
+
+        Returns:
+            None for a picture without a key; None for all if only their contents can tell.
+        """
+        return file_keys(self.names[start:stop]) if self.read is None else None
 
     def open(self, place: int) -> BinaryIO:
         """Open the encoded picture at an index."""
         return open(self.names[place], "rb") if self.read is None else io.BytesIO(self.read(place))
 
 
-def in_files(paths: Sequence[str]) -> Pictures:
-    """Give the pictures in some files, which keep their keys until they are changed or moved."""
-    return Pictures(paths, keys=lambda start, stop: file_keys(paths[start:stop]))
-
-
 class Paths(Iterator[str]):
-    """The files of a run in order: one path at a time, or the rest in the groups they are found in."""
+    """The pictures of a run in order: one name at a time, or the rest in the groups they are found in.
 
-    def __init__(self, found: Iterable[list[str]]) -> None:
-        self._found = iter(found)
-        self._some: Iterator[str] = iter(())  # the rest of the last group
+    passed_over: what is left out, complete once all have been found.
+    """
+
+    def __init__(self, found: Iterable[Pictures], passed_over: PassedOver) -> None:
+        self.passed_over = passed_over
+        self._found = map(self._noted, found)
+        self._names: Iterator[str] = iter(())  # the rest of the last group
+        self._in_hand: dict[str, Pictures] = {}  # those that are not files, by name
 
     def __next__(self) -> str:
         while True:
-            for path in self._some:
-                return path
-            self._some = iter(next(self._found))
+            for name in self._names:
+                return name
+            self._names = iter(next(self._found).names)
 
     def rest(self) -> Iterator[Pictures]:
-        """Yield the files whose paths were not yet taken one by one."""
-        return (in_files(some) for some in chain([list(self._some)], self._found) if some)
+        """Yield the pictures whose names were not yet taken one by one."""
+        return (some for some in chain([self.again(list(self._names))], self._found) if len(some))
+
+    def again(self, names: Sequence[str]) -> Pictures:
+        """Give pictures whose names were taken before."""
+        if self._in_hand.keys().isdisjoint(names):
+            return Pictures(names)
+
+        def read(place: int) -> bytes:
+            name = names[place]
+            some = self._in_hand.get(name)
+            if some is None or some.read is None:
+                return Path(name).read_bytes()
+            return some.read(some.names.index(name))
+
+        return Pictures(names, read)
+
+    def _noted(self, some: Pictures) -> Pictures:
+        if some.read is not None:
+            self._in_hand.update(dict.fromkeys(some.names, some))
+        return some

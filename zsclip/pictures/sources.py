@@ -1,6 +1,5 @@
 """Pictures with labels or captions: Parquet shards, class folders, CSV and JSON lines. No picture is opened here."""
 
-import csv
 import json
 import os
 import re
@@ -12,7 +11,9 @@ from functools import partial
 from typing import Any
 
 from zsclip.errors import InputError, first_line
-from zsclip.pictures.files import find_images
+from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, find_images, is_folder
+from zsclip.pictures.passed_over import PassedOver, ending_of
+from zsclip.pictures.tables import csv_records
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,16 @@ def check_inputs(inputs: Sequence[str]) -> None:
             raise InputError(f"no such file or folder: {text!r}")
 
 
-def find_sources(text: str, note: Callable[[str], None]) -> Iterator[Source]:
+def find_sources(
+    text: str, note: Callable[[str], None], passed_over: PassedOver, *, all_files: bool = False
+) -> Iterator[Source]:
     """Read the words of one input, in the order of its pictures.
 
     Args:
         text: a `.parquet` file or a folder of them, a folder of class folders, or a list in `.csv` or `.jsonl`.
         note: called with one line about everything that is skipped.
+        passed_over: where to count the files of folders that are not tried.
+        all_files: take files of class folders whatever their ending.
 
     Raises:
         InputError: it is none of these, or a list cannot be read.
@@ -122,7 +127,7 @@ def find_sources(text: str, note: Callable[[str], None]) -> Iterator[Source]:
             for shard in sorted(shards):
                 yield from _parquet_blocks(shard, note)
         else:
-            yield from _class_folders(text, note)
+            yield from _class_folders(text, note, passed_over, all_files)
     elif text.lower().endswith(".parquet"):
         yield from _parquet_blocks(text, note)
     elif text.lower().endswith((".csv", ".jsonl")):
@@ -191,22 +196,52 @@ def _names(record: dict[str, Any]) -> Names | None:
     return Names("".join(label), texts(record.get("synonyms")), texts(record.get("kinds")), captions, source)
 
 
-def _class_folders(root: str, note: Callable[[str], None]) -> Iterator[Source]:
-    try:
-        entries = list(os.scandir(root))
-    except OSError as e:
-        raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
-    folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if not folders:
-        raise InputError(f"{root!r}: found neither class folders nor .parquet files; make one folder for each label")
-    for label in folders:
-        paths = list(find_images([os.path.join(root, label)], note=note))
-        if not paths or not label.isprintable():
-            why = "no picture in it" if not paths else "its name is not a text"
-            note(f"{os.path.join(root, label)!r} skipped: {why}")
+def _class_folders(
+    root: str, note: Callable[[str], None], passed_over: PassedOver, all_files: bool
+) -> Iterator[Source]:
+    """Read the pictures of each label. Links may lead anywhere, but no folder is read twice, or for another label."""
+    folders, links, visited = _label_folders(root, passed_over)
+    found: dict[str, list[str]] = {}
+    for label in [*sorted(folders), *sorted(links)]:
+        path = os.path.join(root, label)
+        if label in folders:
+            visited.remove(folders[label])
+        elif links[label] in visited:
+            note(f"{path!r} skipped: a link to a folder that is read anyway")
             continue
+        paths = list(find_images([path], note=note, all_files=all_files, visited=visited, passed_over=passed_over))
+        if not paths or not label.isprintable():
+            note(f"{path!r} skipped: {'no picture in it' if not paths else 'its name is not a text'}")
+            continue
+        found[label] = paths
+    for label, paths in sorted(found.items()):
         some: list[tuple[str, Names | None]] = [(os.path.relpath(path, root), Names(label)) for path in paths]
         yield Source(f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths), True, paths)
+
+
+_Place = tuple[int, int]  # device and inode
+
+
+def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _Place], dict[str, _Place], set[_Place]]:
+    """Give the place of each label's folder, that of each link to a folder, and those of the root and all folders."""
+    folders: dict[str, _Place] = {}
+    links: dict[str, _Place] = {}
+    try:
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if is_folder(entry):
+                    status = entry.stat()
+                    (links if entry.is_symlink() else folders)[entry.name] = (status.st_dev, status.st_ino)
+                elif (ending := ending_of(entry.name)) in ENDINGS | HEIC_ENDINGS:
+                    passed_over.unlabelled[ending] += 1
+        status = os.stat(root)
+    except OSError as e:
+        raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
+    if not folders and not links:
+        raise InputError(f"{root!r}: found neither class folders nor .parquet files; make one folder for each label")
+    return folders, links, {(status.st_dev, status.st_ino), *folders.values()}
 
 
 def _listed(path: str, note: Callable[[str], None]) -> Source:
@@ -218,7 +253,8 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     records = _csv_records(path) if path.lower().endswith(".csv") else _json_records(path)
     try:
         for line, record in records:
-            name, label, caption = (_text(record.get(key)) for key in ("file_name", "label", "caption"))
+            name = _text(record.get("file_name"), may_be_bytes=True)
+            label, caption = (_text(record.get(key)) for key in ("label", "caption"))
             paths.append(os.path.join(folder, name))
             captions = (caption,) if caption else ()
             some.append((name, Names(label, captions=captions) if name and (label or caption) else None))
@@ -232,25 +268,27 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 
-def _text(value: Any) -> str:
-    """Strip a text; give "" for a value that is not text, or not Unicode (half of a surrogate pair)."""
-    if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
+def _text(value: Any, *, may_be_bytes: bool = False) -> str:
+    r"""Strip a text; give "" for a value that is not text, or not Unicode (half of a surrogate pair).
+
+    Args:
+        may_be_bytes: allow `\udc80` to `\udcff`, which stand for the bytes of a name that is not UTF-8.
+    """
+    others = "[\ud800-\udc7f\udd00-\udfff]" if may_be_bytes else "[\ud800-\udfff]"
+    if not isinstance(value, str) or re.search(others, value):
         return ""
     return value.strip()
 
 
 def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+    def columns(header: list[str]) -> list[str]:
+        header = ["file_name" if name == "path" else name for name in header]
+        if "file_name" not in header or not {"label", "caption"} & set(header):
+            raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
+        return header
+
     with open(path, encoding="utf-8-sig", newline="") as file:
-        try:
-            reader = csv.DictReader(file, strict=True)  # otherwise an unclosed quote swallows all rows after it
-            header = ["file_name" if name == "path" else name for name in reader.fieldnames or ()]
-            if "file_name" not in header or not {"label", "caption"} & set(header):
-                raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
-            reader.fieldnames = header
-            for record in reader:
-                yield reader.line_num, record
-        except csv.Error as e:
-            raise InputError(f"{path}: not a CSV file in UTF-8: {e}; save it as one") from e
+        yield from csv_records(path, file, columns)
 
 
 def _json_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:

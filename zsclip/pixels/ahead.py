@@ -213,9 +213,8 @@ class Ahead(Generic[T, F]):
                     continue
                 for start in range(0, len(item), LOOK_UP):
                     stop = min(start + LOOK_UP, len(item))
-                    found = None
-                    if find is not None and item.keys is not None:
-                        found = find(item.names[start:stop], item.keys(start, stop))
+                    keys = item.keys(start, stop) if find is not None else None
+                    found = find(item.names[start:stop], keys) if find is not None and keys is not None else None
                     self._pass_on(item, start, stop, found)
             self._ahead.put(end)
         except BaseException as e:

@@ -8,9 +8,9 @@ ErrorKind = Literal["missing", "not-a-file", "permission", "unreadable", "too-la
 
 @dataclass(frozen=True)
 class Skipped:
-    """An image that could not be classified, and why, in one line."""
+    """An image that could not be classified, and why, in one line; with the names of the keys of a JSON line."""
 
-    path: str
+    file_name: str
     error: ErrorKind
     message: str
     truth: str | None = None
@@ -24,6 +24,18 @@ class Skipped:
         """No score."""
 
     @property
-    def candidates(self) -> tuple[()]:
+    def cosine(self) -> None:
+        """No similarity."""
+
+    @property
+    def score_kind(self) -> None:
+        """No score of any kind."""
+
+    @property
+    def beaten_by(self) -> None:
+        """No distractor."""
+
+    @property
+    def predictions(self) -> tuple[()]:
         """No labels."""
         return ()

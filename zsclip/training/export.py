@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from zsclip.errors import OutputError
+from zsclip.models.config import CONFIG_FILE
 from zsclip.models.find import tokenizer_folder
-from zsclip.models.spec import CONFIG_FILE, TOKENIZER_FILES, ModelSpec
+from zsclip.models.spec import TOKENIZER_FILES, ModelSpec
 from zsclip.models.torch_encoder import DTYPES
 from zsclip.training.checkpoint import TrainingRun, averaged, write_tensors
 

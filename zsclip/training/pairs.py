@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsclip.errors import InputError, first_line
+from zsclip.pictures.identity import Look
+from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sources import Names, Source, SourceCache, check_inputs, find_sources
 from zsclip.pixels.fit import Preprocess, fit
+from zsclip.pixels.passed_over import passed_over_line
 from zsclip.training.augment import PICTURE_DRAWS, augmented
 from zsclip.training.decoding import Draws, Encoded, Numbers, decode_ahead, look_up
 from zsclip.training.sampling import CAPTION_DRAWS, Sampling, draw_texts, pair_weights, positives
@@ -75,12 +78,11 @@ class Pairs:
         return np.sort(np.concatenate([self.train, self.held_out]))
 
     def stamp(self) -> str:
-        """Fingerprint the size and time of every file that holds pictures; it changes when the pictures do."""
+        """Fingerprint the size, times and inode of every file that holds pictures; it changes when the pictures do."""
         total = blake2b(digest_size=16)
         for path in dict.fromkeys(path for source in self._sources for path in source.files):
             try:
-                about = os.stat(path)
-                total.update(f"{about.st_size} {about.st_mtime_ns}\0".encode())
+                total.update(f"{tuple(Look.of(os.stat(path)))}\0".encode())
             except OSError:  # noted when the file is read
                 total.update(b"gone\0")
         return total.hexdigest()
@@ -280,18 +282,21 @@ def read_pairs(
         InputError: an input does not exist or is none of these, or no pair can be used.
     """
     check_inputs(inputs)
+    passed_over = PassedOver()
     names: list[Names | None] = []
     ids: list[str] = []
     sources: list[Source] = []
     firsts: list[int] = []
     known: dict[Names, Names] = {}  # 230,000 pictures share 600 labels; each is stored once
     for text in inputs:
-        for source in find_sources(text, note):
+        for source in find_sources(text, note, passed_over):
             sources.append(replace(source, pictures=[]))
             firsts.append(len(names))
             for identity, one in source.pictures:
                 ids.append(identity)
                 names.append(None if one is None else known.setdefault(one, one))
+    if line := passed_over_line(passed_over, can_try=False):
+        note(line)
     known = _with_synonyms_of_kinds(known)
     names = [None if one is None else known[one] for one in names]
     usable = np.array([number for number, one in enumerate(names) if one is not None], dtype=np.int64)

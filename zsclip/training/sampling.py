@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from zsclip.pictures.sources import Names
 from zsclip.pixels.fit import Preprocess
-from zsclip.words.prompts import PromptSet, fill_template
+from zsclip.words.prompts import PromptSet
+from zsclip.words.words import fill_template
 
 CAPTION_DRAWS = 3  # random numbers per caption
 
@@ -67,7 +68,7 @@ def draw_caption(names: Names, sampling: Sampling, what: float, which: float, ho
         name = names.kinds[int(which**2 * len(names.kinds))]
     elif names.synonyms and what >= 1 - sampling.synonyms:
         name = names.synonyms[int(which * len(names.synonyms))]
-    templates = sampling.prompts.prompts.get(name) or sampling.prompts.templates
+    templates = sampling.prompts.templates_for(name)
     return fill_template(templates[int(how * len(templates))], name), name
 
 

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from zsclip.answers.classifier import class_embeddings
 from zsclip.answers.scores import cosines
 from zsclip.errors import InputError, OutputError, first_line
+from zsclip.models.config import CONFIG_FILE
 from zsclip.models.find import find_architecture, find_model
-from zsclip.models.spec import ModelSpec
+from zsclip.models.spec import TOKENIZER_FILES, ModelSpec
 from zsclip.models.torch_encoder import check_device, has_bf16
 from zsclip.models.towers import new_model
 from zsclip.pictures.sources import check_inputs
 from zsclip.pixels.processors import available_cpus
 from zsclip.training.checkpoint import TrainingRun, averaged, resume, save_checkpoint
-from zsclip.training.export import write_model
+from zsclip.training.export import WEIGHTS_FILE, write_model
 from zsclip.training.features import FEATURES_FILE, build_features
 from zsclip.training.log import Event, HeldOutAccuracy, Progress, caveats, make_log_folder, open_log
 from zsclip.training.pairs import Pairs, read_pairs
@@ -41,7 +42,8 @@ from zsclip.training.recipe import (
 from zsclip.training.sampling import Sampling
 from zsclip.training.step import PairEncoder, train_step
 from zsclip.words.labels import Label
-from zsclip.words.prompts import expand, read_prompts
+from zsclip.words.prompts import read_prompts
+from zsclip.words.words import expand
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _EVALUATION_BATCH = 256
@@ -108,6 +110,12 @@ def train(
         for line in caveats(run.right_at_start, right, identity["learning_rate"]):
             note(line)
     return run.evaluations
+
+
+def files_in(out: Path) -> list[str]:
+    """Give every file that training may write to its folder."""
+    names = (WEIGHTS_FILE, CONFIG_FILE, CHECKPOINT_FILE, FEATURES_FILE, *TOKENIZER_FILES)
+    return [str(out / name) for name in names]
 
 
 def _settled(recipe: Recipe, device: str) -> tuple[Recipe, str]:
@@ -248,7 +256,7 @@ def _right_answers(
     right = [torch.zeros(0, dtype=torch.bool)]
     if not len(pairs.held_out) or len(pairs.labels) < 2:
         return right[0]
-    prompts = expand([Label(label) for label in pairs.labels], read_prompts("photo"))
+    prompts = expand([Label(label) for label in pairs.labels], read_prompts("photo")).prompts
     flat = [prompt for some in prompts for prompt in some]
     with averaged(run):
         run.model.eval()

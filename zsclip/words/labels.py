@@ -1,8 +1,9 @@
 """A label list from the command line or from files."""
 
 import os
+import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,12 +11,16 @@ from pathlib import Path
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
 from zsclip.words.textfiles import (
+    TREES,
     Node,
     Place,
+    Text,
     before,
     checked,
+    comparable,
     fields,
     is_tree,
+    json_tree,
     read_lines,
     read_tree,
     text_of,
@@ -28,6 +33,8 @@ PLACEHOLDERS = ("{}", "{c}", "{label}")
 
 BUILT_IN = "imagenet"
 COMMON = "common"
+_ID = re.compile(r"\d+|n\d{8}|/[mgt]/\w+")  # numbers, or those of WordNet and of Freebase
+_BULLETS = ("- ", "* ", "• ")
 _DISTRACTORS = Path(__file__).parents[1] / "data" / "distractors.txt"
 # open_clip has 'missile' and 'sunglasses' twice; these two are the WordNet synsets n04008634 and n04355933.
 IMAGENET_REPEATS = {(744, "missile"): "projectile missile", (836, "sunglasses"): "sunglass"}
@@ -58,7 +65,7 @@ def read_labels(
         words: the value of `--labels`, split on commas; None if it was not given.
         single: the values of `--label`, each taken as it is.
         files: the values of `--labels-file`, each a path or the built-in name `imagenet`; an existing file wins.
-        alone: whether one label is enough, as labels are scored one by one.
+        alone: whether one label is enough, as labels are scored one by one, or others may compete with it.
 
     Raises:
         InputError: there is no label or only one, one is given twice, or a file cannot be read.
@@ -69,6 +76,8 @@ def read_labels(
     given += [(Place("--label"), Label(checked(Place("--label"), word))) for word in single]
     for file in files:
         given += _read_file(file)
+    if not given:
+        raise InputError('labels: none given; use --labels "cat,dog", --label WORD or --labels-file FILE')
     return _together(given, alone)
 
 
@@ -83,24 +92,33 @@ def labels_of(given: object, *, alone: bool = False) -> list[Label]:
         InputError: as in `read_labels`, or the labels are of another type.
     """
     if isinstance(given, str | os.PathLike):
-        return read_labels(files=[os.fsdecode(given)], alone=alone)
-    return _together(list(_labels_of(tree_of(Place("labels"), given))), alone)
+        file = os.fsdecode(given)
+        if isinstance(given, str) and file != BUILT_IN and not os.path.exists(file):
+            words = [word for each in given.split(",") if (word := each.strip())] or ["cat", "dog"]
+            raise InputError(
+                f"labels: no such file, and no built-in list: {given!r}; give words as a list, as in labels={words}"
+            )
+        return read_labels(files=[file], alone=alone)
+    labels = list(_labels_of(tree_of(Place("labels"), given)))
+    if not labels:
+        raise InputError('labels: none given; give words as a list, as in labels=["cat", "dog"]')
+    return _together(labels, alone)
 
 
 def _together(given: list[tuple[Place, Label]], alone: bool) -> list[Label]:
-    """Refuse repeated labels, none at all, and one alone."""
-    if not given:
-        raise InputError('labels: none given; use --labels "cat,dog", --label WORD or --labels-file FILE')
-    first: dict[str, Place] = {}
+    """Refuse one label alone, and labels that are the same but for spaces or their Unicode form."""
+    known: dict[str, tuple[Place, Label]] = {}
     for place, label in given:
-        if label.name in first:
-            where = before(first[label.name], place)
-            raise InputError(f"{place}: label {label.name!r} was already given{where}; remove one of the two")
-        first[label.name] = place
+        first, same = known.setdefault(comparable(label.name), (place, label))
+        if same is not label:
+            as_what = "" if same.name == label.name else f" as {same.name!r}, the same text"
+            where = before(first, place)
+            raise InputError(f"{place}: label {label.name!r} was already given{as_what}{where}; remove one of the two")
     if len(given) == 1 and not alone:
         place, label = given[0]
         raise InputError(
-            f"{place}: label {label.name!r} is the only one; give another to compare it with, or use --multi-label"
+            f"{place}: label {label.name!r} is the only one; give another to compare it with, or use "
+            "--none-of-these or --multi-label"
         )
     return [label for _, label in given]
 
@@ -144,11 +162,19 @@ def count_placeholders(template: str) -> int:
 
 def _singular(name: str) -> str:
     """Spell words so that whole words can be searched for: "Cats" as " cat "."""
-    return " " + " ".join(word.removesuffix("s") for word in name.lower().split()) + " "
+    return " " + " ".join(word.removesuffix("s") for word in comparable(name).lower().split()) + " "
 
 
 def _split(words: str) -> list[tuple[Place, Label]]:
     place = Place("--labels")
+    if words.lstrip().startswith("["):
+        try:
+            return list(_labels_of(json_tree(place, words)))
+        except (InputError, RecursionError) as e:
+            raise InputError(
+                f"{place}: begins with [ but is not a JSON list of words; write words with commas between them, "
+                "or --label WORD for a word that begins so"
+            ) from e
     names = [checked(place, word) for word in words.split(",") if word.strip()]
     if not names:
         raise InputError(f'{place}: no label in {words!r}; write words with commas between them, as in "cat,dog"')
@@ -158,13 +184,27 @@ def _split(words: str) -> list[tuple[Place, Label]]:
 def _read_file(file: str) -> list[tuple[Place, Label]]:
     if file == BUILT_IN and not os.path.isfile(file):  # a folder named imagenet is likely, but not meant
         return [(Place(file), Label(name)) for name in _imagenet_names()]
+    ending = os.path.splitext(file)[1].lower()
     if is_tree(file):
         given = list(_labels_of(read_tree(file)))
+    elif ending in ("", ".txt") or not os.path.exists(file):
+        given = [(place, Label(line)) for place, line in _without_bullets(read_lines(file))]
     else:
-        given = [(place, Label(line)) for place, line in read_lines(file)]
+        raise InputError(
+            f"{file}: a {ending} file is not a list of labels; use .txt with one label a line, or {', '.join(TREES)}"
+        )
     if not given:
         raise InputError(f"{file}: no labels found; write at least two")
     return given
+
+
+def _without_bullets(lines: list[Text]) -> list[Text]:
+    """Read the lines of a list with a dash before each as its words; a dash before some of them is refused."""
+    plain = [line for line in lines if not line.text.startswith(_BULLETS)]
+    if plain and len(plain) < len(lines):
+        place, text = next(line for line in lines if line.text.startswith(_BULLETS))
+        raise InputError(f"{place}: {text!r} begins with {text[0]!r}, and {plain[0].text!r} does not; leave it out")
+    return plain or [Text(place, checked(place, text[2:])) for place, text in lines]
 
 
 def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
@@ -173,12 +213,45 @@ def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
             f"{tree.place}: expected a list or a mapping, found a single text; start each label with a dash"
         )
     if isinstance(tree.value, tuple):
-        for key, value in tree.value:
+        of_ids = [_of_id(key, value) for key, value in tree.value]
+        for (key, value), of_id in zip(tree.value, of_ids, strict=True):
             place, name = text_of(key)
-            yield place, _label(name, value)
-    else:
-        for place, name in texts(tree):
-            yield place, Label(name)
+            yield place, of_id if of_id and all(of_ids) else _label(name, value)
+        return
+    for node in tree.value or ():
+        yield node.place, _of_row(node) if isinstance(node.value, tuple) else Label(text_of(node).text)
+
+
+def _of_id(key: Node, value: Node) -> Label | None:
+    """Read an id and a name, or a number with an id and a name as in ImageNet's class_index.json; None if neither."""
+    if not _is_id(key):
+        return None
+    if isinstance(value.value, list) and len(value.value) == 2 and _is_id(value.value[0]):
+        identity, name = texts(value)
+        return Label(name.text.replace("_", " "), found_as=identity.text)
+    return Label(text_of(value).text, found_as=text_of(key).text) if isinstance(value.value, str) else None
+
+
+def _is_id(node: Node) -> bool:
+    return isinstance(node.value, str) and _ID.fullmatch(node.value) is not None
+
+
+def _of_row(node: Node) -> Label:
+    """Read a row of a table: its `label`, or its `name` where that is only a number; what else it has is left alone."""
+    found = {key: value for key, value in fields(node).items() if value.value is not None}
+    names = [found[key] for key in ("label", "name") if key in found]
+    if not names:
+        if node.place.source.lower().endswith((".csv", ".tsv")):
+            raise InputError(
+                f"{node.place}: no label or name, only {', '.join(found)}; give a column one of those names"
+            )
+        raise InputError(
+            f"{node.place}: expected a text, found a mapping without label or name; put words with : or {{}} in quotes"
+        )
+    name = names[-1] if _is_id(names[0]) else names[0]
+    if _is_id(name) and not all(map(_is_id, found.values())):
+        raise InputError(f"{node.place}: {name.value!r} is only a number; put the words under label or name")
+    return _described(text_of(name).text, found)
 
 
 def _label(name: str, node: Node) -> Label:
@@ -189,14 +262,15 @@ def _label(name: str, node: Node) -> Label:
         )
     if not isinstance(node.value, tuple):
         return Label(name, prompts=own_prompts(node))
-    absent = Node(node.place, None)
     found = fields(node, ("name", "group", "synonyms", "prompts"))
+    return _described(text_of(found["name"]).text, found, name) if "name" in found else _described(name, found)
+
+
+def _described(name: str, found: Mapping[str, Node], found_as: str = "") -> Label:
+    absent = Node(Place(""), None)
     synonyms = tuple(text for _, text in texts(found.get("synonyms", absent)))
     prompts = own_prompts(found.get("prompts", absent))
-    group = text_of(found["group"]).text if "group" in found else ""
-    if "name" in found:
-        return Label(text_of(found["name"]).text, synonyms, prompts, name, group)
-    return Label(name, synonyms, prompts, group=group)
+    return Label(name, synonyms, prompts, found_as, text_of(found["group"]).text if "group" in found else "")
 
 
 def _imagenet_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Templates, and the prompts that they make of labels."""
+"""Prompt sets: the sentences that labels are put into."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,19 @@ from pathlib import Path
 
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
-from zsclip.words.labels import PLACEHOLDERS, Label, count_placeholders, own_prompts
-from zsclip.words.textfiles import Place, Text, checked, fields, is_tree, read_lines, read_tree, text_of, texts
+from zsclip.words.labels import count_placeholders, own_prompts
+from zsclip.words.textfiles import (
+    Place,
+    Text,
+    checked,
+    comparable,
+    fields,
+    is_tree,
+    read_lines,
+    read_tree,
+    text_of,
+    texts,
+)
 
 _PACKAGED = Path(__file__).parents[1] / "data" / "prompts"  # in a wheel; an editable install uses the checkout's folder
 PROMPTS_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "prompts"
@@ -25,8 +36,8 @@ _OPEN_CLIP_SETS = {
 class PromptSet:
     """A named set of templates.
 
-    source: where they come from; templates: sentences with one placeholder each; prompts: by label, the sentences to
-    use instead of the templates.
+    source: where they come from; templates: sentences with one placeholder each; prompts: by label, as `comparable`
+    spells it, the sentences to use instead of the templates.
     """
 
     name: str
@@ -34,6 +45,10 @@ class PromptSet:
     source: str
     templates: tuple[str, ...]
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def templates_for(self, label: str) -> tuple[str, ...]:
+        """Give the sentences that a label is put into."""
+        return (self.prompts and self.prompts.get(comparable(label))) or self.templates
 
 
 def prompt_set_names() -> list[str]:
@@ -69,33 +84,6 @@ def read_templates(templates: Sequence[str]) -> PromptSet:
     return PromptSet("template", "", "--template", _templates("--template", given))
 
 
-def expand(labels: Sequence[Label], prompts: PromptSet) -> list[list[str]]:
-    """Give the prompts of each label, in the order of the labels.
-
-    A label's own prompts are used if there are any, else the set's prompts for it, else the templates; each name of
-    the label is put into all of them. A sentence that is repeated for the same label is left out, so that it counts
-    once in the label's mean.
-    """
-    return [
-        list(
-            dict.fromkeys(
-                fill_template(template, name)
-                for name in (label.name, *label.synonyms)
-                for template in label.prompts or prompts.prompts.get(label.name) or prompts.templates
-            )
-        )
-        for label in labels
-    ]
-
-
-def fill_template(template: str, name: str) -> str:
-    """Put a label into a template; one without a placeholder stays as it is."""
-    for placeholder in PLACEHOLDERS:
-        if placeholder in template:
-            return template.replace(placeholder, name)  # not str.format, as a label may contain braces
-    return template
-
-
 def _from_open_clip(name: str) -> PromptSet:
     attribute, about = _OPEN_CLIP_SETS[name]
 
@@ -112,7 +100,7 @@ def _from_tree(file: str) -> PromptSet:
     found = fields(read_tree(file), ("name", "about", "source", "templates", "prompts"))
     own: dict[str, tuple[str, ...]] = {}
     if "prompts" in found:
-        own = {label: own_prompts(node) for label, node in fields(found["prompts"]).items()}
+        own = {comparable(label): own_prompts(node) for label, node in fields(found["prompts"]).items()}
     return PromptSet(
         name=text_of(found["name"]).text if "name" in found else _stem(file),
         about=text_of(found["about"]).text if "about" in found else "",

@@ -1,13 +1,27 @@
-"""The user's small text, YAML and JSON files, read so that every error can name the line."""
+"""The user's small text, YAML, JSON and CSV files, read so that every error can name the line."""
 
+import io
 import json
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from zsclip.errors import InputError
+from zsclip.pictures.tables import csv_records
 
+TREES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv")
+LARGEST = 1 << 25  # bytes: a million labels take about half of it
 _YAML_NULLS = ("", "~", "null", "Null", "NULL")
+# Byte order marks, soft hyphens, marks of direction and the like. Joiners count where they do nothing: neither between
+# letters that they join or part, from Arabic to Mongolian, nor between the parts of an emoji.
+_JOINED = "[\u0600-\u18af\u2190-\u2bff\ufe0f\U0001f000-\U0001faff]"
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+    f"|(?<!{_JOINED})[\u200c\u200d]|[\u200c\u200d](?!{_JOINED})"
+)
 
 
 class Place(NamedTuple):
@@ -35,8 +49,8 @@ class Node(NamedTuple):
 
 
 def checked(place: Place, text: str) -> str:
-    """Strip a text; refuse an empty one, or one that is not Unicode."""
-    text = text.strip()
+    """Strip a text, without characters that nobody sees; refuse an empty one, or one that is not Unicode."""
+    text = visible(text)
     if not text:
         raise InputError(f"{place}: empty text; write a word, or leave it out")
     try:
@@ -46,9 +60,19 @@ def checked(place: Place, text: str) -> str:
     return text
 
 
+def visible(text: str) -> str:
+    """Strip a text, and take out the characters that nobody sees."""
+    return _INVISIBLE.sub("", text).strip()
+
+
+def comparable(text: str) -> str:
+    """Give the form in which words are compared: visible, with single spaces, in Unicode's composed form."""
+    return " ".join(normalize("NFC", visible(text)).split())
+
+
 def is_tree(file: str) -> bool:
-    """Return whether a file's name ends like a YAML or JSON file."""
-    return file.lower().endswith((".yaml", ".yml", ".json"))
+    """Return whether a file's name ends like one of YAML, JSON or CSV."""
+    return file.lower().endswith(TREES)
 
 
 def read_lines(file: str) -> list[Text]:
@@ -58,10 +82,19 @@ def read_lines(file: str) -> list[Text]:
 
 
 def read_tree(file: str) -> Node:
-    """Read a `.json` file, or any other as YAML; scalars stay text as written (`no`, `1e3`)."""
+    """Read a file by its ending, without one as YAML; scalars stay text as written (`no`, `1e3`).
+
+    A table is a list of mappings, and so are JSON lines of objects.
+    """
     text = _read(file)
+    ending = os.path.splitext(file)[1].lower()
     try:
-        return _json_tree(file, text) if file.lower().endswith(".json") else _yaml_tree(file, text)
+        if ending == ".json":
+            return json_tree(Place(file), text)
+        if ending == ".jsonl":
+            lines = enumerate(text.split("\n"), start=1)
+            return Node(Place(file), [json_tree(Place(file, number), line) for number, line in lines if line.strip()])
+        return _table(file, text) if ending in (".csv", ".tsv") else _yaml_tree(file, text)
     except RecursionError as e:
         raise InputError(f"{file}: nested too deeply; keep to a list or a mapping") from e
 
@@ -120,8 +153,14 @@ def before(first: Place, place: Place) -> str:
 
 def _read(file: str) -> str:
     try:
-        with open(file, encoding="utf-8-sig") as stream:
-            text = stream.read()
+        status = os.stat(file)
+        if not any(is_kind(status.st_mode) for is_kind in (stat.S_ISREG, stat.S_ISFIFO, stat.S_ISDIR)):
+            raise InputError(f"{file}: not a file; check the path")
+        with open(file, "rb") as stream:
+            content = stream.read(LARGEST + 1) if status.st_size <= LARGEST else b""
+        if max(len(content), status.st_size) > LARGEST:
+            raise InputError(f"{file}: larger than {LARGEST >> 20} MB, so hardly a list of words; check the path")
+        text = content.decode()
     except FileNotFoundError as e:
         raise InputError(f"{file}: no such file; check the path") from e
     except OSError as e:
@@ -131,11 +170,11 @@ def _read(file: str) -> str:
         raise InputError(f"{file}:{line}: not UTF-8; save the file as UTF-8") from e
     if "\0" in text:  # UTF-16 without its byte order mark is valid UTF-8
         raise InputError(f"{file}: has zero bytes, so it is not UTF-8; save the file as UTF-8")
-    return text
+    return _INVISIBLE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _json_tree(file: str, text: str) -> Node:
-    place = Place(file)  # the json module reports no line numbers
+def json_tree(place: Place, text: str) -> Node:
+    """Read JSON; where it begins is the place of all of it, as the json module reports no line numbers."""
 
     def tree(value: Any) -> Node:
         if isinstance(value, tuple):
@@ -149,7 +188,26 @@ def _json_tree(file: str, text: str) -> Node:
     try:
         return tree(json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str))
     except json.JSONDecodeError as e:
-        raise InputError(f"{file}:{e.lineno}: not valid JSON: {e.msg}; correct it there") from e
+        place = place._replace(line=place.line or e.lineno)
+        raise InputError(f"{place}: not valid JSON: {e.msg}; correct it there") from e
+
+
+def _table(file: str, text: str) -> Node:
+    """Read a CSV file with a header, which a spreadsheet may write with semicolons or tabs, or a TSV file."""
+    header, is_tsv = text.partition("\n")[0], file.lower().endswith(".tsv")
+    delimiter = next((mark for mark in "\t;" if mark in header and (is_tsv or "," not in header)), ",")
+
+    def columns(names: list[str]) -> list[str]:
+        return [name.strip().lower() for name in names]
+
+    rows = []
+    for line, record in csv_records(file, io.StringIO(text), columns, delimiter=delimiter):
+        place = Place(file, line)
+        if None in record:
+            raise InputError(f"{place}: has more cells than the header; put words with a {delimiter!r} in quotes")
+        cells = ((Node(place, name), Node(place, cell or None)) for name, cell in record.items() if name)
+        rows.append(Node(place, tuple(cells)))
+    return Node(Place(file), list(rows))
 
 
 def _yaml_tree(file: str, text: str) -> Node:

@@ -1,0 +1,102 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import HANGS
+from PIL import Image
+
+from zsclip.cli.signals import Interrupted, Terminated, ending_signals
+
+_EXCEPTIONS = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated, signal.SIGHUP: Terminated}
+
+
+def swallow(number: int) -> None:
+    """What the import of a compiled extension may do to a signal that arrives in it."""
+    with suppress(BaseException):
+        signal.raise_signal(number)
+
+
+def go_on(number: int) -> None:
+    swallow(number)
+    time.sleep(HANGS)
+
+
+@pytest.mark.parametrize("number", _EXCEPTIONS)
+def test_a_signal_that_was_swallowed_is_raised_again(number: signal.Signals) -> None:
+    with ending_signals() as received, pytest.raises(_EXCEPTIONS[number]):
+        go_on(number)
+
+    assert received == [number]
+
+
+def test_what_is_still_cleaning_up_is_left_alone() -> None:
+    cleaned = []
+
+    def pictures():
+        try:
+            yield 1
+        finally:  # closed when its frame goes: no exception is being handled there
+            time.sleep(1.2)
+            cleaned.append("pictures")
+
+    def run() -> None:
+        for _ in pictures():
+            signal.raise_signal(signal.SIGINT)
+
+    with ending_signals(), pytest.raises(Interrupted):
+        run()
+
+    assert cleaned == ["pictures"]
+
+
+def test_handlers_and_timers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in (*_EXCEPTIONS, signal.SIGALRM)]
+
+    with ending_signals():
+        swallow(signal.SIGTERM)
+
+    assert [signal.getsignal(number) for number in (*_EXCEPTIONS, signal.SIGALRM)] == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert received == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", _EXCEPTIONS)
+def test_a_signal_at_any_moment_of_a_start_ends_the_run(
+    number: signal.Signals, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for i in range(40):
+        Image.effect_noise((3000, 2000), 90).save(tmp_path / "pictures" / f"{i}.png", compress_level=1)
+    command = [sys.executable, "-m", "zsclip", "classify", "pictures", "-l", "red,green", "-f", "jsonl", "--no-store"]
+    command += ["--model", str(tiny_model("plain")), "-q", "--batch-size", "1"]
+    begun = time.monotonic()
+    subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, check=True)
+    seconds = time.monotonic() - begun
+    chance = random.Random(0)
+    codes = []
+    for _ in range(100):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.3, 0.9) * seconds)
+        os.kill(process.pid, number)
+        codes.append(process.wait(HANGS))
+
+    assert set(codes) <= {128 + number, -number, 0}, codes
+    assert codes.count(0) < 10  # had ended before

@@ -1,0 +1,30 @@
+"""What a search for pictures leaves out, counted so that a run can say it. No file is opened here."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+_LONGEST_ENDING = 20  # characters; what follows the last dot of "Mr. Smith and his dog" is no ending
+
+
+@dataclass
+class PassedOver:
+    """What was left out so far; complete once all pictures have been found.
+
+    endings: files of folders that are not tried, by ending in lower case, "" for those without one. unlabelled: the
+    same for files beside the label folders of a data set. hidden, excluded: files and folders. folders: those that
+    were walked. others: further reasons why there may be no picture, in words.
+    """
+
+    endings: Counter[str] = field(default_factory=Counter)
+    unlabelled: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+    excluded: int = 0
+    folders: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
+def ending_of(name: str) -> str:
+    """Give the ending of a file's name with its dot, in lower case; "" if it has none."""
+    dot = name.rfind(".")
+    ending = name[dot:].lower()
+    return ending if dot > 0 and 1 < len(ending) <= _LONGEST_ENDING and " " not in ending else ""

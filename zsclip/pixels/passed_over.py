@@ -1,0 +1,59 @@
+"""What a search for pictures left out, in words."""
+
+from collections import Counter
+
+from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS
+from zsclip.pictures.passed_over import PassedOver
+from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS, VIDEO_ENDINGS
+
+_MOST = 8  # endings that are named
+_KINDS = {
+    RAW_ENDINGS: "camera RAW",
+    VIDEO_ENDINGS: "video",
+    DRAWING_ENDINGS: "drawing or document",
+    HEIC_ENDINGS: "needs pip install 'zsclip[heic]'",
+}
+
+
+def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
+    """Say which files of folders were passed over and why, as in `passed over: 12 .nef (camera RAW)`; "" if none.
+
+    Args:
+        can_try: whether the command has --all-files.
+    """
+    counts = Counter({(ending, _kind(ending)): count for ending, count in found.endings.items()})
+    unlabelled = Counter({(ending, _stray(ending)): count for ending, count in found.unlabelled.items()})
+    ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], not item[0][0], item[0]))
+    parts = [f"{count:,} {ending or 'without an ending'}{about}" for (ending, about), count in ordered[:_MOST]]
+    if rest := sum(count for _, count in ordered[_MOST:]):
+        parts.append(f"{rest:,} with other endings")
+    if not parts:
+        return ""
+    untried = found.endings.total()
+    hint = f" (--all-files tries {'it' if untried == 1 else 'them'})" if untried and can_try else ""
+    return f"passed over: {', '.join(parts)}{hint}"
+
+
+def why_no_images(found: PassedOver) -> str:
+    """Say why a search found no picture."""
+    parts = [passed_over_line(found)]
+    if found.excluded:
+        parts.append(f"--exclude left out {found.excluded:,}")
+    if found.hidden:
+        parts.append(f"{found.hidden:,} hidden or generated")
+    parts += found.others
+    said = "; ".join(filter(None, parts))
+    if said:
+        return said
+    folders = found.folders
+    if len(folders) == 1:
+        return f"{folders[0]!r} has no files"
+    return f"the {len(folders):,} folders have no files" if folders else "nothing was found"
+
+
+def _kind(ending: str) -> str:
+    return next((f" ({kind})" for endings, kind in _KINDS.items() if ending in endings), "")
+
+
+def _stray(ending: str) -> str:
+    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending)
