@@ -497,6 +497,19 @@ def test_what_hangs_is_given_up_and_takes_nothing_else_along(monkeypatch, spin):
     assert not any(thread.is_alive() for thread in ours)
 
 
+def test_a_large_picture_may_take_longer(monkeypatch, spin):
+    monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.1)
+    asked: list[int] = []
+
+    def seconds(thread: int) -> float:
+        asked.append(thread)
+        return 0.1 if len(asked) > 3 else 100
+
+    with Ahead(["hangs"], spin, give_up=lambda *_: "late", cpu_seconds=seconds, batch_size=1, threads=1) as ahead:
+        assert [row for rows in ahead.batches(1) for row in rows] == [("hangs", "late")]
+    assert len(asked) == 4
+
+
 def test_whoever_comes_back_does_not_work_beside_its_replacement(monkeypatch, spin):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.1)
     hung, workers = [], []

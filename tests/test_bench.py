@@ -26,7 +26,7 @@ from zsclip.models.torch_encoder import ClipModel
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers
 from zsclip.pixels.fit import Preprocess
-from zsclip.pixels.limits import Decoding, PixelBudget
+from zsclip.pixels.limits import Decoding, MemoryBudget
 from zsclip.pixels.processors import available_cpus
 
 Run = Callable[..., CompletedProcess[bytes]]
@@ -72,10 +72,10 @@ def test_a_slow_reader_is_named(model: Encoder, tmp_path: Path) -> None:
 def test_one_decode_thread_is_named(model: Encoder, tmp_path: Path) -> None:
     never = threading.Event()
 
-    class Slow(PixelBudget):
+    class Slow(MemoryBudget):
         @contextmanager
-        def held(self, pixels: int) -> Iterator[None]:
-            with super().held(pixels):
+        def held(self, count: int) -> Iterator[None]:
+            with super().held(count):
                 never.wait(0.2)  # as if the picture took that long to decode
                 yield
 

@@ -1,16 +1,19 @@
 """What one picture may cost, and what all may hold at once."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import pytest
 from PIL import Image
 from test_decode import SIMPLE, colours, png, run_python, skipped
 
 from zsclip.pixels.decode import decode_image
-from zsclip.pixels.limits import Decoding, PixelBudget
+from zsclip.pixels.limits import BYTES_A_SECOND, CPU_SECONDS, Decoding, MemoryBudget
+from zsclip.pixels.memory import _cgroup_memory, available_memory
 from zsclip.pixels.reasons import given_up
 from zsclip.pixels.skipped import Skipped
 
@@ -44,45 +47,48 @@ def test_max_pixels_may_be_more_than_pillow_allows(tmp_path):
     assert run_python(code, cwd=tmp_path).stdout.splitlines() == expected
 
 
-def test_decoded_pixels_are_bounded_however_many_threads(tmp_path):
-    """Eight threads, pixels for two pictures and a half: two at a time. One larger than all of it goes alone."""
+ONE = 100 * 100 * 36  # what a small picture in RGB takes at most
+
+
+def test_memory_is_bounded_however_many_threads(tmp_path):
+    """Eight threads, memory for two pictures and a half: two at a time. One larger than all of it goes alone."""
     for i in range(8):
         Image.new("RGB", (100, 100), (i, 0, 0)).save(tmp_path / f"{i}.png")
     Image.new("RGB", (300, 300)).save(tmp_path / "large.png")
     held, most, lock, pair = 0, 0, threading.Lock(), threading.Barrier(2)
 
-    class Counted(PixelBudget):
+    class Counted(MemoryBudget):
         @contextmanager
-        def held(self, pixels: int) -> Iterator[None]:
+        def held(self, count: int) -> Iterator[None]:
             nonlocal held, most
-            with super().held(pixels):
+            with super().held(count):
                 with lock:
-                    held += pixels
+                    held += count
                     most = max(most, held)
-                if pixels == 10_000 and not pair.broken:
+                if count == ONE and not pair.broken:
                     pair.wait(60)  # there is always another one
                 yield
                 with lock:
-                    held -= pixels
+                    held -= count
 
-    decoding = Decoding(budget=Counted(25_000))
+    decoding = Decoding(budget=Counted(5 * ONE // 2))
     with ThreadPoolExecutor(8) as pool:
         small = [pool.submit(decode_image, str(tmp_path / f"{i}.png"), SIMPLE, decoding) for i in range(8)]
         reds = [int(outcome.result()[0, 0, 0]) for outcome in small]
-    assert most == 20_000
+    assert most == 2 * ONE
     assert reds == list(range(8))
     pair.abort()
     with ThreadPoolExecutor(8) as pool:
         names = ["0", "large", "1", "large"]
         both = [pool.submit(decode_image, str(tmp_path / f"{name}.png"), SIMPLE, decoding) for name in names]
         assert all(outcome.result().shape == (3, 8, 8) for outcome in both)
-    assert most == 90_000  # never beside another
+    assert most == 9 * ONE  # never beside another
 
 
-def test_pixels_are_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
+def test_memory_is_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
     Image.effect_noise((64, 64), 50).save(tmp_path / "x.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "x.png").read_bytes()[:500])
-    decoding = Decoding(budget=PixelBudget(64 * 64))
+    decoding = Decoding(budget=MemoryBudget(64 * 64 * 36))
 
     for _ in range(3):
         assert decode_image(str(tmp_path / "bad.png"), SIMPLE, decoding).error == "unreadable"
@@ -90,7 +96,7 @@ def test_pixels_are_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
 
 
 def test_what_a_hanging_decoder_holds_is_freed_once():
-    budget, stuck, over = PixelBudget(100), threading.Event(), threading.Event()
+    budget, stuck, over = MemoryBudget(100), threading.Event(), threading.Event()
 
     def hang() -> None:
         with budget.held(100):
@@ -111,8 +117,8 @@ def test_what_a_hanging_decoder_holds_is_freed_once():
     assert budget._free == 100
 
 
-def test_who_waits_for_pixels_does_not_hang():
-    budget = PixelBudget(100)
+def test_who_waits_for_memory_does_not_hang():
+    budget = MemoryBudget(100)
 
     def wait() -> None:
         with budget.held(100):
@@ -126,3 +132,49 @@ def test_who_waits_for_pixels_does_not_hang():
         assert given_up("x.jpg", thread.ident, Decoding(budget=budget)) is None
     thread.join(60)
     assert given_up("x.jpg", thread.ident, Decoding(budget=budget)) is not None
+
+
+def test_a_row_that_no_decoder_holds_is_refused_by_the_header(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(178_000_000, 1, 8, 2, b""))
+
+    row = skipped(tmp_path / "x.png")
+
+    assert (row.error, "rows of 178000000 pixels" in row.message) == ("too-large", True)
+
+
+@pytest.mark.parametrize("mode", ["longest", "squash"])
+def test_a_very_long_strip_is_reduced_without_gigabytes_of_weights(tmp_path, mode):
+    (tmp_path / "x.png").write_bytes(png(60_000_000, 1, 1, 0, b"\0" + b"\xff" * 3_750_000 + bytes(3_750_000)))
+    code = f"""
+        import resource
+        from zsclip.pixels.decode import *
+        resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+        pixels = decode_image("x.png", Preprocess((8, 8), (0,) * 3, (1,) * 3, resize_mode={mode!r}))
+        print(pixels[0].max(axis=0).tolist() if hasattr(pixels, "shape") else pixels)
+    """
+
+    assert run_python(code, cwd=tmp_path).stdout == "[255, 255, 255, 234, 20, 0, 0, 0]\n"
+
+
+def test_the_memory_for_pictures_is_less_where_there_is_less(tmp_path):
+    (tmp_path / "membership").write_text("0::/a\n4:memory:/b\n")
+    (tmp_path / "mount/a").mkdir(parents=True)
+    (tmp_path / "mount/memory/b").mkdir(parents=True)
+    assert _cgroup_memory(tmp_path / "membership", tmp_path / "mount") == 1 << 62
+    (tmp_path / "mount/a/memory.max").write_text("max\n")
+    (tmp_path / "mount/memory/memory.limit_in_bytes").write_text("800000000\n")
+
+    assert _cgroup_memory(tmp_path / "membership", tmp_path / "mount") == 800_000_000
+    assert 0 < available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with MemoryBudget().held(1 << 62):
+        pass  # it goes alone
+
+
+def test_the_time_a_picture_may_take_depends_on_its_size():
+    budget, thread = MemoryBudget(10**9), threading.get_ident()
+
+    assert budget.cpu_seconds(thread) == CPU_SECONDS
+    with budget.held(40 * BYTES_A_SECOND):
+        assert budget.cpu_seconds(thread) == CPU_SECONDS + 40
+        row = given_up("x.jpg", thread, Decoding(budget=budget))
+    assert row.message.startswith(f"not decoded within {CPU_SECONDS + 40} s of CPU time")

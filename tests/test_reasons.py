@@ -1,10 +1,16 @@
 """Files that give no pixels, and what is said of them."""
 
+import io
 import os
 import socket
 
+import pytest
 from PIL import Image
 from test_decode import noise, png, run_python, skipped
+from tiffs import RGB, quadrants, tiff
+
+from zsclip.pixels.decode import upright
+from zsclip.pixels.skipped import Refused
 
 
 def test_every_bad_file_becomes_a_skipped_of_its_kind(tmp_path):
@@ -82,6 +88,83 @@ def test_urls_raw_videos_and_drawings_are_refused_with_the_reason(tmp_path):
     assert "export it as PNG" in skipped(tmp_path / "x.pdf").message
     assert skipped("http://example.com/x.jpg").error == "not-a-file"
     assert "a URL; download it first" in skipped("http://example.com/x.jpg").message
+
+
+KINDS = {
+    "lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n", "Git LFS pointer"),
+    "page.jpg": (b"\xef\xbb\xbf\r\n<!DOCTYPE html><html>", "web page"),
+    "mp4.jpg": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "a video"),
+    "mov.jpg": (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "a video"),
+    "old_mov.jpg": (b"\0\0\0\x08wide\0\0\0\0mdat", "a video"),
+    "avi.jpg": (b"RIFF\x24\0\0\0AVI LIST", "a video"),
+    "webm.jpg": (b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\1", "a video"),
+    "mpeg.jpg": (b"\0\0\1\xba\x44\0\4", "a video"),
+    "stream.jpg": ((b"G" + bytes(187)) * 3, "a video"),
+    "zip.jpg": (b"PK\3\4\x14\0", "ZIP archive"),
+    "gzip.jpg": (b"\x1f\x8b\x08\0", "gzip"),
+    "xz.jpg": (b"\xfd7zXZ\0\0\4", "xz"),
+    "zstd.jpg": (b"\x28\xb5\x2f\xfd\x24", "zstd"),
+    "rar.jpg": (b"Rar!\x1a\7\1\0", "RAR archive"),
+    "7z.jpg": (b"7z\xbc\xaf\x27\x1c\0\4", "7z archive"),
+    "tar.jpg": (b"a.jpg".ljust(257, b"\0") + b"ustar\x0000".ljust(255, b"\0"), "TAR archive"),
+    "jxl.jpg": (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+    "boxed_jxl.jpg": (b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl ", "JPEG XL"),
+    "psd.jpg": (b"8BPS\0\1\0\0\0\0\0\0", "PSD"),
+    "xcf.jpg": (b"gimp xcf v011\0", "XCF"),
+    "pdf.jpg": (b"%PDF-1.7\n", "PDF"),
+    "cr3.jpg": (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "camera RAW"),
+    "raf.jpg": (b"FUJIFILMCCD-RAW 0201", "camera RAW"),
+    "rw2.jpg": (b"IIU\0\x18\0\0\0", "camera RAW"),
+    "orf.jpg": (b"IIRO\x08\0\0\0", "camera RAW"),
+    "exr.jpg": (b"v/1\1\2\0\0\0", "OpenEXR"),
+    "numpy.jpg": (b"\x93NUMPY\1\0v\0{'descr'", "NumPy"),
+    "parquet.jpg": (b"PAR1\x15\4", "Parquet"),
+    "sound.jpg": (b"ID3\4\0", "sound"),
+    "json.jpg": (b'{"message": "Not Found", "status": 404}', "text"),
+    "zeros.jpg": (bytes(5000), "nothing but zero bytes"),
+    "noise.jpg": (bytes(range(128, 256)), "damaged, or not a picture"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_message_names_what_the_file_is(tmp_path, name):
+    content, words = KINDS[name]
+    (tmp_path / name).write_bytes(content)
+
+    row = skipped(tmp_path / name)
+
+    assert words in row.message
+    pictures = ("RAW", "video", "JPEG XL", "PSD", "XCF", "OpenEXR")
+    assert row.error == ("unsupported" if any(each in words for each in pictures) else "unreadable")
+
+
+def test_the_message_is_the_same_for_a_member_of_an_archive():
+    with pytest.raises(Refused, match="Git LFS pointer"), upright(io.BytesIO(KINDS["lfs.jpg"][0])):
+        pass
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {50706: ("B", (1, 4, 0, 0))},  # DNG
+        {254: ("I", (1,)), 330: ("I", (8, 8))},  # as NEF and ARW: the first picture is a preview
+        {262: ("H", (32803,))},
+    ],
+)
+def test_raw_is_known_by_its_tags_whatever_its_name(tmp_path, tags):
+    (tmp_path / "x.jpg").write_bytes(tiff(quadrants([(255, 0, 0)] * 4), RGB, tags=tags))
+
+    assert (skipped(tmp_path / "x.jpg").error, "camera RAW" in skipped(tmp_path / "x.jpg").message) == (
+        "unsupported",
+        True,
+    )
+
+
+def test_canons_raw_is_known_by_its_start(tmp_path):
+    data = tiff(quadrants([(255, 0, 0)] * 4), RGB)
+    (tmp_path / "x.jpg").write_bytes(data[:8] + b"CR\2\0" + data[12:])
+
+    assert "camera RAW" in skipped(tmp_path / "x.jpg").message
 
 
 def test_heic_without_pillow_heif_names_the_cure(tmp_path):

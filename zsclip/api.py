@@ -1,6 +1,7 @@
 """zsclip from Python: the same options, caches and answers as `zsclip classify`. Nothing is printed here."""
 
 import glob
+import io
 import os
 import re
 import threading
@@ -32,6 +33,7 @@ from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.files import find_images
 from zsclip.pictures.memory import InMemory, as_ppm
 from zsclip.pictures.pictures import Pictures
+from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.words.labels import labels_of
@@ -262,7 +264,7 @@ def _encoded(item: Any, locks: dict[int, threading.Lock], kept: dict[int, bytes]
     else:
         with locks.setdefault(id(item), threading.Lock()):
             image = as_seen(item)
-            data = small = as_ppm(np.asarray(image))
+            data = small = _with_profile(image) if has_other_colours(image) else as_ppm(np.asarray(image))
             if place is not None:
                 small = _small(image)
     if place is not None:
@@ -273,7 +275,14 @@ def _encoded(item: Any, locks: dict[int, threading.Lock], kept: dict[int, bytes]
 def _small(image: Image.Image) -> bytes:
     """Reduce a picture to about twice the size of a thumbnail."""
     factor = max(1, min(image.width // WIDTH, image.height // HEIGHT))
-    return as_ppm(np.asarray(image.reduce(factor)))
+    return as_ppm(np.asarray(in_srgb(image.reduce(factor))))
+
+
+def _with_profile(image: Image.Image) -> bytes:
+    """Write a picture and its colour profile, by which it is converted once it is small."""
+    file = io.BytesIO()
+    image.save(file, "TIFF", icc_profile=image.info.get("icc_profile"))
+    return file.getvalue()
 
 
 def _is_one(pictures: Any) -> bool:

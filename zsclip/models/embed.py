@@ -78,7 +78,10 @@ def look_ahead(
     with set_up_pillow(decoding.max_pixels), worker_pool(preprocess, decoding, threads) as elsewhere:
         work = _finder(elsewhere, preprocess, decoding, store)
         find = store.find if store is not None else None
-        with Ahead(pictures, work, find=find, give_up=give_up, batch_size=batch_size, threads=threads) as ahead:
+        seconds = decoding.budget.cpu_seconds
+        with Ahead(
+            pictures, work, find=find, give_up=give_up, cpu_seconds=seconds, batch_size=batch_size, threads=threads
+        ) as ahead:
             yield ahead
 
 

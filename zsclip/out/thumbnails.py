@@ -6,6 +6,7 @@ from typing import Any
 
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.ahead import Ahead
+from zsclip.pixels.colours import in_srgb
 from zsclip.pixels.decode import upright
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.formats import set_up_pillow
@@ -32,7 +33,7 @@ def thumbnails(
             with pictures.open(places[number]) as file, upright(file, decoding, wanted) as image:
                 image.thumbnail((WIDTH, HEIGHT))
                 small = io.BytesIO()
-                image.save(small, "WEBP", quality=60, method=2)
+                in_srgb(image).save(small, "WEBP", quality=60, method=2)
                 return small.getvalue()
         except Exception:  # decoders raise anything at all, and the row is useful without a thumbnail
             return None

@@ -66,13 +66,13 @@ class _Job(Generic[T]):
         self._clock = time.pthread_getcpuclockid(threading.get_ident()) if _HAS_CPU_CLOCKS else None
         self._cpu_begun = time.clock_gettime(self._clock) if self._clock is not None else 0.0
 
-    def takes_too_long(self) -> bool:
+    def takes_too_long(self, cpu_seconds: float) -> bool:
         """Whether it took too long. CPU time, not wall time: a busy machine must not cause time-outs."""
         self.rounds += 1
         if self.rounds * WATCH_SECONDS > WALL_SECONDS:
             return True
         try:
-            return self._clock is not None and time.clock_gettime(self._clock) - self._cpu_begun > CPU_SECONDS
+            return self._clock is not None and time.clock_gettime(self._clock) - self._cpu_begun > cpu_seconds
         except OSError:  # the thread has just ended
             return False
 
@@ -90,6 +90,7 @@ class Ahead(Generic[T, F]):
         find: looks up the results for some names with their keys, in columns; called before any work.
         give_up: gives, for a name and its working thread, the result to use if that takes too long; None
             gives it the same time again.
+        cpu_seconds: gives how much CPU time a working thread may take; None: CPU_SECONDS.
         batch_size: sets the look-ahead from the start; None if it depends on a model that is not loaded yet.
     """
 
@@ -100,11 +101,13 @@ class Ahead(Generic[T, F]):
         *,
         find: Find[F] | None = None,
         give_up: Callable[[str, int], T | None] | None = None,
+        cpu_seconds: Callable[[int], float] | None = None,
         batch_size: int | None,
         threads: int,
     ) -> None:
         self._work = work
         self._give_up = give_up
+        self._cpu_seconds = cpu_seconds
         self._jobs: SimpleQueue[_Job[T] | None] = SimpleQueue()  # None: no more
         self._busy: dict[int, _Job[T]] = {}  # by thread
         self._threads = 0
@@ -271,7 +274,8 @@ class Ahead(Generic[T, F]):
         while not self._closed:
             time.sleep(WATCH_SECONDS)
             for thread, job in list(self._busy.items()):
-                if job.given_up or not job.takes_too_long():
+                allowed = CPU_SECONDS if self._cpu_seconds is None else self._cpu_seconds(thread)
+                if job.given_up or not job.takes_too_long(allowed):
                     continue
                 outcome = self._give_up(job.path, thread)
                 if outcome is None:

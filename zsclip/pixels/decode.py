@@ -1,22 +1,34 @@
 """One image file -> pixels ready for a model, or the reason why there are none. Pixels stay uint8: no torch here."""
 
+import io
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from zsclip.pixels.alpha import on_white, scale_key, show_a_frame, with_key
+from zsclip.pixels.colours import has_other_colours
+from zsclip.pixels.costs import bytes_for, bytes_for_samples
 from zsclip.pixels.fit import Preprocess, fit, jpeg_scale
 from zsclip.pixels.formats import readable_formats, set_up_pillow
-from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
+from zsclip.pixels.kinds import RAW, kind_of, known_kind_of
+from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, Decoding
 from zsclip.pixels.reasons import check_file, skipped
-from zsclip.pixels.skipped import Skipped
+from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
+from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
+from zsclip.pixels.skipped import Refused, Skipped
+from zsclip.pixels.tiff import ORIENTATION, Layout, check_samples, read_layout
 
-RULES = "decode-v1"  # change it when a file gives other pixels than before; kept embeddings depend on it
+RULES = "decode-v2"  # change it when a file gives other pixels than before; kept embeddings depend on it
 
-ORIENTATION_TAG = 0x0112
+MAX_REPAIRED = 1 << 28  # bytes of a file that is read whole for a second try
+_MOST_ROW_BITS = 2**31 - 64  # Pillow counts them in an int
+_START = 512  # bytes that tell what a file is
+_ENDING = 32  # bytes at the end of a JPEG, where its end marker is
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,7 +41,6 @@ UPRIGHT = {
 SIDEWAYS = frozenset(
     {Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90}
 )
-SIXTEEN_TO_EIGHT = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # (65536,), 65535 is white
 
 
 def decode_image(
@@ -37,8 +48,9 @@ def decode_image(
 ) -> NDArray[np.uint8] | Skipped:
     """Decode one image file to pixels for the model, or say why that failed. Nothing but a signal is raised.
 
-    The first frame, turned upright as EXIF says, on white where it is transparent, in RGB, resized and cropped. For
-    opaque upright RGB and grey files the pixels are those of open_clip's own inference transform.
+    The first frame that is not empty, turned upright as EXIF says, on white where it is transparent, resized, cropped,
+    and in sRGB. For opaque upright RGB and grey files in sRGB the pixels are those of open_clip's own inference
+    transform.
 
     Returns:
         (3, H, W) uint8.
@@ -71,7 +83,10 @@ def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
 def upright(
     file: IO[bytes], decoding: Decoding = DEFAULT_DECODING, preprocess: Preprocess | None = None
 ) -> Iterator[Image.Image]:
-    """Decode a picture to mode RGB or L, turned upright as EXIF says, on white where it is transparent.
+    """Decode a picture, turned upright as EXIF says, on white where it is transparent.
+
+    It is in mode RGB or L, or in CMYK or LAB if its colours need a conversion that is still to be done: `in_srgb` does
+    it, which is cheaper once the picture has been resized.
 
     Args:
         preprocess: how it will be resized; `fast_jpeg` needs to know.
@@ -79,29 +94,185 @@ def upright(
     Raises:
         Exception: of any type; decoders raise anything at all.
     """
-    with set_up_pillow(decoding.max_pixels), Image.open(file, formats=readable_formats()) as opened:
-        if opened.width * opened.height > decoding.max_pixels:
-            raise Image.DecompressionBombError(f"{opened.width * opened.height} pixels")
-        if decoding.fast_jpeg and preprocess is not None and opened.format in ("JPEG", "MPO"):
-            _reduce(opened, preprocess)
-        with decoding.budget.held(opened.width * opened.height):
-            yield as_seen(opened)
+    with set_up_pillow(decoding.max_pixels), ExitStack() as held:
+        yield _decoded(file, decoding, preprocess, held)
+
+
+def _decoded(file: IO[bytes], decoding: Decoding, preprocess: Preprocess | None, held: ExitStack) -> Image.Image:
+    """Decode a file; what it takes is held until the picture is done with."""
+    layout = read_layout(file)
+    file.seek(0)
+    try:
+        if layout is not None:
+            return _decoded_tiff(file, layout, decoding, held)
+        return _by_pillow(file, decoding, preprocess, held)
+    except (Image.DecompressionBombError, MemoryError, Refused):
+        raise
+    except Exception as e:
+        held.close()
+        if layout is None and (again := _second_try(file, decoding, preprocess, held)) is not None:
+            return again
+        if isinstance(e, UnidentifiedImageError):
+            raise Refused(*kind_of(_start(file))) from e
+        raise
+
+
+def _by_pillow(
+    file: IO[bytes],
+    decoding: Decoding,
+    preprocess: Preprocess | None,
+    held: ExitStack,
+    found: Repaired | None = None,
+) -> Image.Image:
+    opened = held.enter_context(Image.open(file, formats=readable_formats()))
+    _check_size(opened.width * opened.height, decoding)
+    if opened.width * len(opened.getbands()) * _row_depth(opened) > _MOST_ROW_BITS:
+        raise Refused("too-large", f"rows of {opened.width} pixels, more than a decoder holds")
+    if found is not None:
+        opened.info |= {"icc_profile": found.profile, "exif": found.exif or b""}
+    is_jpeg = opened.format in ("JPEG", "MPO")
+    if is_jpeg and opened.info.get("progressive"):
+        _check_scans(file)
+    if is_jpeg and found is None:
+        _check_end(file)
+    turn = _turn(opened) if is_jpeg else None  # it would load others
+    if is_jpeg and decoding.fast_jpeg and preprocess is not None:
+        _reduce(opened, turn, preprocess)
+    may_be_turned = turn is not None or (not is_jpeg and "exif" in opened.info)
+    held.enter_context(decoding.budget.held(bytes_for(opened, may_be_turned)))
+    image, turn = _not_turned(opened)
+    if image is not opened and turn is not None:
+        Image.Image.close(opened)  # its pixels, not its file
+    return image if turn is None else image.transpose(turn)
+
+
+def _decoded_tiff(file: IO[bytes], layout: Layout, decoding: Decoding, held: ExitStack) -> Image.Image:
+    if layout.is_raw or known_kind_of(_start(file)) is not None:
+        raise Refused("unsupported", RAW)
+    if layout.is_for_pillow:
+        try:
+            return _by_pillow(file, decoding, None, held)
+        except (Image.DecompressionBombError, MemoryError):
+            raise
+        except Exception as e:  # broken metadata, or a kind that Pillow does not know
+            held.close()
+            try:
+                check_samples(layout)
+            except Refused as refused:
+                raise refused if isinstance(e, UnidentifiedImageError) else e from None
+    check_samples(layout)
+    _check_size(layout.width * layout.height, decoding)
+    held.enter_context(decoding.budget.held(bytes_for_samples(layout)))
+    image, turn = _from_samples(file, layout)
+    return image if turn is None else image.transpose(turn)
+
+
+def _second_try(
+    file: IO[bytes], decoding: Decoding, preprocess: Preprocess | None, held: ExitStack
+) -> Image.Image | None:
+    """Decode a file without its metadata; None if that fails, or pixels are missing."""
+    file.seek(0)
+    data = file.read(MAX_REPAIRED + 1)
+    try:
+        found = repaired(data) if len(data) <= MAX_REPAIRED else None
+        if found is None:
+            return None
+        sums = set()
+        for ending in reversed(found.endings):  # the picture with the first one is kept
+            held.close()
+            image = _by_pillow(io.BytesIO(found.data + ending), decoding, preprocess, held, found)
+            sums.add(_sum_of(image) if len(found.endings) > 1 else 0)
+        return image if len(sums) == 1 else None
+    except Exception:  # the first error says what is wrong with the file as it is
+        held.close()
+        return None
+
+
+def _sum_of(image: Image.Image) -> int:
+    total = 0
+    for _, band in bands_of(image):
+        total = zlib.crc32(band.tobytes(), total)
+    return total
 
 
 def as_seen(opened: Image.Image) -> Image.Image:
-    """Load a picture, and bring it to mode RGB or L, turned upright as EXIF says, on white where it is transparent.
+    """Load a picture, and bring it into the form that `upright` gives.
 
     Returns:
         The picture itself where it is like that already.
     """
-    opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
-    image, turn = _rgb_or_grey(opened), _turn(opened)
+    image, turn = _not_turned(opened)
     return image if turn is None else image.transpose(turn)
 
 
-def _reduce(jpeg: Image.Image, preprocess: Preprocess) -> None:
+def _not_turned(opened: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
+    """Load a picture; give it on white, and how to turn it."""
+    unread = _unread_tiff(opened)
+    if unread is not None:
+        return _from_samples(*unread)
+    mask = scale_key(opened)
+    opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
+    show_a_frame(opened)
+    turn = _turn(opened)
+    return _opaque(opened if mask is None else with_key(opened, mask)), turn
+
+
+def _unread_tiff(opened: Image.Image) -> tuple[IO[bytes], Layout] | None:
+    """Give the file and layout of a TIFF that somebody opened, and that Pillow would read wrongly."""
+    if not isinstance(opened, ImageFile.ImageFile) or opened.format != "TIFF" or not opened.tile or opened.tell() != 0:
+        return None
+    layout = read_layout(opened.fp) if opened.fp is not None else None
+    return None if opened.fp is None or layout is None or layout.is_for_pillow else (opened.fp, layout)
+
+
+def _from_samples(file: IO[bytes], layout: Layout) -> tuple[Image.Image, Image.Transpose | None]:
+    image = tiff_picture(file, layout)
+    if layout.profile is not None:
+        image.info["icc_profile"] = layout.profile
+    return _opaque(image), UPRIGHT.get(int(layout.tags.get(ORIENTATION, (1,))[0]))
+
+
+def _start(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    start = file.read(_START)
+    file.seek(0)
+    return start
+
+
+def _check_size(pixels: int, decoding: Decoding) -> None:
+    if pixels > decoding.max_pixels:
+        raise Image.DecompressionBombError(f"{pixels} pixels")
+
+
+def _row_depth(opened: Image.Image) -> int:
+    """Bits of a sample while it is decoded; at most."""
+    arguments = str(opened.tile[0].args) if isinstance(opened, ImageFile.ImageFile) and opened.tile else ""
+    return 16 if ";16" in arguments else 8
+
+
+def _check_scans(file: IO[bytes]) -> None:
+    place = file.tell()
+    file.seek(0)
+    scans = count_scans(file.read())
+    file.seek(place)
+    if scans > MAX_SCANS:
+        raise Refused("unreadable", f"a JPEG of {scans} scans, more than {MAX_SCANS}, as made to keep a decoder busy")
+
+
+def _check_end(file: IO[bytes]) -> None:
+    """Raise an OSError for a JPEG whose end marker is missing; Pillow would fill missing pixels with grey."""
+    place = file.tell()
+    file.seek(-min(_ENDING, file.seek(0, io.SEEK_END)), io.SEEK_END)
+    if not file.read(_ENDING).rstrip(b"\0\r\n ").endswith(b"\xff\xd9"):
+        file.seek(0)
+        if may_lack_pixels(file.read()):
+            raise OSError("image file is truncated")
+    file.seek(place)
+
+
+def _reduce(jpeg: Image.Image, turn: Image.Transpose | None, preprocess: Preprocess) -> None:
     """Let the decoder itself reduce the picture."""
-    size = (jpeg.height, jpeg.width) if _turn(jpeg) in SIDEWAYS else jpeg.size
+    size = (jpeg.height, jpeg.width) if turn in SIDEWAYS else jpeg.size
     scale = jpeg_scale(size, preprocess)
     if scale > 1:
         jpeg.draft(None, (jpeg.width // scale, jpeg.height // scale))
@@ -109,50 +280,16 @@ def _reduce(jpeg: Image.Image, preprocess: Preprocess) -> None:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        return UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+        return UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # a broken EXIF block must not cost the picture
         return None
 
 
-def _rgb_or_grey(image: Image.Image) -> Image.Image:
-    """Return the image in mode RGB or L, the two that resize well, with transparent areas white."""
+def _opaque(image: Image.Image) -> Image.Image:
+    """Bring a picture to the mode it is resized in: RGB, L, or that of its profile; transparent areas are white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _grey(image)
+        return grey_picture(image)
     if image.has_transparency_data:
-        transparency = image.info.get("transparency")
-        if isinstance(transparency, tuple) and max(transparency) > 255:
-            # The key colour of a 16-bit PNG, which Pillow reads as 8-bit. The picture may be the caller's own.
-            image = image.copy()
-            image.info["transparency"] = tuple(value >> 8 for value in transparency)
-        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(rgba, mask=rgba)
-        return white
-    return image if image.mode in ("RGB", "L") else image.convert("RGB")
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Bring 16-bit, 32-bit and float grey to mode L; transparent pixels become white.
-
-    Integers within 0..65535 count as 16-bit, and floats within [0, 1] or [0, 255] as such; others are stretched from
-    their lowest to their highest value. NaN is black.
-    """
-    values = np.asarray(image)  # (H, W)
-    grey = SIXTEEN_TO_EIGHT[values] if _is_sixteen_bit(values) else _stretched(values)
-    if "transparency" in image.info:
-        grey = np.where(values == image.info["transparency"], np.uint8(255), grey)
-    return Image.fromarray(grey)
-
-
-def _is_sixteen_bit(values: NDArray[np.generic]) -> bool:
-    return values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 65535
-
-
-def _stretched(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    numbers = values.astype(np.float64)
-    finite = numbers[np.isfinite(numbers)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
-    if values.dtype.kind == "f" and low >= 0 and high <= 255:
-        low, high = 0, 1 if high <= 1 else 255
-    scaled = (numbers.clip(low, high) - low) * (255 / (high - low) if high > low else 0)  # infinities are clipped, too
-    return np.nan_to_num(scaled).round().astype(np.uint8)
+        return on_white(image)
+    is_resized_as_it_is = image.mode in ("RGB", "L") or (image.mode in ("CMYK", "LAB") and has_other_colours(image))
+    return image if is_resized_as_it_is else image.convert("RGB")

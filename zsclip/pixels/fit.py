@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from zsclip.pixels.colours import in_srgb
+
 FAST_JPEG_MARGIN = (
     3  # at twice the size 5 of 41 photographs differed by a cosine below 0.999 (a tower of 64 pixels), at 3 none
 )
 MAX_RESIZED_PIXELS = 16_000_000  # of a resized picture larger than this, only the crop is computed
+MAX_SIDE = 1_000_000  # Pillow's weights for a side take 32 bytes a pixel
+_MOST_AVERAGED = 64  # pixels at a time; Pillow loses precision with many
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,11 @@ class Preprocess:
 
 
 def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Resize and crop (or pad) as open_clip's inference transform does, to the pixel."""
+    """Resize and crop (or pad) as open_clip's inference transform does, to the pixel, and convert to sRGB.
+
+    Returns:
+        Mode RGB or L.
+    """
     height, width = preprocess.size
     new_width, new_height = _resized_size(image.width, image.height, preprocess)
     # open_clip's `shortest` for a size that is not square knows only bicubic.
@@ -40,13 +48,29 @@ def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
         # A strip of 1 x 50000 would first grow to gigabytes. This is within 2 grey levels of resizing all of it
         # (Pillow orders its two passes by cost), or more where bicubic overshoots black or white in between.
         x, y = image.width / new_width, image.height / new_height
-        return image.resize((width, height), resample, (left * x, top * y, (left + width) * x, (top + height) * y))
+        box = (left * x, top * y, (left + width) * x, (top + height) * y)
+        return in_srgb(image.resize((width, height), resample, box))
+    if max(image.size) > MAX_SIDE:
+        image = _averaged(image, new_width, new_height)
     if image.size != (new_width, new_height):
         image = image.resize((new_width, new_height), resample)
+    image = in_srgb(image)
     fill = preprocess.fill_color if preprocess.resize_mode == "longest" else 0
     fitted = Image.new(image.mode, (width, height), fill if image.mode == "L" else (fill, fill, fill))
     fitted.paste(image, (-left, -top))
     return fitted
+
+
+def _averaged(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Bring a picture near a size by plain averages, as the weights of a long side would take gigabytes."""
+    across = down = 0
+    while (across, down) != (1, 1):
+        across, down = (
+            min(max(1, side // (16 * new)), _MOST_AVERAGED)
+            for side, new in zip(image.size, (width, height), strict=True)
+        )
+        image = image.reduce((across, down))
+    return image
 
 
 def _resized_size(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:

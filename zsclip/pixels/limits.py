@@ -5,49 +5,63 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from zsclip.pixels.memory import available_memory
+
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
-CPU_SECONDS = 60  # a picture that takes more CPU time is given up
+MAX_SCANS = 500  # of a JPEG; libjpeg-turbo advises it against files that keep a decoder busy
+CPU_SECONDS = 10  # a picture that takes more CPU time is given up,
+BYTES_A_SECOND = 8_000_000  # and this much later for each time it holds so many bytes: 12 megapixels get 10 s more
 WALL_SECONDS = 600  # and so is one that takes this long on the clock
+MOST_MEMORY = 1_500_000_000  # bytes for all pictures being decoded
+MEMORY_SHARE = 2  # and no more than one part in so many of what this process may use
 
 
-class PixelBudget:
-    """The decoded pixels that all threads may hold at once; a picture larger than the budget goes alone."""
+class MemoryBudget:
+    """The bytes that pictures may take on all threads at once; a picture that takes more goes alone."""
 
-    def __init__(self, pixels: int) -> None:
-        self._all = self._free = pixels
+    def __init__(self, most: int | None = None) -> None:
+        """Set the bytes; None: MOST_MEMORY, or less where there is less, which is looked up when it is needed."""
+        self._all = self._free = most
         self._held: dict[int, int] = {}  # by thread
         self._waiting: set[int] = set()  # threads
         self._changed = threading.Condition()
 
     @contextmanager
-    def held(self, pixels: int) -> Iterator[None]:
-        """Wait until this many pixels are free, and take them."""
-        pixels, thread = min(pixels, self._all), threading.get_ident()
+    def held(self, count: int) -> Iterator[None]:
+        """Wait until this many bytes are free, and take them."""
+        thread = threading.get_ident()
         with self._changed:
+            if self._all is None or self._free is None:
+                self._all = self._free = min(MOST_MEMORY, available_memory() // MEMORY_SHARE)
+            taken = min(count, self._all)
             self._waiting.add(thread)
             try:
-                self._changed.wait_for(lambda: self._free >= pixels)
+                self._changed.wait_for(lambda: (self._free or 0) >= taken)
             finally:
                 self._waiting.discard(thread)
-            self._free -= pixels
-            self._held[thread] = pixels
+            self._free -= taken
+            self._held[thread] = taken
         try:
             yield
         finally:
             self.give_back(thread)
 
+    def cpu_seconds(self, thread: int) -> float:
+        """How long the picture that a thread is decoding may take."""
+        return CPU_SECONDS + self._held.get(thread, 0) / BYTES_A_SECOND
+
     def is_waited_for(self, thread: int) -> bool:
-        """Whether a thread is only waiting for pixels."""
+        """Whether a thread is only waiting for memory."""
         return thread in self._waiting
 
     def give_back(self, thread: int) -> None:
-        """Release the pixels of a thread that is done or was given up."""
+        """Release the bytes of a thread that is done or was given up."""
         with self._changed:
-            self._free += self._held.pop(thread, 0)
+            self._free = (self._free or 0) + self._held.pop(thread, 0)
             self._changed.notify_all()
 
 
-PIXEL_BUDGET = PixelBudget(200_000_000)  # 16 camera photos of 12 megapixels: 0.6 GB in RGB
+MEMORY_BUDGET = MemoryBudget()
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Decoding:
 
     max_pixels: int = DEFAULT_MAX_PIXELS
     fast_jpeg: bool = False
-    budget: PixelBudget = PIXEL_BUDGET
+    budget: MemoryBudget = MEMORY_BUDGET
 
 
 DEFAULT_DECODING = Decoding()

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -15,19 +16,20 @@ def available_cpus() -> int:
 
 def _cgroup_cpus(membership: Path, mount: Path) -> float:
     """Return the smallest CPU quota of the cgroup and its parents (v2 and v1), or infinity."""
-    quotas = [math.inf]
+    return min((_quota(folder) for folder in cgroup_folders(membership, mount, "cpu")), default=math.inf)
+
+
+def cgroup_folders(membership: Path, mount: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's cgroup and its parents that may limit a controller (v2 and v1)."""
     with contextlib.suppress(OSError):
         for line in membership.read_text().splitlines():
             _, controllers, group = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
+            if controllers and controller not in controllers.split(","):
                 continue
             base = mount / controllers  # v2: no controllers, the mount itself
             own = base / group.lstrip("/")
             # Also the mount itself: in a container the path may be the host's.
-            for folder in (own, *own.parents):
-                if folder.is_relative_to(base):
-                    quotas.append(_quota(folder))
-    return min(quotas)
+            yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(base))
 
 
 def _quota(folder: Path) -> float:

@@ -1,17 +1,16 @@
 """Why a picture has no pixels, in words."""
 
-import contextlib
 import errno
 import os
 import re
 import stat
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from zsclip.pictures.files import A_URL, is_url
-from zsclip.pixels.formats import readable_formats
-from zsclip.pixels.limits import CPU_SECONDS, DEFAULT_DECODING, WALL_SECONDS, Decoding
-from zsclip.pixels.skipped import ErrorKind, Skipped
+from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
+from zsclip.pixels.limits import DEFAULT_DECODING, WALL_SECONDS, Decoding
+from zsclip.pixels.skipped import ErrorKind, Refused, Skipped
 
 RAW_ENDINGS = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
@@ -21,41 +20,33 @@ VIDEO_ENDINGS = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv"}
 )
 DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
-HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-REFUSED_ENDINGS = {
-    RAW_ENDINGS: "camera RAW is not supported; export it as JPEG first",
-    VIDEO_ENDINGS: "a video; extract frames first, for example with ffmpeg",
-    DRAWING_ENDINGS: "a drawing or document; export it as PNG first",
+REFUSED_ENDINGS: dict[frozenset[str], tuple[ErrorKind, str]] = {
+    RAW_ENDINGS: ("unsupported", RAW),
+    VIDEO_ENDINGS: ("unsupported", VIDEO),
+    DRAWING_ENDINGS: ("unreadable", DRAWING),
 }
-
-
-NO_PICTURE = "damaged, or not a picture in a supported format"
-
-
-class _Refused(Exception):
-    """Raised for a file that is not opened; its arguments are (error kind, message)."""
 
 
 def check_file(path: str) -> None:
     """Refuse files that must not be opened; opening a pipe or a device could block for ever."""
     if "\0" in path:
-        raise _Refused("missing", "the path holds a NUL byte; paths separated by NUL need --null")
+        raise Refused("missing", "the path holds a NUL byte; paths separated by NUL need --null")
     try:
         status = os.stat(path)
     except FileNotFoundError:
         if is_url(path):
-            raise _Refused("not-a-file", A_URL) from None
+            raise Refused("not-a-file", A_URL) from None
         raise
     if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
-        raise _Refused("permission", "no permission to read this folder")
+        raise Refused("permission", "no permission to read this folder")
     if not stat.S_ISREG(status.st_mode):
-        raise _Refused("not-a-file", "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device")
+        raise Refused("not-a-file", "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device")
     if status.st_size == 0:
-        raise _Refused("unreadable", "the file is empty")
+        raise Refused("unreadable", "the file is empty")
     ending = os.path.splitext(path)[1].lower()
     for endings, reason in REFUSED_ENDINGS.items():
         if ending in endings:
-            raise _Refused("unreadable", reason)
+            raise Refused(*reason)
 
 
 def skipped(error: Exception, path: str, decoding: Decoding = DEFAULT_DECODING) -> Skipped:
@@ -66,16 +57,14 @@ def skipped(error: Exception, path: str, decoding: Decoding = DEFAULT_DECODING) 
 def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, str]:
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     match error:
-        case _Refused(args=(kind, message)):
-            return kind, message
+        case Refused():
+            return error.kind, error.message
         case MemoryError():
             return "out-of-memory", "not enough memory to decode it; use fewer --threads"
         case Image.DecompressionBombError():
             # Pillow raises above twice its limit, before we know the size, but its message has it.
             count = re.search(r"\d+(?= pixels)", text)
             return "too-large", f"{count[0] if count else 'too many'} pixels, more than --max-pixels {max_pixels}"
-        case UnidentifiedImageError():
-            return "unreadable", _what_it_is(path)
         case PermissionError():
             return "permission", text.lower()
         case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG):
@@ -83,21 +72,11 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
     return "unreadable", f"cannot decode: {text:.200}"
 
 
-def _what_it_is(path: str) -> str:
-    """Name the kind of file, for kinds that are often mistaken for pictures."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        start = file.read(64).lstrip()
-        if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS and "HEIF" not in readable_formats():
-            return "a HEIC picture; to read it: pip install 'zsclip[heic]'"
-        if start.startswith(b"<"):
-            return "a web page or drawing (HTML, SVG), not a picture"
-    return NO_PICTURE
-
-
 def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped | None:
     """Make a row for a picture whose decoder hangs, and release its pixels; None if it has not started."""
     if decoding.budget.is_waited_for(thread):
         return None
+    seconds = decoding.budget.cpu_seconds(thread)
     decoding.budget.give_back(thread)
-    limits = f"{CPU_SECONDS} s of CPU time or {WALL_SECONDS} s of waiting"
+    limits = f"{seconds:.0f} s of CPU time or {WALL_SECONDS} s of waiting"
     return Skipped(path, "timeout", f"not decoded within {limits}; convert it first")

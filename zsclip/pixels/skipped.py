@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
-ErrorKind = Literal["missing", "not-a-file", "permission", "unreadable", "too-large", "timeout", "out-of-memory"]
+ErrorKind = Literal[
+    "missing", "not-a-file", "permission", "unreadable", "too-large", "timeout", "out-of-memory", "unsupported"
+]
+
+
+class Refused(Exception):
+    """Raised for a file that is not decoded."""
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
 
 
 @dataclass(frozen=True)

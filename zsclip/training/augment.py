@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
+from zsclip.pixels.colours import in_srgb
 from zsclip.training.sampling import Sampling
 
 PICTURE_DRAWS = 15  # random numbers per picture
@@ -31,7 +32,7 @@ def augmented(image: Image.Image, draws: NDArray[np.float64], sampling: Sampling
     box = (left, top, left + crop_width, top + crop_height)
     share = (1 + detail / sampling.blur) / 3 if detail < sampling.blur else 1
     small = (math.ceil(width * share), math.ceil(height * share))
-    image = image.resize(small, resample, box=box).resize((width, height), resample).convert("RGB")
+    image = in_srgb(image.resize(small, resample, box=box).resize((width, height), resample)).convert("RGB")
     if colours < sampling.chroma:
         change = _sharpen_colours if colours < sampling.chroma / 2 else _soften_colours
         image = change(image, crispness)

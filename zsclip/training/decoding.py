@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from zsclip.errors import first_line
 from zsclip.pixels.decode import upright
 from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
-from zsclip.pixels.reasons import NO_PICTURE
 
 LOOKAHEAD = 2  # batches that are decoded while one is trained on
 _PICTURES_A_TASK = 32  # a future costs 20 us, a 64-px picture 500
@@ -120,7 +119,5 @@ def _decode(
             return f"{one.where}: picture skipped: a folder, pipe or device"  # a pipe may block for ever
         with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file, upright(file) as image:
             return picture(image, draws)
-    except UnidentifiedImageError:
-        return f"{one.where}: picture skipped: {NO_PICTURE}"
     except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
         return f"{one.where}: picture skipped: {first_line(e)}"

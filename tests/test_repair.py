@@ -1,0 +1,244 @@
+"""Damage in metadata never costs the pixels; missing pixels do."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from profiles import DISPLAY_P3, matrix_profile
+from test_decode import SIMPLE, colours, png, scenery, skipped
+
+from zsclip.pixels.decode import decode_image
+from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.limits import MAX_SCANS, Decoding
+from zsclip.pixels.skipped import Skipped
+
+PROFILE = matrix_profile(DISPLAY_P3)
+SIZED = Preprocess((64, 64), (0.0,) * 3, (1.0,) * 3)
+
+
+def jpeg(**options: object) -> bytes:
+    file = io.BytesIO()
+    scenery(200, 150).filter(ImageFilter.GaussianBlur(1)).save(file, "JPEG", **{"quality": 90, **options})
+    return file.getvalue()
+
+
+def segment(code: int, content: bytes, length: int | None = None) -> bytes:
+    return bytes((0xFF, code)) + struct.pack(">H", len(content) + 2 if length is None else length) + content
+
+
+def chunk(kind: bytes, content: bytes, total: int | None = None, length: int | None = None) -> bytes:
+    total = zlib.crc32(kind + content) if total is None else total
+    return struct.pack(">I", len(content) if length is None else length) + kind + content + struct.pack(">I", total)
+
+
+def assert_as_whole(data: bytes, whole: bytes, folder: Path) -> None:
+    (folder / "x").write_bytes(data)
+    (folder / "whole").write_bytes(whole)
+    seen, expected = (decode_image(str(folder / name), SIZED) for name in ("x", "whole"))
+    assert not isinstance(seen, Skipped), seen.message
+    assert np.array_equal(seen, expected)
+
+
+BROKEN_SEGMENTS = {
+    "profile without numbers": segment(0xE2, b"ICC_PROFILE\0"),
+    "profile with one number": segment(0xE2, b"ICC_PROFILE\0\1"),
+    "profile that lacks a part": segment(0xE2, b"ICC_PROFILE\0\1\2" + PROFILE),
+    "profile that is none": segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(300)),
+    "short JFIF": segment(0xE0, b"JFIF\0"),
+    "JFIF without a density": segment(0xE0, b"JFIF\0\1\2\1"),
+    "density of 0": segment(0xE0, b"JFIF\0\1\2\1\0\0\0\0\0\0"),
+    "short Adobe": segment(0xEE, b"Adobe"),
+    "Adobe without a transform": segment(0xEE, b"Adobe\0d\0\0"),
+    "short EXIF": segment(0xE1, b"Exif\0\0"),
+    "EXIF that points outside": segment(0xE1, b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    "EXIF with a huge count": segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\3\xff\xff\xff\xff" * 8),
+    "short Photoshop": segment(0xED, b"Photoshop 3.0\0" + b"8BIM\3\xed\0"),
+    "broken MPF": segment(0xE2, b"MPF\0MM\0*\0\0"),
+    "empty comment": segment(0xFE, b""),
+    "length that is too large": segment(0xE1, b"Exif\0\0II*\0", 700),
+    "length past the end": segment(0xE5, b"abc", 65_535),
+    "length of 0": segment(0xE5, b"", 0),
+    "length that is too small": segment(0xE5, b"abcdefgh", 4),
+    "profile that is too long": segment(0xE2, b"ICC_PROFILE\0\1\1abc", 500),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_SEGMENTS)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_jpeg_with_a_broken_segment(tmp_path: Path, name: str, is_first: bool) -> None:
+    whole = jpeg()
+    place = 2 if is_first else 20  # before or behind the JFIF segment
+
+    assert_as_whole(whole[:place] + BROKEN_SEGMENTS[name] + whole[place:], whole, tmp_path)
+
+
+def test_what_is_whole_of_the_metadata_still_counts(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for whole in (jpeg(icc_profile=PROFILE, exif=exif), jpeg(exif=exif)):
+        assert_as_whole(whole[:20] + BROKEN_SEGMENTS["profile without numbers"] + whole[20:], whole, tmp_path)
+        assert_as_whole(whole[:-2], whole, tmp_path)
+
+
+def test_a_thumbnail_in_a_segment_of_wrong_length_is_not_the_picture(tmp_path: Path) -> None:
+    small = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(small, "JPEG")
+    whole = jpeg()
+
+    assert_as_whole(whole[:20] + segment(0xE1, b"Exif\0\0" + small.getvalue(), 30_000) + whole[20:], whole, tmp_path)
+
+
+TRAILERS = {
+    "nothing": b"",
+    "half a marker": b"\xff",
+    "a video": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\xff\xe1\0\x04\xff\xc0\0\x11\x08" + bytes(range(256)) * 40,
+    "Samsung's": b"\0\0\x01\n\x0e\0\0\0Image_UTC_Data1500000000000SEFHk\0\0\0\1\0\0\0SEFT",
+    "zeros": bytes(5000),
+    "text": b"hello " * 100,
+}
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+def test_a_jpeg_without_an_end_marker(tmp_path: Path, options: dict[str, object], trailer: str) -> None:
+    whole = jpeg(**options)
+
+    assert_as_whole(whole[:-2] + TRAILERS[trailer], whole, tmp_path)
+
+
+@pytest.mark.parametrize("trailer", ["nothing", "Samsung's", "a video", "zeros"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9, -30, -8, -4])
+def test_a_jpeg_with_pixels_missing_stays_an_error(
+    tmp_path: Path, kept: float, options: dict[str, object], trailer: str
+) -> None:
+    whole = jpeg(**options)
+    cut = whole[: round(len(whole) * kept) if kept > 0 else int(kept)]
+    (tmp_path / "x.jpg").write_bytes(cut + TRAILERS[trailer])
+
+    assert skipped(tmp_path / "x.jpg").error == "unreadable"
+
+
+def test_a_progressive_jpeg_without_its_last_scan_is_an_error(tmp_path: Path) -> None:
+    whole = jpeg(progressive=True)
+    scans = [i for i in range(len(whole)) if whole.startswith(b"\xff\xda", i)]
+    tables = [i for i in range(len(whole)) if whole.startswith(b"\xff\xc4", i)]
+    for last in scans[1:]:
+        cut = max((place for place in tables if place < last), default=last)
+        (tmp_path / "x.jpg").write_bytes(whole[:cut])
+        assert skipped(tmp_path / "x.jpg").error == "unreadable"
+
+
+def test_a_jpeg_without_an_end_marker_is_read_the_same_when_it_is_reduced(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    scenery(1024, 1024).save(file, "JPEG", quality=90)
+    (tmp_path / "whole.jpg").write_bytes(file.getvalue())
+    (tmp_path / "x.jpg").write_bytes(file.getvalue()[:-2])
+    (tmp_path / "cut.jpg").write_bytes(file.getvalue()[:-200])
+    fast = Decoding(fast_jpeg=True)
+
+    whole, seen, cut = (decode_image(str(tmp_path / f"{name}.jpg"), SIMPLE, fast) for name in ("whole", "x", "cut"))
+
+    assert np.array_equal(whole, seen)
+    assert isinstance(cut, Skipped)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path) -> None:
+    whole = jpeg(progressive=True)
+    scan = whole.rindex(b"\xff\xda")
+    (tmp_path / "x.jpg").write_bytes(whole[:-2] + whole[scan:-2] * 3000 + b"\xff\xd9")
+
+    row = skipped(tmp_path / "x.jpg")
+
+    assert row.error == "unreadable"
+    assert f"more than {MAX_SCANS}" in row.message
+
+
+# PNG and WebP.
+
+TEXT = b"workflow\0\0" + zlib.compress(b"x" * (2 << 20))
+BROKEN_CHUNKS = {
+    "huge zTXt": chunk(b"zTXt", TEXT),
+    "huge iTXt": chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(b"x" * (2 << 20))),
+    "70 MB of text": chunk(b"tEXt", b"k\0" + b"x" * 1_000_000) * 70,
+    "text of an unknown method": chunk(b"zTXt", b"k\0\7abc"),
+    "text with a wrong sum": chunk(b"tEXt", b"a\0b", 1),
+    "profile with a wrong sum": chunk(b"iCCP", b"p\0\0abc", 1),
+    "profile of an unknown method": chunk(b"iCCP", b"p\0\7abc"),
+    "empty profile": chunk(b"iCCP", b""),
+    "huge profile": chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(2 << 20))),
+    "short gamma": chunk(b"gAMA", b"\0"),
+    "gamma with a wrong sum": chunk(b"gAMA", struct.pack(">I", 45455), 1),
+    "short colours": chunk(b"cHRM", bytes(7)),
+    "short density": chunk(b"pHYs", b"\0\0"),
+    "short intent": chunk(b"sRGB", b""),
+    "broken EXIF": chunk(b"eXIf", b"II*\0\xff\xff\xff\xff"),
+    "EXIF with a wrong sum": chunk(b"eXIf", b"II*\0\xff\xff\xff\xff", 7),
+    "short animation": chunk(b"acTL", b"\0"),
+    "length past the end": chunk(b"tEXt", b"a\0b", length=1 << 30),
+    "length that is too large": chunk(b"tEXt", b"a\0b", length=20),
+    "length that is too small": chunk(b"tEXt", b"a\0bcdefghijk", length=3),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_CHUNKS)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_png_with_a_broken_chunk(tmp_path: Path, name: str, is_first: bool) -> None:
+    file = io.BytesIO()
+    scenery(80, 60).save(file, "PNG")
+    whole = file.getvalue()
+    place = 33 if is_first else whole.rindex(b"IEND") - 4
+
+    assert_as_whole(whole[:place] + BROKEN_CHUNKS[name] + whole[place:], whole, tmp_path)
+
+
+def test_a_png_with_a_broken_chunk_keeps_its_palette_transparency_and_profile(tmp_path: Path) -> None:
+    for mode, options in (("P", {"transparency": 3}), ("RGBA", {}), ("L", {"transparency": 90}), ("RGB", {})):
+        file = io.BytesIO()
+        scenery(80, 60).convert(mode).save(file, "PNG", icc_profile=PROFILE, **options)
+        whole = file.getvalue()
+        assert_as_whole(whole[:33] + BROKEN_CHUNKS["huge zTXt"] + whole[33:], whole, tmp_path)
+
+
+def test_a_png_whose_transparent_colour_is_broken(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + bytes([i]) * 8 for i in range(8))
+    whole = png(8, 8, 8, 0, rows)
+    for content, total in ((b"\0", None), (b"\0\3", 1), (bytes(6), 5)):
+        assert_as_whole(whole[:33] + chunk(b"tRNS", content, total) + whole[33:], whole, tmp_path)
+
+
+def test_a_png_with_pixels_missing_stays_an_error(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    scenery(80, 60).save(file, "PNG")
+    whole = file.getvalue()[:33] + BROKEN_CHUNKS["huge zTXt"] + file.getvalue()[33:]
+    for kept in (len(whole) - 3000, len(whole) - 200, 40):
+        (tmp_path / "x.png").write_bytes(whole[:kept])
+        assert skipped(tmp_path / "x.png").error == "unreadable"
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_webp_with_broken_metadata(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
+    image = scenery(80, 60).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    files = []
+    for extra in ({}, {"exif": b"Exif\0\0" + bytes(40)}):
+        file = io.BytesIO()
+        image.save(file, "WEBP", **options, **extra)
+        files.append(bytearray(file.getvalue()))
+    plain, with_exif = files
+    place = with_exif.rindex(b"EXIF")
+    with_exif[place + 4 : place + 8] = (1 << 20).to_bytes(4, "little")
+
+    assert_as_whole(bytes(with_exif), bytes(plain), tmp_path)
+
+
+def test_a_whole_picture_needs_no_second_try(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(jpeg())
+
+    assert colours(tmp_path / "x.jpg").shape == (8, 8, 3)

@@ -1,0 +1,25 @@
+"""How much memory this process may use."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from zsclip.pixels.processors import cgroup_folders
+
+
+def available_memory() -> int:
+    """Count the bytes this process may use, by the machine's memory and its cgroup's limit."""
+    machine = 1 << 62
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, _cgroup_memory(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")))
+
+
+def _cgroup_memory(membership: Path, mount: Path) -> int:
+    """Return the smallest limit of the cgroup and its parents (v2 and v1), or a number that no machine has."""
+    limits = [1 << 62]
+    for folder in cgroup_folders(membership, mount, "memory"):
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                limits.append(int((folder / name).read_text()))
+    return min(limits)
