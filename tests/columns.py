@@ -21,15 +21,15 @@ def columns(rows: Sequence[Row], labels: Sequence[str] = ()) -> Answers:
     """
     good = [row for row in rows if isinstance(row, Prediction)]
     named = [each.label for row in good for each in (row.best, *row.predictions)]
-    labels = list(dict.fromkeys([*labels, *named, *(row.truth for row in rows if row.truth is not None)]))
-    labels = labels or ["any"]
+    labels = list(dict.fromkeys([*labels, *named, *(row.truth for row in rows if row.truth is not None), "no label"]))
     rivals = list(dict.fromkeys(row.beaten_by for row in good if row.beaten_by is not None))
     (kind,) = {row.score_kind for row in good} or {"softmax"}
     k = max([1, *(len(row.predictions) for row in good)])
     shape = (len(rows), k)
-    classes = np.zeros(shape, np.int32)
+    classes = np.full(shape, len(labels) - 1, np.int32)  # the last label applies to none of the rows
     scores, cosines = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    applies, answered, beaten_by = np.zeros(shape, bool), np.full(len(rows), -1, np.int32), np.full(len(rows), -1)
+    applies = np.zeros((len(rows), len(labels)), bool)
+    answered, beaten_by = np.full(len(rows), -1, np.int32), np.full(len(rows), -1)
     for i, row in enumerate(rows):
         if isinstance(row, Skipped):
             continue
@@ -37,7 +37,7 @@ def columns(rows: Sequence[Row], labels: Sequence[str] = ()) -> Answers:
         for rank, each in enumerate(row.predictions or (row.best,)):
             classes[i, rank] = labels.index(each.label)
             scores[i, rank], cosines[i, rank] = each.score, each.cosine
-            applies[i, rank] = bool(row.predictions)
+            applies[i, labels.index(each.label)] = bool(row.predictions)
         answered[i] = -1 if row.label is None else labels.index(row.label)
         beaten_by[i] = -1 if row.beaten_by is None else rivals.index(row.beaten_by)
     true = [labels.index(row.truth) for row in rows if row.truth is not None]

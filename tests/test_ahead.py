@@ -39,10 +39,11 @@ class Known:
         return Known(self.names[start:stop], self.places[start:stop], self.values[start:stop])
 
 
-def finding(known: Callable[[str], object]) -> Callable[[Sequence[str]], Known]:
+def finding(known: Callable[[str], object]) -> Callable[[Sequence[str], Sequence[bytes | None]], Known]:
     """Find those names of which something is known."""
 
-    def find(names: Sequence[str]) -> Known:
+    def find(names: Sequence[str], keys: Sequence[bytes | None]) -> Known:
+        assert len(keys) == len(names)
         values = list(map(known, names))
         places = [place for place, value in enumerate(values) if value is not None]
         return Known([names[place] for place in places], places, [values[place] for place in places])
@@ -446,7 +447,7 @@ def test_a_slow_start_is_not_waited_for():
 
 
 def test_a_look_up_that_fails_is_reported_and_not_waited_for(patient):
-    def find(paths: Sequence[str]) -> Known:
+    def find(names: Sequence[str], keys: Sequence[bytes | None]) -> Known:
         raise ZeroDivisionError
 
     with Ahead("ab", len, find=find, batch_size=4, threads=2) as ahead:
@@ -610,7 +611,7 @@ def test_rows_are_those_of_one_after_the_other_however_they_come_together(share,
     assert all(len(batch) <= max(batch_size, FOUND_BATCH) for batch in found)
 
 
-def test_pictures_that_are_no_files_are_not_looked_up_by_name():
+def test_pictures_without_keys_are_not_looked_up():
     pictures = [Pictures(["a"], lambda place: b""), Pictures(["a"])]
 
     with ahead_module.Ahead(

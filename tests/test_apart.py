@@ -1,5 +1,6 @@
 """No output destroys an input, however its path is spelt: through the real command line, on real files."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -155,11 +156,12 @@ def test_the_journal_of_an_output_replaces_no_input(
     photos: Path, model: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     for name in ("rows.csv.part", "rows.csv.part.json"):
-        (tmp_path / name).write_text('["red", "green"]' if name.endswith("json") else "red\ngreen\n")
+        template = "a photo of a {}."
+        (tmp_path / name).write_text(json.dumps({"templates": [template]}) if name.endswith("json") else template)
 
-        said = refused("classify", "photos", "--labels-file", name, "-m", model, "-o", "rows.csv")
+        said = refused("classify", "photos", *COLOURS, "--prompts", name, "-m", model, "-o", "rows.csv")
 
-        assert said.startswith(f"zsclip: -o rows.csv: would overwrite --labels-file {name}")
+        assert said.startswith(f"zsclip: -o rows.csv: would overwrite --prompts {name}")
         (tmp_path / name).unlink()
 
 

@@ -10,27 +10,27 @@ import pytest
 from columns import encoded
 from conftest import make_class_folders, words_of
 
+from zsclip import api
 from zsclip.answers.classifier import Classifier, build_classifier
 from zsclip.answers.classify import answer
 from zsclip.answers.scores import Rule, softmax_scores
 from zsclip.cli.main import main
 from zsclip.errors import InputError
 from zsclip.measure.calibrate import (
-    Calibration,
-    Promise,
+    STEPS,
     Wish,
-    calibrate,
-    check_made_with,
     cosines_of,
     fit_temperature,
-    promise,
-    promise_lines,
-    read_calibration,
+    learn,
+    learnt_lines,
+    table_of,
     threshold_for,
-    to_json,
 )
+from zsclip.measure.calibration import Calibration, check_made_with, read_calibration, to_json
+from zsclip.measure.metrics import Judged, at_least, calibration_error, share
 from zsclip.pixels.skipped import Skipped
 from zsclip.words.labels import Label, read_distractors
+from zsclip.words.prompts import PromptSet
 
 MADE_WITH = {"model": "m", "label list": "l", "prompts": "p"}
 
@@ -68,67 +68,133 @@ def test_answers_that_are_all_right_have_a_temperature_still():
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("wish", [Wish(precision=0.7), Wish(share=0.3), Wish(precision=1.0), Wish(share=1.0)])
-def test_a_threshold_is_the_lowest_that_reaches_the_wish(wish, seed):
-    random = np.random.default_rng(seed)
-    scores = random.integers(0, 20, 60) / 20  # many are equal
-    right = random.random(60) < scores
+@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+def test_a_threshold_answers_the_fewest_pictures_that_are_enough(share, seed):
+    scores = np.random.default_rng(seed).integers(0, 20, 60) / 20  # many are equal
 
-    found = threshold_for(scores, right, wish)
+    found = threshold_for(scores, share)
 
-    reaching = []
-    for threshold in scores:
-        answered = [bool(is_right) for score, is_right in zip(scores, right, strict=True) if score >= threshold]
-        if wish.precision is not None and sum(answered) / len(answered) >= wish.precision:
-            reaching.append(float(threshold))
-        if wish.share is not None and len(answered) / 60 >= wish.share:
-            reaching.append(float(threshold))
-    if wish.share is not None:
-        assert found == max(reaching)  # the fewest answers that are enough
-    else:
-        assert found == min(reaching, default=math.inf)
+    assert found == max(one for one in scores if np.mean(scores >= one) >= share)
 
 
-def test_what_cannot_be_reached_is_never_answered_and_what_is_not_wished_always():
-    wrong = np.zeros(3, bool)
+def test_a_share_that_distractors_leave_no_pictures_for_is_reached_as_far_as_it_can_be():
+    assert threshold_for(np.array([]), 0.5) == 0
+    assert threshold_for(np.array([-1.0, 0.8, -1.0]), 1.0) == 0.8
+    assert threshold_for(np.array([-1.0, -1.0]), 1.0) == math.inf
 
-    assert threshold_for(np.array([0.9, 0.8, 0.7]), wrong, Wish(precision=0.5)) == math.inf
-    assert threshold_for(np.array([]), wrong[:0], Wish(precision=0.5)) == math.inf
-    assert threshold_for(np.array([0.9, 0.8, 0.7]), wrong, Wish()) == 0
-    with_none = np.array([-1.0, 0.8, -1.0])  # a distractor is better than all labels
-    assert threshold_for(with_none, np.array([True, True, True]), Wish(share=1.0)) == 0.8
+
+@pytest.mark.parametrize(("right", "total"), [(0, 5), (1, 1), (5, 5), (3, 5), (19, 20), (180, 200), (1, 400)])
+@pytest.mark.parametrize("doubt", [0.05, 0.0025])
+def test_a_lower_bound_is_the_share_at_which_so_many_right_answers_are_just_too_unlikely(right, total, doubt):
+    """Against whole binomial sums, added up term by term."""
+
+    def chance(share: float) -> float:
+        return sum(math.comb(total, n) * share**n * (1 - share) ** (total - n) for n in range(right, total + 1))
+
+    found = at_least(right, total, doubt)
+
+    assert found == 0 if right == 0 else chance(found) == pytest.approx(doubt, rel=1e-6)
+
+
+def test_the_table_holds_what_each_threshold_gives():
+    random = np.random.default_rng(0)
+    scores = random.integers(1, 50, 300) / 50
+    right = random.random(300) < scores
+
+    table = table_of(scores, right)
+
+    assert [each.value for each in table] == sorted({each.value for each in table})
+    assert len(table) == STEPS
+    for each in table:
+        given = [bool(is_right) for score, is_right in zip(scores, right, strict=True) if score >= each.value]
+        assert each.precision == sum(given) / len(given)
+        assert each.answered == share(len(given), 300)
+        assert each.at_least == at_least(sum(given), len(given), 0.05 / STEPS)
+    assert table[0].answered.value == 1
+
+
+def test_a_table_promises_too_much_at_most_once_in_twenty_times():
+    """Scores that say nothing: every threshold has the same precision, and one of many will always look the best."""
+    broken = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        table = table_of(random.random(200), random.random(200) < 0.8)
+        broken += any(each.at_least > 0.8 for each in table)
+
+    assert broken <= 0.05 * 200
 
 
 @pytest.mark.parametrize("per_label", [False, True])
-def test_what_is_promised_is_what_other_pictures_give(per_label):
+def test_what_is_learnt_is_what_classify_gives(per_label):
     wish = Wish(precision=0.8, per_label=per_label)
     labels = [str(i) for i in range(6)]
     similar, truth = drawn(1.0, pictures=6000)
-    promised = promise(similar[:3000], truth[:3000], labels, 60, wish)  # a model three times as sure as it should be
 
-    learnt = calibrate(similar[:3000], truth[:3000], labels, 60, wish, MADE_WITH)
+    learnt = learn(similar, truth, labels, 60, wish)  # a model three times as sure as it should be
+
+    made = learnt.calibration(MADE_WITH)
     classifier = Classifier(tuple(labels), np.eye(6, dtype=np.float32), None, 60, None, ())
-    rule = Rule(threshold=learnt.threshold, thresholds=learnt.thresholds, temperature=learnt.temperature)
-    rows = list(
-        answer(encoded(labels * 500, similar[3000:]), classifier, rule).rows()
-    )  # the identity: vectors are cosines
-
-    given = [(row.label, labels[place]) for row, place in zip(rows, truth[3000:], strict=True) if row.label]
-    assert promised.precision == pytest.approx(0.8, abs=0.05)
-    assert sum(label == true for label, true in given) / len(given) == pytest.approx(0.8, abs=0.05)
-    assert promised.answered == pytest.approx(len(given) / 3000, abs=0.05)
-    assert promised.error < 0.5 * promised.error_before
+    rule = Rule(threshold=made.threshold, thresholds=made.thresholds, temperature=made.temperature)
+    rows = list(answer(encoded(labels * 1000, similar), classifier, rule).rows())  # identity: vectors are cosines
+    given = [(row.label, labels[place]) for row, place in zip(rows, truth, strict=True) if row.label]
     assert {row.score_kind for row in rows} == {"calibrated"}
+    assert learnt.overall.answered.value == len(given) / 6000
+    assert learnt.overall.precision == sum(label == true for label, true in given) / len(given) > 0.8
+    for each in learnt.chosen:
+        its = [label == true for label, true in given if each.label in (None, label)]
+        assert each.precision == sum(its) / len(its)
+        assert each.precision > each.at_least >= 0.8
+    assert len(learnt.chosen) == (6 if per_label else 1)
+    assert learnt.temperature.value == pytest.approx(3, rel=0.1)
+    assert learnt.temperature.fitted < 0.5 * learnt.temperature.plain
 
 
-def test_a_promise_is_not_made_of_the_pictures_that_were_learnt_from():
-    """Scores that tell nothing: some threshold looks perfect on what it was chosen by, and is not on the rest."""
+def test_scores_that_say_nothing_promise_nothing():
+    """Some threshold looks perfect on the pictures that it was chosen by."""
     random = np.random.default_rng(0)
-    similar = random.random((40, 2)).astype(np.float32)
+    similar = random.random((400, 2)).astype(np.float32)
 
-    promised = promise(similar, random.integers(0, 2, 40), ["a", "b"], 10, Wish(precision=0.99))
+    learnt = learn(similar, random.integers(0, 2, 400), ["a", "b"], 10, Wish(precision=0.8))
 
-    assert promised.precision is None or promised.precision < 0.9
+    assert learnt.chosen[0].value == math.inf
+    with pytest.raises(
+        InputError, match=r"80\.0% cannot be promised, so no file is written: the most that a threshold"
+    ):
+        learnt.calibration(MADE_WITH)
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [(0.99, "40 pictures are too few; give 597 or more, or lower"), (1.0, "no number of pictures can prove")],
+)
+def test_few_pictures_promise_nothing_even_if_all_answers_are_right(target, why):
+    similar = np.tile(np.eye(2, dtype=np.float32), (20, 1))
+
+    learnt = learn(similar, np.tile([0, 1], 20), ["a", "b"], 10, Wish(precision=target))
+
+    assert learnt.overall.answered.value == 0
+    with pytest.raises(InputError, match=why):
+        learnt.calibration(MADE_WITH)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_temperature_that_makes_held_out_scores_worse_is_not_used(seed):
+    """Scores that are probabilities already, and as many labels as pictures: a fit can only learn noise."""
+    similar, truth = drawn(1.0, pictures=40, labels=40, seed=seed)
+    labels = [str(i) for i in range(40)]
+
+    learnt = learn(similar, truth, labels, 20, Wish(share=0.5))
+
+    found = learnt.temperature
+    used = found.fitted < found.plain and not found.is_chance
+    assert learnt.calibration(MADE_WITH).temperature == (found.value if used else None)
+    scores = softmax_scores(similar, 20 / found.value if found.helps else 20)
+    assert learnt.table[0].value == pytest.approx(scores.max(axis=1).min())
+    line = next(learnt_lines(learnt))
+    assert line.startswith("temperature: unchanged, as ") is not found.helps
+    if not found.helps and seed == 0:
+        with pytest.raises(InputError, match="nothing was learnt, so no file is written"):
+            learn(similar, truth, labels, 20, Wish()).calibration(MADE_WITH)
 
 
 def test_distractors_compete_and_are_never_the_answer(colour_model):
@@ -155,10 +221,12 @@ def test_pictures_that_a_distractor_takes_are_learnt_from_but_not_answered():
     similar = np.array([[0.9, 0.1, 0.2], [0.1, 0.8, 0.2], [0.3, 0.1, 0.9], [0.2, 0.1, 0.9]], np.float32)
     truth = np.array([0, 1, 0, 0])
 
-    learnt = calibrate(similar, truth, ["a", "b"], 10, Wish(share=1.0), MADE_WITH)
+    learnt = learn(np.tile(similar, (3, 1)), np.tile(truth, 3), ["a", "b"], 10, Wish(share=1.0))
 
-    scores = softmax_scores(similar, 10 / learnt.temperature)
-    assert learnt.threshold == pytest.approx(min(scores[0, 0], scores[1, 1]))
+    assert not learnt.temperature.helps  # it is for the pictures that are not answered
+    scores = softmax_scores(similar, 10)
+    assert learnt.chosen[0].value == pytest.approx(min(scores[0, 0], scores[1, 1]))
+    assert learnt.overall.answered.value == 0.5
 
 
 def test_labels_have_thresholds_of_their_own():
@@ -189,8 +257,9 @@ def test_cosines_are_those_of_the_pictures_that_could_be_read(colour_model):
 
 def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
     made = Calibration(
-        MADE_WITH, 1.5, math.inf, {"a": 0.25, "ü": math.inf}, {"fog": ("fog", "dense fog"), "rain": ("rain",)}
-    )
+        MADE_WITH, 1.5, math.inf, {"a": 0.25, "ü": math.inf}, {"fog": ("fog", "dense fog"), "rain": ("rain",)},
+        (Label("a", ("b",), ("a {}",), "n1", "g"), Label("ü")), PromptSet("p", "x", "y", ("{}!",), {"a": ("q",)}), "m",
+    )  # fmt: skip
     file = tmp_path / "c.json"
     file.write_text(to_json(made), encoding="utf-8")
 
@@ -235,14 +304,40 @@ def test_a_distractor_that_is_a_labels_word_or_has_one_is_left_out(tmp_path):
     assert len(common) > 80
 
 
-def test_the_report_names_a_threshold_that_is_never_reached():
-    promised = Promise(None, 0.0, 0.2, 0.1)
-    overall = promise_lines(Calibration(MADE_WITH, 2.0, math.inf, {}), promised)
-    single = promise_lines(Calibration(MADE_WITH, 2.0, 0.0, {"a": 0.5, "b": math.inf}), promised)
+def test_the_table_of_labels_names_those_that_are_never_answered():
+    similar, truth = drawn(0.1, pictures=2000, labels=3)
+    similar[:, 2] -= 0.25  # so it is rarely the best
 
-    assert overall[1].split(maxsplit=1)[1] == "never sure enough"
-    assert single[1].split(maxsplit=1)[1] == "0.500 to never sure enough"
-    assert [line.split()[-1] for line in overall[3:5]] == ["0.0%", "none"]
+    learnt = learn(similar, np.where(truth == 2, 0, truth), ["a", "b\x1b", "c"], 20, Wish(0.9, per_label=True))
+
+    lines = list(learnt_lines(learnt))
+    rows = [line.split() for line in lines[3:6]]
+    assert [row[0] for row in rows] == ["a", r"b\x1b", "c"]
+    assert [row[1] == "never" for row in rows] == [False, False, True]
+    assert rows[2][-2:] == ["-", "0.0%"]
+    assert lines[-1].startswith("answered: ")
+
+
+def test_scores_that_are_probabilities_already_are_rarely_changed_and_others_nearly_always():
+    """Judged on many new pictures: a temperature that is used never makes the calibration error much worse."""
+    labels = [str(i) for i in range(10)]
+    used = {1.0: 0, 2.0: 0}
+    for true in used:
+        new, truths = drawn(true, pictures=3000, labels=10, seed=999)
+
+        def error(temperature: float, new: np.ndarray = new, truths: np.ndarray = truths) -> float:
+            scores = softmax_scores(new, 20 / temperature)
+            best = scores.argmax(axis=1)
+            return calibration_error(Judged(truths, best, best == truths, scores.max(axis=1).astype(float)))
+
+        for seed in range(20):
+            found = learn(*drawn(true, pictures=50, labels=10, seed=seed), labels, 20, Wish()).temperature
+            if found.helps:
+                used[true] += 1
+                assert error(found.value) < error(1.0) + 0.03
+
+    assert used[1.0] <= 3
+    assert used[2.0] >= 10
 
 
 Run = Callable[..., CompletedProcess[bytes]]
@@ -273,7 +368,7 @@ def test_what_was_learnt_is_what_classify_uses(run: Run, data: Path, tiny_model)
     rows, before, all_answered = (
         [json.loads(line) for line in done.stdout.splitlines()] for done in (calibrated, plain, own)
     )
-    assert {row["score_kind"] for row in rows} == {"calibrated"}
+    assert {row["score_kind"] for row in rows} == {"softmax" if written["temperature"] is None else "calibrated"}
     assert [row["cosine"] for row in rows] == [row["cosine"] for row in before]
     assert sum(row["label"] is not None for row in rows) == 12
     scores = {known: [row["score"] for row in rows if (row["label"] is not None) == known] for known in (True, False)}
@@ -288,7 +383,7 @@ def test_distractors_are_kept_with_a_calibration(run: Run, data: Path, tiny_mode
     words = ["mauve: {synonyms: [pale purple]}", "blue:", *(f"word {i}:" for i in range(30))]
     (data.parent / "words.yaml").write_text("\n".join(words))
 
-    learnt = run("calibrate", "data", "-o", "c.json", "--distractors", "words.yaml", *common[:4])
+    learnt = run("calibrate", "data", "-o", "c.json", "--distractors", "words.yaml", "--target-share", "1", *common[:4])
     direct = run("classify", "data", *common, "--distractors", "words.yaml")
     calibrated = run("classify", "data", *common, "--calibration", "c.json")
 
@@ -313,6 +408,47 @@ def test_distractors_are_kept_with_a_calibration(run: Run, data: Path, tiny_mode
     assert old == [rival and learnt_with["distractors"][rival][0] for rival in beaten_by]
     scores = [sum(one["score"] for one in json.loads(line)["predictions"]) for line in direct.stdout.splitlines()]
     assert all(total < 0.99 for total in scores)
+
+
+def test_the_file_alone_asks_the_same_again(run: Run, data: Path, tiny_model) -> None:
+    (data.parent / "labels.yaml").write_text("red: {synonyms: [scarlet]}\ngreen: [no green]\nblue:\n")
+    own = ("--labels-file", "labels.yaml", "--template", "my {}", "--model", f"local-dir:{tiny_model('plain')}")
+
+    assert run("calibrate", "data", "-o", "c.json", "--target-share", "0.5", *own).returncode == 0
+    again = run("calibrate", "data", "-o", "c.json", "--target-share", "0.7", *own)
+    (data.parent / "labels.yaml").rename(data.parent / "moved.yaml")
+    whole = run("classify", "data", "--calibration", "c.json", "--labels-file", "moved.yaml", *own[2:])
+    alone, fewer, other = (
+        run("classify", "data", "--calibration", "c.json", *arguments)
+        for arguments in ((), ("-l", "red,blue"), ("--prompts", "general"))
+    )
+    measured = run("eval", "data", "--calibration", "c.json", "--json")
+
+    assert (again.returncode, again.stdout) == (2, b"")
+    assert b"c.json: already exists; add --overwrite to replace it" in again.stderr
+    assert whole.returncode == alone.returncode == 0, alone.stderr
+    assert alone.stdout == whole.stdout != b""
+    assert fewer.returncode == other.returncode == 2
+    assert b"c.json: changed since the calibration: label list (3 labels" in fewer.stderr
+    assert b"c.json: changed since the calibration: prompts" in other.stderr
+    labels = [json.loads(line)["label"] for line in alone.stdout.splitlines()]
+    assert json.loads(measured.stdout)["metrics"]["answered"]["value"] == sum(map(bool, labels)) / 24
+    made = api.Classifier(calibration=data.parent / "c.json")
+    assert [row.label for row in made(data)] == labels
+
+
+def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_model) -> None:
+    common = ("calibrate", "data", "-o", "c.json", "--target-precision", "0.99")
+    common += ("--model", f"local-dir:{tiny_model('plain')}")
+
+    table, found = run(*common), run(*common, "--json")
+
+    assert table.returncode == found.returncode == 2
+    assert b"zsclip: data: a precision of 99.0% cannot be promised, so no file is written: 24 pictures" in table.stderr
+    assert table.stdout.splitlines()[2].split() == b"threshold answered precision at least".split()
+    assert json.loads(found.stdout)["calibration"] is None
+    assert json.loads(found.stdout)["learnt"]["chosen"][0]["value"] is None
+    assert not (data.parent / "c.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,8 +17,10 @@ from zsclip.cli.main import main
 from zsclip.errors import InputError
 from zsclip.measure.confusion import write_csv, write_png
 from zsclip.measure.evaluate import OfLabel, evaluate, found_labels, judge, report_lines, truths_of
+from zsclip.measure.labelled import read_labelled
 from zsclip.measure.metrics import Judged
 from zsclip.pixels.skipped import Skipped
+from zsclip.training.pairs import read_pairs
 from zsclip.words.labels import Label
 
 NAMES = ["cat", "dog", "owl"]
@@ -270,3 +273,121 @@ def test_a_mistake_is_found_before_a_model_is_looked_for(
 ) -> None:
     assert main(["eval", str(classes), "--model", "nowhere", *arguments]) == 2
     assert told in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--threshold", "0.35"), ("--none-of-these",), ("--multi-label", "--threshold", "0.5"), ("--multi-label",)],
+    ids=" ".join,
+)
+def test_the_answers_that_are_measured_are_those_of_classify(run: Run, classes: Path, tiny_model, options) -> None:
+    common = ("--labels-file", "labels.yaml", "--model", f"local-dir:{tiny_model('plain')}", *options)
+    truth = {"red": "red", "green_blue": "blue", "n01": "yellow"}
+    several = "--multi-label" in options
+
+    answers = run("classify", "data", *common)
+    measured = run("eval", "data", "--json", "--confusion", "table.csv", "--rows", "rows.jsonl", *common)
+    shown = run("eval", "data", *common)
+
+    rows = [json.loads(line) for line in answers.stdout.splitlines() if b'"error": null' in line]
+    with_truth = [json.loads(line) for line in (classes.parent / "rows.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in with_truth if row["error"] is None] == [row["label"] for row in rows]
+    pairs = []
+    for row in rows:
+        labels = [one["label"] for one in row["predictions"]] if several else [row["label"]] if row["label"] else []
+        pairs.append((labels, truth[row["file_name"].split("/")[1]]))
+    given = [(label, true) for labels, true in pairs for label in labels]
+    report = json.loads(measured.stdout)
+    metrics = {name: figure and figure["value"] for name, figure in report["metrics"].items()}
+    assert metrics["answered"] == sum(bool(labels) for labels, _ in pairs) / 11
+    right = sum(label == true for label, true in given)
+    assert metrics["precision"] == (right / len(given) if given else None)
+    assert ("recall" in metrics) == several
+    assert not several or metrics["recall"] == sum(true in labels for labels, true in pairs) / 11
+    for each in report["labels"]:
+        its = [labels for labels, true in pairs if true == each["label"]]
+        assert (each["pictures"], each["unknown"]) == (len(its), sum(not labels for labels in its))
+        assert each["recall"] == sum(each["label"] in labels for labels in its) / len(its)
+    table = list(csv.reader(io.StringIO((classes.parent / "table.csv").read_text())))
+    assert table[0] == ["truth", "red", "blue", "yellow", "unknown"]
+    assert [list(map(int, row[1:])) for row in table[1:]] == [
+        [sum(pair == (label, true) for pair in given) for label in truth.values()]
+        + [sum(not labels and one == true for labels, one in pairs)]
+        for true in truth.values()
+    ]
+    lines = shown.stdout.decode().splitlines()
+    assert lines[0].split()[:2] == ["answered", f"{metrics['answered']:.1%}"]
+    assert lines[1].split()[:2] == ["precision", "-" if metrics["precision"] is None else f"{metrics['precision']:.1%}"]
+    assert "  unknown  " in next(line for line in lines if line.startswith("label "))
+    assert (b"any other label it was given counts as wrong" in shown.stderr) == several
+
+
+def test_a_limit_takes_pictures_from_all_over_the_data(run: Run, classes: Path, tiny_model) -> None:
+    arguments = ("eval", "data", "--model", f"local-dir:{tiny_model('plain')}", "--rows", "rows.jsonl", "--json")
+
+    done = run(*arguments, "--limit", "6")
+
+    rows = [json.loads(line) for line in (classes.parent / "rows.jsonl").read_text().splitlines()]
+    assert [row["truth"] for row in rows] == ["green blue", "green blue", "n01", "n01", "red", "red"]
+    assert [row["file_name"].split("/")[-1] for row in rows] == ["0.png", "2.png"] * 3
+    assert b"--limit: takes 6 of 12 pictures, spread evenly over the data" in done.stderr
+    two = json.loads(run(*arguments, "--limit", "2", "--overwrite").stdout)
+    assert [each["pictures"] for each in two["labels"]] == [1, 1, 0]  # all labels compete still
+
+
+@pytest.mark.parametrize(
+    ("splits", "named"), [(("train", "val"), "val or train"), (("Test", "train"), "Test or train")]
+)
+@pytest.mark.parametrize("command", ["eval", "calibrate"])
+def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd: pytest.CaptureFixture[str]) -> None:
+    for split in splits:
+        make_class_folders(tmp_path / "data" / split, ("cat", "dog"), 1)
+    data = tmp_path / "data"
+
+    assert main([command, str(data), "--model", "nowhere"]) == 2
+
+    folders = " or ".join(str(data / name) for name in named.split(" or "))
+    told = f"{str(data)!r}: holds splits ({named}), not a folder for each label; give {folders}"
+    assert capfd.readouterr().err == f"zsclip: {told}\n"
+    with pytest.raises(InputError, match=re.escape(told)):
+        read_pairs([str(data)])  # for training
+
+
+def test_pictures_outside_any_class_folder_are_counted(run: Run, classes: Path, tiny_model) -> None:
+    for name in ("loose.PNG", "another.jpg", "notes.txt", ".hidden.png"):
+        (classes / name).write_bytes(b"")
+    make_class_folders(classes, ("@eaDir",), 1)
+
+    done = run("eval", "data", "--model", f"local-dir:{tiny_model('plain')}", "--json")
+
+    assert b"passed over: 1 .jpg (not in a label's folder), 1 .png (not in a label's folder)" in done.stderr
+    assert [each["label"] for each in json.loads(done.stdout)["labels"]] == ["green blue", "n01", "red"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_rows_of_eval_are_measured_again_and_rows_of_classify_are_not_the_truth(
+    run: Run, classes: Path, tiny_model, form: str
+) -> None:
+    model = ("--model", f"local-dir:{tiny_model('plain')}")
+    (classes.parent / "out").mkdir()
+    rows, predicted = f"out/rows.{form}", f"out/predicted.{form}"
+    first = run("eval", "data", *model, "--rows", rows, "--json")
+
+    again = run("eval", rows, *model, "--json")
+    compared = run("compare", rows, *model, "--prompts", "photo", "--prompts", "plain", "--json")
+    assert run("classify", "data", *model, "-l", "red,n01,green blue", "-k", "3", "-o", predicted).returncode == 1
+    refused = [run(command, predicted, *model) for command in ("eval", "calibrate")]
+
+    assert first.returncode == again.returncode == 1  # one of the twelve is broken
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert json.loads(again.stdout)["pictures"] == 11
+    assert json.loads(compared.stdout)[0]["figures"] == json.loads(first.stdout)["metrics"]
+    for done in refused:
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert f"zsclip: {predicted}: its labels are the answers of zsclip, not the truth; ".encode() in done.stderr
+
+
+def test_a_column_truth_comes_before_a_column_label(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file_name,label,truth\na.png,dog,cat\nb.png,dog,dog\n")
+
+    assert read_labelled(str(tmp_path / "list.csv")).words == ("cat", "dog")

@@ -5,9 +5,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import MappingProxyType
 from urllib.parse import unquote
 
 import numpy as np
@@ -36,10 +37,10 @@ def answer(path: str, label: str | None, score: float, truth: str | None = None)
     return Prediction(path, label, best, (best,), "softmax", truth)
 
 
-def page_of(rows: list[Row], folder: Path, batch: int = 3) -> str:
+def page_of(rows: list[Row], folder: Path, batch: int = 3, about: Mapping[str, str] = MappingProxyType({})) -> str:
     out = io.StringIO()
     batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-    passed_on = with_report(map(columns, batches), out, str(folder), threads=2)
+    passed_on = with_report(map(columns, batches), out, str(folder), about=about, threads=2)
     assert [list(answers.rows()) for answers in passed_on] == [list(columns(rows).rows()) for rows in batches]
     return out.getvalue()
 
@@ -88,11 +89,12 @@ def test_the_page_holds_every_row_in_order(pictures, tmp_path):
     found = rows_in(page_of(rows, tmp_path))
 
     assert [row[:1] + row[2:7] for row in found] == [
-        [pictures[0], "cat", 0.91, None, None, "cat"],
-        ["b.png", None, None, "unreadable", "no", "dog"],
-        [pictures[1], None, 0.2, None, None, "dog"],
-        [pictures[2], "dog", 0.5, None, None, "cat"],
+        [pictures[0], ["cat"], 0.91, None, None, "cat"],
+        ["b.png", [], None, "unreadable", "no", "dog"],
+        [pictures[1], [], 0.2, None, None, "dog"],
+        [pictures[2], ["dog"], 0.5, None, None, "cat"],
     ]
+    assert [row[8:] for row in found[1:3]] == [[[], None], [[["cat", 0.2]], None]]
     assert found[0][1] == "pictures/0.png"
     assert [row[7] is None for row in found] == [False, True, False, False]
     assert rows_in(page_of([], tmp_path)) == []
@@ -108,9 +110,9 @@ def test_names_and_labels_cannot_end_the_script_and_links_lead_to_any_name(tmp_p
     ]
     rows: list[Row] = [answer(str(tmp_path / name), "<b>", 0.5) for name in names]
 
-    page = page_of(rows, tmp_path)
+    page = page_of(rows, tmp_path, about={"labels": "</script><b>\udcff"})
 
-    assert page.count("</script>") == 2
+    assert page.count("</script>") == 3
     assert "alert(1)</script>" not in page
     assert [unquote(row[1], errors="surrogateescape") for row in rows_in(page)] == names
 
@@ -152,7 +154,9 @@ def cards(dom: str) -> list[str]:
     ("state", "shown"),
     [
         ("", ["c2.png", "c1.png", "d1.png", "d2.png", "u.png", "bad.png"]),
-        ("#order=unsure", ["c1.png", "c2.png", "d2.png", "d1.png", "u.png", "bad.png"]),
+        ("#order=unsure", ["u.png", "d2.png", "c1.png", "c2.png", "d1.png", "bad.png"]),
+        ("#order=sure", ["d1.png", "c2.png", "c1.png", "d2.png", "u.png", "bad.png"]),
+        ("#q=nowhere", []),
         ("#q=C1", ["c1.png"]),
         ("#q=unreadable", ["bad.png"]),
         ("#from=0.6", ["c2.png", "d1.png", "bad.png"]),
@@ -178,13 +182,69 @@ def test_a_browser_opens_filters_and_sorts_it(tmp_path, state, shown):
     assert "<b>picture" not in dom
     table = re.search(r"<table>.*</table>", dom, re.DOTALL)
     assert table
-    assert re.findall(r"<td[^>]*>(\d*)</td>", table[0]) == ["1", "1", "1", "1"]
+    assert re.findall(r"<td[^>]*>(\d*)</td>", table[0]) == ["1", "1", "", "1", "1", "1"]
+    head, body = table[0].split("</thead>")
+    assert re.findall(r"<th>([^<]*)</th>", head) == ["", "cat", "dog", "unknown"]
+    assert re.findall(r"<th>([^<]*)</th>", body) == ["cat", "dog"]
+    assert ('<p id="none" hidden="">' in dom) == bool(shown)
+    assert ("<h2" in dom) == ("order=" not in state and bool(shown))
+
+
+@needs_browser
+def test_a_card_says_what_came_next_and_what_an_unknown_was_held_for(tmp_path):
+    cat, dog = Candidate("cat", 0.6, 0.2), Candidate("dog", 0.3, 0.1)
+    rows: list[Row] = [
+        Prediction("a/b/c.png", "cat", cat, (cat, dog), "softmax", "dog"),
+        Prediction("a/d.png", None, cat, (cat, dog), "softmax", "dog"),
+        Prediction("a/e.png", None, dog, (dog, cat), "softmax", "dog", "fog"),
+        Skipped("a/f.png", "unreadable", "the whole reason, however long it may be"),
+    ]
+    dom = dom_of(page_of(rows, tmp_path, about={"model": "<tiny>", "made": "today"}), tmp_path, "#order=name")
+
+    details = [re.findall(r'class="detail">([^<]*)', card) for card in dom.split('class="card"')[1:]]
+    assert details == [["0.600, is dog", "0.300 dog"], ["0.600 cat?"], ["0.300 dog?", "fog won"], []]
+    folders = [name.strip("\u200e") for name in re.findall(r'class="name folder">([^<]*)', dom)]
+    assert folders == ["b"]
+    assert cards(dom) == ["c.png", "d.png", "e.png", "f.png"]
+    assert " in a/</small>" in dom
+    assert '<span class="none why">the whole reason, however long it may be</span>' in dom
+    assert "<dt>model </dt><dd>&lt;tiny&gt;</dd>" in dom
+    assert "<dt>made </dt><dd>today</dd>" in dom
+
+
+@needs_browser
+def test_a_picture_with_several_labels_stands_under_each_and_counts_once(tmp_path):
+    found = {"both": (("cat", 0.9), ("dog", 0.6)), "dog": (("dog", 0.8),), "none": ()}
+    rows: list[Row] = []
+    for name, labels in found.items():
+        some = tuple(Candidate(label, score, 0.1) for label, score in labels)
+        best = some[0] if some else Candidate("cat", 0.1, 0.1)
+        rows.append(Prediction(name, best.label if some else None, best, some, "sigmoid"))
+    page = page_of(rows, tmp_path)
+
+    assert [row[2] for row in rows_in(page)] == [["cat", "dog"], ["dog"], []]
+    assert cards(dom_of(page, tmp_path)) == ["both", "dog", "both", "none"]
+    assert cards(dom_of(page, tmp_path, "#section=%3Ddog")) == ["dog", "both"]
+    assert "3 of 3 pictures" in dom_of(page, tmp_path, "#order=sure")
+
+
+@needs_browser
+def test_small_sections_stand_side_by_side(tmp_path):
+    rows: list[Row] = [answer(f"{i}.png", f"label {i}", 0.5) for i in range(12)]
+    dom = dom_of(page_of(rows, tmp_path), tmp_path)
+
+    tops = re.findall(r'<h2 [^>]*style="top: ?(\d+)px', dom)
+    assert len(tops) == 12
+    assert len(set(tops)) == 2  # of a window 1,200 pixels wide
 
 
 @needs_browser
 def test_a_browser_builds_only_what_is_on_the_screen_of_twenty_thousand(tmp_path):
     page = page_of([], tmp_path)
-    lines = [[f"{i:05}.png", f"{i}.png", f"label {i % 9}", i / 20_000, None, None, None, None] for i in range(20_000)]
+    lines = [
+        [f"{i:05}.png", f"{i}.png", [label], i / 20_000, None, None, None, None, [[label, i / 20_000]], None]
+        for i, label in ((i, f"label {i % 9}") for i in range(20_000))
+    ]
     full = page.replace("[\n]", json.dumps(lines), 1)
     assert rows_in(full) == lines
 
@@ -259,6 +319,10 @@ def test_eval_writes_a_page_with_the_truth(run: Run, photos: Path, model_dir: st
 
     assert done.returncode == 0, done.stderr
     found = rows_in((photos.parent / "r.html").read_text(encoding="utf-8"))
+    page = (photos.parent / "r.html").read_text(encoding="utf-8")
+    settings = json.loads(re.search(r'id="settings">(.*?)</script>', page)[1])  # type: ignore[index]
+    assert settings.keys() == {"model", "prompts", "labels", "made"}
+    assert (settings["prompts"], settings["labels"]) == ("photo", "blue, green, red")
     assert [row[6] for row in found] == [row[0].split("/")[1] for row in found]
     assert all(row[7] for row in found)
 

@@ -170,15 +170,19 @@ def any_answers(random: np.random.Generator, count: int, k: int, kind: str, odd:
     failed = np.flatnonzero(random.random(count) < failing).tolist()
     answered = random.integers(-1, len(labels), count).astype(np.int32)
     answered[failed] = -1
+    classes = random.integers(0, len(labels), (count, k)).astype(np.int32)
+    applies = np.zeros((count, len(labels)), bool)
+    for place, some in enumerate(random.integers(0, k + 1, count)):
+        applies[place, classes[place, :some]] = True
     return Answers(
         names=names,
         vocabulary=labels,
-        classes=random.integers(0, len(labels), (count, k)).astype(np.int32),
+        classes=classes,
         scores=scores,
         cosines=cosines,
         answered=answered,
         score_kind=kind,  # type: ignore[arg-type]
-        applies=np.arange(k) < random.integers(0, k + 1, (count, 1)) if kind == "sigmoid" else None,
+        applies=applies if kind == "sigmoid" else None,
         skipped={i: Skipped(names[i], "unreadable", "no \udce9 \x9b here") for i in failed},
         distractors=("a shoe\ud800", "fog") if odd else (),
         beaten_by=random.integers(-1, 2, count).astype(np.int32) if odd else None,
@@ -307,11 +311,19 @@ def test_a_table_shows_answers_further_candidates_unknowns_and_errors_in_their_p
     assert written(write_table, ALL).splitlines() == [
         "a/cat.jpg             0.931 █████████▎ cat",
         "                      0.069 ▋          dog",
-        "a/what.jpg            0.400 ████       unknown",
-        "a/none.jpg            0.000            unknown",
+        "a/what.jpg            0.400 ████       unknown (cat?)",
+        "a/none.jpg            0.000            unknown (cat?)",
         "a/bad.jpg             unreadable: truncated JPEG: 4096 of ",
         "                      88211 bytes",
     ]
+
+
+def test_a_table_names_the_distractor_that_is_better_than_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+
+    (line,) = written(write_table, [replace(UNKNOWN, beaten_by="\x1bfog")]).splitlines()
+
+    assert line == r"a/what.jpg            0.400 ████       unknown (\x1bfog won)"
 
 
 def test_a_table_that_is_not_on_a_terminal_is_100_columns_wide_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:

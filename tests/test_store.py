@@ -27,7 +27,7 @@ from zsclip.kept.storefile import (
     size_on_disk,
     verify,
 )
-from zsclip.pictures.identity import Look, Sight, content_of
+from zsclip.pictures.identity import Sight, content_of, file_key, file_keys, look_of
 
 D = 512
 
@@ -42,12 +42,16 @@ def vector(seed: int) -> np.ndarray:
 
 def sight(path: Path, data: bytes) -> Sight:
     path.write_bytes(data)
-    return Sight(str(path), content_of(data), Look.of(os.stat(path)))
+    return Sight(str(path), content_of(data), file_key(str(path), look_of(os.stat(path))))
+
+
+def looked_up(store: EmbeddingStore, paths: Sequence[str]) -> Stored:
+    return store.find(paths, file_keys(paths))
 
 
 def found_in(store: EmbeddingStore, paths: Sequence[str]) -> dict[str, np.ndarray]:
     """What is found, by path."""
-    stored = store.find(paths)
+    stored = looked_up(store, paths)
     assert list(stored.names) == [paths[place] for place in stored.places]
     assert stored.vectors.shape == (len(stored), D)
     assert sorted(stored.places) == list(stored.places)
@@ -68,16 +72,16 @@ def kept(tmp_path: Path) -> list[Sight]:
 
 def test_what_is_found_has_the_bits_of_what_was_kept(kept: list[Sight]) -> None:
     with closing(opened()) as store:
-        found = found_in(store, [each.path for each in kept])
+        found = found_in(store, [each.name for each in kept])
 
-    assert set(found) == {each.path for each in kept}
+    assert set(found) == {each.name for each in kept}
     for each, seed in zip(kept, (0, 0, 2), strict=True):
-        assert np.array_equal(found[each.path], vector(seed))
-        assert found[each.path].dtype == np.float32
+        assert np.array_equal(found[each.name], vector(seed))
+        assert found[each.name].dtype == np.float32
 
 
 def test_a_relative_path_is_the_same_file(kept: list[Sight], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(kept[0].path).parent)
+    monkeypatch.chdir(Path(kept[0].name).parent)
 
     with closing(opened()) as store:
         assert set(found_in(store, ["a", "./c", "b/../a"])) == {"a", "./c"}  # b is no folder
@@ -107,10 +111,10 @@ def replace(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [rewrite, touch, touch_back, replace, Path.unlink])
 def test_a_changed_file_is_not_recognised(change: Callable[[Path], None], kept: list[Sight]) -> None:
-    change(Path(kept[0].path))
+    change(Path(kept[0].name))
 
     with closing(opened()) as store:
-        assert set(found_in(store, [each.path for each in kept])) == {kept[1].path, kept[2].path}
+        assert set(found_in(store, [each.name for each in kept])) == {kept[1].name, kept[2].name}
 
 
 def test_an_unknown_look_is_known_by_its_content_only(tmp_path: Path) -> None:
@@ -118,7 +122,7 @@ def test_an_unknown_look_is_known_by_its_content_only(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     with closing(opened()) as store:
         store.keep([(young, vector(1))])
-        assert found_in(store, [young.path]) == {}
+        assert found_in(store, [young.name]) == {}
         found = store.find_content(young)
         assert found is not None
         assert np.array_equal(found.vectors[0], vector(1))
@@ -126,31 +130,31 @@ def test_an_unknown_look_is_known_by_its_content_only(tmp_path: Path) -> None:
 
 def test_another_recipe_knows_nothing_of_it(kept: list[Sight]) -> None:
     with closing(opened("other")) as store:
-        assert found_in(store, [kept[0].path]) == {}
+        assert found_in(store, [kept[0].name]) == {}
         assert store.find_content(kept[0]) is None
         store.keep([(kept[0], vector(5))])
-        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(5))
+        assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(5))
     with closing(opened()) as store:
-        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
+        assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(0))
 
 
 def test_a_lower_limit_of_pixels_is_heeded(kept: list[Sight]) -> None:
     with closing(opened(max_pixels=99)) as store:
-        assert found_in(store, [kept[0].path]) == {}
+        assert found_in(store, [kept[0].name]) == {}
         assert store.find_content(kept[0]) is None
         store.keep([(kept[0], vector(0))])
     for limit in (99, 100, 101):
         with closing(opened(max_pixels=limit)) as store:
-            assert len(store.find([kept[0].path])) == 1
+            assert len(looked_up(store, [kept[0].name])) == 1
 
 
 def test_many_paths_are_asked_for_at_once(tmp_path: Path) -> None:
     sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(1203)]
     with closing(opened()) as store:
         store.keep([(each, vector(i)) for i, each in enumerate(sights)])
-        found = found_in(store, [each.path for each in sights])
+        found = found_in(store, [each.name for each in sights])
 
-    assert all(np.array_equal(found[each.path], vector(i)) for i, each in enumerate(sights))
+    assert all(np.array_equal(found[each.name], vector(i)) for i, each in enumerate(sights))
     assert counts() == {"tiny": 1203}
 
 
@@ -160,8 +164,8 @@ def test_threads_look_up_while_one_keeps(tmp_path: Path) -> None:
     with closing(opened()) as store:
 
         def look() -> None:
-            while len(found := found_in(store, [each.path for each in sights])) < 200:
-                assert all(np.array_equal(found[each.path], vector(0)) for each in sights[: len(found)])
+            while len(found := found_in(store, [each.name for each in sights])) < 200:
+                assert all(np.array_equal(found[each.name], vector(0)) for each in sights[: len(found)])
             seen.append(len(found))
 
         threads = [threading.Thread(target=look) for _ in range(3)]
@@ -179,7 +183,7 @@ def test_two_processes_may_keep_at_once(tmp_path: Path) -> None:
     with closing(opened()) as one, closing(opened()) as other:
         for i in range(50):
             (one if i % 2 else other).keep([(sight(tmp_path / str(i), b"%d" % i), vector(i))])
-        assert len(one.find([str(tmp_path / str(i)) for i in range(50)])) == 50
+        assert len(looked_up(one, [str(tmp_path / str(i)) for i in range(50)])) == 50
 
 
 def damage_everything(path: Path) -> None:
@@ -205,12 +209,12 @@ def test_a_damaged_store_begins_afresh(damage: Callable[[Path], None], kept: lis
     damage(cache_dir() / FILE_NAME)
 
     with closing(opened()) as store:
-        for each in found_in(store, [each.path for each in kept]).values():
+        for each in found_in(store, [each.name for each in kept]).values():
             assert any(np.array_equal(each, vector(seed)) for seed in (0, 2))
         store.keep([(kept[0], vector(0))])  # may still be lost
     with closing(opened()) as store:
         store.keep([(kept[0], vector(0))])
-        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
+        assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(0))
 
 
 def test_a_flipped_bit_is_no_answer_and_verify_finds_it(kept: list[Sight]) -> None:
@@ -221,7 +225,7 @@ def test_a_flipped_bit_is_no_answer_and_verify_finds_it(kept: list[Sight]) -> No
         )
 
     with closing(opened()) as store:
-        assert set(found_in(store, [each.path for each in kept])) == {kept[2].path}
+        assert set(found_in(store, [each.name for each in kept])) == {kept[2].name}
     assert verify() == (2, 1)
     assert verify() == (1, 0)
 
@@ -234,10 +238,10 @@ def test_a_store_that_cannot_be_written_is_read(kept: list[Sight], monkeypatch: 
 
     monkeypatch.setattr(store_module, "open_for_writing", read_only)  # root may write whatever the mode says
     with closing(opened()) as store:
-        assert len(store.find([each.path for each in kept])) == 3
+        assert len(looked_up(store, [each.name for each in kept])) == 3
         store.keep([(Sight("x", content_of(b"x"), None), vector(9))])
         assert store.kept == 0
-        assert len(store.find([each.path for each in kept])) == 3
+        assert len(looked_up(store, [each.name for each in kept])) == 3
 
 
 def test_where_no_file_can_be_made_nothing_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,10 +263,10 @@ def test_a_store_locked_by_another_is_skipped(kept: list[Sight], monkeypatch: py
         other.execute("BEGIN EXCLUSIVE")
         with closing(opened()) as store:
             store.keep([(Sight("x", content_of(b"x"), None), vector(9))])
-            assert len(store.find([each.path for each in kept])) == 3  # readers do not wait for a writer
+            assert len(looked_up(store, [each.name for each in kept])) == 3  # readers do not wait for a writer
             assert store.kept == 0
     with closing(opened()) as store:
-        assert len(store.find([each.path for each in kept])) == 3
+        assert len(looked_up(store, [each.name for each in kept])) == 3
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,20 +276,20 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
         store.keep([(each, vector(0)) for each in sights[:500]])
     monkeypatch.setattr(store_module.time, "time", lambda: 2 * 86400.0)
     with closing(opened()) as store:
-        store.keep([], [store.find([each.path for each in sights[:100]])])
+        store.keep([], [looked_up(store, [each.name for each in sights[:100]])])
     with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection:
         pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     largest = pages * size
     with closing(opened(max_bytes=largest)) as store:
         store.keep([(each, vector(0)) for each in sights[500:]])
-        found = found_in(store, [each.path for each in sights])
+        found = found_in(store, [each.name for each in sights])
 
-    assert {each.path for each in sights[:100] + sights[500:]} <= set(found)
+    assert {each.name for each in sights[:100] + sights[500:]} <= set(found)
     assert len(found) < 600
     assert collect(largest // 2) > 0
     assert size_on_disk() <= largest // 2
     with closing(opened()) as store:
-        assert 0 < len(store.find([each.path for each in sights])) < len(found)
+        assert 0 < len(looked_up(store, [each.name for each in sights])) < len(found)
     collect(0)
     assert counts() == {}
 
@@ -297,7 +301,7 @@ def test_pictures_that_come_under_another_name_each_time_push_no_other_out(tmp_p
     largest = size_on_disk() + 200_000
     with closing(opened(max_bytes=largest)) as store:
         for night in range(40):
-            again = [Sight(f"{tmp_path}/{night}/{each.path}", each.content, each.look) for each in sights]
+            again = [Sight(each.name, each.content, b"%d/%s" % (night, each.key)) for each in sights]
             known = store.find_content(sights[0])
             assert known is not None
             store.keep([], [Stored(known.names, (0,), known.vectors, known.ids, (each,)) for each in again])
@@ -306,26 +310,27 @@ def test_pictures_that_come_under_another_name_each_time_push_no_other_out(tmp_p
     with closing(opened()) as store:
         assert len([each for each in sights if store.find_content(each)]) == 100
     with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection:
-        assert connection.execute("SELECT COUNT(*) FROM files").fetchone()[0] < 4000
+        assert connection.execute("SELECT COUNT(*) FROM seen").fetchone()[0] < 4000
 
 
 def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
     with closing(opened()) as store:
-        assert store.find([each.path for each in kept]).ids.tolist() == [0] * 3
+        assert looked_up(store, [each.name for each in kept]).ids.tolist() == [0] * 3
 
 
 def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:
     """Root ignores permissions, so the reader gives up that power first."""
     code = (
         "import sys\n"
-        "from zsclip.kept.store import EmbeddingStore\nfrom zsclip.pictures.identity import Sight, content_of\n"
+        "from zsclip.kept.store import EmbeddingStore\n"
+        "from zsclip.pictures.identity import Sight, content_of, file_keys\n"
         f"store = EmbeddingStore('r', 'tiny', {D}, max_pixels=100)\n"
         "found = store.find_content(Sight(sys.argv[1], content_of(b'one'), None))\n"
         "store.keep([(Sight('', b'', None), found.vectors[0])])\n"
-        "print(list(store.find(sys.argv[1:]).names) == sys.argv[1:], store.kept)\n"
+        "print(list(store.find(sys.argv[1:], file_keys(sys.argv[1:])).names) == sys.argv[1:], store.kept)\n"
     )
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    command = [*drop, sys.executable, "-c", code, *(each.path for each in kept)]
+    command = [*drop, sys.executable, "-c", code, *(each.name for each in kept)]
     for path in cache_dir().iterdir():
         path.chmod(0o400)
     cache_dir().chmod(0o500)
@@ -342,13 +347,15 @@ def test_odd_inodes_times_limits_and_names_are_stored(tmp_path: Path, monkeypatc
     status = list(os.stat(tmp_path / "a"))
     status[1] = 2**64 - 1  # st_ino, of a file system that hashes names
     times = {"st_mtime_ns": -11_644_473_600 * 10**9, "st_ctime_ns": 2**64}  # of NTFS's year 1601, and of a broken clock
-    look = Look.of(os.stat_result(status, times))
+    look = look_of(os.stat_result(status, times))
     with closing(EmbeddingStore("r", "local-dir:caf\udce9", D, max_pixels=10**30)) as store:
-        store.keep([(Sight(str(tmp_path / "a"), content_of(b"one"), look), vector(1))])
+        path = str(tmp_path / "a")
+        store.keep([(Sight(path, content_of(b"one"), file_key(path, look)), vector(1))])
         assert store.kept == 1
+        assert len(store.find([path], [file_key(path, look)])) == 1
         monkeypatch.chdir(tmp_path / "gone")
         (tmp_path / "gone").rmdir()
-        store.keep([(Sight("relative", content_of(b"two"), look), vector(2))])
+        store.keep([(Sight("relative", content_of(b"two"), file_key("relative", look)), vector(2))])
         assert (store.kept, found_in(store, ["relative"])) == (2, {})
     assert counts() == {"local-dir:caf\\udce9": 2}
 
@@ -356,7 +363,7 @@ def test_odd_inodes_times_limits_and_names_are_stored(tmp_path: Path, monkeypatc
 def test_what_others_were_answered_with_stays(kept: list[Sight]) -> None:
     with closing(opened()) as store:
         store.keep([(kept[0], vector(7))])  # encoded twice, by another run or within a batch
-        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
+        assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(0))
 
 
 def test_beginning_afresh_leaves_what_another_run_began(kept: list[Sight]) -> None:
@@ -366,7 +373,7 @@ def test_beginning_afresh_leaves_what_another_run_began(kept: list[Sight]) -> No
         with closing(opened()) as other:
             other.keep([(kept[0], vector(3))])
         store.keep([(kept[2], vector(2))])
-        assert set(found_in(store, [each.path for each in kept])) == {kept[0].path, kept[2].path}
+        assert set(found_in(store, [each.name for each in kept])) == {kept[0].name, kept[2].name}
 
 
 def test_all_its_files_are_the_users_alone(kept: list[Sight]) -> None:
@@ -391,9 +398,9 @@ def test_a_file_system_without_shared_memory_will_do(tmp_path: Path, monkeypatch
         store.keep([(first, vector(1))])
         assert store._writer is not None
         assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("delete",)
-        assert np.array_equal(found_in(store, [first.path])[first.path], vector(1))
+        assert np.array_equal(found_in(store, [first.name])[first.name], vector(1))
     with closing(opened()) as store:
-        assert store.find([first.path])
+        assert looked_up(store, [first.name])
 
 
 def blake2b_of(content: bytes, value: np.ndarray) -> bytes:
@@ -408,10 +415,10 @@ def test_what_an_earlier_version_kept_is_read(kept: list[Sight]) -> None:
             connection.execute("UPDATE embeddings SET digest = ? WHERE id = ?", (digest, number))
 
     with closing(opened()) as store:
-        found = found_in(store, [each.path for each in kept])
-        assert [np.array_equal(found[each.path], vector(seed)) for each, seed in zip(kept, (0, 0, 2), strict=True)]
+        found = found_in(store, [each.name for each in kept])
+        assert [np.array_equal(found[each.name], vector(seed)) for each, seed in zip(kept, (0, 0, 2), strict=True)]
         store.keep([(kept[0], vector(7))])  # it is whole, so it stays
-        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
+        assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(0))
     assert verify() == (2, 0)
 
 
@@ -440,9 +447,9 @@ def test_what_is_no_vector_or_digest_is_damage(kept: list[Sight], change: str) -
         connection.execute(f"UPDATE embeddings SET {change} WHERE id = 1")
 
     with closing(opened()) as store:
-        assert set(found_in(store, [each.path for each in kept])) == {kept[2].path}
+        assert set(found_in(store, [each.name for each in kept])) == {kept[2].name}
         store.keep([(kept[0], vector(0))])
-        assert np.array_equal(found_in(store, [kept[0].path])[kept[0].path], vector(0))
+        assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(0))
     assert verify() == (2, 0)
     with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
         connection.execute(f"UPDATE embeddings SET {change} WHERE id = 2")
@@ -450,7 +457,78 @@ def test_what_is_no_vector_or_digest_is_damage(kept: list[Sight], change: str) -
 
 
 def test_a_path_given_twice_is_found_twice(kept: list[Sight]) -> None:
-    paths = [kept[2].path, kept[0].path, kept[2].path, f"{kept[0].path}/../a"]  # a is no folder
+    paths = [kept[2].name, kept[0].name, kept[2].name, f"{kept[0].name}/../a"]  # a is no folder
 
     with closing(opened()) as store:
-        assert list(store.find(paths).places) == [0, 1, 2]
+        assert list(looked_up(store, paths).places) == [0, 1, 2]
+
+
+def test_keys_are_found_in_any_order_and_beside_many_that_are_not_asked_for(tmp_path: Path) -> None:
+    sights = [sight(tmp_path / f"{i:03d}", b"%d" % i) for i in range(300)]
+    paths = [each.name for each in sights]
+    with closing(opened()) as store:
+        store.keep([(each, vector(i)) for i, each in enumerate(sights)])
+        for some in (paths[::-1], [paths[0], paths[-1]], [paths[7], str(tmp_path / "gone"), paths[3]], paths[5:6], []):
+            found = found_in(store, some)
+            assert list(found) == [path for path in some if path in paths]
+            assert all(np.array_equal(found[path], vector(int(path[-3:]))) for path in found)
+
+
+def test_a_key_does_not_stand_for_an_embedding_that_took_the_place_of_another(kept: list[Sight]) -> None:
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
+        connection.execute("DELETE FROM embeddings WHERE id = 1")
+        connection.execute("UPDATE embeddings SET id = 1")  # as SQLite may number the next one
+
+    with closing(opened()) as store:
+        assert found_in(store, [each.name for each in kept]) == {}
+
+
+def make_older(kept: list[Sight]) -> None:
+    """Make the store what it was when looks were columns."""
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
+        connection.execute("DROP TABLE seen")
+        connection.execute(
+            "CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER,"
+            " content BLOB) WITHOUT ROWID"
+        )
+        for each in kept:
+            is_at = os.stat(each.name)
+            look = (is_at.st_size, is_at.st_mtime_ns, is_at.st_ctime_ns, is_at.st_ino)
+            connection.execute(
+                "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", (os.fsencode(each.name), *look, each.content)
+            )
+
+
+def test_files_that_an_older_version_has_seen_are_known(kept: list[Sight]) -> None:
+    with closing(opened("other")) as store:
+        store.keep([(kept[0], vector(5))])
+    make_older(kept)
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
+        connection.execute("INSERT INTO files VALUES ('/text', 1, 2, 3, 'four', ?)", (kept[2].content,))  # damage
+
+    for _ in range(2):
+        with closing(opened()) as store:
+            found = found_in(store, [each.name for each in kept])
+            assert [np.array_equal(found[each.name], vector(i)) for each, i in zip(kept, (0, 0, 2), strict=True)]
+        with closing(opened("other")) as store:
+            found = found_in(store, [each.name for each in kept])
+            assert set(found) == {kept[0].name, kept[1].name}
+            assert np.array_equal(found[kept[0].name], vector(5))
+
+
+def test_an_older_store_that_cannot_be_written_is_left_alone(
+    kept: list[Sight], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    make_older(kept)
+    monkeypatch.setattr(store_module, "open_for_writing", locked)
+    with closing(opened()) as store:
+        assert found_in(store, [each.name for each in kept]) == {}
+        known = store.find_content(kept[2])
+        assert known is not None
+        assert np.array_equal(known.vectors[0], vector(2))
+        store.keep([], [known])
+
+    assert counts() == {"tiny": 2}

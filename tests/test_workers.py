@@ -100,7 +100,7 @@ def rows(files: Iterable[str], elsewhere: Elsewhere | None = None, decoding: Dec
     def row(path: str) -> Row:
         if elsewhere is not None and (done := elsewhere(path)) is not None:
             pixels, sight = done
-            return path, [pixels.tolist(), sight.path, sight.content]
+            return path, [pixels.tolist(), sight.name, sight.content]
         outcome = decode_image(path, PREPROCESS, decoding)
         if isinstance(outcome, Skipped):
             return path, repr(outcome)
@@ -144,9 +144,9 @@ def test_what_was_just_written_may_be_written_again(files: list[str], monkeypatc
     process.end()
 
     assert read is not None
-    assert read[1].look is None  # its ctime is new
+    assert read[1].key is None  # its ctime is new
     assert decoded is not None
-    assert decoded[1].look is None
+    assert decoded[1].key is None
 
 
 @pytest.mark.parametrize(

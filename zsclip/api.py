@@ -86,8 +86,9 @@ class Classifier:
 
     Args:
         labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
-            of a labels file; or the name of a built-in list.
-        model: by default `base`, or what the variable ZSCLIP_MODEL says.
+            of a labels file; or the name of a built-in list. A calibration brings its own.
+        model: by default what the variable ZSCLIP_MODEL says, the calibration's, or `base`.
+        prompts: by default the calibration's, or `photo`.
         templates: sentences with one {} each, instead of a set of prompts.
         device: by default `auto`, or what the variable ZSCLIP_DEVICE says.
         store: whether embeddings are kept on disk, and looked up there.
@@ -98,10 +99,10 @@ class Classifier:
 
     def __init__(
         self,
-        labels: Iterable[str] | Mapping[str, Any] | AnyPath,
+        labels: Iterable[str] | Mapping[str, Any] | AnyPath | None = None,
         *,
         model: AnyPath | None = None,
-        prompts: AnyPath = "photo",
+        prompts: AnyPath | None = None,
         templates: str | Sequence[str] | None = None,
         device: str | None = None,
         precision: Precision = "auto",
@@ -130,10 +131,13 @@ class Classifier:
                 device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
                 batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg,
             )  # fmt: skip
-            sentences = read_templates(given) if given else read_prompts(os.fsdecode(prompts))
-            self._question = read_question(labels_of(labels, alone=scores.one_is_enough), sentences, scores)
+            sentences = read_templates(given) if given else None
+            if not given and prompts is not None:
+                sentences = read_prompts(os.fsdecode(prompts))
+            words = None if labels is None else labels_of(labels, alone=scores.one_is_enough)
+            self._question = read_question(words, sentences, scores)
             self._store = store
-            model = os.fsdecode(model or variable("ZSCLIP_MODEL") or "base")
+            model = os.fsdecode(model or variable("ZSCLIP_MODEL") or self._question.model or "base")
             self._encoder = self._computing.encoder(model, offline)
             self._rule = rule_of(self._question, self._encoder)
 

@@ -28,7 +28,7 @@ from zsclip.kept.store import EmbeddingStore
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.models.torch_encoder import has_bf16
-from zsclip.pictures.identity import Look, Sight, content_of
+from zsclip.pictures.identity import Sight, content_of, file_keys
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 HERE = Path(__file__).parent
@@ -207,8 +207,9 @@ def relabelling(model: Path, labels: Path, photos: Sequence[str], folder: Path) 
         fresh = []
         for i in range(start, start + 1000):
             path = many / f"{i:06d}.ppm"
-            path.write_bytes(b"P6 1 1 255 %06d" % i)
-            fresh.append((Sight(str(path), content_of(path.read_bytes()), Look.of(path.stat())), vectors[i]))
+            data = b"P6 1 1 255 %06d" % i
+            path.write_bytes(data)
+            fresh.append((Sight(str(path), content_of(data), file_keys([str(path)])[0]), vectors[i]))
         store.keep(fresh)
     store.close()
     for words, number in ((twenty, 20), (labels, 1000)):

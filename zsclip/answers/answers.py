@@ -35,6 +35,8 @@ class Prediction:
     label: the answer; None if the best score is under the threshold or a distractor is better.
     best: the best candidate, whether or not it is the answer.
     predictions: best first; the k best, or with independent scores those over the threshold (may be empty).
+    labels: every label that applies, best first as far as it is among the predictions: the answer alone, or with
+    independent scores perhaps several.
     truth: the true label, if pictures are labelled.
     beaten_by: the distractor that is better than every label, if any.
     """
@@ -46,6 +48,7 @@ class Prediction:
     score_kind: ScoreKind
     truth: str | None = None
     beaten_by: str | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def score(self) -> float:
@@ -79,7 +82,8 @@ class Answers:
     [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1]. Both are NaN where the picture was skipped.
     answered: (n,) int32, index of the answer; -1 where the best score is under the threshold, where a
     distractor is better, and where the picture was skipped.
-    applies: (n, k) bool, with independent scores whether a label reaches the threshold; None: all k are candidates.
+    applies: (n, G) bool, with independent scores whether each label reaches its threshold, whatever k is; None: only
+    the answer applies.
     skipped: why a picture has no answer, by its index, ascending.
     distractors: K names. beaten_by: (n,) int32, index of the one that is better than every label, -1 where none is;
     None: nothing competed.
@@ -101,6 +105,12 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def is_candidate(self) -> NDArray[np.bool_]:
+        """Whether each of the k best labels is offered: with independent scores only one that applies. (n, k) bool."""
+        if self.applies is None:
+            return np.ones_like(self.classes, bool)
+        return np.take_along_axis(self.applies, self.classes, axis=1)
 
     def __repr__(self) -> str:
         named = ", ".join(self.vocabulary[:_NAMED])
@@ -146,24 +156,31 @@ class Answers:
         """Give one record a picture."""
         truths = [None] * len(self) if self.truth is None else [self.vocabulary[place] for place in self.truth.tolist()]
         rivals = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
-        applies = np.ones_like(self.classes, bool) if self.applies is None else self.applies
-        columns = (self.classes, self.scores, self.cosines, applies, self.answered)
+        columns = (self.classes, self.scores, self.cosines, self.is_candidate(), self.answered)
         for place, (classes, scores, cosines, shown, answer) in enumerate(
             zip(*(column.tolist() for column in columns), strict=True)
         ):
             if place in self.skipped:
                 yield replace(self.skipped[place], truth=truths[place])
                 continue
+            label = None if answer < 0 else self.vocabulary[answer]
             each = [Candidate(self.vocabulary[c], *both) for c, *both in zip(classes, scores, cosines, strict=True)]
             yield Prediction(
                 file_name=self.names[place],
-                label=None if answer < 0 else self.vocabulary[answer],
+                label=label,
                 best=each[0],
                 predictions=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
                 score_kind=self.score_kind,
                 truth=truths[place],
                 beaten_by=None if rivals[place] < 0 else self.distractors[rivals[place]],
+                labels=self._that_apply(place, classes) if self.applies is not None else (label,) if label else (),
             )
+
+    def _that_apply(self, place: int, best: Sequence[int]) -> tuple[str, ...]:
+        """Give the labels that apply to one picture: first those of the k best, then the others."""
+        assert self.applies is not None
+        found = set(np.flatnonzero(self.applies[place]).tolist())
+        return tuple(self.vocabulary[class_] for class_ in dict.fromkeys([*best, *sorted(found)]) if class_ in found)
 
 
 def joined(parts: Sequence[Answers]) -> Answers:

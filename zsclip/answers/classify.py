@@ -37,12 +37,12 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
     """Answer for the pictures of a batch."""
     together = max(_FEWEST, _CELLS // len(classifier.class_embeddings) // PICTURES * PICTURES)
     starts = range(0, max(len(batch.vectors), 1), together)  # one round even for no pictures, to get empty columns
-    parts = [_best(batch.vectors[start : start + together], classifier, rule) for start in starts]
-    classes, scores, similar, rivals = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     labels = classifier.labels if classifier.groups is None else grouped(classifier.groups)[0]
+    limits = _limits(labels, rule)
+    parts = [_best(batch.vectors[start : start + together], classifier, rule, limits) for start in starts]
+    classes, scores, similar, rivals, applies = (np.concatenate(columns) for columns in zip(*parts, strict=True))
 
-    limits = _limits(labels, rule)[classes[:, 0]]  # (m,) float64, else they would be rounded to float32
-    is_sure = (scores[:, 0] >= limits) & (rivals < 0)
+    is_sure = (scores[:, 0] >= limits[classes[:, 0]]) & (rivals < 0)
     return Answers(
         names=batch.names,
         vocabulary=labels,
@@ -51,7 +51,7 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
         cosines=_spread(similar, batch, fill=np.nan),
         answered=_spread(np.where(is_sure, classes[:, 0], -1).astype(np.int32), batch, fill=-1),
         score_kind=_score_kind(classifier, rule),
-        applies=_spread(scores >= limits[:, None], batch) if rule.independent else None,
+        applies=_spread(applies, batch) if rule.independent else None,
         skipped=batch.skipped,
         distractors=classifier.distractors,
         beaten_by=_spread(rivals, batch, fill=-1) if classifier.distractors else None,
@@ -59,25 +59,29 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
 
 
 def _best(
-    vectors: Matrix, classifier: Classifier, rule: Rule
-) -> tuple[NDArray[np.int32], Matrix, Matrix, NDArray[np.int32]]:
-    """Find the k best labels of B pictures, and the best distractor.
+    vectors: Matrix, classifier: Classifier, rule: Rule, limits: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], Matrix, Matrix, NDArray[np.int32], NDArray[np.bool_]]:
+    """Find the k best labels of B pictures, the best distractor, and with independent scores all labels that apply.
 
     Args:
-        vectors: (B, D) float32, rows of length 1.
+        vectors: (B, D) float32, rows of length 1. limits: (G,), as `_limits` gives them.
 
     Returns:
-        (B, k) int32 indices of labels, best first, with their (B, k) float32 scores and cosines; and (B,) int32 indices
-        of distractors that are better than every label, -1 where none is.
+        (B, k) int32 indices of labels, best first, with their (B, k) float32 scores and cosines; (B,) int32 indices
+        of distractors that are better than every label, -1 where none is; and (B, G) bool, whether each label reaches
+        its limit, or (B, 0) where labels compete.
     """
     similar = cosines(vectors, classifier.class_embeddings)  # (B, C + K)
     count = len(classifier.labels)
     rivals, ranked = similar[:, count:], similar[:, :count]  # (B, K), (B, C)
+    applies = np.empty((len(vectors), 0), bool)
     if classifier.groups is None:
         best = top_k(ranked, _candidates_wanted(count, rule))  # (B, k)
         best_cosines = np.take_along_axis(similar, best, axis=1)
         if rule.independent:
-            best_scores = np.take_along_axis(_scores(similar, vectors, classifier, rule), best, axis=1)
+            scores = _scores(similar, vectors, classifier, rule)
+            best_scores = np.take_along_axis(scores, best, axis=1)
+            applies = scores >= limits
         else:
             best_scores = softmax_of(best, similar, _logit_scale(classifier, rule))
     else:
@@ -88,7 +92,9 @@ def _best(
         best = top_k(ranked, _candidates_wanted(len(labels), rule))
         best_cosines = np.take_along_axis(over_groups(similar, members, best_only=True), best, axis=1)
         best_scores = np.take_along_axis(ranked, best, axis=1)
-    return best.astype(np.int32), best_scores, best_cosines, _winners(rivals, ranked)
+        if rule.independent:
+            applies = ranked >= limits
+    return best.astype(np.int32), best_scores, best_cosines, _winners(rivals, ranked), applies
 
 
 def _winners(rivals: Matrix, ranked: Matrix) -> NDArray[np.int32]:
@@ -129,7 +135,7 @@ def _candidates_wanted(names: int, rule: Rule) -> int:
 
 
 def _limits(labels: tuple[str, ...], rule: Rule) -> NDArray[np.float64]:
-    """Give the lowest score at which each label is an answer; (G,) float64."""
+    """Give the lowest score at which each label is an answer; (G,) float64, as float32 would round it."""
     of_all = rule.threshold
     if of_all is None:
         of_all = 0.5 if rule.independent else 0.0

@@ -47,7 +47,7 @@ def bench(
             from zsclip.pixels.passed_over import why_no_images
 
             raise InputError(f"bench: no images; {why_no_images(found.passed_over)}")
-        encoder = speed.encoder(model.model, model.offline)
+        encoder = speed.encoder(model.name(), model.offline)
         progress.step(f"loading {encoder.spec.name}")
         from zsclip.measure.bench import bench, report_lines
 

@@ -36,7 +36,8 @@ from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
-    from zsclip.measure.calibrate import Calibration, Promise
+    from zsclip.measure.calibrate import Learnt
+    from zsclip.measure.calibration import Calibration
     from zsclip.models.embed import Embedded
     from zsclip.out.output import Place
 
@@ -52,7 +53,8 @@ class Target:
             metavar="P",
             min=0,
             max=1,
-            help="Find a threshold at which this share of the answers is right.",
+            help="Find the lowest threshold that promises, with 95 % certainty, that this share of the answers is "
+            "right.",
         ),
     ] = None
     target_share: Annotated[
@@ -102,21 +104,27 @@ class CalibrationFile(Overwrite, Json):
         check_output(self.output, overwrite=self.overwrite)
         return places
 
-    def write(self, calibration: "Calibration", promised: "Promise") -> None:
+    def write(self, learnt: "Learnt", made: "Calibration") -> None:
         """Write the calibration, and print what to expect of it."""
-        import json
-        from dataclasses import asdict
-
-        from zsclip.measure.calibrate import promise_lines, to_json
+        from zsclip.measure.calibration import to_json
         from zsclip.out.output import open_output
 
-        text = to_json(calibration)
         with open_output(self.output, overwrite=self.overwrite) as out:
-            out.write(text + "\n")
+            out.write(to_json(made) + "\n")
+        self.print(learnt, made)
+
+    def print(self, learnt: "Learnt", made: "Calibration | None") -> None:
+        """Print what was learnt, and what it promises."""
+        import json
+
+        from zsclip.measure.calibrate import as_json, learnt_lines
+        from zsclip.measure.calibration import to_json
+
         if self.as_json:
-            typer.echo(json.dumps({"calibration": json.loads(text), "promise": asdict(promised)}))
+            calibration = None if made is None else json.loads(to_json(made))
+            typer.echo(json.dumps({"calibration": calibration, "learnt": as_json(learnt)}, ensure_ascii=False))
         else:
-            typer.echo("\n".join(promise_lines(calibration, promised)))
+            typer.echo("\n".join(learnt_lines(learnt)))
 
 
 @command(common=("data", "labels", "model", "target_precision", "target_share", "per_label", "distractors", "output"))
@@ -134,7 +142,10 @@ def calibrate(
 ) -> int:
     """Find out how far scores can be trusted, and which threshold to use.
 
-    Both are learnt from labelled images; without labels, those of the data are used.
+    Both are learnt from labelled images; without labels, those of the data are used. The table shows what thresholds
+    give: the share of images with an answer, the share of those that are right, and the share that new images reach
+    with 95 % certainty. If the data are too few to promise what you want, nothing is written. FILE holds labels,
+    prompts and model too, so `zsclip classify INPUT --calibration FILE` needs no others.
 
     Examples:
 
@@ -154,25 +165,29 @@ def calibrate(
         labelled = read_data(data, session, places)
         words, truths = words_and_truths(labelled, given, sentences)
         words = with_distractors(words, distractors.distractors)
-        encoder = speed.encoder(model.model, model.offline)
+        encoder = speed.encoder(model.name(), model.offline)
         check_words(words, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
             matrix = build_text_matrix(words, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
-            learnt, promised = learn(embedded, truths, matrix, target, session)
-    calibration = replace(learnt, made_with=made_with(words, encoder), distractors=words.distractors)
-    file.write(calibration, promised)
+            learnt = learn(embedded, truths, matrix, target, session)
+    try:
+        made = learnt.calibration(made_with(words, encoder))
+    except InputError:
+        file.print(learnt, None)
+        raise
+    made = replace(made, words=words.labels, sentences=words.sentences, distractors=words.distractors)
+    file.write(learnt, replace(made, model=model.name()))
     return report_run(session, (file.output,))
 
 
 def learn(
     embedded: "Iterator[Embedded]", truths: Sequence[str], classifier: "Classifier", target: Target, session: Session
-) -> "tuple[Calibration, Promise]":
+) -> "Learnt":
     """Learn what scores mean from pictures whose labels are known."""
-    from zsclip.measure.calibrate import Wish, calibrate, cosines_of, promise
+    from zsclip.measure.calibrate import Wish, cosines_of, learn
 
     similar, truth = cosines_of(session.tally.count_encoded(embedded), list(truths), classifier)
     note_if_few(len(truth), session.messages)
     wish = Wish(target.target_precision, target.target_share, target.per_label)
-    learning = (similar, truth, classifier.labels, classifier.logit_scale, wish)
-    return calibrate(*learning, {}), promise(*learning)
+    return learn(similar, truth, classifier.labels, classifier.logit_scale, wish)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
-from zsclip.cli.question import Scores, settings_of, wanted_answers
+from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
 
@@ -48,16 +48,17 @@ def classify(
     from zsclip.engine.question import read_question, rule_of
 
     set_environment(model, messages)
-    question = read_question(labels.read(alone=scores.one_is_enough), prompts.read(), scores)
+    question = read_question(labels.read_given(alone=scores.one_is_enough), prompts.read_given(), scores)
     wanted = wanted_answers(scores.only, question.words.answers)
     images = inputs.reads(own=output.written(by_earlier_run=True))
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model.reads(), images)
     paths = inputs.find(messages, output.check(read), own=output.written())
     with Progress(messages.show_progress) as progress:
-        progress.step(f"looking for model {model.model}")
-        encoder = speed.encoder(model.model, model.offline)
+        name = model.name(question.model)
+        progress.step(f"looking for model {name}")
+        encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)
-        start = start_of(output, settings_of(question, encoder, model, speed), paths)
+        start = start_of(output, settings_of(question, encoder, name, speed), paths)
         session = Session(speed, store, messages, progress, start.tally(output))
         session.tally.passed_over = paths.passed_over
         if start.is_complete(output):
@@ -85,7 +86,8 @@ class Run:
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
         speed, journal = self.session.speed, start.journal
-        writer = Writer(self.output, self.wanted, self.paths.again, speed.cpus, speed.max_pixels)
+        about = about_page(self.question, self.encoder)
+        writer = Writer(self.output, self.wanted, self.paths.again, speed.cpus, speed.max_pixels, about)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)

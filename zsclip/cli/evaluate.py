@@ -1,8 +1,9 @@
 """`zsclip eval`."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,9 +25,9 @@ from zsclip.cli.options import (
     set_environment,
 )
 from zsclip.cli.progress import total_of
+from zsclip.cli.question import Deciding, about_page
 from zsclip.cli.run import (
     SLOW_PIECE,
-    Session,
     build_text_matrix,
     drain,
     embedding,
@@ -34,18 +35,20 @@ from zsclip.cli.run import (
     note_if_few,
     read_data,
     report_run,
-    words_and_truths,
 )
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
-    from zsclip.answers.classifier import Classifier
+    from zsclip.answers.scores import Rule
+    from zsclip.engine.question import Question
     from zsclip.measure.evaluate import Scorecard
+    from zsclip.measure.labelled import Labelled
     from zsclip.measure.metrics import Judged
-    from zsclip.models.embed import Embedded
     from zsclip.out.output import Place
     from zsclip.pictures.pictures import Pictures
+    from zsclip.words.labels import Label
+    from zsclip.words.prompts import PromptSet
 
 _WORST_LABELS = 20
 
@@ -99,8 +102,14 @@ class Findings(Report, Json):
             check_output(file, overwrite=self.overwrite)
         return places
 
-    def write_rows(self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed) -> None:
-        """Consume all batches, and write rows and the page if they were asked for."""
+    def write_rows(
+        self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed, about: Mapping[str, str]
+    ) -> None:
+        """Consume all batches, and write rows and the page if they were asked for.
+
+        Args:
+            about: what the page says about the run.
+        """
         from zsclip.out.output import format_of, open_output
         from zsclip.out.sinks import SINKS, write_csv, write_tsv
 
@@ -113,7 +122,7 @@ class Findings(Report, Json):
                 page = files.enter_context(open_output(self.report, overwrite=self.overwrite))
                 batches = with_report(
                     batches, page, os.path.dirname(self.report),
-                    threads=speed.cpus, max_pixels=speed.max_pixels, pictures=pictures,
+                    about=about, threads=speed.cpus, max_pixels=speed.max_pixels, pictures=pictures,
                 )  # fmt: skip
             if self.rows and out:
                 sinks[format_of(self.rows, False)](batches, out)
@@ -141,7 +150,7 @@ class Findings(Report, Json):
         from zsclip.measure.evaluate import report_lines
 
         if self.as_json:
-            figures = {name: asdict(each) for name, each in scorecard.figures.items()}
+            figures = {name: each and asdict(each) for name, each in scorecard.figures.items()}
             labels = [asdict(each) for each in scorecard.labels]
             found = {"pictures": scorecard.pictures, **about, "metrics": figures, "labels": labels}
             typer.echo(json.dumps(found, ensure_ascii=False))
@@ -149,11 +158,16 @@ class Findings(Report, Json):
         typer.echo("\n".join(report_lines(scorecard, None if self.all_labels else _WORST_LABELS)))
 
 
-@command(common=("data", "labels", "labels_file", "prompts", "model", "rows", "report", "confusion", "as_json"))
+@command(
+    common=(
+        "data", "labels", "prompts", "model", "threshold", "multi_label", "rows", "report", "confusion", "as_json",
+    )
+)  # fmt: skip
 def evaluate(
     data: Data,
     labels: Labels,
     prompts: Prompts,
+    scores: Deciding,
     model: Model,
     speed: Speed,
     store: Store,
@@ -162,50 +176,97 @@ def evaluate(
 ) -> int:
     """Measure how good the answers are on labelled images.
 
-    Without labels, those of the data are used.
+    Without labels, those of the data are used. Where images may be unknown, `answered` is the share of images with an
+    answer, and `precision` the share of the answers that are right; the other metrics go by the best label, whether or
+    not it is the answer. With --multi-label, every label given that is not the image's one true label counts as wrong,
+    and `recall` is the share of images that were given theirs.
 
     Examples:
 
         zsclip eval pictures/ --confusion mistakes.png
         zsclip eval pictures/ --model tiny --report mistakes.html
-        zsclip eval test.csv --labels-file pets.yaml --json
+        zsclip eval test.csv --calibration labels.calib.json --json
     """
-    from zsclip.answers.classifier import check_words
+    from zsclip.answers.classify import classify
+    from zsclip.engine.question import rule_of
 
     set_environment(model, messages)
-    given, sentences = labels.read_given(), prompts.read()
-    places = findings.check(chain(labels.reads(), prompts.reads(), data.reads(), model.reads()))
+    given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
+    places = findings.check(chain(labels.reads(), prompts.reads(), scores.reads(), data.reads(), model.reads()))
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session, places)
-        words, truths = words_and_truths(labelled, given, sentences)
-        encoder = speed.encoder(model.model, model.offline)
-        check_words(words, encoder)
+        question, truths = question_of(labelled, given, sentences, scores)
+        encoder = speed.encoder(model.name(question.model), model.offline)
+        rule = rule_of(question, encoder)
+        about = about_page(question, encoder)
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = build_text_matrix(words, encoder, session)
+            matrix = build_text_matrix(question.words, encoder, session, multi_label=scores.multi_label)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
-            scorecard = scorecard_of(embedded, matrix, truths, labelled.pictures, findings, session)
-    about = {"failed": session.tally.errors.total(), "model": encoder.spec.name, "prompts": sentences.name}
-    findings.print(scorecard, about)
+            most = SLOW_PIECE if findings.report else None
+            answers = session.tally.count(classify(embedded, matrix, with_top_five(rule)), session.signals, most)
+            write = partial(findings.write_rows, pictures=labelled.pictures, speed=speed, about=about)
+            may_be_unknown = bool(rule.independent or rule.threshold or rule.thresholds or question.words.distractors)
+            scorecard = scorecard_of(answers, truths, matrix.labels, write, may_be_unknown, rule.independent)
+    findings.print(scorecard, {"failed": session.tally.errors.total()} | told_about(question, encoder.spec.name, rule))
     findings.write_confusion(scorecard, matrix.labels)
+    if rule.independent:
+        messages.note(
+            "--multi-label: each image has one true label here, so any other label it was given counts as wrong"
+        )
     note_if_few(scorecard.pictures, messages)
     return report_run(session, findings.files)
 
 
+def question_of(
+    labelled: "Labelled", given: "list[Label] | None", sentences: "PromptSet | None", scores: Deciding
+) -> "tuple[Question, list[str]]":
+    """Give what is asked (without labels or a calibration, about the data's words), and each picture's true label."""
+    from zsclip.engine.question import read_question
+    from zsclip.measure.evaluate import found_labels, truths_of
+
+    if given is None and scores.calibration is None:
+        given = found_labels(labelled.vocabulary, alone=scores.one_is_enough)
+    question = read_question(given, sentences, scores)
+    return question, truths_of(labelled.words, question.words.labels)
+
+
+def with_top_five(rule: "Rule") -> "Rule":
+    """Ask for the candidates that top-5 needs; where every label is scored by itself, all are given anyway."""
+    from zsclip.measure.evaluate import BEST
+
+    return rule if rule.independent else replace(rule, k=BEST)
+
+
+def told_about(question: "Question", model: str, rule: "Rule") -> dict[str, Any]:
+    """Give the settings that are part of the JSON object."""
+    from zsclip.measure.calibration import finite
+
+    scores, threshold = question.scores, None if rule.threshold is None else finite(rule.threshold)
+    words = question.words
+    return {
+        "model": model, "prompts": words.sentences.name, "threshold": threshold,
+        "multi_label": rule.independent, "calibration": scores.calibration, "distractors": len(words.distractors),
+    }  # fmt: skip
+
+
 def scorecard_of(
-    embedded: "Iterator[Embedded]",
-    classifier: "Classifier",
+    answers: "Iterable[Answers]",
     truths: Sequence[str],
-    pictures: "Pictures",
-    findings: Findings,
-    session: Session,
+    labels: Sequence[str],
+    write: "Callable[[Iterator[Answers]], None]",
+    may_be_unknown: bool,
+    several: bool,
 ) -> "Scorecard":
-    """Classify all pictures, write the answers that were asked for, and compute the metrics."""
-    from zsclip.answers.classify import classify
-    from zsclip.answers.scores import Rule
-    from zsclip.measure.evaluate import BEST, evaluate, judge
+    """Judge all answers, write those that were asked for, and compute the metrics.
+
+    Args:
+        write: consumes the answers, which have their true labels then. several: whether a picture may have several.
+    """
+    import numpy as np
+
+    from zsclip.measure.evaluate import evaluate, judge
 
     judged: list[Judged] = []
-    most = SLOW_PIECE if findings.report else None
-    answers = session.tally.count(classify(embedded, classifier, Rule(BEST)), session.signals, most)
-    findings.write_rows(judge(answers, truths, classifier.labels, judged), pictures, session.speed)
-    return evaluate(judged, classifier.labels)
+    given = np.zeros((len(labels), len(labels) + 1), np.int64) if may_be_unknown else None
+    write(judge(answers, truths, labels, judged, given))
+    return evaluate(judged, labels, given, several=several)

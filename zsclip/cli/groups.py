@@ -18,7 +18,8 @@ T = TypeVar("T")
 def group(heading: str) -> Callable[[type[T]], type[T]]:
     """Make a class a frozen dataclass of options.
 
-    Every field is an `Annotated` type that holds its `typer.Option` or `typer.Argument`.
+    Every option is an `Annotated` type that holds its `typer.Option` or `typer.Argument`. Other fields, which a group
+    inherits, keep their defaults.
 
     Args:
         heading: the heading of its options in `--help`; an option's own `rich_help_panel` comes first.
@@ -46,7 +47,7 @@ def command(*, common: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Cal
         def run(**values: Any) -> Any:
             values.pop("short_help", None)
             built = {
-                name: options(**{each.name: values.pop(each.name) for each in fields(options)})
+                name: options(**{each.name: values.pop(each.name) for each in _parameters_of(options)})
                 for name, options in groups.items()
             }
             return body(**built, **values)
@@ -71,7 +72,11 @@ def _parameters_of(options: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(options, include_extras=True)
     named = {each.name: each for each in fields(options)}
     own_first = dict.fromkeys(name for kind in options.__mro__ for name in getattr(kind, "__annotations__", {}))
-    return [_parameter(name, _with_heading(hints[name], options.heading), _default(named[name])) for name in own_first]
+    return [
+        _parameter(name, _with_heading(hints[name], options.heading), _default(named[name]))
+        for name in own_first
+        if get_origin(hints[name]) is Annotated
+    ]
 
 
 def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:

@@ -75,7 +75,7 @@ def prompts_show(
     from zsclip.words.words import expand
 
     words = expand(given, prompts)
-    spec = find_model(model.model, offline=model.offline, with_weights=False)
+    spec = find_model(model.name(), offline=model.offline, with_weights=False)
     tokenizer, context_length = load_tokenizer(spec), spec.tokenizer.context_length
     for name, sentences in zip(words.names, words.prompts, strict=True):
         for sentence, count in zip(sentences, count_tokens(tokenizer, sentences), strict=True):

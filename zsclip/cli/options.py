@@ -34,7 +34,7 @@ LABELS_FILE = typer.Option(
 PROMPTS = typer.Option(
     "--prompts",
     metavar="NAME|FILE",
-    help="Put labels into the sentences of this set; `zsclip prompts list` shows the sets.",
+    help="Put labels into the sentences of this set, by default photo; `zsclip prompts list` shows the sets.",
 )
 TEMPLATE = typer.Option(
     "--template", metavar="TEXT", help="Put labels into this sentence, in place of {}, instead of a set of prompts."
@@ -44,9 +44,10 @@ MODEL = typer.Option(
     "--model",
     metavar="MODEL",
     envvar="ZSCLIP_MODEL",
-    help="Use this model; `zsclip models list` shows the models.",
+    help="Use this model, by default base; `zsclip models list` shows the models.",
     rich_help_panel="Model",
 )
+LIMIT = typer.Option("-n", "--limit", metavar="N", min=1, help="Take at most N images.", rich_help_panel="Input")
 
 
 @group("Input")
@@ -62,7 +63,7 @@ class Inputs:
     exclude: Annotated[
         list[str], typer.Option("--exclude", metavar="GLOB", help="Leave out files and folders that match.")
     ] = field(default_factory=list)
-    limit: Annotated[int | None, typer.Option("-n", "--limit", metavar="N", min=1, help="Stop after N images.")] = None
+    limit: Annotated[int | None, LIMIT] = None
     null: Annotated[
         bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL, as `find -print0` writes them.")
     ] = False
@@ -118,6 +119,7 @@ class Data:
         ),
     ]
     all_files: Annotated[bool, ALL_FILES] = False
+    limit: Annotated[int | None, LIMIT] = None
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield the list or Parquet file that was given; the pictures are not known yet."""
@@ -169,17 +171,21 @@ class Templates:
 class Prompts(Templates):
     """The sentences that labels become."""
 
-    prompts: Annotated[str, PROMPTS] = "photo"
+    prompts: Annotated[str | None, PROMPTS] = None
+
+    def read_given(self) -> "PromptSet | None":
+        """Read the templates, which replace the set, or the set; None if neither was given."""
+        return self.read_or(self.prompts or "photo") if self.template or self.prompts is not None else None
 
     def read(self) -> "PromptSet":
         """Read the templates, which replace the set, or the set."""
-        return self.read_or(self.prompts)
+        return self.read_or(self.prompts or "photo")
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield what the run reads, and the path of each."""
         from zsclip.words.prompts import prompt_set_names
 
-        if not self.template and self.prompts not in prompt_set_names():
+        if not self.template and self.prompts is not None and self.prompts not in prompt_set_names():
             yield f"--prompts {self.prompts}", self.prompts
 
 
@@ -213,13 +219,17 @@ class Network:
 class Model(Network):
     """Which model to use."""
 
-    model: Annotated[str, MODEL] = "base"
+    model: Annotated[str | None, MODEL] = None
+
+    def name(self, calibrated: str | None = None) -> str:
+        """Give the name of the model: the one that was given, else the one of a calibration, else the default."""
+        return self.model or calibrated or "base"
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield what the run reads, and the path of each."""
         from zsclip.models.find import files_of
 
-        yield from ((f"a file of the model {self.model}", file) for file in files_of(self.model))
+        yield from ((f"a file of the model {self.name()}", file) for file in files_of(self.name()))
 
 
 @group("Speed")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import Distractors, Model, Speed
+from zsclip.cli.options import Distractors, Speed
 from zsclip.cli.settings import digested, row_settings
 from zsclip.cli.terminal import listed
 from zsclip.engine.options import By, Scoring
@@ -17,16 +17,14 @@ if TYPE_CHECKING:
     from zsclip.engine.question import Question
     from zsclip.models.encoder import Encoder
 
+_LABELS_ON_A_PAGE = 30
 UNKNOWN = "unknown"  # what --only, tables and pages call a picture without an answer
 
 
 @group("Scores")
-class Scores(Distractors, Scoring):
-    """How scores become answers."""
+class Deciding(Distractors, Scoring):
+    """When a label is an answer."""
 
-    top_k: Annotated[
-        int | None, typer.Option("-k", "--top-k", metavar="K", min=1, help="Give the K best labels of every image.")
-    ] = None
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -36,12 +34,6 @@ class Scores(Distractors, Scoring):
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="Score every label by itself: an image may have several, or none.")
     ] = False
-    by: Annotated[
-        By,
-        typer.Option(
-            "--by", metavar="label|group", help="Answer with labels, or with the groups they have in a labels file."
-        ),
-    ] = "label"
     none_of_these: Annotated[
         bool,
         typer.Option(
@@ -53,13 +45,12 @@ class Scores(Distractors, Scoring):
     calibration: Annotated[
         str | None,
         typer.Option(
-            "--calibration", metavar="FILE", help="Use the scores and thresholds found by `zsclip calibrate`."
+            "--calibration",
+            metavar="FILE",
+            help="Use what `zsclip calibrate` found: scores and thresholds, and by default its labels, prompts and "
+            "model.",
         ),
     ] = None
-    only: Annotated[
-        list[str],
-        typer.Option("--only", metavar="LABEL|unknown", help="Write only the rows with this answer."),
-    ] = field(default_factory=list)
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield what the run reads, and the path of each."""
@@ -68,17 +59,72 @@ class Scores(Distractors, Scoring):
             yield f"--calibration {self.calibration}", self.calibration
 
 
-def settings_of(question: "Question", encoder: "Encoder", model: Model, speed: Speed) -> dict[str, object]:
+@group("Scores")
+class Scores(Deciding):
+    """How scores become answers."""
+
+    top_k: Annotated[
+        int | None, typer.Option("-k", "--top-k", metavar="K", min=1, help="Give the K best labels of every image.")
+    ] = None
+    by: Annotated[
+        By,
+        typer.Option(
+            "--by", metavar="label|group", help="Answer with labels, or with the groups they have in a labels file."
+        ),
+    ] = "label"
+    only: Annotated[
+        list[str],
+        typer.Option(
+            "--only",
+            metavar="LABEL|unknown",
+            help="Write only the rows with this answer; with --multi-label, those it applies to.",
+        ),
+    ] = field(default_factory=list)
+
+
+def settings_of(question: "Question", encoder: "Encoder", model: str, speed: Speed) -> dict[str, object]:
     """Give the settings that the answers to a question depend on, for the journal of a run."""
     words, scores, learnt = question.words, question.scores, question.learnt
     named = scores.distractors or ("of the calibration" if learnt is not None else "common")
-    return row_settings(words, encoder, model.model, speed.compile) | {
+    return row_settings(words, encoder, model, speed.compile) | {
         "batch-size": speed.batch_size, "top-k": scores.top_k, "threshold": scores.threshold,
         "multi-label": scores.multi_label, "only": scores.only, "fast-jpeg": speed.fast_jpeg,
         "max-pixels": speed.max_pixels, "by": digested(scores.by, words.groups) if words.groups else scores.by,
         "calibration": None if learnt is None else digested(scores.calibration, asdict(learnt)),
         "distractors": digested(named, words.distractors) if words.distractors else None,
     }  # fmt: skip
+
+
+def about_page(question: "Question", encoder: "Encoder") -> dict[str, str]:
+    """Say in words how the answers of a run came about, for the header of its page."""
+    from datetime import datetime
+
+    scores, words = question.scores, question.words
+    names = list(dict.fromkeys(words.answers))
+    labels = ", ".join(names[:_LABELS_ON_A_PAGE])
+    labels += f" and {len(names) - _LABELS_ON_A_PAGE:,} more" if len(names) > _LABELS_ON_A_PAGE else ""
+    own = words.sentences.source == "--template"
+    told = {
+        "model": encoder.spec.name,
+        "prompts": ", ".join(words.sentences.templates) if own else words.sentences.name,
+        "labels": labels,
+        "scores": "each label by itself" if scores.multi_label else "",
+        "threshold": _threshold_of(question),
+        "calibration": scores.calibration or "",
+        "competing words": f"{len(words.distractors):,}" if words.distractors else "",
+        "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
+    }
+    return {key: value for key, value in told.items() if value}
+
+
+def _threshold_of(question: "Question") -> str:
+    """Give the threshold in words; empty if there is none."""
+    scores, learnt = question.scores, question.learnt
+    if scores.threshold is None and learnt is not None and learnt.thresholds:
+        return "one for each label"
+    by_default = learnt.threshold if learnt is not None else 0.5 if scores.multi_label else 0.0
+    threshold = by_default if scores.threshold is None else scores.threshold
+    return f"{threshold:.3g}" if threshold else ""
 
 
 def wanted_answers(only: Sequence[str], names: Sequence[str]) -> set[str | None]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -203,7 +203,7 @@ class Writer:
     """The stages that rows pass through on their way to the files.
 
     wanted: the answers to write; None stands for unknown; empty means all. again: gives pictures by their names;
-    threads, max_pixels: these three are for thumbnails.
+    threads, max_pixels: these three are for thumbnails. about: what a page says about the run.
     """
 
     output: Output
@@ -211,6 +211,7 @@ class Writer:
     again: "Callable[[Sequence[str]], Pictures]"
     threads: int
     max_pixels: int
+    about: Mapping[str, str]
 
     def write(self, batches: "Batches", out: TextIO, *, header: bool) -> None:
         """Write the rows that --only asks for, in the format of the run."""
@@ -273,7 +274,7 @@ class Writer:
             from zsclip.out.report import with_report
 
             folder = os.path.dirname(target)
-            batches = with_report(batches, page, folder, **small)
+            batches = with_report(batches, page, folder, about=self.about, **small)
         if self.output.contact_sheet is not None:
             from zsclip.out.contactsheet import with_contact_sheet
 
@@ -283,15 +284,21 @@ class Writer:
 
 
 def only_wanted(batches: "Batches", wanted: set[str | None]) -> "Batches":
-    """Keep the pictures with these answers; all if none is named. A failed picture has no answer, not even unknown."""
+    """Keep the pictures with these answers, or with independent scores to which one of these labels applies.
+
+    All are kept if none is named. A failed picture has no answer, not even unknown.
+    """
     return (_with_answers(batch, wanted) for batch in batches) if wanted else batches
 
 
 def _with_answers(batch: "Answers", wanted: set[str | None]) -> "Answers":
     import numpy as np
 
-    places = [place for place, label in enumerate(batch.vocabulary) if label in wanted] + [-1] * (None in wanted)
-    return batch.take(np.flatnonzero(np.isin(batch.answered, places) & batch.is_answered()))
+    places = [place for place, label in enumerate(batch.vocabulary) if label in wanted]
+    is_wanted = np.isin(batch.answered, places) if batch.applies is None else batch.applies[:, places].any(axis=1)
+    if None in wanted:
+        is_wanted |= batch.answered < 0
+    return batch.take(np.flatnonzero(is_wanted & batch.is_answered()))
 
 
 def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:

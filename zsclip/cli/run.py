@@ -127,7 +127,7 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
 
 
 def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "Labelled":
-    """Find all labelled pictures.
+    """Find all labelled pictures, or with --limit some from all over the data.
 
     Args:
         places: of files that the run replaces, none of which may be one of the data's.
@@ -139,7 +139,11 @@ def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "L
     labelled = read_labelled(data.data, all_files=data.all_files, note=session.messages.note)
     session.tally.passed_over = labelled.passed_over
     check_inputs(((f"{file!r} of the data", file) for file in labelled.files), places)
-    return labelled
+    some = labelled.spread(data.limit)
+    if some is not labelled:
+        taken, total = len(some.pictures), len(labelled.pictures)
+        session.messages.note(f"--limit: takes {taken:,} of {total:,} pictures, spread evenly over the data")
+    return some
 
 
 def words_and_truths(
@@ -149,7 +153,7 @@ def words_and_truths(
     from zsclip.measure.evaluate import found_labels, truths_of
     from zsclip.words.words import expand
 
-    labels = given or found_labels(labelled.words)
+    labels = given or found_labels(labelled.vocabulary)
     return expand(labels, sentences), truths_of(labelled.words, labels)
 
 

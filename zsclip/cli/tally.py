@@ -28,7 +28,8 @@ class Tally:
     def __init__(self, done: int = 0, failed: int = 0) -> None:
         self.done = done
         self.failed = failed
-        self.labels: Counter[str] = Counter()
+        self.labels: Counter[str] = Counter()  # with independent scores, an image counts for every label that applies
+        self.answered = 0
         self.errors: Counter[str] = Counter()
         self.unknown = 0
         self.encoded = 0  # but not answered yet
@@ -41,7 +42,7 @@ class Tally:
     @property
     def images(self) -> int:
         """The number of images with a row, failed ones included."""
-        return self.labels.total() + self.unknown + self.encoded + self.errors.total()
+        return self.answered + self.unknown + self.encoded + self.errors.total()
 
     @property
     def exit_code(self) -> int:
@@ -60,10 +61,13 @@ class Tally:
         for batch in batches if most is None else _in_pieces(batches, most):
             signals.hold()
             self.errors.update(each.error for each in batch.skipped.values())
-            found = [label for label in batch.answered.tolist() if label >= 0]
-            for label, count in Counter(found).items():  # in the order in which they are met
+            has_answer = batch.answered >= 0
+            found = batch.answered[has_answer] if batch.applies is None else batch.applies.nonzero()[1]
+            for label, count in Counter(found.tolist()).items():  # in the order in which they are met
                 self.labels[batch.vocabulary[label]] += count
-            self.unknown += len(batch) - len(found) - len(batch.skipped)
+            answered = int(has_answer.sum())
+            self.answered += answered
+            self.unknown += len(batch) - answered - len(batch.skipped)
             yield batch
             self.written += len(batch)  # the consumer has written this batch when it asks for the next
             signals.let_go()

@@ -8,10 +8,10 @@ from zsclip.answers.scores import Rule
 from zsclip.engine.options import Scoring
 from zsclip.errors import InputError
 from zsclip.kept.cache import fingerprint
-from zsclip.measure.calibrate import Calibration, check_made_with, read_calibration
+from zsclip.measure.calibration import Calibration, check_made_with, read_calibration
 from zsclip.models.encoder import Encoder
-from zsclip.words.labels import COMMON, Label
-from zsclip.words.prompts import PromptSet
+from zsclip.words.labels import COMMON, Label, read_labels
+from zsclip.words.prompts import PromptSet, read_prompts
 from zsclip.words.words import Words, expand, with_distractors
 
 
@@ -26,12 +26,25 @@ class Question:
     learnt: Calibration | None
     scores: Scoring
 
+    @property
+    def model(self) -> str | None:
+        """The name of the model that the calibration was made with."""
+        return None if self.learnt is None else self.learnt.model
 
-def read_question(labels: Sequence[Label], sentences: PromptSet, scores: Scoring) -> Question:
-    """Check groups, and read distractors and the calibration; no model is needed for that."""
-    words, learnt = expand(labels, sentences), None
-    if scores.calibration is not None:
-        learnt = read_calibration(scores.calibration)
+
+def read_question(labels: Sequence[Label] | None, sentences: PromptSet | None, scores: Scoring) -> Question:
+    """Check groups, and read distractors and the calibration; no model is needed for that.
+
+    Args:
+        labels, sentences: as they were given; None takes those of the calibration.
+
+    Raises:
+        InputError: there are no labels, or something does not fit.
+    """
+    learnt = None if scores.calibration is None else read_calibration(scores.calibration)
+    labels = labels or (learnt.words if learnt is not None else ()) or read_labels()  # raises, as there are none
+    words = expand(labels, sentences or (learnt.sentences if learnt is not None else None) or read_prompts("photo"))
+    if learnt is not None:
         words = replace(words, distractors=learnt.distractors)
     else:
         words = with_distractors(words, scores.distractors or (COMMON if scores.none_of_these else None))

@@ -1,9 +1,8 @@
-"""Labelled answers -> the temperature that makes scores probabilities, and the threshold that reaches a target."""
+"""Labelled answers -> the temperature that makes scores probabilities, and the threshold that keeps a promise."""
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -13,45 +12,54 @@ from numpy.typing import NDArray
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.scores import Matrix, cosines, softmax_scores
 from zsclip.errors import InputError
-from zsclip.measure.metrics import Judged, calibration_error, joined
+from zsclip.measure.calibration import Calibration, finite
+from zsclip.measure.metrics import Figure, Judged, at_least, calibration_error, exceeds_chance, joined, share
 from zsclip.models.embed import Embedded
+from zsclip.out.text import escaped
 
-VERSION = 1
 FEWEST = 10  # pictures to learn from
+CERTAINTY = 0.95  # that every precision promised is reached
+STEPS = 20  # thresholds to choose from: those that answer 5 % of the pictures, 10 %, and so on
+_DOUBT = (1 - CERTAINTY) / STEPS  # for each of them (Bonferroni): the best of many would else be the luckiest
 _FOLDS = 5
 _SHARPEST = 1000.0  # search temperatures within this factor; if all answers are right, there is no best one
 _HALVINGS = 40
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What calibration learnt: how to turn scores into probabilities, and when to answer.
+class Temperature:
+    """The temperature that was fitted, and the calibration error on pictures that it was not fitted on.
 
-    made_with: what it is valid for, in words for messages: model, labels, prompts. temperature: cosines are divided by
-    it, besides the model's own scale. threshold: a best score below it is not an answer. thresholds: one per label
-    instead; infinite if no score is sure enough. distractors: the prompts of words that compete with
-    the labels, by name.
+    plain, fitted: the error without and with it; None if distractors always win. is_chance: whether it makes the true
+    labels of those pictures likelier by no more than chance would.
     """
 
-    made_with: Mapping[str, str]
-    temperature: float
-    threshold: float
-    thresholds: Mapping[str, float]
-    distractors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    value: float
+    plain: float | None
+    fitted: float | None
+    is_chance: bool
+
+    @property
+    def helps(self) -> bool:
+        """Whether scores are nearer to probabilities with it."""
+        is_better = self.plain is not None and self.fitted is not None and self.fitted < self.plain
+        return is_better and not self.is_chance
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What to expect on new pictures, by cross-validation.
+class Threshold:
+    """What a threshold gives.
 
-    precision: share of the given answers that are right, None if none was given; answered: share of pictures that get
-    one; error_before, error: calibration error of plain and calibrated scores, None if distractors always win.
+    answered: share of the pictures with an answer. precision: share of those answers that are right, None without any.
+    at_least: the precision on new pictures, with a certainty of CERTAINTY for all thresholds of a table together.
+    label: the label that it is for; None if it is for all.
     """
 
+    value: float
+    answered: Figure
     precision: float | None
-    answered: float
-    error_before: float | None
-    error: float | None
+    at_least: float
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,61 @@ class Wish:
     precision: float | None = None
     share: float | None = None
     per_label: bool = False
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is a target."""
+        return self.precision is not None or self.share is not None
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What N labelled pictures say.
+
+    table: the thresholds to choose from, the lowest first. chosen: those that reach the target, one or one per label;
+    a label that cannot reach it has an infinite one. overall: what all of them together give on these pictures.
+    """
+
+    pictures: int
+    temperature: Temperature
+    table: tuple[Threshold, ...]
+    chosen: tuple[Threshold, ...]
+    overall: Threshold
+    wish: Wish
+
+    def calibration(self, made_with: Mapping[str, str]) -> Calibration:
+        """Give what is written to a file.
+
+        Raises:
+            InputError: the data promise nothing.
+        """
+        self._check()
+        temperature = self.temperature.value if self.temperature.helps else None
+        if self.wish.per_label:
+            return Calibration(made_with, temperature, 0.0, {each.label or "": each.value for each in self.chosen})
+        return Calibration(made_with, temperature, self.chosen[0].value if self.chosen else 0.0, {})
+
+    def _check(self) -> None:
+        target, best = self.wish.precision, max((each.at_least for each in self.table), default=0.0)
+        if target is None:
+            if self.wish.is_any or self.temperature.helps:
+                return
+            raise InputError(
+                "data: nothing was learnt, so no file is written: no temperature helps, and without "
+                "--target-precision or --target-share there is no threshold"
+            )
+        if any(math.isfinite(each.value) for each in self.chosen):
+            return
+        needed = math.ceil(math.log(_DOUBT) / math.log(target)) if 0 < target < 1 else math.inf  # if all are right
+        if needed == math.inf:
+            why = "no number of pictures can prove that all answers are right; lower --target-precision"
+        elif self.pictures < needed:
+            why = f"{self.pictures:,} pictures are too few; give {needed:,} or more, or lower --target-precision"
+        elif self.wish.per_label:
+            why = "no label has enough right answers; give more pictures, or leave out --per-label"
+        else:
+            why = f"the most that a threshold promises is {best:.1%}; lower --target-precision, or give more pictures"
+        raise InputError(f"data: a precision of {target:.1%} cannot be promised, so no file is written: {why}")
 
 
 def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: float) -> float:
@@ -87,25 +150,59 @@ def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: floa
     return math.exp(-(low + high) / 2)
 
 
-def threshold_for(scores: NDArray[np.float64], right: NDArray[np.bool_], wish: Wish) -> float:
-    """Find the lowest threshold that reaches the target; infinite if none does, 0 without a target.
+def checked_temperature(
+    similar: Matrix, truth: NDArray[np.int64], labels: int, logit_scale: float, *, seed: int = 0
+) -> Temperature:
+    """Fit the temperature, and check the fit where it can fail: fit on four fifths, judge the other, five times.
+
+    The calibration error of few pictures is itself uncertain: in simulations with 50, and scores that needed no
+    temperature, every second fit seemed to lower it. So the true labels must become likelier too, beyond chance.
+    """
+    order = np.random.default_rng(seed).permutation(len(truth))
+    parts, gains = [], []
+    for fold in range(_FOLDS):
+        kept = np.zeros(len(truth), bool)
+        kept[order[fold::_FOLDS]] = True
+        temperature = fit_temperature(similar[~kept], truth[~kept], logit_scale)
+        some = (similar[kept], truth[kept])
+        parts.append(_judged(*some, labels, logit_scale / temperature))
+        gains.append(_likelihoods(*some, logit_scale / temperature) - _likelihoods(*some, logit_scale))
+    plain = _error(_judged(similar, truth, labels, logit_scale))
+    is_chance = not exceeds_chance(np.concatenate(gains))
+    return Temperature(fit_temperature(similar, truth, logit_scale), plain, _error(joined(parts)), is_chance)
+
+
+def _likelihoods(similar: Matrix, truth: NDArray[np.int64], logit_scale: float) -> NDArray[np.float64]:
+    """Give the logarithm of the probability of each true label. (N,) float64."""
+    logits = logit_scale * similar.astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    of_truth: NDArray[np.float64] = logits[np.arange(len(truth)), truth] - np.log(np.exp(logits).sum(axis=1))
+    return of_truth
+
+
+def threshold_for(scores: NDArray[np.float64], share: float) -> float:
+    """Find the highest threshold that answers this share of the pictures, or the lowest one that answers any more.
+
+    Args:
+        scores: (N,) of the best labels; -1 where no label is the answer.
+    """
+    if not len(scores):
+        return 0.0
+    order = np.sort(scores)[::-1]
+    ends = np.flatnonzero(np.append(np.diff(order) < 0, True))  # a threshold cannot separate equal scores
+    ends = ends[order[ends] >= 0]
+    enough = ends[: 1 + int(np.searchsorted(ends + 1, share * len(scores)))]
+    return float(order[enough[-1]]) if len(enough) else math.inf
+
+
+def table_of(scores: NDArray[np.float64], right: NDArray[np.bool_], label: str | None = None) -> tuple[Threshold, ...]:
+    """Give what STEPS thresholds give, the lowest first.
 
     Args:
         scores: (N,) of the best labels; -1 where no label is the answer. right: (N,) whether the best label is right.
     """
-    if not len(scores):
-        return 0.0 if wish.precision is None else math.inf
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) < 0, True))  # a threshold cannot separate equal scores
-    ends = ends[scores[order[ends]] >= 0]
-    if wish.precision is not None:
-        precision = right[order].cumsum()[ends] / (ends + 1)
-        enough = ends[precision >= wish.precision]
-    elif wish.share is not None:
-        enough = ends[: 1 + int(np.searchsorted(ends + 1, wish.share * len(scores)))]
-    else:
-        return 0.0
-    return float(scores[order[enough[-1]]]) if len(enough) else math.inf
+    values = (threshold_for(scores, step / STEPS) for step in range(STEPS, 0, -1))
+    return tuple(_given(scores, right, value, label) for value in dict.fromkeys(values) if math.isfinite(value))
 
 
 def cosines_of(
@@ -134,55 +231,46 @@ def cosines_of(
     return np.concatenate([block for block in similar if len(block)]), np.array(true, np.int64)
 
 
-def calibrate(
-    similar: Matrix,
-    truth: NDArray[np.int64],
-    labels: Sequence[str],
-    logit_scale: float,
-    wish: Wish,
-    made_with: Mapping[str, str],
-) -> Calibration:
+def learn(similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logit_scale: float, wish: Wish) -> Learnt:
     """Learn from N labelled pictures.
+
+    The temperature is fitted on the same pictures that thresholds are judged on. That is one number, far too little to
+    flatter them.
 
     Args:
         similar: (N, C + K) float32 cosines, first with the labels, then with distractors. truth: (N,) indices of the
             true labels.
     """
-    temperature = fit_temperature(similar, truth, logit_scale)
-    judged = _judged(similar, truth, len(labels), logit_scale / temperature)
+    temperature = checked_temperature(similar, truth, len(labels), logit_scale)
+    scale = logit_scale / temperature.value if temperature.helps else logit_scale
+    judged = _judged(similar, truth, len(labels), scale)
     right = judged.predicted == truth
-    if not wish.per_label:
-        return Calibration(made_with, temperature, threshold_for(judged.score, right, wish), {})
-    thresholds = {}
-    for place, label in enumerate(labels):
-        its = judged.predicted == place
-        thresholds[label] = threshold_for(judged.score[its], right[its], wish)
-    return Calibration(made_with, temperature, 0.0, thresholds)
+    chosen: tuple[Threshold, ...] = ()
+    if wish.per_label:
+        parts = [(label, judged.predicted == place) for place, label in enumerate(labels)]
+        chosen = tuple(_chosen(judged.score[its], right[its], wish, label) for label, its in parts)
+    elif wish.is_any:
+        chosen = (_chosen(judged.score, right, wish, None),)
+    limits = np.array([each.value for each in chosen] or [0.0])
+    is_given = judged.score >= (limits[judged.predicted] if wish.per_label else limits)
+    overall = _given(np.where(is_given, 1.0, -1.0), right, 0.0, None)
+    return Learnt(len(truth), temperature, table_of(judged.score, right), chosen, overall, wish)
 
 
-def promise(
-    similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logit_scale: float, wish: Wish, *, seed: int = 0
-) -> Promise:
-    """Estimate what to expect on new pictures: learn from four fifths, judge the other, five times."""
-    order = np.random.default_rng(seed).permutation(len(truth))
-    parts, given = [], []
-    for fold in range(_FOLDS):
-        kept = np.zeros(len(truth), bool)
-        kept[order[fold::_FOLDS]] = True
-        learnt = calibrate(similar[~kept], truth[~kept], labels, logit_scale, wish, {})
-        part = _judged(similar[kept], truth[kept], len(labels), logit_scale / learnt.temperature)
-        limits = np.array([learnt.thresholds.get(label, learnt.threshold) for label in labels])
-        parts.append(part)
-        given.append(part.score >= limits[part.predicted])
-    judged, answered = joined(parts), np.concatenate(given)
-    before = _judged(similar, truth, len(labels), logit_scale)
-    right = judged.predicted == judged.truth
-    return Promise(
-        precision=float(right[answered].mean()) if answered.any() else None,
-        answered=float(answered.mean()),
-        error_before=_error(before),
-        error=_error(judged),
-    )
+def _chosen(scores: NDArray[np.float64], right: NDArray[np.bool_], wish: Wish, label: str | None) -> Threshold:
+    """Choose the lowest threshold that promises the precision, or the one that answers the share; else none."""
+    if wish.precision is None:
+        return _given(scores, right, threshold_for(scores, wish.share or 0.0), label)
+    reaching = [each for each in table_of(scores, right, label) if each.at_least >= wish.precision]
+    return reaching[0] if reaching else _given(scores, right, math.inf, label)
+
+
+def _given(scores: NDArray[np.float64], right: NDArray[np.bool_], threshold: float, label: str | None) -> Threshold:
+    is_given = (scores >= 0) & (scores >= threshold)
+    count, total = int(is_given.sum()), len(scores)
+    good = int(right[is_given].sum())
+    answered = share(count, total) if total else Figure(0.0, 0.0, 1.0)
+    return Threshold(threshold, answered, good / count if count else None, at_least(good, count, _DOUBT), label)
 
 
 def _error(judged: Judged) -> float | None:
@@ -199,85 +287,54 @@ def _judged(similar: Matrix, truth: NDArray[np.int64], labels: int, logit_scale:
     return Judged(truth, predicted, predicted == truth, best)
 
 
-def to_json(calibration: Calibration) -> str:
-    """Write a calibration as JSON; an infinite threshold is null."""
-    values = asdict(calibration) | {"version": VERSION}
-    values["threshold"] = _finite(calibration.threshold)
-    values["thresholds"] = {label: _finite(value) for label, value in calibration.thresholds.items()}
-    return json.dumps(values, ensure_ascii=False, indent=1)
+def as_json(learnt: Learnt) -> dict[str, Any]:
+    """Give what was learnt for JSON; an infinite threshold is null."""
+    values = asdict(learnt)
+    del values["wish"]
+    for each in (*values["table"], *values["chosen"], values["overall"]):
+        each["value"] = finite(each["value"])
+    values["temperature"]["helps"] = learnt.temperature.helps
+    return values
 
 
-def read_calibration(file: str) -> Calibration:
-    """Read a calibration; `check_made_with` checks what it is valid for.
-
-    Raises:
-        InputError: it cannot be read, or is not a calibration.
-    """
-    try:
-        with open(file, encoding="utf-8") as stream:
-            values = json.load(stream)
-        if values["version"] != VERSION:
-            raise InputError(f"{file}: written by another version of zsclip; calibrate again")
-        found = Calibration(
-            made_with={str(key): str(value) for key, value in values["made_with"].items()},
-            temperature=float(values["temperature"]),
-            threshold=_infinite(values["threshold"]),
-            thresholds={str(label): _infinite(value) for label, value in values["thresholds"].items()},
-            distractors=_distractors(values["distractors"]),
-        )
-    except OSError as e:
-        raise InputError(f"{file}: cannot be read: {(e.strerror or str(e)).lower()}; check the path") from e
-    except (KeyError, TypeError, AttributeError, ValueError) as e:
-        raise InputError(f"{file}: not a calibration; `zsclip calibrate -o {file}` makes one") from e
-    if not 0 < found.temperature < math.inf:
-        raise InputError(f"{file}: not a calibration: its temperature is {found.temperature}")
-    return found
+def learnt_lines(learnt: Learnt) -> Iterator[str]:
+    """Format what was learnt: the temperature, the thresholds to choose from, and what is promised."""
+    yield from _temperature_lines(learnt.temperature)
+    yield ""
+    chosen, rows, names = learnt.chosen, learnt.chosen, [escaped(each.label or "") for each in learnt.chosen]
+    if not learnt.wish.per_label:
+        found = {each.value: each for each in (*learnt.table, *chosen) if math.isfinite(each.value)}
+        rows, names = tuple(found[value] for value in sorted(found)), []
+    width = max(map(len, [*names, "label"]))
+    left = [f"{name:<{width}}  " for name in names] or [""] * len(rows)
+    yield f"{'label':<{width}}  " * bool(names) + "threshold  answered                      precision  at least"
+    for name, each in zip(left, rows, strict=True):
+        mark = "  <- chosen" if not names and any(each.value == one.value for one in chosen) else ""
+        yield f"{name}{_line(each)}{mark}"
+    yield ""
+    certain = f"at least: what new pictures reach, with {CERTAINTY:.0%} certainty"
+    yield f"{certain} for each label by itself" if names else f"{certain} for all thresholds together"
+    if not chosen:
+        yield "threshold: none; --target-precision or --target-share chooses one"
+    elif learnt.overall.precision is not None:
+        answered, precision = learnt.overall.answered.value, learnt.overall.precision
+        yield f"answered: {answered:.1%} of these pictures, {precision:.1%} of them right"
 
 
-def _distractors(value: Any) -> dict[str, tuple[str, ...]]:
-    """Read prompts by name; in files of older versions, which have no names, the first prompt serves as the name."""
-    named = value.items() if isinstance(value, dict) else [(prompts[0], prompts) for prompts in value if prompts]
-    return {str(name): tuple(map(str, prompts)) for name, prompts in named}
+def _temperature_lines(temperature: Temperature) -> Iterator[str]:
+    if temperature.plain is None or temperature.fitted is None:
+        yield "temperature: unchanged, as a distractor is better than every label for every picture"
+        return
+    effect = f"calibration error on held-out pictures from {temperature.plain:.1%} to {temperature.fitted:.1%}"
+    if temperature.helps:
+        yield f"temperature: {temperature.value:.3f}, which brings the {effect}"
+    else:
+        chance = ", which may be chance" if temperature.fitted < temperature.plain else ""
+        yield f"temperature: unchanged, as {temperature.value:.3f} would bring the {effect}{chance}"
 
 
-def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str, str]) -> None:
-    """Refuse a calibration that would give wrong numbers.
-
-    Raises:
-        InputError: it was made with another model, other labels or other prompts.
-    """
-    others = [key for key in made_with if calibration.made_with.get(key) != made_with[key]]
-    if others:
-        what = ", ".join(f"{key} ({calibration.made_with.get(key)}, now {made_with[key]})" for key in others)
-        raise InputError(f"{file}: changed since the calibration: {what}; calibrate again")
-
-
-def promise_lines(calibration: Calibration, promised: Promise) -> list[str]:
-    """Format what was learnt, and what to expect."""
-    limits = calibration.thresholds
-    low, high = min(limits.values(), default=0.0), max(limits.values(), default=0.0)
-    threshold = f"{_or_never(low)} to {_or_never(high)}" if limits else _or_never(calibration.threshold)
-    precision, error, before = (
-        "none" if share is None else f"{share:.1%}"
-        for share in (promised.precision, promised.error, promised.error_before)
-    )
-    return [
-        f"temperature          {calibration.temperature:.3f}",
-        f"threshold            {threshold}",
-        "on held-out pictures (five-fold cross-validation):",
-        f"  answered           {promised.answered:.1%}",
-        f"  precision          {precision}",
-        f"  calibration error  {error}, plain scores {before}",
-    ]
-
-
-def _or_never(threshold: float) -> str:
-    return f"{threshold:.3f}" if math.isfinite(threshold) else "never sure enough"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _infinite(value: float | None) -> float:
-    return math.inf if value is None else float(value)
+def _line(each: Threshold) -> str:
+    value = f"{each.value:>9.3f}" if math.isfinite(each.value) else "    never"
+    low, high = f"{each.answered.low:.1%}", f"{each.answered.high:.1%}"
+    precision = "        -" if each.precision is None else f"{each.precision:>9.1%}"
+    return f"{value}  {each.answered.value:>8.1%}  ({low:>6} to {high:>6})  {precision}  {each.at_least:>8.1%}"

@@ -13,10 +13,17 @@ _LEGIBLE = 9  # pixels of a font
 _DARK = (8, 48, 107)
 
 
+UNKNOWN = "unknown"  # the last column, where pictures may have no answer
+
+
 def write_csv(confusion: NDArray[np.int64], labels: Sequence[str], out: TextIO) -> None:
-    """Write a table: a row for each true label, a column for each answer, with a header."""
+    """Write a table: a row for each true label, a column for each answer, with a header.
+
+    Args:
+        confusion: (C, C) counts, or (C, C + 1) with a last column for pictures without an answer.
+    """
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["truth", *labels])
+    rows.writerow(["truth", *_answers(confusion, labels)])
     rows.writerows([label, *row] for label, row in zip(labels, confusion.tolist(), strict=True))
 
 
@@ -30,15 +37,17 @@ def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO
     cell = max(_SMALLEST, min(_LARGEST, _WIDEST // len(labels)))
     font = ImageFont.load_default(min(14, max(_LEGIBLE, cell * 0.6)))
     small = ImageFont.load_default(_LEGIBLE)
-    names = [_shortened(label) for label in labels] if cell >= _LEGIBLE else ["" for _ in labels]
+    columns = _answers(confusion, labels)
+    names = [_shortened(label) for label in columns] if cell >= _LEGIBLE else ["" for _ in columns]
     margin = 12 + max(18, *(int(font.getlength(name)) + 10 for name in names))
     side = margin + cell * len(labels) + 12
-    image = Image.new("RGB", (side, side + 16), "white")
+    image = Image.new("RGB", (margin + cell * len(columns) + 12, side + 16), "white")
     draw = ImageDraw.Draw(image)
     shares = confusion / confusion.sum(axis=1, keepdims=True).clip(1)  # (C, C)
     for place, name in enumerate(names):
         middle = margin + cell * place + cell // 2
-        draw.text((margin - 6, middle), name, "black", font, anchor="rm")
+        if place < len(labels):
+            draw.text((margin - 6, middle), name, "black", font, anchor="rm")
         upright = Image.new("L", (max(1, int(font.getlength(name)) + 4), cell))
         ImageDraw.Draw(upright).text((2, cell // 2), name, 255, font, anchor="lm")
         turned = upright.transpose(Image.Transpose.ROTATE_90)
@@ -51,10 +60,14 @@ def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO
         if small.getlength(count) < cell - 2 and cell >= _LEGIBLE + 4:
             ink = "white" if share > 0.4 else "black"
             draw.text((left + cell // 2, top + cell // 2), count, ink, small, anchor="mm")
-    end = margin + cell * len(labels)
-    draw.rectangle((margin - 1, margin - 1, end, end), outline=(120, 120, 120))
+    right, bottom = margin + cell * len(columns), margin + cell * len(labels)
+    draw.rectangle((margin - 1, margin - 1, right, bottom), outline=(120, 120, 120))
     draw.text((6, side), "rows: the truth; columns: the answers", "black", small)
     image.save(out, "PNG")
+
+
+def _answers(confusion: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
+    return [*labels, *[UNKNOWN] * (confusion.shape[1] - len(labels))]
 
 
 def _shortened(label: str) -> str:

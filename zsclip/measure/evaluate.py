@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from zsclip.answers.answers import Answers
 from zsclip.errors import InputError
-from zsclip.measure.metrics import Figure, Judged, confusion_matrix, figures, joined
+from zsclip.measure.metrics import Figure, Judged, confusion_matrix, figures, joined, share
 from zsclip.out.text import escaped
 from zsclip.words.labels import Label
 from zsclip.words.textfiles import comparable
@@ -23,7 +23,7 @@ class OfLabel:
 
     precision: share of the answers with this label that are right; None if it was never the answer. recall: share of
     its pictures that got this label; None if it has none. taken_for: what its pictures were most often taken for
-    instead, and how often; None if that never happened.
+    instead, and how often; None if that never happened. unknown: how many of its pictures got no answer.
     """
 
     label: str
@@ -32,28 +32,35 @@ class OfLabel:
     recall: float | None
     taken_for: str | None
     so_often: int
+    unknown: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Scorecard:
     """How good the answers to labelled pictures are.
 
-    figures: by metric. confusion: (C, C) int64, row is the truth, column the answer.
+    figures: by metric; None for the precision of no answers. confusion: (C, C) int64, row is the truth, column the
+    answer; where pictures may have no answer, (C, C + 1), and the last column counts those.
     """
 
     pictures: int
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Figure | None]
     labels: tuple[OfLabel, ...]
     confusion: NDArray[np.int64]
 
+    @property
+    def may_be_unknown(self) -> bool:
+        """Whether pictures may have no answer."""
+        return self.confusion.shape[1] > len(self.labels)
 
-def found_labels(words: Sequence[str]) -> list[Label]:
-    """Make sorted labels of the words in a data set; an underscore is read as a space."""
+
+def found_labels(words: Iterable[str], *, alone: bool = False) -> list[Label]:
+    """Make sorted labels of the words in a data set; an underscore is read as a space. With `alone`, one is enough."""
     spelt: dict[str, tuple[str, str]] = {}  # by what is compared: the name, and the word that it was made of
     for word in dict.fromkeys(words):
         name = _spelt(word)
         spelt.setdefault(comparable(name), (name, word))
-    if len(spelt) < 2:
+    if len(spelt) < 2 and not alone:
         raise InputError(
             f"labels: only {', '.join(map(repr, spelt))} in the data, so nothing competes with it; give more"
         )
@@ -81,13 +88,19 @@ def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
 
 
 def judge(
-    batches: Iterable[Answers], truths: Iterable[str], labels: Sequence[str], judged: list[Judged]
+    batches: Iterable[Answers],
+    truths: Iterable[str],
+    labels: Sequence[str],
+    judged: list[Judged],
+    given: NDArray[np.int64] | None = None,
 ) -> Iterator[Answers]:
     """Pass batches on with the true label of every picture, and append the judged answers of each.
 
     Args:
-        batches: of answers with their BEST candidates, in the order of the truths.
+        batches: of answers with their BEST candidates or more, in the order of the truths.
         truths: the true label of each picture, failed ones included. labels: those that were answered with.
+        given: (C, C + 1) int64, to which every answer is added: row is the truth, column the answer, and the last
+            column is for pictures without one. With independent scores every label that applies is an answer.
     """
     places = {label: place for place, label in enumerate(labels)}
     truth = iter(truths)
@@ -99,15 +112,26 @@ def judge(
             Judged(
                 truth=true[good].astype(np.int64),
                 predicted=best[:, 0].astype(np.int64),
-                among_five=(best == true[good, None]).any(axis=1),
+                among_five=(best[:, :BEST] == true[good, None]).any(axis=1),
                 score=batch.scores[good, 0].astype(np.float64),
             )
         )
+        if given is not None and batch.applies is None:
+            np.add.at(given, (true[good], batch.answered[good]), 1)  # -1 is the last column
+        elif given is not None and batch.applies is not None:
+            applies = batch.applies[good]
+            np.add.at(given, true[good], np.column_stack([applies, ~applies.any(axis=1)]))
         yield replace(batch, truth=true)
 
 
-def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Scorecard:
+def evaluate(
+    judged: Sequence[Judged], labels: Sequence[str], given: NDArray[np.int64] | None = None, *, several: bool = False
+) -> Scorecard:
     """Compute the metrics of the judged answers.
+
+    Args:
+        given: as `judge` fills it; None if the best label is always the answer.
+        several: whether a picture may have several labels; one that is not its only true label counts as wrong.
 
     Raises:
         InputError: none of the pictures could be read.
@@ -115,31 +139,44 @@ def evaluate(judged: Sequence[Judged], labels: Sequence[str]) -> Scorecard:
     if not any(len(part.truth) for part in judged):
         raise InputError("data: none of the pictures could be read; the rows of --rows say why")
     whole = joined(judged)
-    confusion = confusion_matrix(whole, len(labels))
+    confusion = confusion_matrix(whole, len(labels)) if given is None else given
+    pictures = np.bincount(whole.truth, minlength=len(labels)).tolist()
+    of_answers = {} if given is None else _answer_figures(given, len(whole.truth), several)
     return Scorecard(
         pictures=len(whole.truth),
-        figures=figures(whole),
-        labels=tuple(_of_label(place, labels, confusion) for place in range(len(labels))),
+        figures=of_answers | figures(whole),
+        labels=tuple(_of_label(place, labels, count, confusion) for place, count in enumerate(pictures)),
         confusion=confusion,
     )
+
+
+def _answer_figures(given: NDArray[np.int64], pictures: int, several: bool) -> dict[str, Figure | None]:
+    """Give the share of pictures with an answer, the share of answers that are right, and for several labels recall."""
+    answers, right = int(given[:, :-1].sum()), int(given.diagonal().sum())
+    found: dict[str, Figure | None] = {
+        "answered": share(pictures - int(given[:, -1].sum()), pictures),
+        "precision": share(right, answers) if answers else None,
+    }
+    return found | ({"recall": share(right, pictures)} if several else {})
 
 
 def _spelt(word: str) -> str:
     return " ".join(word.replace("_", " ").split()) or word
 
 
-def _of_label(place: int, labels: Sequence[str], confusion: NDArray[np.int64]) -> OfLabel:
-    right, pictures, answers = confusion[place, place], confusion[place].sum(), confusion[:, place].sum()
-    others = confusion[place].copy()
+def _of_label(place: int, labels: Sequence[str], pictures: int, confusion: NDArray[np.int64]) -> OfLabel:
+    right, answers = confusion[place, place], confusion[:, place].sum()
+    others = confusion[place, : len(labels)].copy()
     others[place] = 0
     worst = int(others.argmax())
     return OfLabel(
         label=labels[place],
-        pictures=int(pictures),
+        pictures=pictures,
         precision=float(right / answers) if answers else None,
         recall=float(right / pictures) if pictures else None,
         taken_for=labels[worst] if others[worst] else None,
         so_often=int(others[worst]),
+        unknown=int(confusion[place, len(labels) :].sum()),
     )
 
 
@@ -151,15 +188,19 @@ def report_lines(scorecard: Scorecard, most: int | None = None) -> list[str]:
     """
     lines = [
         f"{name:<18}{_percent(figure.value)}   {_percent(figure.low)} to {_percent(figure.high)}"
+        if figure is not None
+        else f"{name:<18}{_percent(None)}"
         for name, figure in scorecard.figures.items()
     ]
     names = {each.label: escaped(each.label) for each in scorecard.labels}
     width = max(map(len, [*names.values(), "label"]))
-    lines += ["", f"{'label':<{width}}  pictures   recall  precision  most often taken for"]
+    unknown = "  unknown" if scorecard.may_be_unknown else ""
+    lines += ["", f"{'label':<{width}}  pictures   recall  precision{unknown}  most often taken for"]
     with_pictures = sorted((each for each in scorecard.labels if each.pictures), key=lambda each: each.recall or 0.0)
     for each in with_pictures[:most]:
         taken_for = f"{names[each.taken_for]} ({each.so_often:,})" if each.taken_for else ""
         numbers = f"{each.pictures:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"
+        numbers += f"  {each.unknown:>6,}" if unknown else ""
         lines.append(f"{names[each.label]:<{width}}  {numbers}  {taken_for}".rstrip())
     hidden = len(with_pictures) - len(with_pictures[:most])
     if hidden:

@@ -1,7 +1,7 @@
 """Labelled pictures to measure on: class folders, lists and Parquet shards. No picture is decoded here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zsclip.errors import InputError
 from zsclip.pictures.passed_over import PassedOver
@@ -14,15 +14,28 @@ _SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """N pictures, and the true word for each as the data spells it.
+    """N pictures, the true word for each as the data spells it, and all words of the data.
 
     files: those that the data are in, the pictures themselves or Parquet files. passed_over: what was left out.
     """
 
     pictures: Pictures
     words: tuple[str, ...]
+    vocabulary: tuple[str, ...]
     files: Sequence[str]
     passed_over: PassedOver
+
+    def spread(self, limit: int | None) -> "Labelled":
+        """Take so many pictures, spread evenly over the data: its first ones may all have the same label."""
+        total = len(self.words)
+        if limit is None or limit >= total:
+            return self
+        places = [number * total // limit for number in range(limit)]
+        read = self.pictures.read
+        pictures = Pictures(
+            tuple(self.pictures.names[place] for place in places), read and (lambda number: read(places[number]))
+        )
+        return replace(self, pictures=pictures, words=tuple(self.words[place] for place in places))
 
 
 def read_labelled(
@@ -35,7 +48,7 @@ def read_labelled(
         note: called with one line about everything that is skipped.
 
     Raises:
-        InputError: it does not exist, is none of these, or has no picture with a label.
+        InputError: it does not exist, is none of these, has no picture with a label, or its labels are answers of ours.
     """
     check_inputs([data])
     names: list[str] = []
@@ -45,7 +58,7 @@ def read_labelled(
     shards: dict[str, None] = {}
     passed_over = PassedOver()
     captioned = 0
-    for source in find_sources(data, note, passed_over, all_files=all_files):
+    for source in find_sources(data, note, passed_over, all_files=all_files, predictions=False):
         files = source.read() if source.are_files else None
         shards |= dict.fromkeys(() if source.are_files else source.files)
         for row, (identity, about) in enumerate(source.pictures):
@@ -70,7 +83,8 @@ def read_labelled(
             "file_name,label, or Parquet"
         )
     pictures = Pictures(tuple(names), _reader(places) if places else None)
-    return Labelled(pictures, tuple(words), tuple(shards) if places else pictures.names, passed_over)
+    files = tuple(shards) if places else pictures.names
+    return Labelled(pictures, tuple(words), tuple(dict.fromkeys(words)), files, passed_over)
 
 
 def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes]:

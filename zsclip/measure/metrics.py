@@ -11,6 +11,7 @@ RESAMPLES = 1000
 FEW = 50  # pictures; with fewer, intervals are narrower than they should be
 BINS = 15  # bins of the calibration error, as in Guo et al. 2017
 _DEVIATIONS = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
+_HALVINGS = 40
 _TAIL = 2.5  # percent on either side of an interval
 
 
@@ -125,6 +126,29 @@ def share(count: int, total: int) -> Figure:
     return Figure(value, max(0.0, low), min(1.0, high))
 
 
+def at_least(right: int, total: int, doubt: float) -> float:
+    """Give the share that is exceeded for certain but for a doubt: the lower end of the exact one-sided interval.
+
+    Args:
+        right, total: right answers, and all of them. doubt: the probability of being wrong, in (0, 1).
+
+    Source: Clopper and Pearson 1934. The share at which as many right answers as these have the probability `doubt`.
+    """
+    if not right:
+        return 0.0
+    wrong = np.arange(total - right + 1)  # (W,) as many wrong answers or fewer
+    ways = np.append(0.0, np.log((total - wrong[1:] + 1) / wrong[1:]).cumsum())  # logarithms of total over wrong
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        chances = ways + (total - wrong) * math.log(middle) + wrong * math.log1p(-middle)
+        if np.exp(chances).sum() < doubt:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 def differs(gained: int, lost: int) -> bool:
     """Say whether answers to the same pictures became better or worse by more than chance.
 
@@ -134,6 +158,15 @@ def differs(gained: int, lost: int) -> bool:
     Source: McNemar 1947.
     """
     return abs(gained - lost) > _DEVIATIONS * math.sqrt(gained + lost)
+
+
+def exceeds_chance(gains: NDArray[np.float64]) -> bool:
+    """Say whether the mean of gains is above zero by more than chance.
+
+    Args:
+        gains: (N,), of each picture.
+    """
+    return float(gains.mean()) > _DEVIATIONS * float(gains.std()) / math.sqrt(len(gains))
 
 
 def confusion_matrix(judged: Judged, labels: int) -> NDArray[np.int64]:

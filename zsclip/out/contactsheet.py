@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from zsclip.answers.answers import Answers, Row
+from zsclip.out.text import unknown_of
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
@@ -63,7 +64,7 @@ def _lines(row: Row) -> list[tuple[str, str]]:
     name = row.file_name.rpartition("/")[2].encode("utf-8", "replace").decode()
     if isinstance(row, Skipped):
         return [(row.error, "firebrick"), (name, "dimgray")]
-    label = "unknown" if row.label is None else row.label
+    label = unknown_of(row) if row.label is None else ", ".join(row.labels)
     return [(f"{row.best.score:.2f} {label}", "black" if row.label is not None else "dimgray"), (name, "dimgray")]
 
 

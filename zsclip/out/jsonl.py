@@ -39,7 +39,8 @@ def _lines(answers: Answers, labels: Sequence[str], distractors: Sequence[str]) 
     Args:
         labels, distractors: as JSON.
     """
-    wanted = np.ones_like(answers.classes, bool) if answers.applies is None else answers.applies.copy()
+    offered = answers.is_candidate()
+    wanted = offered.copy()
     wanted[:, 0] = True  # the best label has numbers even if it is not a candidate
     numbers = [
         f'"score": {score}, "cosine": {cosine}'
@@ -52,7 +53,7 @@ def _lines(answers: Answers, labels: Sequence[str], distractors: Sequence[str]) 
     if len(candidates) > len(answers) or answers.applies is not None:
         ends = wanted.sum(axis=1).cumsum().tolist()
         starts = [0, *ends][:-1]
-        firsts = starts if answers.applies is None else np.add(starts, ~answers.applies[:, 0]).tolist()
+        firsts = starts if answers.applies is None else np.add(starts, ~offered[:, 0]).tolist()
         numbers = [numbers[start] for start in starts]
         candidates = [", ".join(candidates[first:end]) for first, end in zip(firsts, ends, strict=True)]
     names = [*labels, "null"]  # for -1, no label

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from zsclip.answers.answers import Answers, Row
-from zsclip.out.text import decoded, escaped, without_surrogates
+from zsclip.out.text import decoded, escaped, unknown_of, without_surrogates
 from zsclip.out.thumbnails import thumbnails
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.processors import available_cpus
@@ -37,7 +37,7 @@ def _line(row: Row, picture: bytes | None) -> str:
     if isinstance(row, Skipped):
         cells = [image, name, f"<em>{row.error}: {_text(row.message)}</em>", ""]
     else:
-        label = "<em>unknown</em>" if row.label is None else _text(row.label)
+        label = f"<em>{_text(unknown_of(row))}</em>" if row.label is None else _text(", ".join(row.labels))
         cells = [image, name, label, f"{row.score:.3f}"]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 

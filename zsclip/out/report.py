@@ -3,9 +3,9 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import numpy as np
@@ -18,9 +18,10 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.pixels.skipped import Skipped
 
 _AT_ONCE = 32  # thumbnails; a batch of stored pictures has 1,024, and its rows would wait for all of them
+_CANDIDATES = 5  # on a card
 MAX_PAGE_BYTES = 150_000_000  # later pictures get no thumbnail, so that a browser can still open the page
 _PAGE = Path(__file__).parents[1] / "data" / "report.html"
-_HOLE = "ROWS_OF_THE_REPORT"
+_ABOUT, _ROWS = "SETTINGS_OF_THE_RUN", "ROWS_OF_THE_REPORT"
 
 
 def with_report(
@@ -28,6 +29,7 @@ def with_report(
     out: TextIO,
     folder: str,
     *,
+    about: Mapping[str, str],
     threads: int,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     pictures: Pictures | None = None,
@@ -37,10 +39,12 @@ def with_report(
 
     Args:
         out: where the page goes. folder: the folder of the page; links to the pictures are relative to it.
+        about: what the header says about the run: settings by their names.
         pictures: all pictures of the run, in order; None if `again` gives them by the names of the answers, which are
             paths of files if it is not given.
     """
-    before, after = _PAGE.read_text(encoding="utf-8").split(_HOLE)
+    before, after = _PAGE.read_text(encoding="utf-8").split(_ROWS)
+    before = before.replace(_ABOUT, _json({name: without_surrogates(text) for name, text in about.items()}))
     folder = os.path.abspath(folder)
     out.write(before + "[")
     separator, written, seen = "\n", 0, 0
@@ -67,15 +71,26 @@ def _parts(batches: Iterable[Answers]) -> Iterator[Answers]:
 
 
 def _line(row: Row, folder: str, picture: bytes | None, has_file: bool) -> str:
-    """Format a row for the page: name, link, label, score, error, message, truth, thumbnail."""
+    """Format a row for the page.
+
+    Returns:
+        JSON: name, link, labels, score, error, message, truth, thumbnail, candidates with their scores, and the
+        distractor that won. What does not apply is null.
+    """
     path = os.fsencode(row.file_name)
     link = quote(os.path.relpath(path, os.fsencode(folder))) if has_file else None
     if isinstance(row, Skipped):
-        about: list[str | float | None] = [None, None, row.error, without_surrogates(row.message)]
+        about: list[Any] = [[], None, row.error, without_surrogates(row.message)]
+        candidates, beaten_by = [], None
     else:
-        label = None if row.label is None else without_surrogates(row.label)
-        about = [label, six_digits(row.best.score), None, None]
+        about = [[without_surrogates(label) for label in row.labels], six_digits(row.best.score), None, None]
+        offered = row.predictions[:_CANDIDATES] or (row.best,)
+        candidates = [[without_surrogates(each.label), six_digits(each.score)] for each in offered]
+        beaten_by = None if row.beaten_by is None else without_surrogates(row.beaten_by)
     truth = None if row.truth is None else without_surrogates(row.truth)
     thumbnail = None if picture is None else b64encode(picture).decode()
-    values = [decoded(row.file_name), link, *about, truth, thumbnail]
-    return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")  # only this can end a script element
+    return _json([decoded(row.file_name), link, *about, truth, thumbnail, candidates, beaten_by])
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")  # only this can end a script element

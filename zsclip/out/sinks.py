@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import compress
 from typing import TYPE_CHECKING, TextIO
 
-import numpy as np
-
 from zsclip.answers.answers import Answers, Row
 from zsclip.out.jsonl import write_jsonl
-from zsclip.out.text import decoded, escaped, in_utf8, six_digits, without_surrogates
+from zsclip.out.text import decoded, escaped, in_utf8, six_digits, unknown_of, without_surrogates
 from zsclip.pixels.skipped import Skipped
 
 if TYPE_CHECKING:
@@ -109,7 +107,7 @@ def _lines(answers: Answers, separator: str, field: Callable[[str], str], truth:
     if truth:
         known = [-1] * len(answers) if answers.truth is None else answers.truth.tolist()
         truths = [separator + labels[place] for place in known]
-    shown = np.ones_like(answers.classes, bool) if answers.applies is None else answers.applies.copy()
+    shown = answers.is_candidate()
     shown[:, 0] |= ~shown.any(axis=1)
     columns = (answers.answered, answers.classes, answers.scores, answers.cosines, shown)
     for place, (name, true, answer, classes, scores, cosines, is_shown) in enumerate(
@@ -145,7 +143,7 @@ def _answer_texts(row: Row) -> "Iterator[Text]":
     is_known = row.label is not None
     for rank, answer in enumerate((row.predictions if is_known else ()) or (row.best,)):
         is_answer = rank == 0 and is_known
-        label = escaped(without_surrogates(answer.label)) if is_known else "unknown"
+        label = escaped(without_surrogates(answer.label if is_known else unknown_of(row)))
         bar = (_bar(answer.score), "green" if is_answer else "dim")
         yield Text.assemble(f"{answer.score:.3f} ", bar, " ", (label, "bold" if is_answer else "dim"))
 

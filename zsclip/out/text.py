@@ -2,6 +2,10 @@
 
 import os
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zsclip.answers.answers import Prediction
 
 
 def escaped(text: str) -> str:
@@ -23,6 +27,11 @@ def decoded(path: str) -> str:
 def without_surrogates(text: str) -> str:
     """Give the text for display, with U+FFFD for what is not Unicode."""
     return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def unknown_of(row: "Prediction") -> str:
+    """Say that a picture has no answer, and which word was better than every label, or which label came nearest."""
+    return f"unknown ({row.best.label}?)" if row.beaten_by is None else f"unknown ({row.beaten_by} won)"
 
 
 def six_digits(number: float) -> float:

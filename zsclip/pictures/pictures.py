@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from zsclip.pictures.identity import file_keys
 from zsclip.pictures.passed_over import PassedOver
 
 
@@ -15,8 +16,7 @@ class Pictures:
     """Some pictures of one source, in order.
 
     names: n paths of files, or other names for the pictures.
-    read: gives the encoded picture at an index of names; threads may call it. None if names are paths of files, whose
-    size and times say whether they must be read at all.
+    read: gives the encoded picture at an index of names; threads may call it. None if names are paths of files.
     """
 
     names: Sequence[str]
@@ -24,6 +24,14 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def keys(self, start: int, stop: int) -> Sequence[bytes | None] | None:
+        """Give what each picture of a range is recognised by without being read, and what changes with its content.
+
+        Returns:
+            None for a picture without a key; None for all if only their contents can tell.
+        """
+        return file_keys(self.names[start:stop]) if self.read is None else None
 
     def open(self, place: int) -> BinaryIO:
         """Open the encoded picture at an index."""

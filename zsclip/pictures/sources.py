@@ -11,9 +11,12 @@ from functools import partial
 from typing import Any
 
 from zsclip.errors import InputError, first_line
-from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, find_images, is_folder
+from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.tables import csv_records
+
+# What the parts of a data set are called, those that are held out for tests first.
+_SPLITS = ("val", "valid", "validation", "dev", "test", "testing", "train", "training")
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,12 @@ def check_inputs(inputs: Sequence[str]) -> None:
 
 
 def find_sources(
-    text: str, note: Callable[[str], None], passed_over: PassedOver, *, all_files: bool = False
+    text: str,
+    note: Callable[[str], None],
+    passed_over: PassedOver,
+    *,
+    all_files: bool = False,
+    predictions: bool = True,
 ) -> Iterator[Source]:
     """Read the words of one input, in the order of its pictures.
 
@@ -112,9 +120,10 @@ def find_sources(
         note: called with one line about everything that is skipped.
         passed_over: where to count the files of folders that are not tried.
         all_files: take files of class folders whatever their ending.
+        predictions: whether the answers of an earlier run may be taken for labels where its rows have no true ones.
 
     Raises:
-        InputError: it is none of these, or a list cannot be read.
+        InputError: it is none of these, it holds splits instead of class folders, or a list cannot be read.
     """
     if os.path.isdir(text):
         shards = [
@@ -131,7 +140,7 @@ def find_sources(
     elif text.lower().endswith(".parquet"):
         yield from _parquet_blocks(text, note)
     elif text.lower().endswith((".csv", ".jsonl")):
-        yield _listed(text, note)
+        yield _listed(text, note, predictions)
     else:
         raise InputError(
             f"{text!r}: not labelled pictures; give a folder with a folder for each label, or .parquet, .csv or .jsonl"
@@ -229,7 +238,7 @@ def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _Place
     try:
         with os.scandir(root) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if entry.name.startswith(".") or entry.name in SKIPPED_NAMES:
                     continue
                 if is_folder(entry):
                     status = entry.stat()
@@ -239,13 +248,20 @@ def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _Place
         status = os.stat(root)
     except OSError as e:
         raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
+    splits = [name for split in _SPLITS for name in sorted({*folders, *links}) if name.lower() == split]
+    if len(splits) > 1:
+        named, inside = (" or ".join(names) for names in (splits, [os.path.join(root, name) for name in splits]))
+        raise InputError(f"{root!r}: holds splits ({named}), not a folder for each label; give {inside}")
     if not folders and not links:
         raise InputError(f"{root!r}: found neither class folders nor .parquet files; make one folder for each label")
     return folders, links, {(status.st_dev, status.st_ino), *folders.values()}
 
 
-def _listed(path: str, note: Callable[[str], None]) -> Source:
-    """Read a list of files, whose paths are relative to it."""
+def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source:
+    """Read a list of files, whose paths are relative to it; in rows of ours they are as they were given to that run.
+
+    The column `truth` comes before `label`, and of a picture with a row for each rank only the first counts.
+    """
     folder = os.path.dirname(path)
     paths: list[str] = []
     some: list[tuple[str, Names | None]] = []
@@ -253,9 +269,18 @@ def _listed(path: str, note: Callable[[str], None]) -> Source:
     records = _csv_records(path) if path.lower().endswith(".csv") else _json_records(path)
     try:
         for line, record in records:
+            is_ours = "score_kind" in record and ("candidate" in record or "predictions" in record)
+            if is_ours and record.get("rank") not in (None, "", "1"):
+                continue
+            if is_ours and "truth" not in record and not predictions:
+                raise InputError(
+                    f"{path}: its labels are the answers of zsclip, not the truth; give the true labels in a column "
+                    "truth, as `zsclip eval --rows` does"
+                )
+            truth = "truth" if "truth" in record else "label"
             name = _text(record.get("file_name"), may_be_bytes=True)
-            label, caption = (_text(record.get(key)) for key in ("label", "caption"))
-            paths.append(os.path.join(folder, name))
+            label, caption = (_text(record.get(key)) for key in (truth, "caption"))
+            paths.append(name if is_ours else os.path.join(folder, name))
             captions = (caption,) if caption else ()
             some.append((name, Names(label, captions=captions) if name and (label or caption) else None))
             if some[-1][1] is None:
@@ -283,7 +308,7 @@ def _text(value: Any, *, may_be_bytes: bool = False) -> str:
 def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
     def columns(header: list[str]) -> list[str]:
         header = ["file_name" if name == "path" else name for name in header]
-        if "file_name" not in header or not {"label", "caption"} & set(header):
+        if "file_name" not in header or not {"label", "caption", "truth"} & set(header):
             raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
         return header
 

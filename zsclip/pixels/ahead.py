@@ -47,6 +47,7 @@ class Found(Protocol):
 T = TypeVar("T")
 F = TypeVar("F", bound=Found)
 _Q = TypeVar("_Q")
+Find = Callable[[Sequence[str], Sequence[bytes | None]], F]
 
 
 class _Job(Generic[T]):
@@ -86,7 +87,7 @@ class Ahead(Generic[T, F]):
     Args:
         pictures: iterated on a thread of their own, so they may block as long as they like.
         work: computes the result for the picture at an index.
-        find: looks up the results for some paths, in columns; called before any work.
+        find: looks up the results for some names with their keys, in columns; called before any work.
         give_up: gives, for a name and its working thread, the result to use if that takes too long; None
             gives it the same time again.
         cpu_seconds: gives how much CPU time a working thread may take; None: CPU_SECONDS.
@@ -98,7 +99,7 @@ class Ahead(Generic[T, F]):
         pictures: Iterable[Pictures],
         work: Callable[[Pictures, int], T],
         *,
-        find: Callable[[Sequence[str]], F] | None = None,
+        find: Find[F] | None = None,
         give_up: Callable[[str, int], T | None] | None = None,
         cpu_seconds: Callable[[int], float] | None = None,
         batch_size: int | None,
@@ -204,7 +205,7 @@ class Ahead(Generic[T, F]):
         except BaseException as e:  # raised again in the consumer, as nobody sees an error of a thread
             self._pictures.put(e)
 
-    def _look_up(self, find: Callable[[Sequence[str]], F] | None) -> None:
+    def _look_up(self, find: Find[F] | None) -> None:
         self._is_first = True
         end: object = None
         try:
@@ -215,7 +216,8 @@ class Ahead(Generic[T, F]):
                     continue
                 for start in range(0, len(item), LOOK_UP):
                     stop = min(start + LOOK_UP, len(item))
-                    found = find(item.names[start:stop]) if find is not None and item.read is None else None
+                    keys = item.keys(start, stop) if find is not None else None
+                    found = find(item.names[start:stop], keys) if find is not None and keys is not None else None
                     self._pass_on(item, start, stop, found)
             self._ahead.put(end)
         except BaseException as e:

@@ -26,7 +26,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.pictures.identity import GRAIN_NS, Look, Sight, content_of
+from zsclip.pictures.identity import GRAIN_NS, LOOK_BYTES, Sight, content_of, file_key, look_of
 from zsclip.pixels.decode import decode_file
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import Decoding
@@ -41,7 +41,7 @@ PATIENCE = 2.0  # seconds that a thread waits for an idle process
 WORKER_CPU_SECONDS = 5  # CPU time of a process for one picture; then it is ended
 _PIPE_BYTES = 1 << 19  # holds a picture; the usual 64 kB would fill and drain many times
 _LENGTH = struct.Struct("<I")
-_SEEN = struct.Struct("<?4q32s")  # whether a change will show in its look; its look; its content
+_SEEN = struct.Struct(f"<?{LOOK_BYTES}s32s")  # whether it has a key; the look in that; its content
 
 Elsewhere = Callable[[str], tuple[NDArray[np.uint8], Sight] | None]
 
@@ -129,13 +129,13 @@ def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
     """
     check_file(path)
     with open(path, "rb") as file:
-        look, now = Look.of(os.fstat(file.fileno())), time.time_ns()
-        data = file.read(most_bytes + 1) if look.size <= most_bytes else None
+        status, now = os.fstat(file.fileno()), time.time_ns()
+        data = file.read(most_bytes + 1) if status.st_size <= most_bytes else None
     if data is None or len(data) > most_bytes:
         return None
     # A change from here on shows in its look; a file changed a moment ago may change again unnoticed.
-    is_old = max(look.mtime, look.ctime) + GRAIN_NS < now
-    return data, Sight(path, content_of(data), look if is_old else None)
+    is_old = max(status.st_mtime_ns, status.st_ctime_ns) + GRAIN_NS < now
+    return data, Sight(path, content_of(data), file_key(path, look_of(status)) if is_old else None)
 
 
 class _Process:
@@ -167,11 +167,11 @@ class _Process:
             return None
         if answer != b"y":
             raise BrokenPipeError("that is no answer")
-        is_old, *look, content = _SEEN.unpack(self._read(_SEEN.size))
+        is_old, look, content = _SEEN.unpack(self._read(_SEEN.size))
         pixels = np.empty(self._shape, np.uint8)
         if self._from.readinto(pixels.data.cast("B")) < pixels.nbytes:
             raise BrokenPipeError("it has ended")
-        return pixels, Sight(path, content, Look(*look) if is_old else None)
+        return pixels, Sight(path, content, file_key(path, look) if is_old else None)
 
     def _read(self, count: int) -> bytes:
         if len(data := self._from.read(count)) < count:
@@ -203,8 +203,7 @@ def main(settings: str) -> None:
             else:
                 data, sight = done
                 pixels = decode_file(io.BytesIO(data), preprocess, decoding)
-                look = sight.look or Look(0, 0, 0, 0)
-                write(b"y" + _SEEN.pack(sight.look is not None, *look, sight.content))
+                write(b"y" + _SEEN.pack(sight.key is not None, (sight.key or b"")[-LOOK_BYTES:], sight.content))
                 write(pixels.data)
         except Exception:  # decoders raise anything at all; decoding it again in the main process reports it
             write(b"n")

@@ -1,0 +1,111 @@
+"""What calibration learnt, as a file: with it alone, later runs ask and answer as it was measured."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from zsclip.errors import InputError
+from zsclip.words.labels import Label
+from zsclip.words.prompts import PromptSet
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What calibration learnt: how to turn scores into probabilities, and when to answer.
+
+    made_with: what it is valid for, in words for messages: model, labels, prompts. temperature: cosines are divided by
+    it, besides the model's own scale; None leaves the scores as they are. threshold: a best score below it is not an
+    answer. thresholds: one per label instead; infinite if no score is sure enough. distractors: the prompts of words
+    that compete with the labels, by name. words, sentences, model: what it was made with, to ask the same again; files
+    of older versions have none of them.
+    """
+
+    made_with: Mapping[str, str]
+    temperature: float | None
+    threshold: float
+    thresholds: Mapping[str, float]
+    distractors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    words: tuple[Label, ...] = ()
+    sentences: PromptSet | None = None
+    model: str | None = None
+
+
+def to_json(calibration: Calibration) -> str:
+    """Write a calibration as JSON; an infinite threshold is null."""
+    values = asdict(calibration) | {"version": VERSION}
+    values["threshold"] = finite(calibration.threshold)
+    values["thresholds"] = {label: finite(value) for label, value in calibration.thresholds.items()}
+    return json.dumps(values, ensure_ascii=False, indent=1)
+
+
+def finite(value: float) -> float | None:
+    """Give None for infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
+def read_calibration(file: str) -> Calibration:
+    """Read a calibration; `check_made_with` checks what it is valid for.
+
+    Raises:
+        InputError: it cannot be read, or is not a calibration.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            values = json.load(stream)
+        if values["version"] != VERSION:
+            raise InputError(f"{file}: written by another version of zsclip; calibrate again")
+        temperature, sentences, model = values["temperature"], values.get("sentences"), values.get("model")
+        found = Calibration(
+            made_with={str(key): str(value) for key, value in values["made_with"].items()},
+            temperature=None if temperature is None else float(temperature),
+            threshold=_infinite(values["threshold"]),
+            thresholds={str(label): _infinite(value) for label, value in values["thresholds"].items()},
+            distractors=_distractors(values["distractors"]),
+            words=tuple(_label(**value) for value in values.get("words", ())),
+            sentences=None if sentences is None else _prompts(**sentences),
+            model=None if model is None else str(model),
+        )
+    except OSError as e:
+        raise InputError(f"{file}: cannot be read: {(e.strerror or str(e)).lower()}; check the path") from e
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        raise InputError(f"{file}: not a calibration; `zsclip calibrate -o {file}` makes one") from e
+    if found.temperature is not None and not 0 < found.temperature < math.inf:
+        raise InputError(f"{file}: not a calibration: its temperature is {found.temperature}")
+    return found
+
+
+def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str, str]) -> None:
+    """Refuse a calibration that would give wrong numbers.
+
+    Raises:
+        InputError: it was made with another model, other labels or other prompts.
+    """
+    others = [key for key in made_with if calibration.made_with.get(key) != made_with[key]]
+    if others:
+        what = ", ".join(f"{key} ({calibration.made_with.get(key)}, now {made_with[key]})" for key in others)
+        raise InputError(f"{file}: changed since the calibration: {what}; calibrate again")
+
+
+def _label(*, name: str, synonyms: list[str], prompts: list[str], found_as: str, group: str) -> Label:
+    return Label(str(name), tuple(map(str, synonyms)), tuple(map(str, prompts)), str(found_as), str(group))
+
+
+def _prompts(
+    *, name: str, about: str, source: str, templates: list[str], prompts: Mapping[str, list[str]]
+) -> PromptSet:
+    own = {str(label): tuple(map(str, some)) for label, some in prompts.items()}
+    return PromptSet(str(name), str(about), str(source), tuple(map(str, templates)), own)
+
+
+def _distractors(value: Any) -> dict[str, tuple[str, ...]]:
+    """Read prompts by name; in files of older versions, which have no names, the first prompt serves as the name."""
+    named = value.items() if isinstance(value, dict) else [(prompts[0], prompts) for prompts in value if prompts]
+    return {str(name): tuple(map(str, prompts)) for name, prompts in named}
+
+
+def _infinite(value: float | None) -> float:
+    return math.inf if value is None else float(value)
