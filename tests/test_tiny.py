@@ -38,6 +38,7 @@ ANSWERS = {
     "coffee.png": "cup of coffee",
     "rocket.jpg": "rocket",
     "motorcycle_left.png": "motorcycle",
+    "astronaut.png": "person",
 }
 
 Run = Callable[..., CompletedProcess[bytes]]
@@ -57,7 +58,7 @@ BROAD_ANSWERS = {
 }
 
 
-def test_a_cat_coffee_a_rocket_and_a_motorcycle_are_told_apart(run: Run) -> None:
+def test_a_cat_coffee_a_rocket_a_motorcycle_and_a_person_are_told_apart(run: Run) -> None:
     assert answers_among(LABELS, ANSWERS, run) == ANSWERS
 
 
