@@ -65,7 +65,7 @@ def test_rows_do_not_replace_a_file_of_words(
 
 def test_rows_do_not_replace_a_calibration(model: Path, tmp_path: Path, refused: Callable[..., str], run) -> None:
     make_class_folders(tmp_path / "data", ("cat", "dog"), 8)
-    assert run("calibrate", "data", "-m", model, "-o", "c.json", "-q").returncode == 0
+    assert run("calibrate", "data", "-m", model, "-o", "c.json", "-q", "--target-share", "0.5").returncode == 0
 
     said = refused(
         "classify", "data", "-l", "cat,dog", "--calibration", "c.json", "-m", model, "-f", "csv", "-o", "c.json"

@@ -23,7 +23,7 @@ _CHUNK = 1 << 16
 _SIGNATURES = (
     rb"\xff\xd8\xff",  # JPEG
     rb"\x89PNG\r\n\x1a\n",
-    rb"GIF8[79]a.{0,6}\0",
+    rb"GIF8[79]a(?:.[\0-\x1f]){2}",  # width and height, of up to 8,191 pixels
     rb"RIFF.{4}WEBP",
     rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     rb"II[*+]\0|MM\0[*+]",  # TIFF, and many kinds of camera RAW
