@@ -73,6 +73,17 @@ def words_of(prompts: Mapping[str, Sequence[str]]) -> Words:
     return expand([Label(name, prompts=tuple(own)) for name, own in prompts.items()], read_templates(["{}"]))
 
 
+def touch(path: Path) -> None:
+    os.utime(path, ns=(0, 0))
+
+
+def touch_back(path: Path) -> None:
+    """Change a file's content but not its size and time."""
+    status = path.stat()
+    path.write_bytes(b"ONE")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # ctime still tells
+
+
 @pytest.fixture
 def colour_model() -> ColourModel:
     return ColourModel()
@@ -125,6 +136,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 @pytest.fixture
 def spec(tiny_model: Callable[[str], Path]) -> ModelSpec:
     return find_model(f"local-dir:{tiny_model('plain')}")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, BinaryIO]]:
+    """Give (read end, write end); the write end is a file that tests may close early."""
+    read_fd, write_fd = os.pipe()
+    with os.fdopen(write_fd, "wb", buffering=0) as writer:
+        yield read_fd, writer
+    os.close(read_fd)
 
 
 @pytest.fixture

@@ -35,15 +35,6 @@ def run_python(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
-@pytest.fixture
-def pipe():
-    """Give (read end, write end); the write end is a file that tests may close early."""
-    read_fd, write_fd = os.pipe()
-    with os.fdopen(write_fd, "wb", buffering=0) as writer:
-        yield read_fd, writer
-    os.close(read_fd)
-
-
 def test_a_folder_is_walked_in_byte_order_with_folders_as_name_slash(tmp_path):
     # "a-b.jpg" < "a.jpg" < "a/x.jpg" < "a0.jpg": '-' is 2d, '.' is 2e, '/' is 2f, '0' is 30.
     make(tmp_path, "a/x.jpg", "a/Z.jpg", "a.jpg", "a-b.jpg", "a0.jpg", "é.jpg", "B.jpg", "z.jpg")

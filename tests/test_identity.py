@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from conftest import touch, touch_back
 
 from zsclip.pictures.identity import LOOK_BYTES, absolute_paths, file_key, file_keys, look_of
 
@@ -47,16 +48,6 @@ def rewrite(path: Path) -> None:
 
 def lengthen(path: Path) -> None:
     path.write_bytes(b"three")
-
-
-def touch(path: Path) -> None:
-    os.utime(path, ns=(0, 0))
-
-
-def touch_back(path: Path) -> None:
-    status = path.stat()
-    path.write_bytes(b"ONE")
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # ctime still tells
 
 
 @pytest.mark.parametrize("change", [rewrite, lengthen, touch, touch_back])

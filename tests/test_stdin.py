@@ -29,14 +29,6 @@ def picture(kind: str, size: tuple[int, int] = (60, 40), mode: str = "RGB") -> b
     return out.getvalue()
 
 
-@pytest.fixture
-def pipe():
-    read_fd, write_fd = os.pipe()
-    with os.fdopen(write_fd, "wb", buffering=0) as writer:
-        yield read_fd, writer
-    os.close(read_fd)
-
-
 def paths_of(pipe, data: bytes, *, null: bool = False) -> list[str]:
     read_fd, writer = pipe
     writer.write(data)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import touch, touch_back
 
 from zsclip.kept import store as store_module
 from zsclip.kept.cache import cache_dir
@@ -89,16 +90,6 @@ def test_a_relative_path_is_the_same_file(kept: list[Sight], monkeypatch: pytest
 
 def rewrite(path: Path) -> None:
     path.write_bytes(b"ONE")  # as long as before
-
-
-def touch(path: Path) -> None:
-    os.utime(path, ns=(0, 0))
-
-
-def touch_back(path: Path) -> None:
-    status = path.stat()
-    path.write_bytes(b"ONE")
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # ctime still tells
 
 
 def replace(path: Path) -> None:
