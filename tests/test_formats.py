@@ -3,6 +3,7 @@
 import logging
 import struct
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,3 +98,23 @@ def test_what_pillow_logs_stays_off_stderr(tmp_path):
     """
 
     assert run_python(code, cwd=tmp_path).stdout == "unreadable\n"  # and nothing on stderr
+
+
+def test_what_libtiff_says_stays_off_stderr_only_while_we_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8))
+    noise.save(tmp_path / "damaged.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "damaged.tif").read_bytes())
+    data[300:20_000:97] = bytes(len(data[300:20_000:97]))
+    (tmp_path / "damaged.tif").write_bytes(data)
+
+    def read() -> str:
+        with Image.open(tmp_path / "damaged.tif") as image, pytest.raises(OSError, match="decoder error"):
+            image.load()
+        return capfd.readouterr().err
+
+    assert "LZWDecode: Not enough data" in read()
+    with set_up_pillow(100_000):
+        assert read() == ""
+    assert "LZWDecode: Not enough data" in read()
