@@ -117,4 +117,5 @@ def test_what_libtiff_says_stays_off_stderr_only_while_we_read(
     assert "LZWDecode: Not enough data" in read()
     with set_up_pillow(100_000):
         assert read() == ""
+        assert skipped(tmp_path / "damaged.tif").message == "cannot decode: its data are damaged"
     assert "LZWDecode: Not enough data" in read()

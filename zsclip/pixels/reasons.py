@@ -69,6 +69,8 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
             return "permission", text.lower()
         case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG):
             return "missing", text.lower()
+    if re.fullmatch(r"decoder error -?\d+", text):  # all that Pillow says when libtiff gives up
+        return "unreadable", "cannot decode: its data are damaged"
     return "unreadable", f"cannot decode: {text:.200}"
 
 
