@@ -199,13 +199,12 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) ->
                     continue
                 listings.append((os.path.join(path, ""), iter(entries)))
                 break
-            if name[name.rfind(".") :].lower() in endings:
-                pass
-            elif not search.all_files:
-                search.passed_over.endings[ending_of(name)] += 1
-                continue
-            elif name in own and os.path.realpath(before + name) in search.own:
-                continue
+            if name[name.rfind(".") :].lower() not in endings:
+                if not search.all_files:
+                    search.passed_over.endings[ending_of(name)] += 1
+                    continue
+                if name in own and os.path.realpath(before + name) in search.own:
+                    continue
             found.append(before + name)
             if len(found) == _TOGETHER:
                 yield found
