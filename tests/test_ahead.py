@@ -355,8 +355,8 @@ def test_the_interpreter_ends_while_stdin_is_silent(files, ending):
         import sys
         from decoded import decode_batches
         from zsclip.pixels.fit import Preprocess
-        from zsclip.pictures.stdin import read_paths
-        batches = decode_batches(read_paths(0), Preprocess((8, 8), (0,) * 3, (1,) * 3), batch_size=4, threads=2)
+        from zsclip.pictures.files import find_images
+        batches = decode_batches(find_images(["-"]), Preprocess((8, 8), (0,) * 3, (1,) * 3), batch_size=4, threads=2)
         print(next(batches).rows, flush=True)
         try:
             {ending}

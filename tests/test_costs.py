@@ -81,6 +81,8 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "tiff": lambda: saved("RGB", "TIFF"),
     "16-bit tiff": lambda: tiff(samples("u2", 3), RGB, planar=True, tags={274: ("H", (6,))}),
     "float tiff": lambda: tiff(samples("f8", 1), BLACK_IS_ZERO),
+    "packed 16-bit tiff": lambda: tiff(samples("u2", 3), RGB, codec="zstd", rows_per_strip=SIDE),
+    "packed 32-bit tiff": lambda: tiff(samples("f4", 3), RGB, codec="packbits", rows_per_strip=SIDE),
     "transparent 32-bit tiff": lambda: tiff(samples("u4", 4), RGB, extra=(1,), codec="deflate"),
 }
 OFTEN = {"turned jpeg", "progressive jpeg", "cmyk jpeg", "transparent png", "transparent webp", "16-bit tiff"}

@@ -12,7 +12,6 @@ import pytest
 
 from zsclip.errors import InputError
 from zsclip.pictures.files import find_images
-from zsclip.pictures.stdin import read_paths
 
 
 def make(root: Path, *names: str) -> None:
@@ -280,7 +279,7 @@ def test_paths_that_never_end_are_refused(tmp_path):
     (tmp_path / "names").write_bytes(b"a.jpg\0" * 300_000)
 
     with open(tmp_path / "names", "rb") as file, pytest.raises(InputError, match="--null"):
-        list(read_paths(file.fileno()))
+        list(find_images(["-"], stdin_fd=file.fileno()))
 
 
 def test_heic_is_found_where_it_can_be_read(tmp_path):
@@ -330,7 +329,7 @@ def test_the_walk_looks_at_a_folder_only_when_its_turn_comes(tmp_path):
 
 def test_a_path_on_stdin_comes_out_before_the_next_is_written(pipe):
     read_fd, writer = pipe
-    paths = read_paths(read_fd)
+    paths = find_images(["-"], stdin_fd=read_fd)
 
     writer.write(b"a.jpg\nb")
     assert next(paths) == "a.jpg"
@@ -348,7 +347,7 @@ def test_paths_on_stdin_are_bytes_and_the_last_needs_no_end(pipe, null):
     writer.write(end.join(names))
     writer.close()
 
-    found = [os.fsencode(path) for path in read_paths(read_fd, null=null)]
+    found = [os.fsencode(path) for path in find_images(["-"], stdin_fd=read_fd, null=null)]
 
     assert found == [name for name in names if name]
 
@@ -357,7 +356,7 @@ def test_a_path_longer_than_one_read_arrives_whole(pipe):
     read_fd, writer = pipe
     long = b"x" * 30_000
     writer.write(long)
-    paths = read_paths(read_fd)
+    paths = find_images(["-"], stdin_fd=read_fd)
     writer.write(long + b"\nb")
     writer.close()
 
@@ -386,7 +385,7 @@ def test_stdin_that_does_not_block_is_waited_for(pipe):
     )
     writer.close()
 
-    assert list(read_paths(read_fd)) == ["a.jpg"]
+    assert list(find_images(["-"], stdin_fd=read_fd)) == ["a.jpg"]
     assert producer.wait() == 0
 
 

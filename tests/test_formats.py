@@ -27,8 +27,8 @@ def test_an_icon_that_may_hold_more_pixels_than_it_says_is_never_tried(tmp_path)
     (tmp_path / "x.png").write_bytes(struct.pack("<HHH", 0, 1, 1) + entry + picture)
     Image.new("RGB", (16, 16)).save(tmp_path / "y.png", format="ICO")
 
-    assert skipped(tmp_path / "x.png").error == "unreadable"
-    assert skipped(tmp_path / "y.png").error == "unreadable"
+    assert skipped(tmp_path / "x.png").error == "unsupported"
+    assert skipped(tmp_path / "y.png").error == "unsupported"
 
 
 def test_heic_is_read_where_pillow_heif_is_installed(tmp_path):

@@ -21,6 +21,13 @@ def test_paths_become_absolute_as_abspath_makes_them(tmp_path: Path, monkeypatch
         assert absolute_paths(names) == [os.fsencode(os.path.abspath(name)) for name in names], names
 
 
+def test_paths_in_the_root_begin_with_one_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+
+    assert absolute_paths(["a.jpg"]) == [b"/a.jpg"]
+    assert absolute_paths(["b/c.png", "./a.jpg"]) == [b"/b/c.png", b"/a.jpg"]
+
+
 def test_files_that_do_not_exist_have_no_key(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"one")
     path = str(tmp_path / "a")

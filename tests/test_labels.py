@@ -333,6 +333,7 @@ def test_a_table_is_read_by_its_header() -> None:
     goldfish = ["goldfish", "taxi, yellow"]
     tables = [
         ("id.csv", 'id,name\n0,goldfish\n1,"taxi, yellow"\n'),
+        ("empty.csv", 'id,name\n0,goldfish\n,\n1,"taxi, yellow"\n, \n,\n'),
         ("pandas.csv", ',Label\n0,goldfish\n\n1,"taxi, yellow"\n'),
         ("spreadsheet.csv", "id; Name \r\n0;goldfish\r\n1;taxi, yellow\r\n"),
         ("numbers.csv", 'label,name\n0,goldfish\n1,"taxi, yellow"\n'),
@@ -406,7 +407,7 @@ def test_a_json_list_of_words_on_the_command_line_is_read() -> None:
     [
         ("a.csv", "goldfish\ntaxi\n", "a.csv:2: no label or name, only goldfish; give a column one of those names"),
         ("a.csv", "id,class\n0,taxi\n", "a.csv:2: no label or name, only id, class; "),
-        ("a.csv", "id,name\n0,\n", "a.csv:2: no label or name, only id; "),
+        ("a.csv", "id,name\n0,\n", "a.csv:2: its label is empty; write a word, or leave the row out"),
         (
             "a.csv",
             "id,name\n0,crane, bird\n",

@@ -14,7 +14,8 @@ from conftest import HANGS
 from PIL import Image, features
 
 from zsclip.errors import InputError
-from zsclip.pictures.stdin import paths_in_file, read_paths, read_stdin
+from zsclip.pictures.files import find_images
+from zsclip.pictures.stdin import paths_in_file, read_stdin
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 COLOURS = ("--labels", "red,green,blue")
@@ -33,7 +34,7 @@ def paths_of(pipe, data: bytes, *, null: bool = False) -> list[str]:
     read_fd, writer = pipe
     writer.write(data)
     writer.close()
-    return list(read_paths(read_fd, null=null))
+    return list(find_images(["-"], stdin_fd=read_fd, null=null))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_a_name_that_begins_like_a_picture_is_a_name_and_is_not_held_back(pipe, 
     read_fd, writer = pipe
     writer.write(os.fsencode(name) + (b"\0" if null else b"\n"))  # and stays open
 
-    assert next(read_paths(read_fd, null=null)) == name
+    assert next(find_images(["-"], stdin_fd=read_fd, null=null)) == name
 
 
 def test_a_file_called_like_the_first_line_of_a_ppm_is_a_name(
@@ -134,14 +135,14 @@ def test_a_file_called_like_the_first_line_of_a_ppm_is_a_name(
     read_fd, writer = pipe
     writer.write(b"P5\n")
 
-    assert next(read_paths(read_fd)) == "P5"
+    assert next(find_images(["-"], stdin_fd=read_fd)) == "P5"
 
 
 def test_a_list_that_is_a_file_can_be_looked_at_before_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(BOM + b"a.jpg\r\nb.jpg\r\n")
     with open(tmp_path / "list.txt", "rb") as file:
         assert list(paths_in_file(file.fileno())) == ["a.jpg", "b.jpg"]
-        assert list(read_paths(file.fileno())) == ["a.jpg", "b.jpg"]
+        assert list(find_images(["-"], stdin_fd=file.fileno())) == ["a.jpg", "b.jpg"]
         assert list(paths_in_file(file.fileno())) == []
 
 
@@ -149,7 +150,7 @@ def test_a_pipe_is_not_looked_at_before_it_is_read(pipe) -> None:
     pipe[1].write(b"a.jpg\n")  # and stays open
 
     assert list(paths_in_file(pipe[0])) == []
-    assert next(read_paths(pipe[0])) == "a.jpg"
+    assert next(find_images(["-"], stdin_fd=pipe[0])) == "a.jpg"
 
 
 @pytest.fixture

@@ -176,6 +176,16 @@ def test_compressed_samples_with_and_without_a_predictor(tmp_path: Path, codec: 
             assert_shown(data, COLOURS, tmp_path)
 
 
+def test_a_strip_that_is_too_large_to_be_unpacked_is_called_that(tmp_path: Path) -> None:
+    tags = {256: ("I", (8000,)), 257: ("I", (8000,)), 258: ("H", (16,) * 3), 259: ("H", (5,)), 262: ("H", (RGB,))}
+    (tmp_path / "x.tif").write_bytes(with_tags({**tags, 277: ("H", (3,))}, [bytes(100)]))
+
+    row = skipped(tmp_path / "x.tif")
+
+    assert row.error == "too-large"
+    assert row.message == "a TIFF with 384,000,000 bytes packed in one strip or tile"  # its 64 million pixels are not
+
+
 def test_bits_in_reverse_order(tmp_path: Path) -> None:
     plain = tiff(quadrants(in_type(COLOURS, "u2"), "u2"), RGB, rows_per_strip=24)
     turned = bytes(int(f"{byte:08b}"[::-1], 2) for byte in plain[8 : 8 + 24 * 40 * 6])

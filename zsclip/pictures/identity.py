@@ -92,7 +92,7 @@ def absolute_paths(paths: Sequence[str]) -> Sequence[bytes | None]:
             return names
         if together[0] not in "/." and "\0/" not in together and "\0." not in together:
             with suppress(OSError):
-                folder = os.getcwdb() + b"/"
+                folder = os.getcwdb().rstrip(b"/") + b"/"  # in containers it is often "/"
                 return [folder + name for name in names]
     return list(map(_absolute_one, paths))
 

@@ -37,12 +37,6 @@ _LONGEST_SIGNATURE = 32  # bytes; of a PPM it may be longer, but nobody writes t
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def read_paths(fd: int, *, null: bool = False, note: Callable[[str], None] = lambda message: None) -> Iterator[str]:
-    """Yield the paths written to a file descriptor, each as soon as its line is complete; see `read_stdin`."""
-    for some in read_stdin(fd, null=null, note=note):
-        yield from some.names
-
-
 def read_stdin(
     fd: int,
     *,

@@ -24,7 +24,7 @@ def bytes_for(opened: Image.Image, is_turned: bool) -> int:
 def bytes_for_samples(layout: Layout) -> int:
     """Give the same for a TIFF whose samples are read here."""
     pixels, planes = layout.width * layout.height, layout.channels + (layout.alpha is not None)
-    return pixels * (planes + 2 * (4 if layout.channels > 1 else 1)) + _bands(pixels)
+    return pixels * planes + max(layout.unpacking, pixels * 2 * (4 if layout.channels > 1 else 1)) + _bands(pixels)
 
 
 def _bands(pixels: int) -> int:

@@ -23,7 +23,7 @@ _STARTS: dict[bytes, tuple[ErrorKind, str]] = {
     b"v/1\x01": ("unsupported", f"an OpenEXR picture {_OTHER}"),
     b"#?RADIANCE": ("unsupported", f"a Radiance HDR picture {_OTHER}"),
     b"#?RGBE": ("unsupported", f"a Radiance HDR picture {_OTHER}"),
-    b"\0\0\1\0": ("unreadable", f"an icon (ICO) {_OTHER}"),
+    b"\0\0\1\0": ("unsupported", f"an icon (ICO) {_OTHER}"),
     b"icns": ("unsupported", f"an icon (ICNS) {_OTHER}"),
     b"II\xbc": ("unsupported", f"a JPEG XR picture {_OTHER}"),
     b"BPG\xfb": ("unsupported", f"a BPG picture {_OTHER}"),
@@ -64,7 +64,7 @@ _STARTS: dict[bytes, tuple[ErrorKind, str]] = {
     b"{\\rtf": ("unreadable", "a text document, not a picture"),
 }
 _RAW_TIFF = re.compile(rb"II\*\0.{4}CR", re.DOTALL)  # Canon's CR2
-_WEB_PAGE = ("unreadable", "a web page or drawing (HTML, SVG), not a picture")
+_WEB_PAGE = "a web page or drawing (HTML, SVG), not a picture"
 _TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e]{16,}")
 
 
@@ -78,7 +78,7 @@ def kind_of(start: bytes) -> tuple[ErrorKind, str]:
     if known is not None:
         return known
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
-        return "unreadable", _WEB_PAGE[1]
+        return "unreadable", _WEB_PAGE
     if start[:3] == b"\xff\xd8\xff":
         return "unreadable", "a damaged JPEG, or one of a kind that is not supported"
     if start and not start.strip(b"\0"):
@@ -102,11 +102,9 @@ def known_kind_of(start: bytes) -> tuple[ErrorKind, str] | None:
         return ("unsupported", VIDEO) if is_video else ("unreadable", "a sound file, not a picture")
     if start[:1] == b"G" and start[188:189] == b"G":
         return "unsupported", VIDEO  # an MPEG transport stream
-    return _kind_of_media(start[8:12]) if start[4:8] == b"ftyp" else _moov(start)
-
-
-def _moov(start: bytes) -> tuple[ErrorKind, str] | None:
-    return ("unsupported", VIDEO) if start[4:8] in (b"moov", b"mdat", b"wide", b"skip", b"pnot") else None
+    if start[4:8] in (b"moov", b"mdat", b"wide", b"skip", b"pnot"):
+        return "unsupported", VIDEO  # an old QuickTime file, which names no brand
+    return _kind_of_media(start[8:12]) if start[4:8] == b"ftyp" else None
 
 
 def _kind_of_media(brand: bytes) -> tuple[ErrorKind, str] | None:

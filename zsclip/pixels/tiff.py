@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from zsclip.pixels.skipped import Refused
 
@@ -109,6 +109,28 @@ class Layout:
             return 1, 1
         across, down = (int(value) for value in self.tags.get(YCBCR_SUBSAMPLING, (1, 1))[:2])
         return across, down
+
+    @property
+    def unpacking(self) -> int:
+        """Bytes that unpacking takes where strips or tiles are unpacked whole; 0 if some rows are read at a time."""
+        if self.compression in (_RAW, *_DEFLATE):
+            return 0
+        columns, rows = self.block_size
+        unpacked = (columns * (1 if self.is_planar else self.samples) * self.bits + 7) // 8 * rows
+        packed = int(max(self.tags.get(TILE_BYTES if self.is_tiled else STRIP_BYTES, (0,))))
+        return 3 * unpacked + 2 * packed  # as libtiff's picture, Pillow's pieces of it, and the whole; and twice packed
+
+    @property
+    def block_size(self) -> tuple[int, int]:
+        """Columns and rows of a strip or tile."""
+        if self.is_tiled:
+            return int(self.tags[TILE_WIDTH][0]), int(self.tags[TILE_HEIGHT][0])
+        return self.width, min(int(self.tags.get(ROWS_PER_STRIP, (self.height,))[0]), self.height)
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether it is stored in tiles, not in strips."""
+        return TILE_OFFSETS in self.tags and STRIP_OFFSETS not in self.tags
 
     @property
     def is_raw(self) -> bool:
@@ -227,9 +249,7 @@ def read_bands(file: IO[bytes], layout: Layout) -> Iterator[Band]:
         OSError: samples are missing.
     """
     tags, width, height = layout.tags, layout.width, layout.height
-    is_tiled = TILE_OFFSETS in tags and STRIP_OFFSETS not in tags
-    columns = int(tags[TILE_WIDTH][0]) if is_tiled else width
-    rows = int(tags[TILE_HEIGHT][0]) if is_tiled else min(int(tags.get(ROWS_PER_STRIP, (height,))[0]), height)
+    is_tiled, (columns, rows) = layout.is_tiled, layout.block_size
     if min(columns, rows) <= 0:
         raise OSError("image file has tiles without size")
     offsets = tags.get(TILE_OFFSETS if is_tiled else STRIP_OFFSETS, ())
@@ -312,8 +332,11 @@ def _by_libtiff(packed: bytes, compression: int, is_reversed: bool, row_bytes: i
     tags[STRIP_OFFSETS] = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
     start = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
-    with TiffImagePlugin.TiffImageFile(io.BytesIO(start + packed)) as grey:
-        return grey.tobytes()
+    try:
+        with TiffImagePlugin.TiffImageFile(io.BytesIO(start + packed)) as grey:
+            return grey.tobytes()
+    except Image.DecompressionBombError as e:  # it counts bytes here, not the pixels of the picture
+        raise Refused("too-large", f"a TIFF with {row_bytes * rows:,} bytes packed in one strip or tile") from e
 
 
 def _samples(rows: NDArray[np.uint8], layout: Layout, width: int, together: int) -> NDArray[np.generic]:

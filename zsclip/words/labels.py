@@ -238,9 +238,12 @@ def _is_id(node: Node) -> bool:
 
 def _of_row(node: Node) -> Label:
     """Read a row of a table: its `label`, or its `name` where that is only a number; what else it has is left alone."""
-    found = {key: value for key, value in fields(node).items() if value.value is not None}
+    cells = fields(node)
+    found = {key: value for key, value in cells.items() if value.value is not None}
     names = [found[key] for key in ("label", "name") if key in found]
     if not names:
+        if not cells.keys().isdisjoint(("label", "name")):
+            raise InputError(f"{node.place}: its label is empty; write a word, or leave the row out")
         if node.place.source.lower().endswith((".csv", ".tsv")):
             raise InputError(
                 f"{node.place}: no label or name, only {', '.join(found)}; give a column one of those names"

@@ -205,6 +205,8 @@ def _table(file: str, text: str) -> Node:
         place = Place(file, line)
         if None in record:
             raise InputError(f"{place}: has more cells than the header; put words with a {delimiter!r} in quotes")
+        if not any(cell and cell.strip() for cell in record.values()):  # spreadsheets add rows of nothing but commas
+            continue
         cells = ((Node(place, name), Node(place, cell or None)) for name, cell in record.items() if name)
         rows.append(Node(place, tuple(cells)))
     return Node(Place(file), list(rows))
