@@ -82,7 +82,7 @@ def test_memory_is_bounded_however_many_threads(tmp_path):
         names = ["0", "large", "1", "large"]
         both = [pool.submit(decode_image, str(tmp_path / f"{name}.png"), SIMPLE, decoding) for name in names]
         assert all(outcome.result().shape == (3, 8, 8) for outcome in both)
-    assert most == 9 * ONE  # never beside another
+    assert most == 300 * 300 * 36 + 300 * 24  # never beside another
 
 
 def test_memory_is_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
