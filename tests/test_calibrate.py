@@ -157,9 +157,7 @@ def test_scores_that_say_nothing_promise_nothing():
     learnt = learn(similar, random.integers(0, 2, 400), ["a", "b"], 10, Wish(precision=0.8))
 
     assert learnt.chosen[0].value == math.inf
-    with pytest.raises(
-        InputError, match=r"80\.0% cannot be promised, so no file is written: the most that a threshold"
-    ):
+    with pytest.raises(InputError, match=r"80\.0% cannot be promised: the most that a threshold"):
         learnt.calibration(MADE_WITH)
 
 
@@ -193,7 +191,7 @@ def test_a_temperature_that_makes_held_out_scores_worse_is_not_used(seed):
     line = next(learnt_lines(learnt))
     assert line.startswith("temperature: unchanged, as ") is not found.helps
     if not found.helps and seed == 0:
-        with pytest.raises(InputError, match="nothing was learnt, so no file is written"):
+        with pytest.raises(InputError, match="no file is written: rescaling the scores would not help"):
             learn(similar, truth, labels, 20, Wish()).calibration(MADE_WITH)
 
 
@@ -266,7 +264,8 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
     assert read_calibration(str(file)) == made
     check_made_with(made, str(file), MADE_WITH)
     with pytest.raises(
-        InputError, match=r"c\.json: changed since the calibration: prompts \(p, now q\); calibrate again"
+        InputError,
+        match=r"c\.json: was made for other prompts; leave out yours to use those .*, or calibrate again$",
     ):
         check_made_with(made, str(file), MADE_WITH | {"prompts": "q"})
 
@@ -375,7 +374,7 @@ def test_what_was_learnt_is_what_classify_uses(run: Run, data: Path, tiny_model)
     assert min(scores[True]) >= max(scores[False])
     assert [row["label"] for row in all_answered] == [row["label"] for row in before]
     assert (other.returncode, other.stdout) == (2, b"")
-    assert b"c.json: changed since the calibration: prompts" in other.stderr
+    assert b"c.json: was made for other prompts; " in other.stderr
 
 
 def test_distractors_are_kept_with_a_calibration(run: Run, data: Path, tiny_model) -> None:
@@ -429,8 +428,8 @@ def test_the_file_alone_asks_the_same_again(run: Run, data: Path, tiny_model) ->
     assert whole.returncode == alone.returncode == 0, alone.stderr
     assert alone.stdout == whole.stdout != b""
     assert fewer.returncode == other.returncode == 2
-    assert b"c.json: changed since the calibration: label list (3 labels" in fewer.stderr
-    assert b"c.json: changed since the calibration: prompts" in other.stderr
+    assert b"c.json: was made for other labels (3 of them); leave out yours to use those of the file" in fewer.stderr
+    assert b"c.json: was made for other prompts; leave out yours to use those of the file" in other.stderr
     labels = [json.loads(line)["label"] for line in alone.stdout.splitlines()]
     assert json.loads(measured.stdout)["metrics"]["answered"]["value"] == sum(map(bool, labels)) / 24
     made = api.Classifier(calibration=data.parent / "c.json")
@@ -444,7 +443,7 @@ def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_mode
     table, found = run(*common), run(*common, "--json")
 
     assert table.returncode == found.returncode == 2
-    assert b"zsclip: data: a precision of 99.0% cannot be promised, so no file is written: 24 pictures" in table.stderr
+    assert b"zsclip: no file is written, as a precision of 99.0% cannot be promised: 24 pictures" in table.stderr
     assert table.stdout.splitlines()[2].split() == b"threshold answered precision at least".split()
     assert json.loads(found.stdout)["calibration"] is None
     assert json.loads(found.stdout)["learnt"]["chosen"][0]["value"] is None
@@ -454,7 +453,10 @@ def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_mode
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["classify", ".", "--labels", "a,b", "--multi-label", "--none-of-these"], "--multi-label: scores every label"),
+        (
+            ["classify", ".", "--labels", "a,b", "--multi-label", "--none-of-these"],
+            "use it or --none-of-these, ",
+        ),
         (
             ["classify", ".", "--labels", "a,b", "--none-of-these", "--calibration", "x"],
             "--calibration: brings its own distractors",

@@ -217,7 +217,7 @@ def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> 
     lines = done.stdout.decode().splitlines()
     assert len(lines) == 1 + 7
     assert all("{}" in line for line in lines[1:])
-    assert done.stderr.decode().startswith("12 images in ")
+    assert done.stderr.decode().startswith("12 images")
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,9 @@ def test_words_of_the_data_mean_a_label_by_its_key_its_name_or_a_synonym():
         assert truths_of([one], [Label(other), Label("cat")]) == [other]
         assert truths_of([one], [Label("fruit", (other,)), Label("cat")]) == ["fruit"]
         assert truths_of([f"\ufeff{one}_x"], [Label("fruit", found_as=f"{other} x"), Label("cat")]) == ["fruit"]
-    with pytest.raises(InputError, match="'a', 'b', 'c' and 1 more of the data match no label"):
+    with pytest.raises(
+        InputError, match="labels that are not in your list: 'a', 'b', 'c' and 1 more; add them as labels"
+    ):
         truths_of(["a", "cat", "b", "c", "d"], labels)
 
 
@@ -265,7 +267,7 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     [
         (["--confusion", "x.jpg"], "--confusion: cannot write 'x.jpg'; use a name that ends in .png or .csv"),
         (["--rows", "x.txt"], "x.txt: the ending does not name a format"),
-        (["--labels", "red,blue"], "'green_blue', 'n01' of the data match no label"),
+        (["--labels", "red,blue"], "labels that are not in your list: 'green_blue', 'n01'; "),
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_looked_for(
@@ -330,7 +332,7 @@ def test_a_limit_takes_pictures_from_all_over_the_data(run: Run, classes: Path, 
     rows = [json.loads(line) for line in (classes.parent / "rows.jsonl").read_text().splitlines()]
     assert [row["truth"] for row in rows] == ["green blue", "green blue", "n01", "n01", "red", "red"]
     assert [row["file_name"].split("/")[-1] for row in rows] == ["0.png", "2.png"] * 3
-    assert b"--limit: takes 6 of 12 pictures, spread evenly over the data" in done.stderr
+    assert b"using 6 of 12 pictures, spread evenly over the data" in done.stderr
     two = json.loads(run(*arguments, "--limit", "2", "--overwrite").stdout)
     assert [each["pictures"] for each in two["labels"]] == [1, 1, 0]  # all labels compete still
 
@@ -385,7 +387,7 @@ def test_rows_of_eval_are_measured_again_and_rows_of_classify_are_not_the_truth(
     assert json.loads(compared.stdout)[0]["figures"] == json.loads(first.stdout)["metrics"]
     for done in refused:
         assert (done.returncode, done.stdout) == (2, b"")
-        assert f"zsclip: {predicted}: its labels are the answers of zsclip, not the truth; ".encode() in done.stderr
+        assert f"zsclip: {predicted}: these labels are zsclip's own answers; ".encode() in done.stderr
 
 
 def test_a_column_truth_comes_before_a_column_label(tmp_path: Path) -> None:

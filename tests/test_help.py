@@ -103,7 +103,7 @@ def groups() -> Iterator[type[Any]]:
 
 
 def test_each_flag_of_the_groups_is_defined_once() -> None:
-    """Two that share a flag share its definition: `compare` repeats some. `train` means others by a few words."""
+    """Two that share a flag share its definition: `compare` repeats some. Some mean others by a few words."""
     defined: dict[str, set[tuple[Any, ...]]] = {}
     for group in set(groups()):
         hints = get_type_hints(group, include_extras=True)
@@ -114,7 +114,7 @@ def test_each_flag_of_the_groups_is_defined_once() -> None:
                 defined.setdefault(flag, set()).add((flags, option.metavar, option.help))
 
     several = {flag for flag, definitions in defined.items() if len(definitions) > 1}
-    assert several == {"--batch-size", "--precision", "--all-labels", "-o", "--output"}
+    assert several == {"--batch-size", "--precision", "--all-labels", "-o", "--output", "--prompts", "-n", "--limit"}
 
 
 def test_no_letter_means_two_things() -> None:
@@ -150,32 +150,36 @@ def test_the_version_has_a_letter(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["clasify"], "No such command 'clasify'; did you mean 'classify'? 'zsclip --help' shows all"),
-        (["cache", "nope"], "No such command 'nope'; try 'zsclip cache --help'"),
+        (["clasify"], "no such command 'clasify'; did you mean 'classify'? 'zsclip --help' shows all"),
+        (["cache", "nope"], "no such command 'nope'; try 'zsclip cache --help'"),
         (
             ["classify", "x.jpg", "--lables", "a"],
-            "No such option: --lables; did you mean --label, --labels or --labels-file? "
+            "no such option: --lables; did you mean --label, --labels or --labels-file? "
             "'zsclip classify --help' shows all",
         ),
-        (["classify", "x.jpg", "-z"], "No such option: -z; try 'zsclip classify --help'"),
-        (["classify", "x.jpg", "-l"], "Option '-l' requires an argument; try 'zsclip classify --help'"),
-        (["cache", "gc", "--max-size"], "Option '--max-size' requires an argument; try 'zsclip cache gc --help'"),
-        (["eval", "a", "b"], "Unexpected argument: b; try 'zsclip eval --help'"),
+        (
+            ["classify", "x.jpg", "--thresh", "1"],
+            "no such option: --thresh; did you mean --threshold? 'zsclip classify --help' shows all",
+        ),
+        (["classify", "x.jpg", "-z"], "no such option: -z; try 'zsclip classify --help'"),
+        (["classify", "x.jpg", "-l"], "option '-l' requires an argument; try 'zsclip classify --help'"),
+        (["cache", "gc", "--max-size"], "option '--max-size' requires an argument; try 'zsclip cache gc --help'"),
+        (["eval", "a", "b"], "unexpected argument: b; try 'zsclip eval --help'"),
         (
             ["classify", "x.jpg", "-k", "x"],
-            "Invalid value for '-k' / '--top-k': it must be a whole number; try 'zsclip classify --help'",
+            "invalid value for '-k' / '--top-k': it must be a whole number; try 'zsclip classify --help'",
         ),
         (
             ["classify", "x.jpg", "-k", "0"],
-            "Invalid value for '-k' / '--top-k': it must be at least 1; try 'zsclip classify --help'",
+            "invalid value for '-k' / '--top-k': it must be at least 1; try 'zsclip classify --help'",
         ),
         (
             ["classify", "x.jpg", "--threshold", "2"],
-            "Invalid value for '--threshold': it must be at most 1; try 'zsclip classify --help'",
+            "invalid value for '--threshold': it must be between 0 and 1, such as 0.95; try 'zsclip classify --help'",
         ),
         (
             ["bench", "x.jpg", "--seconds", "soon"],
-            "Invalid value for '--seconds': it must be a number; try 'zsclip bench --help'",
+            "invalid value for '--seconds': it must be a number; try 'zsclip bench --help'",
         ),
     ],
 )

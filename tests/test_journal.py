@@ -340,7 +340,7 @@ def test_rows_without_a_record_are_refused(tmp_path: Path) -> None:
     for text in (None, "", "[1]\n", "no json\n", '"text"\n', '{"label list": "of an older version"}\n'):
         if text is not None:
             Path(f"{part}.json").write_text(text)
-        with pytest.raises(InputError, match="does not say how it was started"):
+        with pytest.raises(InputError, match=r"cannot be resumed: .* is missing, damaged or of another version"):
             run(tmp_path / "rows.csv", PATHS, resume=True)
     assert part.read_text() == "precious"
 

@@ -178,6 +178,14 @@ def test_words_that_are_not_unicode_are_refused() -> None:
     ("content", "message"),
     [
         ("- cat\n- a: b: c\n", "pets.yaml:2: not valid YAML: mapping values are not allowed"),
+        (
+            "- [cat\n- dog\n",
+            "pets.yaml:3: not valid YAML: did not find expected ',' or ']'; close the bracket or quote ",
+        ),
+        (
+            "- {} x\n",
+            "pets.yaml:1: not valid YAML: did not find expected '-' indicator; put words with : or {} in quotes",
+        ),
         ("- cat\n- {}\n", "pets.yaml:2: expected a text, found a mapping without label or name; "),
         ("- cat\n- dog: crane\n", "pets.yaml:2: expected a text, found a mapping without label or name; "),
         ("- cat\n- [dog]\n", "pets.yaml:2: expected a text, found a list; "),
@@ -213,7 +221,7 @@ def test_a_control_character_in_yaml_is_reported() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('["cat",\n"dog"', "pets.json:2: not valid JSON: "),
+        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; correct it there"),
         ('["cat", true]', "pets.json: true is not text; put it in quotes"),
         ('["cat", null]', "pets.json: expected a text, found nothing; "),
         ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use name, group, synonyms, prompts"),
@@ -406,8 +414,12 @@ def test_a_json_list_of_words_on_the_command_line_is_read() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "goldfish\ntaxi\n", "a.csv:2: no label or name, only goldfish; give a column one of those names"),
-        ("a.csv", "id,class\n0,taxi\n", "a.csv:2: no label or name, only id, class; "),
+        (
+            "a.csv",
+            "goldfish\ntaxi\n",
+            "a.csv:1: no column named label or name, only goldfish; rename one, or add a header",
+        ),
+        ("a.csv", "id,class\n0,taxi\n", "a.csv:1: no column named label or name, only id and class; "),
         ("a.csv", "id,name\n0,\n", "a.csv:2: its label is empty; write a word, or leave the row out"),
         (
             "a.csv",
@@ -423,7 +435,7 @@ def test_a_json_list_of_words_on_the_command_line_is_read() -> None:
             "a.csv:2: '0' is only a number; put the words under label or name",
         ),
         ("a.jsonl", '"taxi"\n{"id": 1}\n', "a.jsonl:2: expected a text, found a mapping without label or name; "),
-        ("a.jsonl", '"taxi"\n{"id": \n', "a.jsonl:2: not valid JSON: "),
+        ("a.jsonl", '"taxi"\n{"id": \n', "a.jsonl:2: not valid JSON: a value is missing; "),
         ("a.png", b"\x89PNG", "a.png: a .png file is not a list of labels; use .txt with one label a line, or .yaml, "),
         ("a.XLSX", b"PK\3\4", "a.XLSX: a .xlsx file is not a list of labels; "),
         ("a.md", "cat\ndog\n", "a.md: a .md file is not a list of labels; "),

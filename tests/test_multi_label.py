@@ -56,7 +56,7 @@ def test_the_summary_counts_every_label_that_applies(run: Run, common: tuple[str
 
     rows = rows_of(run(*common, "--threshold", threshold, "-q"))
     first, counts, *_ = done.stderr.decode().splitlines()
-    assert first.startswith("24 images in ")
+    assert first.startswith("24 images")
     expected = {label: sum(label in [one["label"] for one in row["predictions"]] for row in rows) for label in LABELS}
     expected["unknown"] = sum(row["label"] is None and not row["error"] for row in rows)
     assert dict(part.rsplit(" ", 1) for part in counts.split(", ")) == {

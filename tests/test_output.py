@@ -235,7 +235,7 @@ def test_a_folder_that_does_not_exist_is_an_output_error(tmp_path: Path, monkeyp
 
 
 def test_a_folder_as_target_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a directory"), open_output(str(tmp_path)):
+    with pytest.raises(OutputError, match="is a folder; give a file name"), open_output(str(tmp_path)):
         pass
 
 

@@ -92,20 +92,20 @@ def test_all_files_tries_every_file_of_a_folder(run: Run, mixed: Path, model: st
 @pytest.mark.parametrize(
     ("names", "why"),
     [
-        ([], "'folder' has no files"),
-        (["sub/deep/"], "'folder' has no files"),
-        (["x.nef", "y.nef"], "passed over: 2 .nef (camera RAW) (--all-files tries them)"),
+        ([], ": 'folder' has no files; check the path"),
+        (["sub/deep/"], ": 'folder' has no files; check the path"),
+        (["x.nef", "y.nef"], "; passed over: 2 .nef (camera RAW) (--all-files tries them)"),
         (
             ["x.nef", "x.mov", "no_ending", "photo.jpg_large"],
-            "passed over: 1 .jpg_large, 1 .mov (video), 1 .nef (camera RAW), 1 without an ending "
+            "; passed over: 1 .jpg_large, 1 .mov (video), 1 .nef (camera RAW), 1 without an ending "
             "(--all-files tries them)",
         ),
-        (["x"], "passed over: 1 without an ending (--all-files tries it)"),
-        (["skip/x.jpg", "skip/y.jpg"], "--exclude left out 1"),
-        ([".x.jpg", "@eaDir/y.jpg"], "2 hidden or generated"),
+        (["x"], "; passed over: 1 without an ending (--all-files tries it)"),
+        (["skip/x.jpg", "skip/y.jpg"], ": --exclude left out 1"),
+        ([".x.jpg", "@eaDir/y.jpg"], ": 2 hidden or generated"),
         (
             ["x.txt", "skip/x.jpg", ".x"],
-            "passed over: 1 .txt (--all-files tries it); --exclude left out 1; 1 hidden or generated",
+            "; passed over: 1 .txt (--all-files tries it); --exclude left out 1; 1 hidden or generated",
         ),
     ],
 )
@@ -120,8 +120,8 @@ def test_no_images_always_says_why(names: list[str], why: str, run: Run, tmp_pat
     done, quiet = run(*command), run(*command, "-q")
 
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.decode().splitlines()[-1] == f"no images; {why}"
-    assert (quiet.returncode, quiet.stdout, quiet.stderr.decode()) == (1, b"", f"zsclip: no images; {why}\n")
+    assert done.stderr.decode().splitlines()[-1] == f"zsclip: no images{why}"
+    assert (quiet.returncode, quiet.stdout, quiet.stderr.decode()) == (1, b"", f"zsclip: no images{why}\n")
 
 
 def test_bench_says_why_there_are_no_images(run: Run, tmp_path: Path, model: str) -> None:
@@ -142,7 +142,7 @@ def test_several_empty_folders_are_counted(tmp_path: Path) -> None:
     found = find_images([str(tmp_path / "a"), str(tmp_path / "b")])
     assert list(found) == []
 
-    assert why_no_images(found.passed_over) == "the 2 folders have no files"
+    assert why_no_images(found.passed_over) == "no images: the 2 folders have no files; check the paths"
 
 
 def test_an_exclusion_without_effect_is_noted(run: Run, photos: Path, model: str) -> None:

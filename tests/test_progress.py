@@ -124,6 +124,24 @@ def test_a_batch_is_written_once_the_next_one_is_asked_for() -> None:
     assert tally.written == 3
 
 
+@pytest.mark.parametrize(
+    ("seconds", "known", "said"),
+    [
+        (0.01, 0, "2 images"),
+        (0.01, 2, "2 images, encoded by an earlier run"),
+        (8, 2, "2 images, encoded by an earlier run"),
+        (8, 1, "2 images in 8.0 s (0.2 a second), 1 of them encoded by an earlier run"),
+        (0.1, 0, "2 images in 0.1 s (20 a second)"),
+    ],
+)
+def test_the_summary_gives_a_time_and_a_rate_where_they_say_something(seconds: float, known: int, said: str) -> None:
+    tally = Tally()
+    counted(tally, [columns([SURE, SURE])])
+    tally.started, tally.known = time.monotonic() - seconds, known
+
+    assert tally.summary()[0] == said
+
+
 def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -> None:
     tally = Tally()
     counted(tally, [columns([SURE, Skipped("a", "missing", "")])])
@@ -133,7 +151,7 @@ def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -
 
     speed, answers, failed, wrote, kept = tally.summary([os.fspath(file)])
 
-    assert speed.endswith(" a second), 1 of them encoded by an earlier run")
+    assert speed == "2 images, 1 of them encoded by an earlier run"
     assert answers == f"{SURE.label} 1"
     assert failed == "1 failed: missing 1"
     assert wrote == f"wrote {file} (1.2 kB)"

@@ -200,10 +200,10 @@ def test_an_empty_stdin_says_so(run: Run, photos: Path, model: str) -> None:
     command = ("classify", "-", *COLOURS, "-m", model)
     for data, why in ((b"", "stdin is empty"), (b"\n\r\n", "stdin has only empty lines")):
         done = run(*command, input=data)
-        assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", f"no images; {why}\n")
+        assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", f"zsclip: no images: {why}\n")
 
     done = run(*command, "-q", input=b"photos\n")
-    assert (done.returncode, done.stderr) == (1, b"zsclip: no images; stdin names only folders\n")
+    assert (done.returncode, done.stderr) == (1, b"zsclip: no images: stdin names only folders\n")
 
 
 def test_answers_come_while_the_list_is_still_being_written(photos: Path, model: str, tmp_path: Path) -> None:

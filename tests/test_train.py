@@ -347,7 +347,7 @@ def test_a_run_does_not_go_on_with_pictures_prepared_otherwise(recipe: Recipe, t
     otherwise = {"model_cfg": ARCHITECTURE, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
     Path(recipe.arch or "").write_text(json.dumps(otherwise))
 
-    with pytest.raises(InputError, match=r"made with other settings: model .* there, .* here"):
+    with pytest.raises(InputError, match=r"was trained with model .* \(now .*\)"):
         train(recipe, tmp_path / "out")
 
 
@@ -378,7 +378,7 @@ def test_accumulated_parts_equal_the_whole_batch(all_labels: bool, recipe: Recip
 def test_another_recipe_in_the_same_folder_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     train(recipe, tmp_path / "out")
 
-    message = r"made with other settings: learning-rate 0\.001 there, 0\.002 here; use another --out"
+    message = r"was trained with learning-rate 0\.001 \(now 0\.002\); use another --out"
     with pytest.raises(InputError, match=message):
         train(replace(recipe, learning_rate=0.002), tmp_path / "out")
 
@@ -387,7 +387,7 @@ def test_other_data_in_the_same_folder_are_refused(recipe: Recipe, tmp_path: Pat
     train(recipe, tmp_path / "out")
     (tmp_path / "toys" / "red" / "1.png").unlink()
 
-    with pytest.raises(InputError, match="made with other settings: data "):
+    with pytest.raises(InputError, match="was trained with data "):
         train(recipe, tmp_path / "out")
 
 
@@ -640,7 +640,7 @@ def test_the_chosen_learning_rate_does_no_harm_and_is_part_of_the_recipe(taught:
     assert evaluations[-1].top1 >= evaluations[0].top1 - 0.05
     assert [note for note in notes if "worse" in note] == []
     train(replace(taught, learning_rate=chosen_rate(chosen)), tmp_path / "out")
-    with pytest.raises(InputError, match=r"made with other settings: learning-rate .* there, 0\.001 here"):
+    with pytest.raises(InputError, match=r"was trained with learning-rate .* \(now 0\.001\)"):
         train(replace(taught, learning_rate=1e-3), tmp_path / "out")
 
 

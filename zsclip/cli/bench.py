@@ -46,7 +46,7 @@ def bench(
         if not paths:
             from zsclip.pixels.passed_over import why_no_images
 
-            raise InputError(f"bench: no images; {why_no_images(found.passed_over)}")
+            raise InputError(f"bench: {why_no_images(found.passed_over)}")
         encoder = speed.encoder(model.name(), model.offline)
         progress.step(f"loading {encoder.spec.name}")
         from zsclip.measure.bench import bench, report_lines

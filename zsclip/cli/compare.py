@@ -143,7 +143,9 @@ def read_grid(variants: Variants) -> Grid:
         if len(sentences.templates) < 2:
             raise InputError(f"--templates: {sentences.name!r} has one template; give --prompts with more")
     if not variants.templates and count == 1:
-        raise InputError("compare: nothing to compare; give --prompts, --template, --model or --labels-file twice")
+        raise InputError(
+            "compare: nothing to compare; give one of --prompts, --template, --model or --labels-file at least twice"
+        )
     return Grid(models, sets, files)
 
 

@@ -10,7 +10,7 @@ import typer
 from zsclip.cli.groups import command
 from zsclip.cli.help import SHORT_HELP, Command, Group
 from zsclip.cli.options import Labels, Messages, Model, Network, Templates, read_bytes, set_environment
-from zsclip.cli.terminal import say
+from zsclip.cli.terminal import counted, say, sized
 from zsclip.errors import InputError, ZsclipError
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model, as --model takes it.")]
@@ -161,12 +161,16 @@ def cache_info() -> None:
 
     typer.echo(f"{cache.cache_dir()}: {(cache.size_on_disk() + store.size_on_disk()) / 1e6:.1f} MB")
     for kind, (count, size) in cache.count_rows().items():
-        typer.echo(f"{kind:<20} {count:>9,} rows {size / 1e6:>9.1f} MB")
+        typer.echo(_row(kind, count, size))
     pictures = store.counts()
     if pictures:
-        typer.echo(f"{'embeddings':<20} {sum(pictures.values()):>9,} rows {store.size_on_disk() / 1e6:>9.1f} MB")
+        typer.echo(_row("embeddings", sum(pictures.values()), store.size_on_disk()))
     for model, count in pictures.items():
-        typer.echo(f"  {count:,} pictures by {model}")
+        typer.echo(f"  {counted(count, 'picture')} by {model}")
+
+
+def _row(kind: str, count: int, size: int) -> str:
+    return f"{kind:<20} {count:>9,} {'row ' if count == 1 else 'rows'} {sized(size):>12}"
 
 
 @cache_app.command("clear", cls=Command)

@@ -119,7 +119,10 @@ class Data:
         ),
     ]
     all_files: Annotated[bool, ALL_FILES] = False
-    limit: Annotated[int | None, LIMIT] = None
+    limit: Annotated[
+        int | None,
+        typer.Option("-n", "--limit", metavar="N", min=1, help="Take at most N images, spread evenly over the data."),
+    ] = None
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield the list or Parquet file that was given; the pictures are not known yet."""

@@ -142,7 +142,7 @@ def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "L
     some = labelled.spread(data.limit)
     if some is not labelled:
         taken, total = len(some.pictures), len(labelled.pictures)
-        session.messages.note(f"--limit: takes {taken:,} of {total:,} pictures, spread evenly over the data")
+        session.messages.note(f"using {taken:,} of {total:,} pictures, spread evenly over the data")
     return some
 
 
@@ -166,7 +166,7 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
         for line in tally.summary([file for file in files if file is not None and is_replaceable(file)]):
             say(line)
     elif not (tally.images or tally.done):  # there are no rows to say it
-        say(f"zsclip: {tally.why_none()}")
+        say(tally.why_none())
     return tally.exit_code
 
 

@@ -129,8 +129,8 @@ class Tally:
         from zsclip.pixels.passed_over import why_no_images
 
         if self.done:
-            return f"no images; {counted(self.done, 'image')} before"
-        return "no images" if self.passed_over is None else f"no images; {why_no_images(self.passed_over)}"
+            return f"no more images; {counted(self.done, 'image')} before"
+        return "zsclip: " + ("no images" if self.passed_over is None else why_no_images(self.passed_over))
 
     def _passed_over(self) -> str:
         from zsclip.pixels.passed_over import passed_over_line
@@ -141,10 +141,19 @@ class Tally:
         if not self.images:
             return self.why_none()
         earlier = f"; {counted(self.done, 'image')} before" if self.done else ""
-        seconds = time.monotonic() - self.started
+        images = counted(self.images, "image")
+        if self.known >= self.images:
+            return f"{images}, encoded by an earlier run{earlier}"
         known = f", {self.known:,} of them encoded by an earlier run" if self.known else ""
-        speed = f"{self.images / seconds:,.0f} a second"
-        return f"{counted(self.images, 'image')} in {seconds:.1f} s ({speed}){known}{earlier}"
+        return f"{images}{_time_and_rate(self.images, time.monotonic() - self.started)}{known}{earlier}"
+
+
+def _time_and_rate(images: int, seconds: float) -> str:
+    """Say how long images took; "" if it would be 0.0 s."""
+    if seconds < 0.05:
+        return ""
+    rate = images / seconds
+    return f" in {seconds:.1f} s ({rate:{',.0f' if rate >= 1 else '.1g'}} a second)"
 
 
 def _in_pieces(batches: "Iterable[Answers]", most: int) -> "Iterator[Answers]":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from zsclip.cli.groups import command, group
-from zsclip.cli.options import PROMPTS, Device, Messages, Network, Precision, set_environment
+from zsclip.cli.options import Device, Messages, Network, Precision, set_environment
 from zsclip.cli.run import interruptible
 from zsclip.cli.terminal import lasting, say
 
@@ -79,7 +79,9 @@ class Schedule:
     average: Annotated[
         float,
         typer.Option(
-            "--average", metavar="SHARE", help="Save a running average of the weights that keeps this share each step."
+            "--average",
+            metavar="SHARE",
+            help="Save a running average of the weights that keeps this share of its old value at each step.",
         ),
     ] = 0.0
     start_size: Annotated[
@@ -98,7 +100,14 @@ class Schedule:
 class Captions:
     """The captions of the pictures."""
 
-    prompts: Annotated[str, PROMPTS] = "general"
+    prompts: Annotated[
+        str,
+        typer.Option(
+            "--prompts",
+            metavar="NAME|FILE",
+            help="Put labels into the sentences of this set; `zsclip prompts list` shows the sets.",
+        ),
+    ] = "general"
     synonyms: Annotated[
         float, typer.Option("--synonyms", metavar="SHARE", help="Use a synonym in this share of the captions.")
     ] = 0.2
@@ -116,7 +125,7 @@ class Captions:
         typer.Option(
             "--across",
             metavar="WEIGHT",
-            help="Weigh a wrong caption with this if its label does not occur in the data set of the image.",
+            help="Give a wrong caption this weight if its label is not in the data set of the image.",
         ),
     ] = 1.0
     all_labels: Annotated[

@@ -1,19 +1,22 @@
 """Typer's usage errors, in one line that a person would write."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 # What Typer and pydantic say, and what we say. Anything else is passed on as it is.
-_WORDS = (
+_WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"^No such option: (\S+) \(Possible options: (.*)\)$", lambda found: _no_such_option(found[1], found[2])),
     (r"Value error, ", ""),
-    (r"Got unexpected extra argument\(s\) \((.*)\)", r"Unexpected argument: \1"),
+    (r"Got unexpected extra argument\(s\) \((.*)\)", r"unexpected argument: \1"),
     (r"\. Did you mean (.*)\?$", r"; did you mean \1?"),
     (r" \(Possible options: (.*)\)$", r"; did you mean \1?"),
     (r", (--[\w-]+)\?$", r" or \1?"),
     (r"Input should be a valid integer.*", "it must be a whole number"),
     (r"Input should be a valid number.*", "it must be a number"),
     (r"Input should be greater than or equal to (.*)", r"it must be at least \1"),
+    (r"Input should be less than or equal to 1(\.0)?$", "it must be between 0 and 1, such as 0.95"),
     (r"Input should be less than or equal to (.*)", r"it must be at most \1"),
+    (r"^[A-Z](?=[a-z])", lambda first: first[0].lower()),
 )
 
 
@@ -24,6 +27,13 @@ def usage_line(message: str, command: str) -> str:
         line = re.sub(theirs, ours, line)
     # A question already ends the sentence.
     return f"{line} '{command} --help' shows all" if line.endswith("?") else f"{line}; try '{command} --help'"
+
+
+def _no_such_option(given: str, similar: str) -> str:
+    """Suggest the options that begin with what was given; the merely similar ones only if none does."""
+    options = similar.split(", ")
+    longer = [option for option in options if option.startswith(given)]
+    return f"No such option: {given} (Possible options: {', '.join(longer or options)})"
 
 
 def command_in(arguments: Sequence[str], groups: Collection[str], commands: Collection[str]) -> str:

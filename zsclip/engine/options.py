@@ -39,13 +39,14 @@ class Scoring:
             raise InputError(f"--by: {self.by!r} is not a kind of answer; use label or group")
         competes = self.none_of_these or self.distractors is not None
         if self.multi_label and (competes or self.calibration is not None):
+            other = "--calibration" if not competes else "--none-of-these" if self.none_of_these else "--distractors"
             raise InputError(
-                "--multi-label: scores every label by itself, so nothing competes; leave out one of the two"
+                f"--multi-label: scores every label by itself, so nothing competes; use it or {other}, not both"
             )
         if self.calibration is not None and competes:
             raise InputError("--calibration: brings its own distractors, or none; give them to `zsclip calibrate`")
         if self.none_of_these and self.distractors is not None:
-            raise InputError("--none-of-these: means --distractors common; leave out one of the two")
+            raise InputError("--none-of-these: means --distractors common; use it or --distractors, not both")
 
     @property
     def one_is_enough(self) -> bool:

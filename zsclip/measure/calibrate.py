@@ -112,8 +112,8 @@ class Learnt:
             if self.wish.is_any or self.temperature.helps:
                 return
             raise InputError(
-                "data: nothing was learnt, so no file is written: no temperature helps, and without "
-                "--target-precision or --target-share there is no threshold"
+                "no file is written: rescaling the scores would not help, and no threshold was asked for; "
+                "add --target-precision or --target-share"
             )
         if any(math.isfinite(each.value) for each in self.chosen):
             return
@@ -126,7 +126,7 @@ class Learnt:
             why = "no label has enough right answers; give more pictures, or leave out --per-label"
         else:
             why = f"the most that a threshold promises is {best:.1%}; lower --target-precision, or give more pictures"
-        raise InputError(f"data: a precision of {target:.1%} cannot be promised, so no file is written: {why}")
+        raise InputError(f"no file is written, as a precision of {target:.1%} cannot be promised: {why}")
 
 
 def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: float) -> float:

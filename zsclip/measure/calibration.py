@@ -92,10 +92,29 @@ def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str,
     Raises:
         InputError: it was made with another model, other labels or other prompts.
     """
-    others = [key for key in made_with if calibration.made_with.get(key) != made_with[key]]
-    if others:
-        what = ", ".join(f"{key} ({calibration.made_with.get(key)}, now {made_with[key]})" for key in others)
-        raise InputError(f"{file}: changed since the calibration: {what}; calibrate again")
+    differing = {key for key in made_with if calibration.made_with.get(key) != made_with[key]}
+    if not differing:
+        return
+    brings_them = True  # so that leaving out what was given is a cure
+    others = []
+    if "model" in differing:
+        was, now = (_before_comma(each.get("model", "")) for each in (calibration.made_with, made_with))
+        brings_them = calibration.model is not None and was != now
+        others.append(f"another model ({was})" if was != now else f"other weights or settings of the model {was}")
+    if "label list" in differing:
+        brings_them = brings_them and bool(calibration.words)
+        count = _before_comma(calibration.made_with.get("label list", "")).removesuffix(" labels")
+        others.append(f"other labels ({count} of them)")
+    elif "prompts" in differing:  # with other labels they always differ
+        brings_them = brings_them and calibration.sentences is not None
+        others.append("other prompts")
+    use = "leave out yours to use those of the file, or " if brings_them else ""
+    raise InputError(f"{file}: was made for {' and '.join(others)}; {use}calibrate again")
+
+
+def _before_comma(value: str) -> str:
+    """Give what a person can read of a value that ends in a fingerprint."""
+    return value.rpartition(", ")[0] or value
 
 
 def _label(*, name: str, synonyms: list[str], prompts: list[str], found_as: str, group: str) -> Label:

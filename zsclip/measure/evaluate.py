@@ -81,8 +81,8 @@ def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise InputError(
-            f"labels: {', '.join(map(repr, lost[:3]))}{more} of the data match no label; "
-            "add them as labels, synonyms, or keys with `name:` in a --labels-file"
+            f"labels: the data has labels that are not in your list: {', '.join(map(repr, lost[:3]))}{more}; "
+            "add them as labels or synonyms, or as keys with `name:` in a --labels-file"
         )
     return [found[word] or "" for word in words]
 

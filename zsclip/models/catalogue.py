@@ -121,12 +121,21 @@ def _or_empty(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)
 
 
+_RESIZING = {
+    "shortest": "shorter side scaled, centre-cropped",
+    "longest": "longer side scaled, padded",
+    "squash": "both sides scaled",
+}
+
+
 def describe(spec: ModelSpec) -> dict[str, str]:
     """Describe a model, one fact per line."""
     preprocess, tokenizer = spec.preprocess, spec.tokenizer
+    name = ALIASES.get(spec.name, spec.name)
     return {
-        "name": ALIASES.get(spec.name, spec.name),
-        "image": "{1} x {0} px, ".format(*preprocess.size) + f"{preprocess.resize_mode}, {preprocess.interpolation}",
+        "name": name,
+        "image": "{1} x {0} px ".format(*preprocess.size)
+        + f"({_RESIZING[preprocess.resize_mode]}; {preprocess.interpolation})",
         "mean": ", ".join(f"{value:g}" for value in preprocess.mean),
         "deviation": ", ".join(f"{value:g}" for value in preprocess.std),
         "embedding": f"{spec.architecture['embed_dim']} numbers",
@@ -134,8 +143,8 @@ def describe(spec: ModelSpec) -> dict[str, str]:
         "trained with": "softmax" if spec.architecture.get("init_logit_bias") is None else "sigmoid",
         "context": f"{tokenizer.context_length} tokens of {tokenizer.name or 'CLIP'}",
         "languages": "many" if spec.reads_any_script else "English",
-        "weights": spec.weights or "not on this machine; `zsclip models fetch` brings them",
-        "digest": spec.digest or "",
+        "weights": spec.weights or f"not on this machine; run `zsclip models fetch {name}` to download them",
+        "digest": spec.digest or "unknown",
     }
 
 

@@ -276,7 +276,8 @@ class Journal:
             return header, points
         except (OSError, ValueError) as e:
             raise InputError(
-                f"{self._part}: {self._file} does not say how it was started; add --overwrite to start again"
+                f"{self._part}: cannot be resumed: {self._file} is missing, damaged or of another version; "
+                "add --overwrite to start again"
             ) from e
 
 

@@ -255,8 +255,10 @@ def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[Non
             errno.ENOSPC: "free some and run again",
             errno.EDQUOT: "free some and run again",
             errno.ENOENT: "make its folder first",
+            errno.EISDIR: "give a file name",
         }.get(e.errno, "choose a place that you can write to")
-        raise OutputError(f"{name}: {(e.strerror or str(e)).lower()}; {cure}") from e
+        what = "is a folder" if e.errno == errno.EISDIR else (e.strerror or str(e)).lower()
+        raise OutputError(f"{name}: {what}; {cure}") from e
 
 
 def is_replaceable(target: str) -> bool:

@@ -274,8 +274,7 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source
                 continue
             if is_ours and "truth" not in record and not predictions:
                 raise InputError(
-                    f"{path}: its labels are the answers of zsclip, not the truth; give the true labels in a column "
-                    "truth, as `zsclip eval --rows` does"
+                    f"{path}: these labels are zsclip's own answers; put the true labels in a column named truth"
                 )
             truth = "truth" if "truth" in record else "label"
             name = _text(record.get("file_name"), may_be_bytes=True)
@@ -309,7 +308,7 @@ def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
     def columns(header: list[str]) -> list[str]:
         header = ["file_name" if name == "path" else name for name in header]
         if "file_name" not in header or not {"label", "caption", "truth"} & set(header):
-            raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {header}")
+            raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {','.join(header)}")
         return header
 
     with open(path, encoding="utf-8-sig", newline="") as file:

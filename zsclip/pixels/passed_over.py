@@ -35,7 +35,7 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
 
 
 def why_no_images(found: PassedOver) -> str:
-    """Say why a search found no picture."""
+    """Say that a search found no picture, and why."""
     parts = [passed_over_line(found)]
     if found.excluded:
         parts.append(f"--exclude left out {found.excluded:,}")
@@ -44,11 +44,13 @@ def why_no_images(found: PassedOver) -> str:
     parts += found.others
     said = "; ".join(filter(None, parts))
     if said:
-        return said
+        return f"no images{';' if parts[0] else ':'} {said}"
     folders = found.folders
+    if not folders:
+        return "no images: nothing was found; check the path"
     if len(folders) == 1:
-        return f"{folders[0]!r} has no files"
-    return f"the {len(folders):,} folders have no files" if folders else "nothing was found"
+        return f"no images: {folders[0]!r} has no files; check the path"
+    return f"no images: the {len(folders):,} folders have no files; check the paths"
 
 
 def _kind(ending: str) -> str:

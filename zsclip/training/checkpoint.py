@@ -93,13 +93,13 @@ def resume(run: TrainingRun, path: Path) -> None:
         raise InputError(f"{path}: cannot be read as a checkpoint: {e}; delete it to start again") from e
     there, here = state["identity"], run.identity
     differing = [
-        f"{name.replace('_', '-')} {there.get(name)} there, {here.get(name)} here"
+        f"{name.replace('_', '-')} {there.get(name)} (now {here.get(name)})"
         for name in sorted({*there, *here})
         if there.get(name) != here.get(name)
     ]
     if differing:
         raise InputError(
-            f"{path}: made with other settings: {', '.join(differing)}; use another --out, or delete it to start again"
+            f"{path}: was trained with {', '.join(differing)}; use another --out, or delete it to start again"
         )
 
     def under(prefix: str) -> dict[str, Tensor]:

@@ -271,8 +271,9 @@ def _of_row(node: Node) -> Label:
         if not cells.keys().isdisjoint(("label", "name")):
             raise InputError(f"{node.place}: its label is empty; write a word, or leave the row out")
         if node.place.source.lower().endswith((".csv", ".tsv")):
+            header = node.place._replace(line=1)
             raise InputError(
-                f"{node.place}: no label or name, only {', '.join(found)}; give a column one of those names"
+                f"{header}: no column named label or name, only {' and '.join(cells)}; rename one, or add a header"
             )
         raise InputError(
             f"{node.place}: expected a text, found a mapping without label or name; put words with : or {{}} in quotes"

@@ -173,6 +173,14 @@ def _read(file: str) -> str:
     return _INVISIBLE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
+_JSON_FAULTS = {  # what the json module says, in words for people
+    "Expecting value": "a value is missing",
+    "Expecting ',' delimiter": "a comma or a closing bracket is missing",
+    "Expecting ':' delimiter": "a colon is missing",
+    "Extra data": "something follows its end",
+}
+
+
 def json_tree(place: Place, text: str) -> Node:
     """Read JSON; where it begins is the place of all of it, as the json module reports no line numbers."""
 
@@ -189,7 +197,7 @@ def json_tree(place: Place, text: str) -> Node:
         return tree(json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str))
     except json.JSONDecodeError as e:
         place = place._replace(line=place.line or e.lineno)
-        raise InputError(f"{place}: not valid JSON: {e.msg}; correct it there") from e
+        raise InputError(f"{place}: not valid JSON: {_JSON_FAULTS.get(e.msg, e.msg)}; correct it there") from e
 
 
 def _table(file: str, text: str) -> Node:
@@ -238,9 +246,17 @@ def _yaml_tree(file: str, text: str) -> Node:
     except yaml.YAMLError as e:
         place = _at(file, getattr(e, "problem_mark", None))
         problem = getattr(e, "problem", None) or getattr(e, "reason", None) or "unreadable"
-        raise InputError(f"{place}: not valid YAML: {problem}; put words with : or {{}} in quotes") from e
+        raise InputError(f"{place}: not valid YAML: {problem}; {_yaml_cure(problem)}") from e
     root = opened[0][2]
     return root[0] if root else Node(Place(file), None)
+
+
+def _yaml_cure(problem: str) -> str:
+    if "',' or" in problem or "end of stream" in problem:
+        return "close the bracket or quote before it"
+    if "depth" in problem or "characters are not allowed" in problem:
+        return "correct it there"
+    return "put words with : or {} in quotes"
 
 
 def _at(file: str, mark: Any) -> Place:
