@@ -500,3 +500,13 @@ def test_a_mistake_is_found_before_a_model_is_looked_for(
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--model", "nowhere"]) == 2
     assert told in capfd.readouterr().err
+
+
+def test_what_is_too_large_for_a_calibration_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "huge.json", "wb") as file:
+        file.truncate(40 << 20)
+
+    with pytest.raises(InputError, match=r"huge\.json: larger than 32 MB, so not a calibration; check the path"):
+        read_calibration(str(tmp_path / "huge.json"))
+    with pytest.raises(InputError, match="/dev/zero: a device, not a calibration; check the path"):
+        read_calibration("/dev/zero")

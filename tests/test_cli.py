@@ -283,10 +283,14 @@ def test_the_store_is_listed_verified_and_emptied(run: Run, photos: Path, model:
 
 
 def test_resume_needs_a_file(run: Run, photos: Path, model: str) -> None:
-    for flags in (["--resume"], ["--retry-errors", "-o", "/dev/null"], ["--resume", "--overwrite", "-o", "x.csv"]):
+    for flags, message in (
+        (["--resume"], "--resume: needs the file of the earlier run; add -o FILE"),
+        (["--retry-errors", "-o", "/dev/null"], "--retry-errors: needs the file of the earlier run; add -o FILE"),
+        (["--resume", "--overwrite", "-o", "x.csv"], "--resume: keeps the rows that --overwrite would discard; "),
+    ):
         result = run("classify", "photos", *COLOURS, "--model", model, *flags)
         assert (result.returncode, result.stdout) == (2, b"")
-        assert f"zsclip: {flags[0]}: ".encode() in result.stderr
+        assert f"zsclip: {message}".encode() in result.stderr
 
 
 def test_a_finished_file_is_complete_or_of_other_settings(
@@ -667,6 +671,9 @@ def test_a_training_that_is_stopped_goes_on_and_its_model_classifies(
 
     assert (rest.returncode, rest.stdout) == (0, b"out\n")
     assert b"epoch 1: " not in rest.stderr
+    complete = run(*arguments)
+    assert (complete.returncode, complete.stdout) == (0, b"out\n")
+    assert b"out: this training was already complete; use another --out to train again\n" in complete.stderr
     assert b"epoch 6: " in rest.stderr
     result = run("classify", "data", "--labels", "red,green,blue", "--model", "out", "-q")
     rows = [json.loads(line) for line in result.stdout.splitlines()]

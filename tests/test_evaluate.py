@@ -338,7 +338,8 @@ def test_a_limit_takes_pictures_from_all_over_the_data(run: Run, classes: Path, 
 
 
 @pytest.mark.parametrize(
-    ("splits", "named"), [(("train", "val"), "val or train"), (("Test", "train"), "Test or train")]
+    ("splits", "named"),
+    [(("train", "val"), "val or train"), (("Test", "train"), "Test or train"), (("train",), "train")],
 )
 @pytest.mark.parametrize("command", ["eval", "calibrate"])
 def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd: pytest.CaptureFixture[str]) -> None:

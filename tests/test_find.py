@@ -95,7 +95,7 @@ def test_a_model_that_is_not_here_is_one_line(state: str, hub_cache: Path, tiny_
         error.value
     )
     assert "\n" not in str(error.value)
-    assert str(error.value).endswith("; --model tiny works now")
+    assert str(error.value).endswith("; the model 'tiny' needs no download")
 
 
 def test_of_a_hub_out_of_reach_no_download_is_tried(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +139,9 @@ def test_offline_never_asks_the_hub(hub_cache: Path, monkeypatch: pytest.MonkeyP
         ("x" * 300, "no model"),
         ("local-dir:" + "x" * 300, "no such folder"),
         ("bse", "did you mean 'base'"),
+        ("tinny", "did you mean 'tiny'"),
+        ("vit-b-32,openai", "did you mean 'ViT-B-32'?"),
+        ("/", "this folder has no open_clip_config.json"),
         ("local-dir:/no/such/folder", "no such folder"),
         ("hf-hub:not a name", "hf-hub:ORG/REPO"),
         ("", "no model ''"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -496,3 +497,36 @@ def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> No
     assert told("cat").endswith("as in labels=['cat']")
     assert told(Path("cat,dog")) == "cat,dog: no such file; check the path"
     assert told([]) == 'labels: none given; give words as a list, as in labels=["cat", "dog"]'
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{"0": "goldfish"}', "begins like JSON; call the file .json or .jsonl"),
+        ('\n# a comment\n["goldfish", "taxi"]', "begins like JSON; "),
+        ("<!DOCTYPE html>\n<html>", "a web page, or a file that git did not fetch; check the path"),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a web page, or a file that git did not fetch; ",
+        ),
+        ("id,name\n0,goldfish\n1,taxi\n", "begins like a table; call the file .csv or .tsv"),
+        ("Label\tid\ngoldfish\t0\n", "begins like a table; "),
+        ('"goldfish",\n"taxi"\n', "every line is in quotes; leave them out"),
+        ("0,goldfish\n1,taxi\n", "every line begins with a number; leave the numbers out, or "),
+        ("0: goldfish\n1: taxi\n", "every line begins with a number; "),
+        ("n01443537 goldfish\nn02930766 taxi\n", "every line begins with a number; "),
+    ],
+)
+@pytest.mark.parametrize("name", ["list.txt", "list"])
+def test_a_file_of_another_kind_is_not_read_as_lines(name: str, content: str, found: str) -> None:
+    Path(name).write_text(content)
+
+    with pytest.raises(InputError, match=rf"^{re.escape(name)}:\d: {re.escape(found)}"):
+        read_labels(files=[name])
+
+
+def test_lines_that_only_resemble_another_kind_are_labels() -> None:
+    lines = ["1 person", "2 people", "name", "don't walk", "rock'n'roll"]
+    Path("list.txt").write_text("\n".join(lines))
+
+    assert [label.name for label in read_labels(files=["list.txt"])] == lines

@@ -47,7 +47,7 @@ def test_max_pixels_may_be_more_than_pillow_allows(tmp_path):
     assert run_python(code, cwd=tmp_path).stdout.splitlines() == expected
 
 
-ONE = 100 * 100 * 36  # what a small picture in RGB takes at most
+ONE = 100 * 100 * 36 + 100 * 24  # what the pixels and rows of a small picture in RGB take at most
 
 
 def test_memory_is_bounded_however_many_threads(tmp_path):
@@ -82,7 +82,7 @@ def test_memory_is_bounded_however_many_threads(tmp_path):
         names = ["0", "large", "1", "large"]
         both = [pool.submit(decode_image, str(tmp_path / f"{name}.png"), SIMPLE, decoding) for name in names]
         assert all(outcome.result().shape == (3, 8, 8) for outcome in both)
-    assert most == 9 * ONE  # never beside another
+    assert most == 300 * 300 * 36 + 300 * 24  # never beside another
 
 
 def test_memory_is_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
@@ -178,3 +178,11 @@ def test_the_time_a_picture_may_take_depends_on_its_size():
         assert budget.cpu_seconds(thread) == CPU_SECONDS + 40
         row = given_up("x.jpg", thread, Decoding(budget=budget))
     assert row.message.startswith(f"not decoded within {CPU_SECONDS + 40} s of CPU time")
+
+
+def test_a_picture_of_millions_of_rows_is_refused_by_the_memory_that_rows_take(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(1, 178_000_000, 8, 2, b""))
+
+    row = skipped(tmp_path / "x.png")
+
+    assert (row.error, row.message) == ("too-large", "takes 5.0 GB of memory to decode; convert it first")

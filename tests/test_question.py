@@ -87,11 +87,9 @@ def test_one_label_is_refused_where_nothing_competes(run: Run, photos: Path, mod
 
     assert refusal(run(*one)).endswith("give another to compare it with, or use --none-of-these or --multi-label")
     # The only rival contains the label, so it is left out.
-    assert refusal(run(*one, "--distractors", "rivals.txt")).startswith(
-        "labels: 'pizza' has no other to be compared with"
-    )
+    assert refusal(run(*one, "--distractors", "rivals.txt")).startswith("labels: nothing competes with 'pizza'; ")
     groups = refusal(run("classify", "photos", "--labels-file", "pets.yaml", "--by", "group", *model))
-    assert groups.startswith("--by group: 'pet' has no other to be compared with")
+    assert groups.startswith("--by group: nothing competes with 'pet'; ")
 
 
 @pytest.mark.parametrize(("on_disk", "typed"), [(DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED)])

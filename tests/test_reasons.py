@@ -4,12 +4,13 @@ import io
 import os
 import socket
 
+import numpy as np
 import pytest
 from PIL import Image
-from test_decode import noise, png, run_python, skipped
+from test_decode import SIMPLE, noise, png, run_python, skipped
 from tiffs import RGB, quadrants, tiff
 
-from zsclip.pixels.decode import upright
+from zsclip.pixels.decode import decode_image, upright
 from zsclip.pixels.skipped import Refused
 
 
@@ -191,3 +192,10 @@ def test_no_memory_left_is_a_row_too(tmp_path):
     """
 
     assert run_python(code, cwd=tmp_path).stdout == "out-of-memory\n"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("x.mov", "JPEG"), ("x.raw", "PNG"), ("x.svg", "WEBP"), ("x.pdf", "GIF")])
+def test_a_picture_is_read_whatever_its_ending_says(name: str, kind: str, tmp_path) -> None:
+    noise(16, 16).save(tmp_path / name, format=kind)
+
+    assert isinstance(decode_image(str(tmp_path / name), SIMPLE), np.ndarray)

@@ -812,6 +812,13 @@ def test_a_wrong_recipe_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_folder_of_the_data_is_not_written_to(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(recipe.data[0])
+
+    with pytest.raises(InputError, match=r"--out .*link: is the folder of the data; write to another"):
+        train(recipe, tmp_path / "link", device="cpu")
+
+
 def test_an_unknown_architecture_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--arch 'nothing': no such file, and open_clip has no architecture"):
         train(replace(recipe, arch="nothing"), tmp_path / "out")

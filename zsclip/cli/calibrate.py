@@ -95,7 +95,7 @@ class CalibrationFile(Overwrite, Json):
         """Check that the file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            Those that are replaced, in words.
+            What each file that would be replaced is, in words, by its place.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 

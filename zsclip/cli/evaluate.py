@@ -91,7 +91,7 @@ class Findings(Report, Json):
         """Check that every file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            Those that are replaced, in words.
+            What each file that would be replaced is, in words, by its place.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 
@@ -207,7 +207,8 @@ def evaluate(
             write = partial(findings.write_rows, pictures=labelled.pictures, speed=speed, about=about)
             may_be_unknown = bool(rule.independent or rule.threshold or rule.thresholds or question.words.distractors)
             scorecard = scorecard_of(answers, truths, matrix.labels, write, may_be_unknown, rule.independent)
-    findings.print(scorecard, {"failed": session.tally.errors.total()} | told_about(question, encoder.spec.name, rule))
+    failed = session.tally.errors.total()
+    findings.print(scorecard, {"failed": failed} | shown_settings(question, encoder.spec.name, rule))
     findings.write_confusion(scorecard, matrix.labels)
     if rule.independent:
         messages.note(
@@ -237,8 +238,8 @@ def with_top_five(rule: "Rule") -> "Rule":
     return rule if rule.independent else replace(rule, k=BEST)
 
 
-def told_about(question: "Question", model: str, rule: "Rule") -> dict[str, Any]:
-    """Give the settings that are part of the JSON object."""
+def shown_settings(question: "Question", model: str, rule: "Rule") -> dict[str, Any]:
+    """Give the settings that the JSON object shows."""
     from zsclip.measure.calibration import finite
 
     scores, threshold = question.scores, None if rule.threshold is None else finite(rule.threshold)

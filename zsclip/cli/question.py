@@ -104,7 +104,7 @@ def about_page(question: "Question", encoder: "Encoder") -> dict[str, str]:
     labels = ", ".join(names[:_LABELS_ON_A_PAGE])
     labels += f" and {len(names) - _LABELS_ON_A_PAGE:,} more" if len(names) > _LABELS_ON_A_PAGE else ""
     own = words.sentences.source == "--template"
-    told = {
+    about = {
         "model": encoder.spec.name,
         "prompts": ", ".join(words.sentences.templates) if own else words.sentences.name,
         "labels": labels,
@@ -114,7 +114,7 @@ def about_page(question: "Question", encoder: "Encoder") -> dict[str, str]:
         "competing words": f"{len(words.distractors):,}" if words.distractors else "",
         "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
     }
-    return {key: value for key, value in told.items() if value}
+    return {key: value for key, value in about.items() if value}
 
 
 def _threshold_of(question: "Question") -> str:

@@ -75,10 +75,10 @@ class Output(Report):
             raise InputError(
                 f"{flag}: a page or a sheet shows a whole run, so leave it out; what was encoded is kept anyway"
             )
-        if self.overwrite or self.file is None or not is_replaceable(self.file):
-            raise InputError(
-                f"{flag}: continues the rows of an earlier run; give their file with -o, and leave out --overwrite"
-            )
+        if self.file is None or not is_replaceable(self.file):
+            raise InputError(f"{flag}: needs the file of the earlier run; add -o FILE")
+        if self.overwrite:
+            raise InputError(f"{flag}: keeps the rows that --overwrite would discard; use one of the two")
 
     @property
     def file(self) -> str | None:
@@ -143,7 +143,7 @@ class Output(Report):
         """Check that every file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            Those that are replaced, in words.
+            What each file that would be replaced is, in words, by its place.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 

@@ -53,7 +53,7 @@ def read_question(labels: Sequence[Label] | None, sentences: PromptSet | None, s
     if len(set(words.answers)) == 1 and not (scores.multi_label or words.distractors):
         what = "labels" if words.groups is None else "--by group"
         raise InputError(
-            f"{what}: {words.answers[0]!r} has no other to be compared with; give another, or --multi-label"
+            f"{what}: nothing competes with {words.answers[0]!r}; give another to compare it with, or --multi-label"
         )
     return Question(words, learnt, scores)
 

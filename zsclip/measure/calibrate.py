@@ -181,7 +181,7 @@ def _likelihoods(similar: Matrix, truth: NDArray[np.int64], logit_scale: float) 
 
 
 def threshold_for(scores: NDArray[np.float64], share: float) -> float:
-    """Find the highest threshold that answers this share of the pictures, or the lowest one that answers any more.
+    """Find the highest threshold that answers at least this share of the pictures; the lowest one if none does.
 
     Args:
         scores: (N,) of the best labels; -1 where no label is the answer.

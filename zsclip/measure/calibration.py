@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +13,7 @@ from zsclip.words.labels import Label
 from zsclip.words.prompts import PromptSet
 
 VERSION = 1
+_LARGEST = 32 << 20  # bytes; with 100,000 labels it has about 10 MB
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,13 @@ def read_calibration(file: str) -> Calibration:
         InputError: it cannot be read, or is not a calibration.
     """
     try:
-        with open(file, encoding="utf-8") as stream:
-            values = json.load(stream)
+        if stat.S_ISCHR(os.stat(file).st_mode):  # /dev/zero has no end
+            raise InputError(f"{file}: a device, not a calibration; check the path")
+        with open(file, "rb") as stream:
+            content = stream.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise InputError(f"{file}: larger than {_LARGEST >> 20} MB, so not a calibration; check the path")
+        values = json.loads(content)
         if values["version"] != VERSION:
             raise InputError(f"{file}: written by another version of zsclip; calibrate again")
         temperature, sentences, model = values["temperature"], values.get("sentences"), values.get("model")

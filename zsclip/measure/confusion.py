@@ -11,9 +11,7 @@ _WIDEST = 3000  # the widest matrix in pixels, if its cells can be that small
 _LARGEST, _SMALLEST = 30, 1  # pixels of a cell
 _LEGIBLE = 9  # pixels of a font
 _DARK = (8, 48, 107)
-
-
-UNKNOWN = "unknown"  # the last column, where pictures may have no answer
+_UNKNOWN = "unknown"  # the last column, where pictures may have no answer
 
 
 def write_csv(confusion: NDArray[np.int64], labels: Sequence[str], out: TextIO) -> None:
@@ -67,7 +65,7 @@ def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO
 
 
 def _answers(confusion: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
-    return [*labels, *[UNKNOWN] * (confusion.shape[1] - len(labels))]
+    return [*labels, *[_UNKNOWN] * (confusion.shape[1] - len(labels))]
 
 
 def _shortened(label: str) -> str:

@@ -127,10 +127,11 @@ def share(count: int, total: int) -> Figure:
 
 
 def at_least(right: int, total: int, doubt: float) -> float:
-    """Give the share that is exceeded for certain but for a doubt: the lower end of the exact one-sided interval.
+    """Give the lower end of the exact one-sided interval of a share.
 
     Args:
-        right, total: right answers, and all of them. doubt: the probability of being wrong, in (0, 1).
+        right, total: right answers, and all of them. doubt: the probability that the true
+            share is below it, in (0, 1).
 
     Source: Clopper and Pearson 1934. The share at which as many right answers as these have the probability `doubt`.
     """

@@ -58,11 +58,12 @@ def read_json(name: str, path: Path) -> Any:
         if about.st_size > _MAX_BYTES:
             raise ModelError(f"{name}: {str(path)!r} has {about.st_size:,} bytes; a configuration has at most 1 MB")
         value = json.loads(path.read_text(encoding="utf-8"))
+        numbers = list(_numbers(value, ""))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as e:
         raise ModelError(f"{name}: cannot read {str(path)!r}: {first_line(e)}; fetch it again") from e
-    for key, number in _numbers(value, ""):
+    for key, number in numbers:
         limit = _LIMITS.get(key, _LARGEST)
         if not abs(number) <= limit:  # nor is NaN
             raise ModelError(f"{name}: {str(path)!r} says {key!r}: {number!r:.20}; zsclip takes at most {limit:,}")

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,9 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
         raise ModelError(f"no model {name!r}; zsclip calls it {ours!r}")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", full):
         raise ModelError(f"no model or folder {name!r}; an open_clip model of the hub is written 'hf-hub:{full}'")
-    near = difflib.get_close_matches(full, [*ALIASES, *_architectures()], n=3)
+    if os.path.isdir(full):
+        raise ModelError(f"{name}: this folder has no {CONFIG_FILE}; name one that holds it and the weights")
+    near = _near(full, ["tiny", *ALIASES, *_architectures()])
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows all models")
 
@@ -194,7 +196,7 @@ def _find_on_hub(name: str, repository: str, offline: bool, with_weights: bool) 
 def _find_tagged(name: str, architecture: str, tag: str, offline: bool, with_weights: bool) -> ModelSpec:
     config_path = _architectures().get(architecture)
     if config_path is None:
-        near = difflib.get_close_matches(architecture, _architectures(), n=3)
+        near = _near(architecture, _architectures())
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`zsclip models list` shows all models"
         raise ModelError(f"{name}: open_clip has no architecture {architecture!r}; {hint}")
     published = tags().get(architecture, {})
@@ -233,6 +235,13 @@ def _ours(full: str) -> str | None:
 
 def _plain(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    """Give the known names that one was probably meant to be; only one if nothing but its case differs."""
+    known = list(known)
+    same = [each for each in known if each.lower() == name.lower()]
+    return same or difflib.get_close_matches(name, known, n=3)
 
 
 def _split_tag(full: str) -> tuple[str, str]:

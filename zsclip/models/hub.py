@@ -100,5 +100,5 @@ def _find_on_hub(model: str, wanted: HubFiles) -> tuple[str, int] | None:
 
 
 def not_available(model: str, reason: str) -> ModelError:
-    """Make the error for weights that are out of reach; it names a model that works."""
-    return ModelError(f"model {model!r} is not available: {reason}; --model tiny works now")
+    """Make the error for weights that are out of reach; it names a model that is always here."""
+    return ModelError(f"model {model!r} is not available: {reason}; the model 'tiny' needs no download")

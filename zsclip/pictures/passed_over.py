@@ -27,4 +27,5 @@ def ending_of(name: str) -> str:
     """Give the ending of a file's name with its dot, in lower case; "" if it has none."""
     dot = name.rfind(".")
     ending = name[dot:].lower()
-    return ending if dot > 0 and 1 < len(ending) <= _LONGEST_ENDING and " " not in ending else ""
+    is_ending = dot > 0 and 1 < len(ending) <= _LONGEST_ENDING and " " not in ending
+    return ending if is_ending and not ending[1:].isdigit() else ""  # numbers count files, as in 1.2.840.113619

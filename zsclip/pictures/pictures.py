@@ -26,10 +26,10 @@ class Pictures:
         return len(self.names)
 
     def keys(self, start: int, stop: int) -> Sequence[bytes | None] | None:
-        """Give what each picture of a range is recognised by without being read, and what changes with its content.
+        """Give a key for each picture of a range: it identifies the picture unread, and changes when the content does.
 
         Returns:
-            None for a picture without a key; None for all if only their contents can tell.
+            None in place of a key that a picture does not have; None alone if only contents identify these pictures.
         """
         return file_keys(self.names[start:stop]) if self.read is None else None
 

@@ -249,7 +249,7 @@ def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _Place
     except OSError as e:
         raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
     splits = [name for split in _SPLITS for name in sorted({*folders, *links}) if name.lower() == split]
-    if len(splits) > 1:
+    if len(splits) > 1 or (splits and not {*folders, *links} - {*splits}):
         named, inside = (" or ".join(names) for names in (splits, [os.path.join(root, name) for name in splits]))
         raise InputError(f"{root!r}: holds splits ({named}), not a folder for each label; give {inside}")
     if not folders and not links:

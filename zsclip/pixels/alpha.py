@@ -46,7 +46,9 @@ def show_a_frame(image: Image.Image) -> None:
     if not getattr(image, "is_animated", False) or image.format == "TIFF" or image.tell() != 0:
         return
     try:
-        while image.has_transparency_data and _is_empty(image) and image.tell() < MAX_EMPTY_FRAMES:
+        while image.has_transparency_data and _is_empty(image):
+            if image.tell() >= MAX_EMPTY_FRAMES:
+                raise EOFError
             image.seek(image.tell() + 1)
             image.load()
     except EOFError:

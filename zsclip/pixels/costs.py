@@ -8,6 +8,7 @@ from zsclip.pixels.tiff import Layout
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a pixel; 4 for all others
 _WORKING = {"WEBP": 8, "AVIF": 9, "HEIF": 9, "JPEG2000": 17}  # of the decoder itself, beside the picture
 _PROGRESSIVE = 6  # coefficients, kept until the last scan
+_ROW = 2 * 12  # bytes a row, of two pictures: where the row begins, and what fills it up
 _BAND, _MOST_BANDS = 32, 32_000_000  # bytes a pixel of the bands being converted, and the most of them
 
 
@@ -18,13 +19,15 @@ def bytes_for(opened: Image.Image, is_turned: bool) -> int:
     is_as_stored = opened.mode in ("RGB", "L") and not opened.has_transparency_data
     converted = 0 if is_as_stored else 1 if opened.mode in ("I", "F") or opened.mode.startswith("I;16") else 4
     turned = (converted or stored) if is_turned else 0
-    return pixels * max(stored + working, stored + converted, turned + max(stored, converted)) + _bands(pixels)
+    most = max(stored + working, stored + converted, turned + max(stored, converted))
+    return pixels * most + _bands(pixels) + _ROW * (max(opened.size) if is_turned else opened.height)
 
 
 def bytes_for_samples(layout: Layout) -> int:
     """Give the same for a TIFF whose samples are read here."""
     pixels, planes = layout.width * layout.height, layout.channels + (layout.alpha is not None)
-    return pixels * planes + max(layout.unpacking, pixels * 2 * (4 if layout.channels > 1 else 1)) + _bands(pixels)
+    working = max(layout.unpacking, pixels * 2 * (4 if layout.channels > 1 else 1))
+    return pixels * planes + working + _bands(pixels) + _ROW * max(layout.width, layout.height)
 
 
 def _bands(pixels: int) -> int:

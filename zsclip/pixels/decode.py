@@ -3,7 +3,7 @@
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import IO
 
 import numpy as np
@@ -16,7 +16,7 @@ from zsclip.pixels.costs import bytes_for, bytes_for_samples
 from zsclip.pixels.fit import Preprocess, fit, jpeg_scale
 from zsclip.pixels.formats import readable_formats, set_up_pillow
 from zsclip.pixels.kinds import RAW, kind_of, known_kind_of
-from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, Decoding
+from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, MOST_MEMORY, Decoding
 from zsclip.pixels.reasons import check_file, skipped
 from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
@@ -139,7 +139,7 @@ def _by_pillow(
     if is_jpeg and decoding.fast_jpeg and preprocess is not None:
         _reduce(opened, turn, preprocess)
     may_be_turned = turn is not None or (not is_jpeg and "exif" in opened.info)
-    held.enter_context(decoding.budget.held(bytes_for(opened, may_be_turned)))
+    held.enter_context(_memory(bytes_for(opened, may_be_turned), decoding))
     image, turn = _not_turned(opened)
     if image is not opened and turn is not None:
         Image.Image.close(opened)  # its pixels, not its file
@@ -162,9 +162,16 @@ def _decoded_tiff(file: IO[bytes], layout: Layout, decoding: Decoding, held: Exi
                 raise refused if isinstance(e, UnidentifiedImageError) else e from None
     check_samples(layout)
     _check_size(layout.width * layout.height, decoding)
-    held.enter_context(decoding.budget.held(bytes_for_samples(layout)))
+    held.enter_context(_memory(bytes_for_samples(layout), decoding))
     image, turn = _from_samples(file, layout)
     return image if turn is None else image.transpose(turn)
+
+
+def _memory(count: int, decoding: Decoding) -> AbstractContextManager[None]:
+    """Reserve what a picture takes, unless that is far more than its pixels explain, as of one that is a pixel wide."""
+    if count > max(MOST_MEMORY, 9 * decoding.max_pixels):
+        raise Refused("too-large", f"takes {count / 1e9:.1f} GB of memory to decode; convert it first")
+    return decoding.budget.held(count)
 
 
 def _second_try(

@@ -9,9 +9,9 @@ from zsclip.pixels.memory import available_memory
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
 MAX_SCANS = 500  # of a JPEG; libjpeg-turbo advises it against files that keep a decoder busy
-CPU_SECONDS = 10  # a picture that takes more CPU time is given up,
-BYTES_A_SECOND = 8_000_000  # and this much later for each time it holds so many bytes: 12 megapixels get 10 s more
-WALL_SECONDS = 600  # and so is one that takes this long on the clock
+CPU_SECONDS = 10  # a picture that takes more CPU time is given up
+BYTES_A_SECOND = 8_000_000  # a picture gets one second more for every 8 MB that it holds: 12 megapixels get 10 s more
+WALL_SECONDS = 600  # a picture that takes longer than this by the clock is given up, too
 MOST_MEMORY = 1_500_000_000  # bytes for all pictures being decoded
 MEMORY_SHARE = 2  # and no more than one part in so many of what this process may use
 

@@ -45,8 +45,15 @@ def check_file(path: str) -> None:
         raise Refused("unreadable", "the file is empty")
     ending = os.path.splitext(path)[1].lower()
     for endings, reason in REFUSED_ENDINGS.items():
-        if ending in endings:
+        if ending in endings and not _is_picture(path):
             raise Refused(*reason)
+
+
+def _is_picture(path: str) -> bool:
+    """Whether a file begins as a picture does, whatever its ending says. Not TIFF: camera RAW files begin like that."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")) or (start[:4], start[8:]) == (b"RIFF", b"WEBP")
 
 
 def skipped(error: Exception, path: str, decoding: Decoding = DEFAULT_DECODING) -> Skipped:

@@ -31,9 +31,7 @@ _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # 4 is "undefined"
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3, ICC_LAB: 3}
 _RAW, _DEFLATE = 1, (8, 32946)
-_BYTE_CODECS = frozenset(
-    (_RAW, *_DEFLATE, 5, 32773, 34925, 50000)
-)  # they know bytes only; also LZW, PackBits, LZMA, Zstd
+_BYTE_CODECS = frozenset({_RAW, *_DEFLATE, 5, 32773, 34925, 50000})  # of bytes, not pixels; LZW, PackBits, LZMA, Zstd
 _BAND_SAMPLES = 1 << 20  # decoded at a time
 _MOST_ROW_BYTES = 1 << 28
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]  # (256,)
@@ -76,9 +74,9 @@ class Layout:
     @property
     def is_multiplied(self) -> bool:
         """Whether the colours have been multiplied with alpha."""
-        return self.alpha is not None and self.extra[self.alpha - self.channels : self.alpha - self.channels + 1] == (
-            1,
-        )
+        if self.alpha is None or not self.extra:
+            return False
+        return self.extra[self.alpha - self.channels] == 1
 
     @property
     def declared(self) -> tuple[float, float] | None:

@@ -1,6 +1,7 @@
 """Contrastive training of a small CLIP: one loop that can be killed at any moment and resumed."""
 
 import math
+import os
 import signal
 import time
 from collections import deque
@@ -77,6 +78,8 @@ def train(
     check_recipe(recipe)
     recipe, device = _settled(recipe, device)
     check_inputs(recipe.data)
+    if any(os.path.realpath(data) == os.path.realpath(out) for data in recipe.data):
+        raise InputError(f"--out {out}: is the folder of the data; write to another")
     if log_dir is not None:
         make_log_folder(log_dir)
     threads = threads or available_cpus()
@@ -90,6 +93,8 @@ def train(
     run = _begin(recipe, spec, identity, pairs.steps(recipe.batch_size), device)
     if (out / CHECKPOINT_FILE).exists():
         resume(run, out / CHECKPOINT_FILE)
+        if run.epoch >= recipe.epochs:
+            note(f"{out}: this training was already complete; use another --out to train again")
     encoder = PairEncoder(run.model, spec, device, recipe.precision)
     if recipe.start_size:
         _check_start_size(encoder, recipe, spec)

@@ -181,6 +181,30 @@ def _split(words: str) -> list[tuple[Place, Label]]:
     return [(place, Label(name)) for name in names]
 
 
+def _check_kind(lines: Sequence[Text]) -> None:
+    """Refuse lines that are not labels but a file of another kind, by how they begin.
+
+    Raises:
+        InputError: they look like JSON, a web page, a table, words in quotes, or words with numbers.
+    """
+    if not lines:
+        return
+    place, first = lines[0]
+    found = None
+    if first.startswith(("{", "[")):
+        found = "begins like JSON; call the file .json or .jsonl"
+    elif first.startswith(("<", "version https://git-lfs")):
+        found = "a web page, or a file that git did not fetch; check the path"
+    elif {"label", "name"} & {cell.strip().lower() for cell in re.split(r"[,;\t]", first)[: 1 << 10]} - {first.lower()}:
+        found = "begins like a table; call the file .csv or .tsv"
+    elif all(re.fullmatch(r"""(["']).*\1,?""", line) for _, line in lines):
+        found = "every line is in quotes; leave them out"
+    elif len(lines) > 1 and all(re.match(r"\d+\s*[,:;\t]|n\d{8}\s", line) for _, line in lines):
+        found = "every line begins with a number; leave the numbers out, or write a .csv file with id,label above them"
+    if found is not None:
+        raise InputError(f"{place}: {found}")
+
+
 def _read_file(file: str) -> list[tuple[Place, Label]]:
     if file == BUILT_IN and not os.path.isfile(file):  # a folder named imagenet is likely, but not meant
         return [(Place(file), Label(name)) for name in _imagenet_names()]
@@ -188,7 +212,9 @@ def _read_file(file: str) -> list[tuple[Place, Label]]:
     if is_tree(file):
         given = list(_labels_of(read_tree(file)))
     elif ending in ("", ".txt") or not os.path.exists(file):
-        given = [(place, Label(line)) for place, line in _without_bullets(read_lines(file))]
+        lines = read_lines(file)
+        _check_kind(lines)
+        given = [(place, Label(line)) for place, line in _without_bullets(lines)]
     else:
         raise InputError(
             f"{file}: a {ending} file is not a list of labels; use .txt with one label a line, or {', '.join(TREES)}"
