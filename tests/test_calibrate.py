@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +252,30 @@ def test_cosines_are_those_of_the_pictures_that_could_be_read(colour_model):
     np.testing.assert_allclose(similar, np.tile(rows, (5, 1)) @ classifier.class_embeddings.T, atol=1e-6)
     with pytest.raises(InputError, match="0 readable pictures are too few"):
         cosines_of(embedded[1:2], ["red"], classifier)
+
+
+@pytest.mark.parametrize(
+    ("now", "words", "model", "said"),
+    [
+        ({"model": "n, 1"}, (), "m", "another model (m); leave out yours to use those of the file, or calibrate again"),
+        ({"model": "m, 2"}, (), "m", "other weights or settings of the model m; calibrate again"),
+        ({"label list": "2 labels, 9", "prompts": "q"}, (), "m", "other labels (10 of them); calibrate again"),
+        (
+            {"model": "n, 1", "label list": "2 labels, 9", "prompts": "q"},
+            (Label("a"), Label("b")),
+            "m",
+            "another model (m) and other labels (10 of them); "
+            "leave out yours to use those of the file, or calibrate again",
+        ),
+        ({"model": "n, 1"}, (), None, "another model (m); calibrate again"),
+    ],
+)
+def test_a_calibration_for_others_says_what_differs_and_what_helps(now, words, model, said):
+    made_with = {"model": "m, 1", "label list": "10 labels, 7", "prompts": "p"}
+    made = Calibration(made_with, 1.5, 0.0, {}, words=words, model=model)
+
+    with pytest.raises(InputError, match=f"^{re.escape(f'c.json: was made for {said}')}$"):
+        check_made_with(made, "c.json", made_with | now)
 
 
 def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
