@@ -148,6 +148,15 @@ def pipe() -> Iterator[tuple[int, BinaryIO]]:
 
 
 @pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a new folder, and the caches are in one beside it."""
+    monkeypatch.setenv("ZSCLIP_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder with red.png, green.png and blue.png, 40 x 30 each."""
     folder = tmp_path / "photos"

@@ -18,13 +18,7 @@ from zsclip.errors import InputError
 from zsclip.kept.cache import remember
 from zsclip.words.labels import Label, in_other_scripts, labels_of, read_labels
 
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ZSCLIP_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def write(name: str, content: str | bytes) -> str:
@@ -159,8 +153,8 @@ def test_a_label_given_twice_is_refused_with_both_places() -> None:
     assert refusal("missile", files=("imagenet",)) == f"imagenet: label 'missile' {twice} in --labels{remedy}"
 
 
-def test_a_file_that_cannot_be_read_is_named(in_an_empty_folder: Path) -> None:
-    (in_an_empty_folder / "folder").mkdir()
+def test_a_file_that_cannot_be_read_is_named(empty_folder: Path) -> None:
+    (empty_folder / "folder").mkdir()
 
     assert refusal(files=("nope.txt",)) == "nope.txt: no such file; check the path"
     assert refusal(files=("folder",)).startswith("folder: cannot be read: Is a directory; ")
@@ -251,11 +245,11 @@ def test_imagenet_is_a_thousand_different_names_of_open_clip() -> None:
     assert changed == {744: "projectile missile", 836: "sunglass"}
 
 
-def test_a_file_named_imagenet_wins_and_a_folder_does_not(in_an_empty_folder: Path) -> None:
-    (in_an_empty_folder / "imagenet").mkdir()
+def test_a_file_named_imagenet_wins_and_a_folder_does_not(empty_folder: Path) -> None:
+    (empty_folder / "imagenet").mkdir()
     assert len(read_labels(files=["imagenet"])) == 1000
 
-    (in_an_empty_folder / "imagenet").rmdir()
+    (empty_folder / "imagenet").rmdir()
     write("imagenet", "cat\ndog\n")
     assert names(read_labels(files=["imagenet"])) == ["cat", "dog"]
 
@@ -457,7 +451,7 @@ def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(ending: str) 
     assert refusal(files=(file,)) == f"{file}: larger than 32 MB, so hardly a list of words; check the path"
 
 
-def test_a_pipe_is_read_up_to_a_limit_and_a_device_not_at_all(in_an_empty_folder: Path) -> None:
+def test_a_pipe_is_read_up_to_a_limit_and_a_device_not_at_all(empty_folder: Path) -> None:
     def piped(chunk: Callable[[int], bytes]) -> str:
         """As a shell's `<(...)` does it."""
         reading, writing = os.pipe()

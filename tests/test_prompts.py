@@ -16,13 +16,7 @@ from zsclip.words.words import expand
 
 OWN = ["aerial", "captions", "chinese", "general", "photo", "plain", "product", "sketch"]
 
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ZSCLIP_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def write(name: str, content: str) -> str:
