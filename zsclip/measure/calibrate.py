@@ -13,7 +13,7 @@ from zsclip.answers.classifier import Classifier
 from zsclip.answers.scores import Matrix, cosines, softmax_scores
 from zsclip.errors import InputError
 from zsclip.measure.calibration import Calibration, finite
-from zsclip.measure.metrics import Figure, Judged, at_least, calibration_error, exceeds_chance, joined, share
+from zsclip.measure.metrics import Figure, Judged, at_least, calibration_error, exceeds_chance, halved, joined, share
 from zsclip.models.embed import Embedded
 from zsclip.out.text import escaped
 
@@ -23,7 +23,6 @@ STEPS = 20  # thresholds to choose from: those that answer 5 % of the pictures, 
 _DOUBT = (1 - CERTAINTY) / STEPS  # for each of them (Bonferroni): the best of many would else be the luckiest
 _FOLDS = 5
 _SHARPEST = 1000.0  # search temperatures within this factor; if all answers are right, there is no best one
-_HALVINGS = 40
 
 
 @dataclass(frozen=True)
@@ -138,15 +137,13 @@ def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: floa
     Source: Guo et al. 2017, section 4.2 (temperature scaling). The likelihood is concave in 1 / temperature, so the
     sign of its slope halves the range.
     """
-    low, high = -math.log(_SHARPEST), math.log(_SHARPEST)  # bounds of log(1 / temperature)
     of_truth = similar[np.arange(len(truth)), truth]  # (N,)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        expected = (softmax_scores(similar, logit_scale * math.exp(middle)) * similar).sum(axis=1)  # (N,)
-        if (of_truth - expected).mean() > 0:
-            low = middle
-        else:
-            high = middle
+
+    def is_too_soft(sharpness: float) -> bool:  # the logarithm of 1 / temperature
+        expected = (softmax_scores(similar, logit_scale * math.exp(sharpness)) * similar).sum(axis=1)  # (N,)
+        return bool((of_truth - expected).mean() > 0)
+
+    low, high = halved(-math.log(_SHARPEST), math.log(_SHARPEST), is_too_soft)
     return math.exp(-(low + high) / 2)
 
 

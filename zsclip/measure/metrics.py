@@ -139,15 +139,23 @@ def at_least(right: int, total: int, doubt: float) -> float:
         return 0.0
     wrong = np.arange(total - right + 1)  # (W,) as many wrong answers or fewer
     ways = np.append(0.0, np.log((total - wrong[1:] + 1) / wrong[1:]).cumsum())  # logarithms of total over wrong
-    low, high = 0.0, 1.0
+
+    def is_too_low(share: float) -> bool:
+        chances = ways + (total - wrong) * math.log(share) + wrong * math.log1p(-share)
+        return bool(np.exp(chances).sum() < doubt)
+
+    return halved(0.0, 1.0, is_too_low)[0]
+
+
+def halved(low: float, high: float, is_too_low: Callable[[float], bool]) -> tuple[float, float]:
+    """Halve a range until its ends are as near as floats allow, keeping between them where `is_too_low` changes."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        chances = ways + (total - wrong) * math.log(middle) + wrong * math.log1p(-middle)
-        if np.exp(chances).sum() < doubt:
+        if is_too_low(middle):
             low = middle
         else:
             high = middle
-    return low
+    return low, high
 
 
 def differs(gained: int, lost: int) -> bool:
