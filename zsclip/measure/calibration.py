@@ -11,9 +11,9 @@ from typing import Any
 from zsclip.errors import InputError
 from zsclip.words.labels import Label
 from zsclip.words.prompts import PromptSet
+from zsclip.words.textfiles import LARGEST
 
 VERSION = 1
-_LARGEST = 32 << 20  # bytes; with 100,000 labels it has about 10 MB
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def read_calibration(file: str) -> Calibration:
         if stat.S_ISCHR(os.stat(file).st_mode):  # /dev/zero has no end
             raise InputError(f"{file}: a device, not a calibration; check the path")
         with open(file, "rb") as stream:
-            content = stream.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise InputError(f"{file}: larger than {_LARGEST >> 20} MB, so not a calibration; check the path")
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise InputError(f"{file}: larger than {LARGEST >> 20} MB, so not a calibration; check the path")
         values = json.loads(content)
         if values["version"] != VERSION:
             raise InputError(f"{file}: written by another version of zsclip; calibrate again")
