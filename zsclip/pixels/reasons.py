@@ -8,6 +8,7 @@ import stat
 from PIL import Image
 
 from zsclip.pictures.files import A_URL, is_url
+from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
 from zsclip.pixels.limits import DEFAULT_DECODING, WALL_SECONDS, Decoding
 from zsclip.pixels.skipped import ErrorKind, Refused, Skipped
@@ -52,8 +53,7 @@ def check_file(path: str) -> None:
 def _is_picture(path: str) -> bool:
     """Whether a file begins as a picture does, whatever its ending says. Not TIFF: camera RAW files begin like that."""
     with open(path, "rb") as file:
-        start = file.read(12)
-    return start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8")) or (start[:4], start[8:]) == (b"RIFF", b"WEBP")
+        return PICTURE_OF_THE_WEB.match(file.read(16)) is not None
 
 
 def skipped(error: Exception, path: str, decoding: Decoding = DEFAULT_DECODING) -> Skipped:
