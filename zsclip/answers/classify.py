@@ -136,14 +136,8 @@ def _candidates_wanted(names: int, rule: Rule) -> int:
 
 def _limits(labels: tuple[str, ...], rule: Rule) -> NDArray[np.float64]:
     """Give the lowest score at which each label is an answer; (G,) float64, as float32 would round it."""
-    of_all = rule.threshold
-    if of_all is None:
-        of_all = 0.5 if rule.independent else 0.0
-    limits = np.full(len(labels), of_all)
-    if rule.thresholds:
-        own = [rule.thresholds.get(label) for label in labels]
-        limits = np.array([of_all if one is None else one for one in own], np.float64)
-    return limits
+    lowest = rule.lowest
+    return np.array([rule.thresholds.get(label, lowest) for label in labels], np.float64)
 
 
 def _spread(column: NDArray[Any], batch: Embedded, fill: float = 0) -> NDArray[Any]:

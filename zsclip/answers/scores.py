@@ -31,6 +31,13 @@ class Rule:
     temperature: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def lowest(self) -> float:
+        """The common threshold, or what it is by default."""
+        if self.threshold is not None:
+            return self.threshold
+        return 0.5 if self.independent else 0.0
+
 
 def cosines(image_embeddings: Matrix, class_embeddings: Matrix) -> Matrix:
     """Compare every image with every class.

@@ -86,7 +86,7 @@ class Run:
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
         speed, journal = self.session.speed, start.journal
-        about = about_page(self.question, self.encoder)
+        about = about_page(self.question, self.encoder, self.rule)
         writer = Writer(self.output, self.wanted, self.paths.again, speed.cpus, speed.max_pixels, about)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:

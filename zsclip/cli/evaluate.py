@@ -198,7 +198,7 @@ def evaluate(
         question, truths = question_of(labelled, given, sentences, scores)
         encoder = speed.encoder(model.name(question.model), model.offline)
         rule = rule_of(question, encoder)
-        about = about_page(question, encoder)
+        about = about_page(question, encoder, rule)
         with embedding([labelled.pictures], encoder, session) as embedded:
             matrix = build_text_matrix(question.words, encoder, session, multi_label=scores.multi_label)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))

@@ -12,13 +12,14 @@ from zsclip.cli.settings import digested, row_settings
 from zsclip.cli.terminal import listed
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
+from zsclip.out.text import UNKNOWN
 
 if TYPE_CHECKING:
+    from zsclip.answers.scores import Rule
     from zsclip.engine.question import Question
     from zsclip.models.encoder import Encoder
 
 _LABELS_ON_A_PAGE = 30
-UNKNOWN = "unknown"  # what --only, tables and pages call a picture without an answer
 
 
 @group("Scores")
@@ -95,7 +96,7 @@ def settings_of(question: "Question", encoder: "Encoder", model: str, speed: Spe
     }  # fmt: skip
 
 
-def about_page(question: "Question", encoder: "Encoder") -> dict[str, str]:
+def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[str, str]:
     """Say in words how the answers of a run came about, for the header of its page."""
     from datetime import datetime
 
@@ -109,7 +110,7 @@ def about_page(question: "Question", encoder: "Encoder") -> dict[str, str]:
         "prompts": ", ".join(words.sentences.templates) if own else words.sentences.name,
         "labels": labels,
         "scores": "each label by itself" if scores.multi_label else "",
-        "threshold": _threshold_of(question),
+        "threshold": _threshold_of(rule),
         "calibration": scores.calibration or "",
         "competing words": f"{len(words.distractors):,}" if words.distractors else "",
         "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -117,14 +118,11 @@ def about_page(question: "Question", encoder: "Encoder") -> dict[str, str]:
     return {key: value for key, value in about.items() if value}
 
 
-def _threshold_of(question: "Question") -> str:
+def _threshold_of(rule: "Rule") -> str:
     """Give the threshold in words; empty if there is none."""
-    scores, learnt = question.scores, question.learnt
-    if scores.threshold is None and learnt is not None and learnt.thresholds:
+    if rule.thresholds:
         return "one for each label"
-    by_default = learnt.threshold if learnt is not None else 0.5 if scores.multi_label else 0.0
-    threshold = by_default if scores.threshold is None else scores.threshold
-    return f"{threshold:.3g}" if threshold else ""
+    return f"{rule.lowest:.3g}" if rule.lowest else ""
 
 
 def wanted_answers(only: Sequence[str], names: Sequence[str]) -> set[str | None]:

@@ -7,11 +7,12 @@ from typing import BinaryIO, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from zsclip.out.text import UNKNOWN
+
 _WIDEST = 3000  # the widest matrix in pixels, if its cells can be that small
 _LARGEST, _SMALLEST = 30, 1  # pixels of a cell
 _LEGIBLE = 9  # pixels of a font
 _DARK = (8, 48, 107)
-_UNKNOWN = "unknown"  # the last column, where pictures may have no answer
 
 
 def write_csv(confusion: NDArray[np.int64], labels: Sequence[str], out: TextIO) -> None:
@@ -65,7 +66,8 @@ def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO
 
 
 def _answers(confusion: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
-    return [*labels, *[_UNKNOWN] * (confusion.shape[1] - len(labels))]
+    """Name the columns; where pictures may have no answer, there is one more than there are labels."""
+    return [*labels, *[UNKNOWN] * (confusion.shape[1] - len(labels))]
 
 
 def _shortened(label: str) -> str:

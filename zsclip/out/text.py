@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zsclip.answers.answers import Prediction
 
+UNKNOWN = "unknown"  # what --only, tables and pages call a picture without an answer
+
 
 def escaped(text: str) -> str:
     """Spell out control characters, line breaks and changes of writing direction: a name must not move the cursor."""
@@ -31,7 +33,7 @@ def without_surrogates(text: str) -> str:
 
 def unknown_of(row: "Prediction") -> str:
     """Say that a picture has no answer, and which word was better than every label, or which label came nearest."""
-    return f"unknown ({row.best.label}?)" if row.beaten_by is None else f"unknown ({row.beaten_by} won)"
+    return f"{UNKNOWN} ({f'{row.best.label}?' if row.beaten_by is None else f'{row.beaten_by} won'})"
 
 
 def six_digits(number: float) -> float:
