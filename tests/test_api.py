@@ -139,9 +139,7 @@ def test_a_picture_of_the_caller_stays_as_it_is(plain: str) -> None:
     assert (image.size, image.getpixel((0, 0))) == ((1000, 700), (255, 0, 0))
 
 
-def test_pictures_in_memory_are_encoded_once_in_their_life(
-    noise: Path, plain: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_in_memory_are_encoded_only_once(noise: Path, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [np.asarray(Image.open(noise / "a.png")), (noise / "b.png").read_bytes()]
     first = Classifier(COLOURS, model=plain)(pictures)
     classify = Classifier(COLOURS, model=plain)
@@ -189,9 +187,9 @@ def test_a_failed_picture_is_a_record_with_its_error(noise: Path, plain: str) ->
     assert answers.labels == [None] * 4
     for column in (answers.scores, answers.cosines, *(answers.to_pandas()[[name]] for name in ("score", "cosine"))):
         assert np.isnan(np.asarray(column, np.float64)).ravel().tolist() == [True, True, False, True]
-    assert repr(answers) == "Answers(4 pictures, 3 failed, labels: red, green, blue)"
+    assert repr(answers) == "Answers(4 images, 3 failed, labels: red, green, blue)"
     assert repr(classify(noise / "a.png")).startswith("Prediction(file_name='")
-    assert repr(classify([noise / "a.png"])) == "Answers(1 picture, labels: red, green, blue)"
+    assert repr(classify([noise / "a.png"])) == "Answers(1 image, labels: red, green, blue)"
 
 
 def test_records_have_the_names_of_json_lines(noise: Path, plain: str) -> None:
@@ -402,7 +400,7 @@ def test_a_long_table_is_cut_and_says_so(plain: str) -> None:
     assert html.endswith("<p>and 7 more</p>")
 
 
-def test_the_package_tells_its_version_and_what_it_has() -> None:
+def test_the_package_has_a_version_and_lists_its_names() -> None:
     assert zsclip.__version__ == version("zsclip")
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         _ = zsclip.nope

@@ -36,7 +36,7 @@ def test_a_fingerprint_never_changes_between_versions() -> None:
     assert fingerprint("a", {"y": 1, "x": [1, 2.5, None, "é"]}) == "c6c443bf110eb06283cab9912fc3d37d"
 
 
-def test_a_fingerprint_tells_every_part_and_its_place() -> None:
+def test_a_fingerprint_depends_on_every_part_and_its_position() -> None:
     assert len({fingerprint("ab", "c"), fingerprint("a", "bc"), fingerprint("c", "ab"), fingerprint(["ab", "c"])}) == 4
 
 

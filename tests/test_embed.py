@@ -129,7 +129,7 @@ def test_a_gpu_has_the_next_batch_before_the_last_is_waited_for(pictures: list[P
         assert (store.kept, store.read) == (9, 4)
 
 
-def test_what_is_under_way_is_reported_before_an_error(pictures: list[Path]) -> None:
+def test_batches_in_flight_are_yielded_before_an_error(pictures: list[Path]) -> None:
     class Failing(Gpu):
         def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
             if self.asked:

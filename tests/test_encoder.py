@@ -18,7 +18,7 @@ def encoder(tiny_model: Callable[[str], Path]) -> Callable[[], Encoder]:
     return lambda: Encoder(find_model(str(tiny_model("siglip"))), "cpu", "fp32")
 
 
-def test_it_is_loaded_once_on_a_machine_for_what_it_is(
+def test_the_settings_of_a_model_are_remembered(
     encoder: Callable[[], Encoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = encoder()

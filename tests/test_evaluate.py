@@ -105,7 +105,7 @@ def test_labels_from_data_send_nothing_to_a_terminal():
 def test_pictures_of_which_none_could_be_read_are_no_evaluation():
     judged, _ = judged_of([[Skipped("a", "missing", "gone")]], ["cat"])
 
-    with pytest.raises(InputError, match="none of the pictures could be read"):
+    with pytest.raises(InputError, match="none of the images could be read"):
         evaluate(judged, NAMES)
 
 
@@ -266,7 +266,7 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     ("arguments", "told"),
     [
         (["--confusion", "x.jpg"], "--confusion: cannot write 'x.jpg'; use a name that ends in .png or .csv"),
-        (["--rows", "x.txt"], "x.txt: the ending does not name a format"),
+        (["--rows", "x.txt"], "x.txt: unknown extension"),
         (["--labels", "red,blue"], "labels that are not in your list: 'green_blue', 'n01'; "),
     ],
 )
@@ -332,7 +332,7 @@ def test_a_limit_takes_pictures_from_all_over_the_data(run: Run, classes: Path, 
     rows = [json.loads(line) for line in (classes.parent / "rows.jsonl").read_text().splitlines()]
     assert [row["truth"] for row in rows] == ["green blue", "green blue", "n01", "n01", "red", "red"]
     assert [row["file_name"].split("/")[-1] for row in rows] == ["0.png", "2.png"] * 3
-    assert b"using 6 of 12 pictures, spread evenly over the data" in done.stderr
+    assert b"using 6 of 12 images, spread evenly over the data" in done.stderr
     two = json.loads(run(*arguments, "--limit", "2", "--overwrite").stdout)
     assert [each["pictures"] for each in two["labels"]] == [1, 1, 0]  # all labels compete still
 

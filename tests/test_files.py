@@ -226,7 +226,7 @@ def test_a_very_deep_folder_is_walked(tmp_path, monkeypatch):
     assert found == ["d/" * depth + "x.jpg"]
 
 
-def test_a_folder_that_vanishes_is_given_itself_to_become_a_row(tmp_path):
+def test_a_vanished_folder_becomes_a_row(tmp_path):
     make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
 
     found = find_images([str(tmp_path)])
@@ -421,7 +421,7 @@ def test_finding_images_loads_nothing_heavy(tmp_path):
     assert run_python(code, tmp_path).stdout == "[] set()\n"
 
 
-def test_what_is_left_after_some_paths_comes_together(tmp_path):
+def test_remaining_paths_come_in_groups(tmp_path):
     names = [f"{i:04}.jpg" for i in range(1200)]
     make(tmp_path, *names, "z/a.jpg", "z/b.jpg")
     expected = [*names, "z/a.jpg", "z/b.jpg"]

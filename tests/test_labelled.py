@@ -125,7 +125,7 @@ def test_what_is_no_labelled_data_is_refused(tmp_path):
     notes: list[str] = []
     for name, message in (
         ("gone", "no such file or folder: "),
-        ("bare.jsonl", "no labelled pictures; give class folders, a list with file_name,label, or Parquet"),
+        ("bare.jsonl", "no labelled images; give class folders, a list with file_name,label, or Parquet"),
         ("list.jsonl", r"list\.jsonl:2: not an object; write one per line, with file_name and label"),
         ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object per line"),
         ("captions.csv", "no labelled picture"),

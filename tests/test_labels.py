@@ -275,7 +275,7 @@ def test_reading_labels_loads_nothing_heavy() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_a_key_may_be_what_data_call_a_label_that_has_another_name(tmp_path):
+def test_a_key_may_be_the_label_name_used_by_the_data(tmp_path):
     file = tmp_path / "wordnet.yaml"
     file.write_text(
         "n02123045: {name: tabby cat, synonyms: [tabby], group: cat}\nn02099601: {name: golden retriever}\nowl:\n"
@@ -361,7 +361,7 @@ def test_rows_may_have_groups_synonyms_and_prompts() -> None:
 
 
 @pytest.mark.parametrize("ending", ["json", "yaml"])
-def test_ids_are_what_data_call_their_names(ending: str) -> None:
+def test_ids_map_to_names(ending: str) -> None:
     index = write(f"class_index.{ending}", '{"0": ["n01443537", "goldfish"], "1": ["n02930766", "cab_taxi"]}')
     numbered = write(f"id2label.{ending}", '{"0": "goldfish", "1": "taxi"}')
     wordnet = write(f"wordnet.{ending}", '{"n01443537": "goldfish", "n02930766": "taxi"}')

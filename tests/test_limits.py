@@ -117,7 +117,7 @@ def test_what_a_hanging_decoder_holds_is_freed_once():
     assert budget._free == 100
 
 
-def test_who_waits_for_memory_does_not_hang():
+def test_a_thread_waiting_for_memory_is_not_given_up():
     budget = MemoryBudget(100)
 
     def wait() -> None:

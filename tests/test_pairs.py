@@ -286,7 +286,7 @@ def test_a_pipe_is_skipped_unopened(tmp_path: Path) -> None:
     (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
 
     assert batch.captions == ("one",)
-    assert notes == [f"{tmp_path / 'pipe.png'}: picture skipped: a folder, pipe or device"]
+    assert notes == [f"{tmp_path / 'pipe.png'}: image skipped: a folder, pipe or device"]
 
 
 def test_captions_name_the_label_its_synonyms_and_kinds_in_their_shares(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_pairs_with_the_same_caption_are_positives_of_each_other(tmp_path: Path)
     assert positives.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
 
 
-def test_a_broader_word_is_held_against_no_picture_that_it_is_true_of(tmp_path: Path) -> None:
+def test_a_broader_word_is_not_a_negative_for_pictures_it_describes(tmp_path: Path) -> None:
     rows = [row(0, "dog", kinds=["animal"]), row(1, "cat"), row(2, "animal")]
 
     positives, weights = one_batch(tmp_path, rows, kinds=0.0, kinds_are_true=True)
@@ -541,7 +541,7 @@ def test_a_file_that_is_gone_is_one_line(tmp_path: Path) -> None:
 
     assert batch.captions == ("one",)
     assert len(notes) == 1
-    assert notes[0].startswith(f"{tmp_path / 'gone.png'}: picture skipped: ")
+    assert notes[0].startswith(f"{tmp_path / 'gone.png'}: image skipped: ")
 
 
 def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
@@ -612,7 +612,7 @@ def test_inputs_that_are_no_data_are_refused_at_once(tmp_path: Path) -> None:
         ("empty", "found neither class folders nor .parquet files"),
         ("a.csv", r"a\.csv:1: needs the header path,caption or file_name,label; found file,text"),
         ("latin.csv", "latin.csv: not UTF-8"),
-        ("wordless.parquet", "no usable pair; give pictures with labels or captions"),
+        ("wordless.parquet", "no usable pair; give images with labels or captions"),
     ):
         with pytest.raises(InputError, match=message):
             read_pairs([str(tmp_path / name)])
@@ -627,7 +627,7 @@ def test_data_without_one_readable_picture_end_the_run(tmp_path: Path) -> None:
     rows = [row(i, image={"bytes": b"nonsense", "path": str(i)}) for i in range(3)]
     pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
 
-    with pytest.raises(InputError, match="none of the pictures can be read"):
+    with pytest.raises(InputError, match="none of the images can be read"):
         epoch_of(pairs)
 
 

@@ -200,7 +200,7 @@ def test_label_folders_without_pictures_say_what_they_hold(run: Run, tmp_path: P
     done = run("eval", "data", "-m", model, "-q")
 
     assert done.returncode == 2
-    assert b"data: no labelled pictures; passed over: 2 .nef (camera RAW)" in done.stderr
+    assert b"data: no labelled images; passed over: 2 .nef (camera RAW)" in done.stderr
 
 
 def test_no_folder_counts_for_two_labels_by_links(run: Run, data: Path, model: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from test_sinks import SURE
 
 import zsclip.cli.progress
 from zsclip.answers.answers import Answers
-from zsclip.cli.held import HeldSignals
+from zsclip.cli.held_signals import HeldSignals
 from zsclip.cli.progress import Listing, Progress, images_status, total_of
 from zsclip.cli.run import interruptible
 from zsclip.cli.tally import Tally
@@ -62,7 +62,7 @@ def test_a_listing_keeps_order_knows_its_total_and_raises_in_turn() -> None:
     assert listing.total is None
 
 
-def test_a_listing_runs_ahead_of_who_takes_it() -> None:
+def test_a_listing_runs_ahead_of_its_consumer() -> None:
     ended = threading.Event()
 
     def pictures() -> Iterator[Pictures]:

@@ -285,7 +285,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert counts() == {}
 
 
-def test_pictures_that_come_under_another_name_each_time_push_no_other_out(tmp_path: Path) -> None:
+def test_renamed_pictures_do_not_evict_others(tmp_path: Path) -> None:
     sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(100)]
     with closing(opened()) as store:
         store.keep([(each, vector(0)) for each in sights])
@@ -351,7 +351,7 @@ def test_odd_inodes_times_limits_and_names_are_stored(tmp_path: Path, monkeypatc
     assert counts() == {"local-dir:caf\\udce9": 2}
 
 
-def test_what_others_were_answered_with_stays(kept: list[Sight]) -> None:
+def test_an_embedding_already_used_is_not_replaced(kept: list[Sight]) -> None:
     with closing(opened()) as store:
         store.keep([(kept[0], vector(7))])  # encoded twice, by another run or within a batch
         assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(0))

@@ -66,7 +66,7 @@ def test_food_and_vehicles_are_told_apart(run: Run) -> None:
     assert answers_among(BROAD_LABELS, BROAD_ANSWERS, run) == BROAD_ANSWERS
 
 
-def test_a_word_that_no_label_of_the_training_data_is_finds_its_picture(run: Run) -> None:
+def test_an_unseen_word_finds_its_picture(run: Run) -> None:
     """Words reach the model through WordNet and a sentence encoder, not through pictures alone."""
     labels = "kitten,espresso drink,spaceship,motorbike,cosmonaut"
 

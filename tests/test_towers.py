@@ -233,7 +233,7 @@ def test_a_model_to_be_trained_keeps_its_batch_norms(tiny_model: Callable[[str],
 def test_folding_does_not_import_torchs_compiler(tiny_model: Callable[[str], Path]) -> None:
     """It takes a second."""
     code = (
-        "import sys; from zsclip.models.imports import lean_open_clip\n"
+        "import sys; from zsclip.models.lean_imports import lean_open_clip\n"
         "with lean_open_clip(): from zsclip.models.towers import load_tower\n"
         "from zsclip.models.find import find_model; load_tower(find_model(sys.argv[1]), 'visual')\n"
         "assert 'torch._dynamo' not in sys.modules"

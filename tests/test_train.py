@@ -304,7 +304,7 @@ def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit
 
 @pytest.mark.parametrize(
     ("start_size", "message"),
-    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "not below the model's own 16 pixels")],
+    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "must be smaller than the model's own 16 pixels")],
 )
 def test_a_tower_that_cannot_grow_is_reported_before_training(
     recipe: Recipe, tmp_path: Path, start_size: int, message: str
@@ -342,7 +342,7 @@ def test_the_result_may_be_read_by_others(recipe: Recipe, tmp_path: Path) -> Non
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o644}
 
 
-def test_a_run_does_not_go_on_with_pictures_prepared_otherwise(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_preprocessing(recipe: Recipe, tmp_path: Path) -> None:
     train(recipe, tmp_path / "out")
     otherwise = {"model_cfg": ARCHITECTURE, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
     Path(recipe.arch or "").write_text(json.dumps(otherwise))
@@ -620,7 +620,7 @@ def test_training_that_does_harm_is_named(taught: Recipe, tmp_path: Path) -> Non
     assert evaluations[0].top1 > 0.8
     assert evaluations[-1].top1 < 0.6
     assert notes[0] == (
-        f"training made the model worse: right for {before} of the held-out pictures before, {after} now; "
+        f"training made the model worse: right for {before} of the held-out images before, {after} now; "
         "use --learning-rate 0.01, or fewer --epochs"
     )
 
@@ -700,7 +700,7 @@ def test_data_too_few_to_measure_on_are_named(recipe: Recipe, tmp_path: Path, la
 
     assert train(replace(recipe, data=(str(few),), holdout=None, epochs=1), tmp_path / "out", note=notes.append) == []
     assert notes == [
-        "held-out: no pictures are kept aside to measure on; that needs five labelled pictures and two labels"
+        "held-out: no images to measure on; that needs five labelled images and two labels"
     ]
 
 
@@ -764,7 +764,7 @@ def test_a_picture_that_cannot_be_read_costs_one_line_and_nothing_else(recipe: R
 
     assert len(notes) == 2
     assert notes[1].startswith("held-out: ")
-    assert "red/3.png: picture skipped: " in notes[0]
+    assert "red/3.png: image skipped: " in notes[0]
 
 
 def test_scalars_are_written_for_tensorboard(recipe: Recipe, tmp_path: Path) -> None:
@@ -779,7 +779,7 @@ def test_scalars_are_written_for_tensorboard(recipe: Recipe, tmp_path: Path) -> 
     assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
 
 
-def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> None:
+def test_nan_or_infinity_ends_the_run(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"epoch 1, step \d: the loss is (nan|inf); use a smaller --learning-rate"):
         train(replace(recipe, learning_rate=1e30, warmup=0, clip_norm=1e30), tmp_path / "out")
 

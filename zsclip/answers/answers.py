@@ -116,8 +116,8 @@ class Answers:
         named = ", ".join(self.vocabulary[:_NAMED])
         more = f" and {len(self.vocabulary) - _NAMED:,} more" if len(self.vocabulary) > _NAMED else ""
         failed = f"{len(self.skipped):,} failed, " if self.skipped else ""
-        pictures = f"{len(self):,} picture{'' if len(self) == 1 else 's'}"
-        return f"{type(self).__name__}({pictures}, {failed}labels: {named}{more})"
+        images = f"{len(self):,} image{'' if len(self) == 1 else 's'}"
+        return f"{type(self).__name__}({images}, {failed}labels: {named}{more})"
 
     def is_answered(self) -> NDArray[np.bool_]:
         """Whether each picture could be read, even if its answer is unknown. (n,) bool."""

@@ -178,8 +178,8 @@ def evaluate(
 
     Without labels, those of the data are used. Where images may be unknown, `answered` is the share of images with an
     answer, and `precision` the share of the answers that are right; the other metrics go by the best label, whether or
-    not it is the answer. With --multi-label, every label given that is not the image's one true label counts as wrong,
-    and `recall` is the share of images that were given their true label.
+    not it is the answer. With --multi-label, every label assigned other than the one true label counts as wrong, and
+    `recall` is the share of images that were given their true label.
 
     Examples:
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 
-ALL_FILES = typer.Option("--all-files", help="Try every file of a folder, whatever its ending.")
+ALL_FILES = typer.Option("--all-files", help="Try every file of a folder, whatever its extension.")
 
 # Flags that `compare` takes more than once.
 LABELS_FILE = typer.Option(
@@ -137,7 +137,7 @@ class Labels:
         str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Choose among these labels.")
     ] = None
     label: Annotated[
-        list[str], typer.Option("--label", metavar="LABEL", help="Add one label, taken as it is, with its commas.")
+        list[str], typer.Option("--label", metavar="LABEL", help="Add one label as it is, commas included.")
     ] = field(default_factory=list)
     labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
 
@@ -321,11 +321,11 @@ class Overwrite:
 
 @group("Output")
 class Report(Overwrite):
-    """A page to look at."""
+    """A page with thumbnails."""
 
     report: Annotated[
         str | None,
-        typer.Option("--report", metavar="FILE", help="Also write a page with thumbnails to look at: an .html file."),
+        typer.Option("--report", metavar="FILE", help="Also write an .html page with thumbnails."),
     ] = None
 
     def __post_init__(self) -> None:

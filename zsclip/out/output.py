@@ -13,20 +13,20 @@ from typing import TextIO
 
 from zsclip.errors import InputError, OutputError
 
-Place = tuple[int, int]  # the device and inode of a file, which is one however its path is spelt
+Place = tuple[int, int]  # the device and inode of a file, the same however its path is written
 
 FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".tsv": "tsv"}
 
 
 def format_of(target: str | None, is_terminal: bool) -> str:
-    """Choose the default format: by the ending of the target, or by whether standard output is a terminal.
+    """Choose the default format: by the extension of the target, or by whether standard output is a terminal.
 
     Args:
         target: the file of `-o`; None is standard output. A pipe or a device gets JSONL.
         is_terminal: whether standard output is a terminal.
 
     Raises:
-        InputError: the ending does not name a format.
+        InputError: no format has this extension.
     """
     if target is None:
         return "table" if is_terminal else "jsonl"
@@ -35,9 +35,7 @@ def format_of(target: str | None, is_terminal: bool) -> str:
         return FORMAT_OF_ENDING[ending]
     if not is_replaceable(target):
         return "jsonl"
-    raise InputError(
-        f"{target}: the ending does not name a format; use one of {', '.join(FORMAT_OF_ENDING)}, or --format"
-    )
+    raise InputError(f"{target}: unknown extension; use one of {', '.join(FORMAT_OF_ENDING)}, or --format")
 
 
 @contextmanager
@@ -91,7 +89,7 @@ def open_output(
                 out.close()
                 if not overwrite and os.path.exists(target):
                     raise OutputError(
-                        f"{name}: another program has created this file meanwhile; move it away, and use {part}"
+                        f"{name}: another program has created this file in the meantime; your rows are in {part}"
                     )
                 os.replace(part, target)
             out.close()
@@ -217,7 +215,7 @@ def _stream(raw: io.FileIO) -> TextIO:
 def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileIO:
     """Open FILE.part, and make sure that no other run is writing to it before anything is changed."""
     flags = os.O_RDWR | (0 if go_on_at else os.O_CREAT) | (os.O_EXCL if is_new else 0)
-    changed = OutputError(f"{name}: another run has continued this file meanwhile; check it, and run again")
+    changed = OutputError(f"{name}: another run has continued this file in the meantime; check it, and run again")
     try:
         raw = io.FileIO(part, "r+", opener=lambda path, _: os.open(path, flags, 0o666))
     except FileNotFoundError as e:
@@ -252,11 +250,11 @@ def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[Non
         if e.errno is None or e.filename not in (None, name, opened):
             raise
         cure = {
-            errno.ENOSPC: "free some and run again",
-            errno.EDQUOT: "free some and run again",
+            errno.ENOSPC: "free some space and run again",
+            errno.EDQUOT: "free some space and run again",
             errno.ENOENT: "make its folder first",
             errno.EISDIR: "give a file name",
-        }.get(e.errno, "choose a place that you can write to")
+        }.get(e.errno, "redirect it elsewhere" if name == "standard output" else "choose a place that you can write to")
         what = "is a folder" if e.errno == errno.EISDIR else (e.strerror or str(e)).lower()
         raise OutputError(f"{name}: {what}; {cure}") from e
 

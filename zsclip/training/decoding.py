@@ -116,8 +116,8 @@ def _decode(
         return ""
     try:
         if isinstance(content, str) and os.path.exists(content) and not os.path.isfile(content):
-            return f"{one.where}: picture skipped: a folder, pipe or device"  # a pipe may block for ever
+            return f"{one.where}: image skipped: a folder, pipe or device"  # a pipe may block for ever
         with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file, upright(file) as image:
             return picture(image, draws)
     except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
-        return f"{one.where}: picture skipped: {first_line(e)}"
+        return f"{one.where}: image skipped: {first_line(e)}"

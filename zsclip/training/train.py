@@ -87,7 +87,7 @@ def train(
     spec = find_architecture(recipe.arch) if recipe.arch is not None else find_model(recipe.init or "")
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     if recipe.holdout is None and not len(pairs.held_out):
-        note("held-out: no pictures are kept aside to measure on; that needs five labelled pictures and two labels")
+        note("held-out: no images to measure on; that needs five labelled images and two labels")
     _make_folder(out)
     identity = identity_of(recipe, pairs.digest, prompts, spec)
     run = _begin(recipe, spec, identity, pairs.steps(recipe.batch_size), device)
@@ -218,7 +218,7 @@ def _check_start_size(encoder: PairEncoder, recipe: Recipe, spec: ModelSpec) -> 
     """Try every picture size to come: a tower may have fixed positions, or need multiples of a patch."""
     own = spec.preprocess.size
     if recipe.start_size >= min(own):
-        raise InputError(f"--start-size {recipe.start_size}: not below the model's own {min(own)} pixels; give less")
+        raise InputError(f"--start-size {recipe.start_size}: must be smaller than the model's own {min(own)} pixels")
     encoder.model.eval()
     for height, width in {picture_size(epoch, own, recipe) for epoch in range(recipe.epochs)} - {own}:
         try:
