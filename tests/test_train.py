@@ -304,7 +304,7 @@ def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit
 
 @pytest.mark.parametrize(
     ("start_size", "message"),
-    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "must be smaller than the model's own 16 pixels")],
+    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "must be smaller than the model's own 16")],
 )
 def test_a_tower_that_cannot_grow_is_reported_before_training(
     recipe: Recipe, tmp_path: Path, start_size: int, message: str
