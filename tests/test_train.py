@@ -304,7 +304,7 @@ def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit
 
 @pytest.mark.parametrize(
     ("start_size", "message"),
-    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "must be smaller than the model's own 16")],
+    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "must be smaller than the model's own")],
 )
 def test_a_tower_that_cannot_grow_is_reported_before_training(
     recipe: Recipe, tmp_path: Path, start_size: int, message: str
@@ -699,9 +699,7 @@ def test_data_too_few_to_measure_on_are_named(recipe: Recipe, tmp_path: Path, la
     notes: list[str] = []
 
     assert train(replace(recipe, data=(str(few),), holdout=None, epochs=1), tmp_path / "out", note=notes.append) == []
-    assert notes == [
-        "held-out: no images to measure on; that needs five labelled images and two labels"
-    ]
+    assert notes == ["held-out: no images to measure on; that needs five labelled images and two labels"]
 
 
 def test_equal_captions_are_encoded_once_and_learn_as_often(recipe: Recipe, tmp_path: Path) -> None:
