@@ -20,8 +20,7 @@ from zsclip.cli.terminal import lasting, sized
 from zsclip.cli.training import training_line
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
-from zsclip.training.log import EncodingProgress
-from zsclip.training.log import Progress as Step
+from zsclip.training.log import EncodingProgress, StepDone
 
 
 def counted(tally: Tally, batches: list[Answers]) -> None:
@@ -183,7 +182,7 @@ def test_sizes_and_times_are_readable() -> None:
 
 
 def test_lines_of_training_leave_room_for_a_bar() -> None:
-    step = Step(100, 10_000, 20_000, (224, 224), 12.345, 1e-3, 100.0, 12_345.6, 360_000.0)
+    step = StepDone(100, 10_000, 20_000, (224, 224), 12.345, 1e-3, 100.0, 12_345.6, 360_000.0)
     for event in (step, EncodingProgress(1_000, 2_000, 12_345.6, 360_000.0)):
         line, done, total = training_line(event)
 

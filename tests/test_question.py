@@ -1,4 +1,4 @@
-"""What is asked, through the command line: labels that are one, one label alone, words in another Unicode form."""
+"""What is asked, through the command line: labels that are the same, one label alone, words in another Unicode form."""
 
 import json
 from collections.abc import Callable

@@ -36,7 +36,7 @@ from zsclip.models.torch_encoder import has_bf16, load_model, load_tokenizer
 from zsclip.models.towers import new_model
 from zsclip.training.export import WEIGHTS_FILE
 from zsclip.training.features import FEATURES_FILE
-from zsclip.training.log import EncodingProgress, Event, Progress
+from zsclip.training.log import EncodingProgress, Event, StepDone
 from zsclip.training.pairs import read_pairs
 from zsclip.training.recipe import Recipe, chosen_rate, learning_rate, picture_size
 from zsclip.training.sampling import Sampling
@@ -201,7 +201,7 @@ def test_a_few_steps_teach_colours(recipe: Recipe, tmp_path: Path) -> None:
     taught = replace(recipe, epochs=30, learning_rate=1e-3, prompts="photo")
     evaluations = train(taught, tmp_path / "out", progress=events.append)
 
-    losses = [event.loss for event in events if isinstance(event, Progress)]
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     assert evaluations[-1].top1 >= 0.75
     assert evaluations[-1] == events[-1]
@@ -212,7 +212,11 @@ def logit_scales(recipe: Recipe, out: Path, start: float) -> list[float]:
     """Train with a temperature that begins at 1 / start; give its inverse after each step."""
     Path(recipe.arch or "").write_text(json.dumps({"model_cfg": ARCHITECTURE | {"init_logit_scale": math.log(start)}}))
     scales: list[float] = []
-    train(recipe, out, progress=lambda event: scales.append(event.logit_scale) if isinstance(event, Progress) else None)
+    train(
+        recipe,
+        out,
+        progress=lambda event: scales.append(event.logit_scale) if isinstance(event, StepDone) else None,
+    )
     return scales
 
 
@@ -238,7 +242,7 @@ def run_killed_at(kills: list[int], recipe: Recipe, out: Path, **arguments: Any)
     pending = list(kills)
 
     def kill(event: Event) -> None:
-        if isinstance(event, Progress) and pending and (event.epoch - 1) * event.steps + event.step == pending[0]:
+        if isinstance(event, StepDone) and pending and (event.epoch - 1) * event.steps + event.step == pending[0]:
             pending.pop(0)
             raise Killed
 
@@ -292,7 +296,7 @@ def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit
     Path(recipe.arch or "").write_text(json.dumps({"model_cfg": ARCHITECTURE | {"vision_cfg": vision}}))
     recipe = replace(recipe, start_size=32, epochs=3)
     sizes: list[tuple[int, int]] = []
-    train(recipe, tmp_path / "whole", progress=lambda e: sizes.append(e.size) if isinstance(e, Progress) else None)
+    train(recipe, tmp_path / "whole", progress=lambda e: sizes.append(e.size) if isinstance(e, StepDone) else None)
 
     run_killed_at([3, 6], recipe, tmp_path / "killed", checkpoint_seconds=0)
 
@@ -369,7 +373,7 @@ def test_accumulated_parts_equal_the_whole_batch(all_labels: bool, recipe: Recip
         train(
             replace(recipe, accumulate=parts, all_labels=all_labels),
             tmp_path / str(parts),
-            progress=lambda event, some=some: some.append(event.loss) if isinstance(event, Progress) else None,
+            progress=lambda event, some=some: some.append(event.loss) if isinstance(event, StepDone) else None,
         )
 
     assert losses[4] == pytest.approx(losses[1], rel=1e-4)
@@ -401,7 +405,7 @@ def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_a_checkpoint_of_that_step(recipe: Recipe, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
-        if isinstance(event, Progress) and (event.epoch, event.step) == (2, 2):
+        if isinstance(event, StepDone) and (event.epoch, event.step) == (2, 2):
             signal.raise_signal(signal.SIGINT)
 
     train(recipe, tmp_path / "whole")
@@ -410,7 +414,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_that_step(recipe: Recipe, tmp_path: Path)
     events: list[Event] = []
     train(recipe, tmp_path / "out", progress=events.append)
 
-    assert isinstance(events[0], Progress)
+    assert isinstance(events[0], StepDone)
     assert (events[0].epoch, events[0].step) == (2, 3)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "out"))
 
@@ -434,7 +438,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(recipe: Recipe,
 
 
 def kill_at_step_three(event: Event) -> None:
-    if isinstance(event, Progress) and event.step == 3:
+    if isinstance(event, StepDone) and event.step == 3:
         raise Killed
 
 
@@ -539,7 +543,7 @@ def test_a_locked_image_tower_teaches_what_encoding_the_pictures_for_every_batch
 ) -> None:
     (tmp_path / "toys" / "red" / "3.png").write_bytes(b"nonsense")
     losses: list[float] = []
-    train(locked, tmp_path / "out", progress=lambda e: losses.append(e.loss) if isinstance(e, Progress) else None)
+    train(locked, tmp_path / "out", progress=lambda e: losses.append(e.loss) if isinstance(e, StepDone) else None)
     expected, plain = trained_plainly(locked)
 
     assert losses == pytest.approx(expected, rel=1e-5)
@@ -564,7 +568,7 @@ def test_a_run_killed_while_it_encodes_and_while_it_learns_ends_bit_for_bit_as_a
     def count(event: Event) -> None:
         if isinstance(event, EncodingProgress):
             done.append(event.done)
-        if isinstance(event, Progress) and (event.epoch, event.step) == (1, 3):
+        if isinstance(event, StepDone) and (event.epoch, event.step) == (1, 3):
             raise Killed
 
     with pytest.raises(Killed):
@@ -633,7 +637,7 @@ def test_the_chosen_learning_rate_does_no_harm_and_is_part_of_the_recipe(taught:
         chosen,
         tmp_path / "out",
         note=notes.append,
-        progress=lambda event: rates.append(event.learning_rate) if isinstance(event, Progress) else None,
+        progress=lambda event: rates.append(event.learning_rate) if isinstance(event, StepDone) else None,
     )
 
     assert max(rates) == chosen_rate(chosen) < chosen_rate(Recipe(data=(), arch="x")) == 1e-3
@@ -673,7 +677,7 @@ def test_a_run_that_goes_on_after_the_first_measurement_compares_with_it(taught:
 
 
 def kill_at_step_two(event: Event) -> None:
-    if isinstance(event, Progress) and event.step == 2:
+    if isinstance(event, StepDone) and event.step == 2:
         raise Killed
 
 
@@ -736,7 +740,7 @@ def test_bf16_trains(recipe: Recipe, tmp_path: Path) -> None:
     train(
         replace(recipe, precision="bf16"),
         tmp_path / "out",
-        progress=lambda event: losses.append(event.loss) if isinstance(event, Progress) else None,
+        progress=lambda event: losses.append(event.loss) if isinstance(event, StepDone) else None,
     )
 
     assert all(math.isfinite(loss) for loss in losses)

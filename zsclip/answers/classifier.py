@@ -44,7 +44,7 @@ class Classifier:
 
 
 def check_words(words: Words, encoder: "Encoder") -> None:
-    """Refuse two labels that are one text to the model, which would share every score; the model is not loaded.
+    """Refuse two labels that the model cannot tell apart, as they would share every score; the model is not loaded.
 
     Raises:
         InputError: there are two.

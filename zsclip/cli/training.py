@@ -16,13 +16,13 @@ from zsclip.cli.run import interruptible
 from zsclip.cli.terminal import lasting, say
 
 if TYPE_CHECKING:
-    from zsclip.training.log import EncodingProgress, Event, Progress
+    from zsclip.training.log import EncodingProgress, Event, StepDone
 
 _EVERY = 30  # seconds between lines when stderr is not a terminal
 
 
 @group("Start")
-class Start:
+class StartModel:
     """The model that training starts from."""
 
     arch: Annotated[
@@ -213,7 +213,7 @@ class Pairs:
 @command(common=("data", "out", "init", "arch", "lock_image", "lock_text", "epochs", "batch_size", "device"))
 def train(
     pairs: Pairs,
-    start: Start,
+    start: StartModel,
     schedule: Schedule,
     captions: Captions,
     changes: Changes,
@@ -285,7 +285,7 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
         yield report
 
 
-def training_line(event: "EncodingProgress | Progress") -> tuple[str, int, int]:
+def training_line(event: "EncodingProgress | StepDone") -> tuple[str, int, int]:
     """Give a line of at most 64 columns for a step, which leaves room for a bar; the steps done; and all steps."""
     from zsclip.training.log import EncodingProgress
 

@@ -130,7 +130,7 @@ def check_output(target: str | None, *, overwrite: bool = False, resumable: bool
 
 
 def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[Place, str]:
-    """Refuse two outputs that are one file, before anything is written.
+    """Refuse two outputs that would be the same file, before anything is written.
 
     Args:
         outputs: flag and target of each; None is standard output.
@@ -139,7 +139,7 @@ def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[Place, str]:
         The outputs, in words, by the place of each file that they would replace; for `check_inputs`.
 
     Raises:
-        InputError: two outputs are one file, or need one.
+        InputError: two outputs are the same file, or would need the same FILE.part.
     """
     seen: dict[Place | str, str] = {}
     for flag, target in outputs:

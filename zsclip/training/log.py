@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepDone:
     """A step that is done.
 
     step: out of `steps` in the epoch, from 1; size: height and width of the pictures; seconds_left: of training,
@@ -53,7 +53,7 @@ class HeldOutAccuracy:
     labels: int
 
 
-Event = Progress | EncodingProgress | HeldOutAccuracy
+Event = StepDone | EncodingProgress | HeldOutAccuracy
 
 
 def caveats(first: "Tensor", right: "Tensor", learning_rate: float) -> Iterator[str]:

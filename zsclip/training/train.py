@@ -29,7 +29,7 @@ from zsclip.pixels.processors import available_cpus
 from zsclip.training.checkpoint import TrainingRun, averaged, resume, save_checkpoint
 from zsclip.training.export import WEIGHTS_FILE, write_model
 from zsclip.training.features import FEATURES_FILE, build_features
-from zsclip.training.log import Event, HeldOutAccuracy, Progress, caveats, make_log_folder, open_log
+from zsclip.training.log import Event, HeldOutAccuracy, StepDone, caveats, make_log_folder, open_log
 from zsclip.training.pairs import Pairs, read_pairs
 from zsclip.training.recipe import (
     Recipe,
@@ -230,12 +230,12 @@ def _check_start_size(encoder: PairEncoder, recipe: Recipe, spec: ModelSpec) -> 
 
 def _progress(
     run: TrainingRun, loss: float, rate: float, clock: deque[tuple[float, int]], spec: ModelSpec, recipe: Recipe
-) -> Progress:
+) -> StepDone:
     (begun, before), (now, images) = clock[0], clock[-1]
     seconds_a_step = (now - begun) / (len(clock) - 1)
     size, *later = (picture_size(epoch, spec.preprocess.size, recipe) for epoch in range(run.epoch, recipe.epochs))
     steps_left = run.steps - run.step + run.steps * sum(map(math.prod, later)) / math.prod(size)  # at this size
-    return Progress(
+    return StepDone(
         epoch=run.epoch + 1,
         step=run.step,
         steps=run.steps,
