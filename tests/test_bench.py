@@ -148,7 +148,7 @@ def test_a_bad_picture_is_skipped_and_no_good_one_is_an_error(model: Encoder, tm
     given = {"threads": 2, "batch_size": 2, "decoding": Decoding(), "seconds": 0.05}
 
     assert bench(Pictures([bad, str(tmp_path / "pipe.png"), *good.names]), model, **given).decoding > 0
-    with pytest.raises(InputError, match="none of the pictures"):
+    with pytest.raises(InputError, match="none of the images"):
         bench(Pictures([bad]), model, **given)
 
 

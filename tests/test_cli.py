@@ -263,7 +263,7 @@ def test_the_store_is_listed_verified_and_emptied(run: Run, photos: Path, model:
     unkept = run(*arguments, "--no-store").stderr
     assert b"embeddings" not in unkept
     assert b"earlier" not in unkept
-    assert run("cache", "info").stdout.decode().splitlines()[-1] == f"  3 pictures by {model}"
+    assert run("cache", "info").stdout.decode().splitlines()[-1] == f"  3 images, encoded by {model}"
     assert run("cache", "verify").stdout == b"3 embeddings, 0 damaged\n"
     path = cache_dir() / STORE_NAME
     with closing(sqlite3.connect(path)) as connection, connection:

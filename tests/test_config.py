@@ -74,7 +74,7 @@ def test_what_is_no_regular_file_is_not_opened(name: str, kind: str, folder: Pat
     path.unlink()
     {"fifo": os.mkfifo, "folder": os.mkdir, "endless": lambda path: path.symlink_to("/dev/zero")}[kind](path)
 
-    with pytest.raises(ModelError, match="not a regular file" if "config" in name else "no weights beside"):
+    with pytest.raises(ModelError, match="must be a regular file" if "config" in name else "no weights beside"):
         find_model(str(folder))
 
 

@@ -118,7 +118,7 @@ def test_labels_are_made_of_the_words_of_the_data():
         Label("pi\u00f1a", found_as="pi\u00f1a"),
         Label("taxi", found_as="taxi"),
     ]
-    with pytest.raises(InputError, match="only 'cat' in the data"):
+    with pytest.raises(InputError, match="'cat' is the only label in the data"):
         found_labels(["cat", "cat"])
 
 

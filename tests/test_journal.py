@@ -135,7 +135,7 @@ def test_another_list_of_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "rows.csv", PATHS, killed_after=6)
     for other in (["new.png", *PATHS], PATHS[:3], [*PATHS[:3], "x.png", *PATHS[4:]]):
-        with pytest.raises(InputError, match=r"pictures \d to \d differ from the list"):
+        with pytest.raises(InputError, match=r"images \d to \d differ from the list"):
             run(tmp_path / "rows.csv", other, resume=True)
 
     longer = [*PATHS, "more.png"]

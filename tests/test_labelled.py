@@ -128,7 +128,7 @@ def test_what_is_no_labelled_data_is_refused(tmp_path):
         ("bare.jsonl", "no labelled images; give class folders, a list with file_name,label, or Parquet"),
         ("list.jsonl", r"list\.jsonl:2: not an object; write one per line, with file_name and label"),
         ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object per line"),
-        ("captions.csv", "no labelled picture"),
+        ("captions.csv", "no labelled images"),
     ):
         with pytest.raises(InputError, match=message):
             read_labelled(str(tmp_path / name), note=notes.append)

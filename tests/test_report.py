@@ -178,7 +178,7 @@ def test_a_browser_opens_filters_and_sorts_it(tmp_path, state, shown):
 
     assert cards(dom) == shown
     assert f"{len(shown)} of 6 images" in dom
-    assert "6 pictures, 2 labels, 1 unknown, 1 failed, 2 mistakes" in dom
+    assert "6 images, 2 labels, 1 unknown, 1 failed, 2 mistakes" in dom
     assert "<b>picture" not in dom
     table = re.search(r"<table>.*</table>", dom, re.DOTALL)
     assert table
@@ -302,7 +302,7 @@ def test_classify_writes_pages_and_sheets_beside_its_rows(run: Run, photos: Path
     assert [row[1] for row in rows_in(streamed.stdout.decode())] == [row[1] for row in page]
     assert list(photos.parent.glob("*.part*")) == []
     assert resumed.returncode == 2
-    assert b"--resume: a page or a sheet shows a whole run" in resumed.stderr
+    assert b"--resume: a page or a sheet needs the whole run" in resumed.stderr
 
 
 def test_eval_writes_a_page_with_the_truth(run: Run, photos: Path, model_dir: str) -> None:

@@ -64,7 +64,7 @@ def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
     assert going_on(output, start, tally, False, []).startswith("5 rows are in ")
     tally.written = 1
     assert going_on(output, start, tally, False, []).startswith("6 rows are in ")
-    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows are written yet")
+    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows were written")
 
 
 @pytest.mark.parametrize(

@@ -688,7 +688,7 @@ def test_a_figure_of_few_pictures_comes_with_its_interval(taught: Recipe, tmp_pa
     assert last.images < 40
     assert len(notes) == 1
     right = round(last.top1 * last.images)
-    told = rf"held-out: {right} of {last.images} right; with so few pictures the true share may be anywhere from "
+    told = rf"held-out: {right} of {last.images} right; with so few images the true share may be anywhere from "
     low, high = re.fullmatch(told + r"(\d+) to (\d+)%", notes[0]).groups()  # type: ignore[union-attr]
     assert int(low) < 100 * last.top1 <= int(high)
 
