@@ -84,6 +84,30 @@ def test_rows_do_not_replace_a_file_of_the_model(
         assert f"would overwrite a file of the model {option}" in said
 
 
+def test_rows_do_not_replace_a_file_of_the_model_that_a_calibration_names(
+    model: Path, tmp_path: Path, refused: Callable[..., str], run
+) -> None:
+    make_class_folders(tmp_path / "data", ("cat", "dog"), 8)
+    assert run("calibrate", "data", "-m", model, "-o", "c.json", "-q", "--target-share", "0.5").returncode == 0
+    (model / "notes.csv").write_text("beside the weights\n")
+
+    for command in (("classify", "-o"), ("eval", "--rows")):
+        said = refused(command[0], "data", "--calibration", "c.json", command[1], "model/notes.csv")
+
+        assert f"{command[1]} model/notes.csv: would overwrite a file of the model {model}" in said
+
+
+def test_a_comparison_is_not_appended_to_a_file_of_a_model(data: Path, model: Path, tmp_path: Path) -> None:
+    before = contents(model)
+    command = [sys.executable, "-m", "zsclip", "compare", "data", "-m", str(model), "-m", "tiny"]
+    with open(model / "open_clip_config.json", "ab") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, cwd=tmp_path, timeout=HANGS)
+
+    assert done.returncode == 2
+    assert f"standard output: would overwrite a file of the model {model}".encode() in done.stderr
+    assert contents(model) == before
+
+
 @pytest.mark.parametrize("given", ["photos/red.png", "photos", "photos/*.png", "photos/../photos", "."])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_rows_do_not_replace_an_image(

@@ -228,12 +228,6 @@ class Model(Network):
         """Give the name of the model: the one that was given, else the one of a calibration, else the default."""
         return self.model or calibrated or "base"
 
-    def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
-        from zsclip.models.find import files_of
-
-        yield from ((f"a file of the model {self.name()}", file) for file in files_of(self.name()))
-
 
 @group("Speed")
 class Device:
@@ -375,6 +369,13 @@ def _refusing(found: "Iterable[Pictures]", places: "Mapping[Place, str]") -> "It
         if some.read is None:
             check_inputs(_pictures(some.names), places)
         yield some
+
+
+def model_files(name: str) -> Iterator[tuple[str, str]]:
+    """Yield what a run with this model reads of it, and the path of each."""
+    from zsclip.models.find import files_of
+
+    yield from ((f"a file of the model {name}", file) for file in files_of(name))
 
 
 def set_environment(network: Network, messages: Messages) -> None:

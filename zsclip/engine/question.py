@@ -32,16 +32,27 @@ class Question:
         return None if self.learnt is None else self.learnt.model
 
 
-def read_question(labels: Sequence[Label] | None, sentences: PromptSet | None, scores: Scoring) -> Question:
-    """Check groups, and read distractors and the calibration; no model is needed for that.
+def read_learnt(scores: Scoring) -> Calibration | None:
+    """Read the calibration if one was given.
+
+    Raises:
+        InputError: it cannot be read, or is not a calibration.
+    """
+    return None if scores.calibration is None else read_calibration(scores.calibration)
+
+
+def read_question(
+    labels: Sequence[Label] | None, sentences: PromptSet | None, scores: Scoring, learnt: Calibration | None
+) -> Question:
+    """Check groups and read distractors; no model is needed for that.
 
     Args:
         labels, sentences: as they were given; None takes those of the calibration.
+        learnt: as `read_learnt` gives it.
 
     Raises:
         InputError: there are no labels, or something does not fit.
     """
-    learnt = None if scores.calibration is None else read_calibration(scores.calibration)
     labels = labels or (learnt.words if learnt is not None else ()) or read_labels()  # raises, as there are none
     words = expand(labels, sentences or (learnt.sentences if learnt is not None else None) or read_prompts("photo"))
     if learnt is not None:
