@@ -114,8 +114,8 @@ class Data:
         str,
         typer.Argument(
             metavar="DATA",
-            help="Labelled images: a folder with one folder for each label, a .csv or .jsonl file with the columns "
-            "file_name and label, or Parquet files.",
+            help="Labelled images: a folder with one folder for each label, a .csv, .tsv or .jsonl file with the "
+            "columns file_name and label, or Parquet files.",
         ),
     ]
     all_files: Annotated[bool, ALL_FILES] = False

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
+from zsclip.pictures.tables import TABLES
 from zsclip.words.textfiles import (
     TREES,
     Node,
@@ -270,7 +271,7 @@ def _of_row(node: Node) -> Label:
     if not names:
         if not cells.keys().isdisjoint(("label", "name")):
             raise InputError(f"{node.place}: its label is empty; write a word, or leave the row out")
-        if node.place.source.lower().endswith((".csv", ".tsv")):
+        if node.place.source.lower().endswith(TABLES):
             header = node.place._replace(line=1)
             raise InputError(
                 f"{header}: no column named label or name, only {' and '.join(cells)}; rename one, or add a header"
