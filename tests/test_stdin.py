@@ -1,7 +1,10 @@
 """What comes through standard input: lists as Windows writes them, and one picture; real pipes, real processes."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -114,6 +117,10 @@ def test_a_ppm_may_have_comments_and_any_white_space(data: bytes, pipe) -> None:
         "P5.jpg",
         "8BPS",
         "%PDF.jpg",
+        "version https:",
+        "<b>.jpg",
+        "PK.zip",
+        "RIFF AVI",
         "\udcff.jpg",
         "\udc89P",
         "é",
@@ -194,6 +201,47 @@ def test_a_broken_picture_on_stdin_is_one_row_and_can_be_tried_again(run: Run, t
     assert run(*command, "--retry-errors", input=data).returncode == 0
     (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
     assert (row["file_name"], row["error"]) == ("-", None)
+
+
+NO_PICTURES = {
+    "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n",
+    "page": b"\n <!DOCTYPE html>\n<html><body>Not found</body></html>\n",
+    "capitals": BOM + b"<HTML>\n<BODY>Not found\n",
+    "drawing": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"></svg>\n',
+    "document": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n",
+    "zip": b"PK\3\4\x14\0\0\0\x08\0\n\n\n" + b"\0" * 20 + b"a.jpg\n",
+    "gzip": gzip.compress(b"a.jpg\nb.jpg\n"),
+    "bzip2": bz2.compress(b"a.jpg\n"),
+    "xz": lzma.compress(b"a.jpg\n"),
+    "avi": b"RIFF\n\n\0\0AVI LIST" + b"\n" * 40,
+    "matroska": b"\x1a\x45\xdf\xa3\x01\0\0\n" + b"\n" * 40,
+    "sound": b"ID3\4\0\0\0\0\n\n" + b"\n" * 40,
+}
+
+
+@pytest.mark.parametrize("flags", [(), ("-0",)])
+@pytest.mark.parametrize("kind", NO_PICTURES)
+def test_a_file_that_is_neither_a_picture_nor_a_list_is_named_for_what_it_is(
+    kind: str, flags: tuple[str, ...], run: Run, tmp_path: Path, model: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(NO_PICTURES[kind])
+    of_file = json.loads(run("classify", "a.jpg", *COLOURS, "-m", model, "-q").stdout)
+
+    done = run("classify", "-", *flags, *COLOURS, "-m", model, "-q", input=NO_PICTURES[kind])
+
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert json.loads(done.stdout) == of_file | {"file_name": "-"}
+    assert of_file["error"] in ("unreadable", "unsupported")
+
+
+def test_a_pointer_that_a_slow_producer_writes_is_no_list(pipe) -> None:
+    read_fd, writer = pipe
+    found = read_stdin(read_fd)
+    for byte in NO_PICTURES["pointer"]:
+        writer.write(bytes([byte]))
+    writer.close()
+
+    assert [some.names for some in found] == [("-",)]
 
 
 def test_an_empty_stdin_says_so(run: Run, photos: Path, model: str) -> None:
