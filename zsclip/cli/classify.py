@@ -52,9 +52,10 @@ def classify(
     question = read_question(given, sentences, scores, read_learnt(scores))
     name = model.name(question.model)
     wanted = wanted_answers(scores.only, question.words.answers)
-    images = inputs.reads(own=output.written(by_earlier_run=True))
+    own = output.written(by_earlier_run=True)
+    images = inputs.reads(output.replaced, own=own)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
-    paths = inputs.find(messages, output.check(read), own=output.written())
+    paths = inputs.find(messages, output.check(read), own)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)
