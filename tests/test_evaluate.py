@@ -411,6 +411,8 @@ def test_many_folds_are_not_all_named(tmp_path: Path) -> None:
         ("images",),
         ("images/train", "images/val"),  # no folder is a label's
         ("vehicle/train/steam", "vehicle/car", "animal"),
+        ("vehicle/train/steam", "animal"),
+        ("fold", "test"),
         ("fold/a/b", "cut/a/b"),
         ("trains/a", "tests/a"),
     ],
@@ -423,8 +425,9 @@ def test_folders_that_may_be_labels_are_labels(folders: tuple[str, ...], tmp_pat
     assert notes == []
 
 
-def test_one_label_with_folders_in_it_is_noted(tmp_path: Path) -> None:
-    make_class_folders(tmp_path, ("flowers/rose", "flowers/tulip"), 1)
+@pytest.mark.parametrize("folders", [("flowers/rose", "flowers/tulip"), ("flowers/train/rose", "flowers/tulip")])
+def test_one_label_with_folders_in_it_is_noted(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    make_class_folders(tmp_path, folders, 1)
     notes: list[str] = []
 
     assert set(read_labelled(str(tmp_path), note=notes.append).words) == {"flowers"}

@@ -89,9 +89,10 @@ def test_a_run_that_is_killed_while_its_journal_begins_leaves_nothing(
         assert Path(paths[0]).name == "rows.csv.part.json.new"
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
-        run(tmp_path / "rows.csv", PATHS)
+        with pytest.raises(Killed):
+            run(tmp_path / "rows.csv", PATHS)
 
     assert list(tmp_path.iterdir()) == []
 
