@@ -16,6 +16,7 @@ from zsclip.pixels.costs import bytes_for, bytes_for_samples
 from zsclip.pixels.fit import Preprocess, fit, jpeg_scale
 from zsclip.pixels.formats import readable_formats, set_up_pillow
 from zsclip.pixels.kinds import RAW, kind_of, known_kind_of
+from zsclip.pixels.libtiff import whole_pixels
 from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, MOST_MEMORY, Decoding
 from zsclip.pixels.reasons import check_file, skipped
 from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
@@ -208,7 +209,8 @@ def as_seen(opened: Image.Image) -> Image.Image:
     Returns:
         The picture itself where it is like that already.
     """
-    image, turn = _not_turned(opened)
+    with set_up_pillow(0):  # whoever opened it has chosen the limit
+        image, turn = _not_turned(opened)
     return image if turn is None else image.transpose(turn)
 
 
@@ -218,7 +220,8 @@ def _not_turned(opened: Image.Image) -> tuple[Image.Image, Image.Transpose | Non
     if unread is not None:
         return _from_samples(*unread)
     mask = scale_key(opened)
-    opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
+    with whole_pixels():
+        opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
     show_a_frame(opened)
     turn = _turn(opened)
     return _opaque(opened if mask is None else with_key(opened, mask)), turn

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from zsclip.pixels.libtiff import whole_pixels
 from zsclip.pixels.skipped import Refused
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -331,7 +332,7 @@ def _by_libtiff(packed: bytes, compression: int, is_reversed: bool, row_bytes: i
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
     start = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
     try:
-        with TiffImagePlugin.TiffImageFile(io.BytesIO(start + packed)) as grey:
+        with whole_pixels(), TiffImagePlugin.TiffImageFile(io.BytesIO(start + packed)) as grey:
             return grey.tobytes()
     except Image.DecompressionBombError as e:  # it counts bytes here, not the pixels of the picture
         raise Refused("too-large", f"a TIFF with {row_bytes * rows:,} bytes packed in one strip or tile") from e
