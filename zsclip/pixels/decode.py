@@ -16,13 +16,13 @@ from zsclip.pixels.costs import bytes_for, bytes_for_samples
 from zsclip.pixels.fit import Preprocess, fit, jpeg_scale
 from zsclip.pixels.formats import readable_formats, set_up_pillow
 from zsclip.pixels.kinds import RAW, kind_of, known_kind_of
+from zsclip.pixels.layout import ORIENTATION, Layout, check_samples, read_layout
 from zsclip.pixels.libtiff import whole_pixels
 from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, MOST_MEMORY, Decoding
 from zsclip.pixels.reasons import check_file, skipped
 from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
 from zsclip.pixels.skipped import Refused, Skipped
-from zsclip.pixels.tiff import ORIENTATION, Layout, check_samples, read_layout
 
 RULES = "decode-v2"  # change it when a file gives other pixels than before; kept embeddings depend on it
 
