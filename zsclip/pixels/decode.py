@@ -1,6 +1,7 @@
 """One image file -> pixels ready for a model, or the reason why there are none. Pixels stay uint8: no torch here."""
 
 import io
+import traceback
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -111,6 +112,7 @@ def _decoded(file: IO[bytes], decoding: Decoding, preprocess: Preprocess | None,
         raise
     except Exception as e:
         held.close()
+        traceback.clear_frames(e.__traceback__)  # the pixels are in the frames that it ended in
         if layout is None and (again := _second_try(file, decoding, preprocess, held)) is not None:
             return again
         if isinstance(e, UnidentifiedImageError):
@@ -186,7 +188,9 @@ def _second_try(
         if found is None:
             return None
         sums = set()
+        image = None
         for ending in reversed(found.endings):  # the picture with the first one is kept
+            image = None  # before the next one is decoded
             held.close()
             image = _by_pillow(io.BytesIO(found.data + ending), decoding, preprocess, held, found)
             sums.add(_sum_of(image) if len(found.endings) > 1 else 0)
