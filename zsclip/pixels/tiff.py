@@ -9,8 +9,9 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
+from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.layout import (
     BITS,
     BLACK_IS_ZERO,
@@ -141,11 +142,10 @@ def _by_libtiff(packed: bytes, compression: int, is_reversed: bool, row_bytes: i
     tags[STRIP_OFFSETS] = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
     start = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
-    try:
-        with whole_pixels(), TiffImagePlugin.TiffImageFile(io.BytesIO(start + packed)) as grey:
-            return grey.tobytes()
-    except Image.DecompressionBombError as e:  # it counts bytes here, not the pixels of the picture
-        raise Refused("too-large", f"a TIFF with {row_bytes * rows:,} bytes packed in one strip or tile") from e
+    # To Pillow, the bytes are pixels; how many there may be was decided by the memory that they take.
+    file = io.BytesIO(start + packed)
+    with set_up_pillow(row_bytes * rows), whole_pixels(), TiffImagePlugin.TiffImageFile(file) as grey:
+        return grey.tobytes()
 
 
 def _samples(rows: NDArray[np.uint8], layout: Layout, width: int, together: int) -> NDArray[np.generic]:
