@@ -25,6 +25,7 @@ from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.models.text import first_output
 from zsclip.models.torch_encoder import DTYPES, load_model
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.decode import decode_image
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import DEFAULT_DECODING
@@ -70,12 +71,12 @@ def heading(*cells: str) -> None:
     row(*["---"] * len(cells))
 
 
-def agreement(photos: list[str], device: str, precision: str) -> tuple[float, float]:
+def agreement(photos: Pictures, device: str, precision: str) -> tuple[float, float]:
     """Least cosine, and the share of equal answers among ImageNet's names, against the CPU in fp32."""
     spec = find_model("tiny")
     on_cpu, on_device = load_model(spec, "cpu", "fp32"), load_model(spec, device, precision)
     classes = on_cpu.encode_text([f"a photo of a {name}." for name in open_clip.IMAGENET_CLASSNAMES])  # (C, D)
-    decoded = [decode_image(photo, spec.preprocess) for photo in photos]
+    decoded = [decode_image(photo, spec.preprocess) for photo in photos.names]
     pixels = [each for each in decoded if isinstance(each, np.ndarray)]
     expected, result = (model.encode_images(pixels) for model in (on_cpu, on_device))  # (B, D)
     answers = [(embeddings @ classes.T).argmax(dim=1) for embeddings in (expected, result)]
@@ -91,7 +92,8 @@ def main() -> None:
     device, precision, cpus = options.device, PRECISIONS[options.device.partition(":")[0]], available_cpus()
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
-        photos = found_photos(options.photos) if options.photos else make_photos(folder / "photos", 49)
+        found = found_photos(options.photos) if options.photos else make_photos(folder / "photos", 49)
+        photos = Pictures(found)
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or device
         print(f"{date.today()}, {name}, {cpus} CPU cores, torch {torch.__version__}, open_clip {open_clip.__version__}")
 
