@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, _imaging
+from PIL import Image, _imaging, features
 from test_decode import SIMPLE, skipped
 from tiffs import WHITE_IS_ZERO, with_tags
 
@@ -35,11 +35,19 @@ def write(path: Path, codec: str, *, is_damaged: bool = True) -> Path:
     return path
 
 
+def assert_read_by_pillow(path: Path) -> None:
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+    except OSError:
+        assert features.version("libtiff") in ("4.7.0", "4.6.0"), path  # which give up by themselves
+        pytest.skip("an older libtiff")
+
+
 @pytest.mark.parametrize("codec", DAMAGE)
 def test_pixels_that_libtiff_makes_up_are_an_error(tmp_path: Path, codec: str) -> None:
     path = write(tmp_path / "x.tif", codec)
-    with Image.open(path) as by_pillow:
-        by_pillow.load()  # and no error
+    assert_read_by_pillow(path)
 
     row = skipped(path)
 
@@ -75,6 +83,7 @@ def test_group_3_without_marks_between_its_lines_is_whole(tmp_path: Path) -> Non
     strip = int(bits, 2).to_bytes(len(bits) // 8, "big")
     tags = {256: ("I", (64,)), 257: ("I", (24,)), 259: ("H", (3,)), 262: ("H", (WHITE_IS_ZERO,)), 292: ("I", (0,))}
     (tmp_path / "x.tif").write_bytes(with_tags(tags, [strip]))
+    assert_read_by_pillow(tmp_path / "x.tif")
 
     pixels = decode_image(str(tmp_path / "x.tif"), SIMPLE)
 
