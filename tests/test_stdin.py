@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,6 +97,23 @@ def test_pictures_of_all_modes_begin_like_pictures(mode: str, pipe) -> None:
     assert [some.names for some in read_stdin(read_fd)] == [("-",)]
 
 
+@pytest.mark.parametrize("null", [False, True])
+@pytest.mark.parametrize("size", [(8192, 3), (3, 8192), (12_345, 9_000), (65_535, 65_535), (0x2A2A, 0x0A0A)])
+@pytest.mark.parametrize("has_palette", [True, False])
+def test_a_gif_of_any_size_is_a_picture(pipe, size: tuple[int, int], has_palette: bool, null: bool) -> None:
+    read_fd, writer = pipe
+    data = bytearray(picture("GIF"))
+    data[6:10] = struct.pack("<HH", *size)
+    data[11] = 7  # the background
+    if not has_palette:  # each frame has its own
+        table = 3 << (data[10] & 7) + 1
+        data[10:13], data[13 : 13 + table] = bytes(3), b""
+    writer.write(data)
+    writer.close()
+
+    assert [some.names for some in read_stdin(read_fd, null=null)] == [("-",)]
+
+
 @pytest.mark.parametrize("data", [b"P6\n# by hand\n2 1\n255\n" + b"\0" * 6, b"P1 # x\n2 2\n0 1\n1 0\n", b"P5\t1 1 9 a"])
 def test_a_ppm_may_have_comments_and_any_white_space(data: bytes, pipe) -> None:
     read_fd, writer = pipe
@@ -111,6 +129,11 @@ def test_a_ppm_may_have_comments_and_any_white_space(data: bytes, pipe) -> None:
         "BMW.jpg",
         "BM",
         "GIF89a.gif",
+        "GIF89a",
+        "GIF89abc",
+        "GIF89abcdé.gif",
+        "GIF89a1.gif",
+        "GIF89a12.gif",
         "RIFF.webp",
         "II.tif",
         "MM",

@@ -19,15 +19,16 @@ _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CHUNK = 1 << 16
 
-# How pictures begin. A list of paths begins like none of them: that takes bytes which no path has there.
 _OF_THE_WEB = (
     rb"\xff\xd8\xff",  # JPEG
     rb"\x89PNG\r\n\x1a\n",
-    rb"GIF8[79]a(?:.[\0-\x1f]){2}",  # width and height, of up to 8,191 pixels
     rb"RIFF.{4}WEBP",
 )
+# How pictures begin. A list of paths begins like none of them: that takes bytes which no path has there.
 _SIGNATURES = (
     *_OF_THE_WEB,
+    # GIF: width and height of up to 8,191 pixels; or else, behind them, flags, a background, and no aspect ratio
+    rb"GIF8[79]a(?:(?:.[\0-\x1f]){2}|.{4}(?:[\x80-\xff].|.\0)\0)",
     rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     rb"II[*+]\0|MM\0[*+]",  # TIFF, and many kinds of camera RAW
     rb"\0\0..ftyp",  # AVIF, HEIC
@@ -44,7 +45,7 @@ _NO_PICTURES = (
     rb"RIFF.{4}(?:AVI |WAVE)|\x1a\x45\xdf\xa3|\0\0\x01[\xb3\xba]|OggS\0|fLaC\0|ID3[\x02-\x04]\0",  # videos, sound
 )
 _ONE_FILE = re.compile(b"|".join((*_SIGNATURES, *_NO_PICTURES)), re.DOTALL)
-PICTURE_OF_THE_WEB = re.compile(b"|".join(_OF_THE_WEB), re.DOTALL)
+PICTURE_OF_THE_WEB = re.compile(b"|".join((*_OF_THE_WEB, b"GIF8[79]a")), re.DOTALL)  # of files, not for lists
 _LONGEST_SIGNATURE = 32  # bytes; of a PPM it may be longer, but nobody writes that in pieces
 _PNG = b"\x89PNG\r\n\x1a\n"
 
