@@ -1,27 +1,53 @@
 """Rows of CSV files, whoever reads them: lists of pictures and lists of labels."""
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from zsclip.errors import InputError
 
+TABLES = (".csv", ".tsv")
+_ESCAPED = {"t": "\t", "n": "\n", "r": "\r"}
+
+
+def delimiter_of(path: str, header: str) -> str:
+    """Give the character between the cells: a comma, though a spreadsheet may write semicolons or tabs, or a tab."""
+    is_tsv = path.lower().endswith(".tsv")
+    return next((mark for mark in "\t;" if mark in header and (is_tsv or "," not in header)), ",")
+
 
 def csv_records(
-    path: str, lines: Iterable[str], columns: Callable[[list[str]], Sequence[str]], *, delimiter: str = ","
+    path: str,
+    lines: Iterable[str],
+    columns: Callable[[list[str]], Sequence[str]],
+    *,
+    delimiter: str,
+    is_escaped: bool = False,
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Yield the rows of a CSV file by column, each with the line that it ends on.
 
     Args:
         path: only for messages.
         columns: gives the names of the columns in a header, or raises.
+        delimiter: as `delimiter_of` gives it.
+        is_escaped: whether cells have backslashes instead of quotes, as in the TSV that we write.
 
     Raises:
         InputError: it is not a CSV file.
     """
     try:
-        reader = csv.DictReader(lines, delimiter=delimiter, strict=True)  # an unclosed quote would swallow all rows
+        # Strict, as an unclosed quote would swallow all rows.
+        reader = csv.DictReader(
+            lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE if is_escaped else csv.QUOTE_MINIMAL
+        )
         reader.fieldnames = columns(list(reader.fieldnames or ()))
         for record in reader:
+            if is_escaped:
+                record = {name: cell and _unescaped(cell) for name, cell in record.items() if name}
             yield reader.line_num, record
     except csv.Error as e:
         raise InputError(f"{path}: not a CSV file in UTF-8: {e}; save it as one") from e
+
+
+def _unescaped(cell: str) -> str:
+    return re.sub(r"\\(.)", lambda found: _ESCAPED.get(found[1], found[1]), cell)
