@@ -575,7 +575,7 @@ def test_too_many_hanging_pictures_end_the_run(monkeypatch, spin):
 
     with (
         Ahead(["hangs", "hangs"], spin, give_up=lambda path, thread: path, batch_size=2, threads=2) as ahead,
-        pytest.raises(InputError, match="0 pictures were given up"),
+        pytest.raises(InputError, match="0 images were given up"),
     ):
         list(ahead.batches(2))
 
@@ -586,7 +586,7 @@ def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch, spin):
 
     with (
         Ahead(["hangs"] * 9, spin, give_up=lambda path, thread: path, batch_size=2, threads=1) as ahead,
-        pytest.raises(InputError, match="2 pictures were given up"),
+        pytest.raises(InputError, match="2 images were given up"),
     ):
         list(ahead.batches(2))
 

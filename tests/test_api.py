@@ -22,7 +22,7 @@ from zsclip.answers.answers import Prediction
 from zsclip.errors import InputError, ModelError
 from zsclip.out.jsonl import write_jsonl
 from zsclip.out.notebook import SHOWN
-from zsclip.pictures.memory import as_ppm
+from zsclip.pictures.in_memory import as_ppm
 from zsclip.pixels.decode import as_seen, decode_file, decode_image
 from zsclip.pixels.limits import DEFAULT_DECODING
 from zsclip.pixels.skipped import Skipped
@@ -291,8 +291,8 @@ def test_labels_come_as_words_a_mapping_or_a_file(tmp_path: Path, photos: Path, 
         (["cat"], {}, "label 'cat' is the only one"),
         (["cat", "dog", "cat"], {}, "'cat' was already given"),
         ([], {}, "labels: none given"),
-        (3, {}, "labels: 3 is not a text"),
-        (["cat", 3], {}, "labels: 3 is not a text"),
+        (3, {}, "labels: 3 is not a str"),
+        (["cat", 3], {}, "labels: 3 is not a str"),
         ({"cat": "meow", "dog": []}, {}, "could be a synonym or a prompt"),
         (Path("none.txt"), {}, "none.txt: no such file"),
         ("cat,dog", {}, r"give words as a list, as in labels=\['cat', 'dog'\]"),

@@ -357,7 +357,8 @@ def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd
     assert main([command, str(data), "--model", "nowhere"]) == 2
 
     folders = " or ".join(str(data / name) for name in named.split(" or "))
-    told = f"{str(data)!r}: holds splits ({named}), not a folder for each label; give {folders}"
+    held = named.replace(" or ", " and ")
+    told = f"{str(data)!r}: holds the splits {held}, not a folder for each label; give {folders}"
     assert capfd.readouterr().err == f"zsclip: {told}\n"
     with pytest.raises(InputError, match=re.escape(told)):
         read_pairs([str(data)])  # for training
@@ -388,9 +389,10 @@ def test_splits_and_labels_one_folder_down_are_not_measured(
     if holder:
         inner = f"{data}{holder}"
         folder = " or ".join(f"{inner}/{name}" for name in named.split(" or "))
-        assert told == f"zsclip: {inner!r}: holds splits ({named}), not a folder for each label; give {folder}"
+        held = named.replace(" or ", " and ")
+        assert told == f"zsclip: {inner!r}: holds the splits {held}, not a folder for each label; give {folder}"
     else:
-        assert told.startswith(f"zsclip: {str(data)!r}: all its pictures are in '{folders[0].split('/')[0]}', which ")
+        assert told.startswith(f"zsclip: {str(data)!r}: all its images are in '{folders[0].split('/')[0]}', which ")
         assert told.endswith(f"; give {data}/{named}")
     with pytest.raises(InputError, match=re.escape(told.removeprefix("zsclip: "))):
         read_pairs([str(data)])
@@ -399,7 +401,7 @@ def test_splits_and_labels_one_folder_down_are_not_measured(
 def test_many_folds_are_not_all_named(tmp_path: Path) -> None:
     make_class_folders(tmp_path, [f"fold{i}/cat" for i in range(1, 11)], 1)
 
-    with pytest.raises(InputError, match=r"\(fold1 or fold2 or fold3 or 7 more\), .* or \S+/fold3 or another of them$"):
+    with pytest.raises(InputError, match=r" fold1, fold2, fold3 and 7 more, not .* or \S+/fold3 or another of them$"):
         read_labelled(str(tmp_path))
 
 
@@ -432,7 +434,7 @@ def test_one_label_with_folders_in_it_is_noted(tmp_path: Path, folders: tuple[st
 
     assert set(read_labelled(str(tmp_path), note=notes.append).words) == {"flowers"}
     assert notes == [
-        f"{tmp_path}: all its pictures have one label, 'flowers'; "
+        f"{tmp_path}: all its images have one label, 'flowers'; "
         f"if the folders in it are labels, give {tmp_path}/flowers"
     ]
 

@@ -295,7 +295,7 @@ def test_heic_is_passed_over_where_it_cannot_be_read(tmp_path):
         import sys
         sys.modules["pillow_heif"] = None  # as if it were not installed
         from zsclip.pictures.files import find_images
-        from zsclip.pixels.passed_over import passed_over_line
+        from zsclip.pixels.search_summary import passed_over_line
         found = find_images(["."])
         print(*found)
         print(passed_over_line(found.passed_over))
@@ -303,7 +303,7 @@ def test_heic_is_passed_over_where_it_cannot_be_read(tmp_path):
 
     run = run_python(code, tmp_path)
 
-    line = "passed over: 2 .heic (needs pip install 'zsclip[heic]') (--all-files tries them)"
+    line = "passed over: 2 .heic (needs pip install 'zsclip[heic]')"
     assert run.stdout.splitlines() == ["./c.jpg", line], run.stderr
 
 

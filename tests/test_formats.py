@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from test_decode import RED, colours, png, run_python, skipped
 
-from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.pillow_setup import set_up_pillow
 
 
 def test_ghostscript_and_formats_that_match_anything_are_never_tried(tmp_path):

@@ -180,26 +180,26 @@ def test_words_that_are_not_unicode_are_refused() -> None:
             "- {} x\n",
             "pets.yaml:1: not valid YAML: did not find expected '-' indicator; put words with : or {} in quotes",
         ),
-        ("- cat\n- {}\n", "pets.yaml:2: expected a text, found a mapping without label or name; "),
-        ("- cat\n- dog: crane\n", "pets.yaml:2: expected a text, found a mapping without label or name; "),
-        ("- cat\n- [dog]\n", "pets.yaml:2: expected a text, found a list; "),
+        ("- cat\n- {}\n", "pets.yaml:2: expected text, found a mapping without label or name; "),
+        ("- cat\n- dog: crane\n", "pets.yaml:2: expected text, found a mapping without label or name; "),
+        ("- cat\n- [dog]\n", "pets.yaml:2: expected text, found a list; "),
         ("- cat\n-\n", "pets.yaml:2: empty text; "),
-        ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found a single text; "),
+        ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found a single string; "),
         ("cat:\ndog: puppy\n", "pets.yaml:2: 'puppy' after label 'dog' could be a synonym or a prompt; "),
-        ("cat:\n? [dog]\n: x\n", "pets.yaml:2: expected a text, found a list; "),
+        ("cat:\n? [dog]\n: x\n", "pets.yaml:2: expected text, found a list; "),
         ("cat:\ndog:\n  synonym: puppy\n", "pets.yaml:3: unknown key 'synonym'; use name, group, synonyms, prompts"),
         ("cat:\n  prompts: [a]\n  prompts: [b]\n", "pets.yaml:3: key 'prompts' was already given on line 2; "),
-        ("cat:\n  prompts:\n    - a\n    - [b]\n", "pets.yaml:4: expected a text, found a list; "),
+        ("cat:\n  prompts:\n    - a\n    - [b]\n", "pets.yaml:4: expected text, found a list; "),
         ("cat:\n- a {} or a {c}.\n", "pets.yaml:2: prompt 'a {} or a {c}.' has 2 placeholders; keep one"),
         ("cat: &a [x]\ndog: *a\n", "pets.yaml:2: the alias *a is not supported; "),
         ("- cat\n---\n- dog\n", "pets.yaml:2: a second YAML document starts here; keep one"),
         ("[" * 5_000, "pets.yaml:"),
-        ("[" * 50 + "]" * 50, "pets.yaml:1: expected a text, found a list; "),
+        ("[" * 50 + "]" * 50, "pets.yaml:1: expected text, found a list; "),
         (
             "[" * 5_000 + "]" * 5_000,  # PyYAML 6.0.4 refuses such depths itself, older ones do not
             (
                 "pets.yaml:1: not valid YAML: exceeded maximum nesting depth; ",
-                "pets.yaml:1: expected a text, found a list; ",
+                "pets.yaml:1: expected text, found a list; ",
             ),
         ),
     ],
@@ -215,9 +215,9 @@ def test_a_control_character_in_yaml_is_reported() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; correct it there"),
+        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; fix it there"),
         ('["cat", true]', "pets.json: true is not text; put it in quotes"),
-        ('["cat", null]', "pets.json: expected a text, found nothing; "),
+        ('["cat", null]', "pets.json: expected text, found nothing; "),
         ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use name, group, synonyms, prompts"),
         ('{"cat": {"prompts": [], "prompts": []}}', "pets.json: key 'prompts' was already given; "),
         ("[" * 100_000, "pets.json: nested too deeply; "),
@@ -512,9 +512,13 @@ def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
             "label,class\n0,taxi\n1,cat\n",
             "a.csv:2: '0' is only a number; put the words under label or name",
         ),
-        ("a.jsonl", '"taxi"\n{"id": 1}\n', "a.jsonl:2: expected a text, found a mapping without label or name; "),
+        ("a.jsonl", '"taxi"\n{"id": 1}\n', "a.jsonl:2: expected text, found a mapping without label or name; "),
         ("a.jsonl", '"taxi"\n{"id": \n', "a.jsonl:2: not valid JSON: a value is missing; "),
-        ("a.png", b"\x89PNG", "a.png: a .png file is not a list of labels; use .txt with one label a line, or .yaml, "),
+        (
+            "a.png",
+            b"\x89PNG",
+            "a.png: a .png file is not a list of labels; use .txt with one label per line, or .yaml",
+        ),
         ("a.XLSX", b"PK\3\4", "a.XLSX: a .xlsx file is not a list of labels; "),
         ("a.md", "cat\ndog\n", "a.md: a .md file is not a list of labels; "),
         ("a.txt", b"\x89PNG\r\n\x1a\n\0\0", "a.txt:1: not UTF-8; "),
@@ -532,7 +536,7 @@ def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(ending: str) 
     file = write(f"big.{ending}", "cat\ndog\n")
     os.truncate(file, 10_000_000_000)  # nothing of it is on disk
 
-    assert refusal(files=(file,)) == f"{file}: larger than 32 MB, so hardly a list of words; check the path"
+    assert refusal(files=(file,)) == f"{file}: larger than 32 MB, too large for a list of words; check the path"
 
 
 def test_a_pipe_is_read_up_to_a_limit_and_a_device_not_at_all(empty_folder: Path) -> None:
@@ -580,14 +584,14 @@ def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> No
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ('{"0": "goldfish"}', "begins like JSON; call the file .json or .jsonl"),
+        ('{"0": "goldfish"}', "begins like JSON; rename it to .json or .jsonl"),
         ('\n# a comment\n["goldfish", "taxi"]', "begins like JSON; "),
         ("<!DOCTYPE html>\n<html>", "a web page, or a file that git did not fetch; check the path"),
         (
             "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "a web page, or a file that git did not fetch; ",
         ),
-        ("id,name\n0,goldfish\n1,taxi\n", "begins like a table; call the file .csv or .tsv"),
+        ("id,name\n0,goldfish\n1,taxi\n", "begins like a table; rename it to .csv or .tsv"),
         ("Label\tid\ngoldfish\t0\n", "begins like a table; "),
         ('"goldfish",\n"taxi"\n', "every line is in quotes; leave them out"),
         ("0,goldfish\n1,taxi\n", "every line begins with a number; leave the numbers out, or "),

@@ -244,7 +244,7 @@ def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
 
     captions = dict(zip(numbers_in([batch]), batch.captions, strict=True))
     assert captions == {10: "a photo of a brown bear.", 20: "a photo of a owl."}
-    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} skipped: no picture in it"]
+    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} skipped: no image in it"]
 
 
 def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path:
 
     assert batch.captions == ("a dog, running",)
     assert numbers_in([batch]) == [7]
-    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 without a label or caption, line 3 first"]
+    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 line without a label or caption, the first is line 3"]
 
 
 def test_a_csv_row_without_a_path_is_skipped(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_csv_row_without_a_path_is_skipped(tmp_path: Path) -> None:
     (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
 
     assert batch.captions == ("a dog",)
-    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 without a label or caption, line 3 first"]
+    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 line without a label or caption, the first is line 3"]
 
 
 def test_an_open_quote_in_a_csv_is_an_error_and_swallows_no_rows(tmp_path: Path) -> None:
@@ -553,7 +553,7 @@ def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
     pairs = read_pairs([shard], note=notes.append)
 
     assert sorted(numbers_in(epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=6)))) == [0, 1, 3, 4, 6, 7]
-    assert notes == [f"{shard}: skipped: 2 without a label or caption, row 2 first"]
+    assert notes == [f"{shard}: skipped: 2 rows without a label or caption, the first is row 2"]
 
 
 def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> None:

@@ -31,7 +31,7 @@ from zsclip.out import frames
 from zsclip.out.notebook import SHOWN, html_table
 from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.files import find_images
-from zsclip.pictures.memory import InMemory, as_ppm
+from zsclip.pictures.in_memory import InMemory, as_ppm
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from zsclip.measure.calibrate import Learnt
     from zsclip.measure.calibration import Calibration
     from zsclip.models.embed import Embedded
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
 
 
 @group("Scores")
@@ -92,11 +92,11 @@ class CalibrationFile(Overwrite, Json):
         if self.output == "-":
             raise InputError("-o: a calibration must be a file; give its name, such as labels.calib.json")
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
         """Check that the file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            What each file that would be replaced is, in words, by its place.
+            What each file that would be replaced is, in words, by its id.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from zsclip.measure.evaluate import Scorecard
     from zsclip.measure.labelled import Labelled
     from zsclip.measure.metrics import Judged
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -89,11 +89,11 @@ class Findings(Report, Json):
         """Every file that may be written."""
         return self.rows, self.report, self.confusion
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
         """Check that every file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            What each file that would be replaced is, in words, by its place.
+            What each file that would be replaced is, in words, by its id.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 

@@ -16,7 +16,7 @@ from zsclip.errors import InputError
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Paths, Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -70,14 +70,14 @@ class Inputs:
     all_files: Annotated[bool, ALL_FILES] = False
 
     def find(
-        self, messages: "Messages", places: "Mapping[Place, str] | None" = None, own: Sequence[str] = ()
+        self, messages: "Messages", places: "Mapping[FileId, str] | None" = None, own: Sequence[str] = ()
     ) -> "Paths":
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
             places: of files that the run replaces, as `check_apart` gives them; a picture that is one of them, from
                 stdin or by a symbolic link, ends the run.
-            own: files of an earlier run or of this one, which are no pictures.
+            own: files that an earlier run or this one writes, which must not be read as pictures.
         """
         from zsclip.pictures.pictures import Paths
 
@@ -366,7 +366,7 @@ def _pictures(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((f"the image {path!r}", path) for path in paths)
 
 
-def _refusing(found: "Iterable[Pictures]", places: "Mapping[Place, str]") -> "Iterator[Pictures]":
+def _refusing(found: "Iterable[Pictures]", places: "Mapping[FileId, str]") -> "Iterator[Pictures]":
     """Pass pictures on; refuse one that the run would replace."""
     from zsclip.out.output import check_inputs
 

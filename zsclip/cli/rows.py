@@ -21,7 +21,7 @@ from zsclip.errors import InputError
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.out.journal import Journal, Point
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Pictures
 
     Batches = Iterable[Answers]
@@ -144,11 +144,11 @@ class Output(Report):
         first = 1 if by_earlier_run and not self.goes_on else 0
         return [file for _, target in self.targets if target is not None for file in files_of(target)[first:]]
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
         """Check that every file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            What each file that would be replaced is, in words, by its place.
+            What each file that would be replaced is, in words, by its id.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zsclip.measure.labelled import Labelled
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -126,7 +126,7 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
             yield session
 
 
-def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "Labelled":
+def read_data(data: Data, session: Session, places: "Mapping[FileId, str]") -> "Labelled":
     """Find all labelled pictures, or with --limit some from all over the data.
 
     Args:

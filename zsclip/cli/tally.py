@@ -126,14 +126,14 @@ class Tally:
 
     def why_none(self) -> str:
         """Say that there was no image, and why."""
-        from zsclip.pixels.passed_over import why_no_images
+        from zsclip.pixels.search_summary import why_no_images
 
         if self.done:
             return f"no new images; {counted(self.done, 'image')} done earlier"
         return "zsclip: " + ("no images" if self.passed_over is None else why_no_images(self.passed_over))
 
     def _passed_over(self) -> str:
-        from zsclip.pixels.passed_over import passed_over_line
+        from zsclip.pixels.search_summary import passed_over_line
 
         return "" if self.passed_over is None else passed_over_line(self.passed_over)
 

@@ -21,8 +21,8 @@ from zsclip.models.torch_encoder import ClipModel
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.decode import to_pixels, upright
 from zsclip.pixels.fit import Preprocess, jpeg_scale
-from zsclip.pixels.formats import readable_formats
 from zsclip.pixels.limits import Decoding
+from zsclip.pixels.pillow_setup import readable_formats
 from zsclip.pixels.processors import available_cpus
 from zsclip.pixels.reasons import check_file
 from zsclip.pixels.workers import processes_for

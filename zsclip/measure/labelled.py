@@ -7,7 +7,7 @@ from zsclip.errors import InputError
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.sources import Source, SourceCache, check_inputs, find_sources
-from zsclip.pixels.passed_over import passed_over_line
+from zsclip.pixels.search_summary import passed_over_line
 
 _SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when others have begun the next
 

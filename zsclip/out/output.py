@@ -13,7 +13,7 @@ from typing import TextIO
 
 from zsclip.errors import InputError, OutputError
 
-Place = tuple[int, int]  # the device and inode of a file, the same however its path is written
+FileId = tuple[int, int]  # the device and inode of a file, the same however its path is written
 
 FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".tsv": "tsv"}
 
@@ -129,19 +129,19 @@ def check_output(target: str | None, *, overwrite: bool = False, resumable: bool
         _check_absent(target, target, overwrite=overwrite, resumable=resumable)
 
 
-def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[Place, str]:
+def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[FileId, str]:
     """Refuse two outputs that would be the same file, before anything is written.
 
     Args:
         outputs: flag and target of each; None is standard output.
 
     Returns:
-        The outputs, in words, by the place of each file that they would replace; for `check_inputs`.
+        The outputs, in words, by the id of each file that they would replace; for `check_inputs`.
 
     Raises:
         InputError: two outputs are the same file, or would need the same FILE.part.
     """
-    seen: dict[Place | str, str] = {}
+    seen: dict[FileId | str, str] = {}
     for flag, target in outputs:
         output = flag if target is None else f"{flag} {target}"
         for key in _keys_of(target):
@@ -150,7 +150,7 @@ def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[Place, str]:
     return {key: output for key, output in seen.items() if isinstance(key, tuple)}
 
 
-def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[Place, str]) -> None:
+def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[FileId, str]) -> None:
     """Refuse an output that is also an input: as a path, by a link, or in another spelling.
 
     Args:
@@ -180,8 +180,8 @@ def part_of(target: str) -> str:
     return (os.path.realpath(target) if os.path.islink(target) else target) + ".part"
 
 
-def _keys_of(target: str | None) -> Iterator[Place | str]:
-    """Yield the places of the files that are written for a target, and the real paths, as they may not exist yet.
+def _keys_of(target: str | None) -> Iterator[FileId | str]:
+    """Yield the ids of the files that are written for a target, and the real paths, as they may not exist yet.
 
     Standard output has a place if it is a regular file, unless the shell has just emptied it.
     """

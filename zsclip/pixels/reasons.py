@@ -24,7 +24,7 @@ DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
 REFUSED_ENDINGS: dict[frozenset[str], tuple[ErrorKind, str]] = {
     RAW_ENDINGS: ("unsupported", RAW),
     VIDEO_ENDINGS: ("unsupported", VIDEO),
-    DRAWING_ENDINGS: ("unreadable", DRAWING),
+    DRAWING_ENDINGS: ("unsupported", DRAWING),
 }
 
 
@@ -83,7 +83,7 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
 
 def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped | None:
     """Make a row for a picture whose decoder hangs, and release its pixels; None if it has not started."""
-    if decoding.budget.is_waited_for(thread):
+    if decoding.budget.is_waiting_for_memory(thread):
         return None
     seconds = decoding.budget.cpu_seconds(thread)
     decoding.budget.give_back(thread)

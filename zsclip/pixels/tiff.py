@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
-from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.layout import (
     BITS,
     BLACK_IS_ZERO,
@@ -32,6 +31,7 @@ from zsclip.pixels.layout import (
     Layout,
 )
 from zsclip.pixels.libtiff import whole_pixels
+from zsclip.pixels.pillow_setup import set_up_pillow
 from zsclip.pixels.skipped import Refused
 
 _BAND_SAMPLES = 1 << 20  # decoded at a time

@@ -15,8 +15,8 @@ from PIL import Image
 
 from zsclip.errors import first_line
 from zsclip.pixels.decode import upright
-from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
+from zsclip.pixels.pillow_setup import set_up_pillow
 
 LOOKAHEAD = 2  # batches that are decoded while one is trained on
 _PICTURES_A_TASK = 32  # a future costs 20 us, a 64-px picture 500

@@ -19,7 +19,7 @@ from zsclip.pictures.identity import Look
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sources import Names, Source, SourceCache, check_inputs, find_sources
 from zsclip.pixels.fit import Preprocess, fit
-from zsclip.pixels.passed_over import passed_over_line
+from zsclip.pixels.search_summary import passed_over_line
 from zsclip.training.augment import PICTURE_DRAWS, augmented
 from zsclip.training.decoding import Draws, Encoded, Numbers, decode_ahead, look_up
 from zsclip.training.sampling import CAPTION_DRAWS, Sampling, draw_texts, pair_weights, positives
