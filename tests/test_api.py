@@ -254,9 +254,9 @@ def test_an_error_of_an_iterator_comes_out(noise: Path, plain: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (3, r"pictures: of type int; give a path"),
-        (io.BytesIO(b"two\nlines"), r"pictures: of type BytesIO; give a path"),
-        ([None], r"pictures\[0\]: of type NoneType; give a path"),
+        (3, r"pictures: is of type int; give a path"),
+        (io.BytesIO(b"two\nlines"), r"pictures: is of type BytesIO; give a path"),
+        ([None], r"pictures\[0\]: is of type NoneType; give a path"),
         (np.zeros((4, 4), np.uint8), r"pictures\[0\]: an array of uint8 \(4, 4\); give \(H, W, 3\) uint8"),
         ([b"", np.zeros((4, 4, 3), np.float32)], r"pictures\[1\]: an array of float32 \(4, 4, 3\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"give \(H, W, 3\) uint8, or a list of those"),

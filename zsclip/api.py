@@ -302,5 +302,5 @@ def _check(name: str, item: Any) -> None:
 def _not_a_picture(name: str, item: Any) -> InputError:
     kind = type(item).__name__
     return InputError(
-        f"{name}: of type {kind}; give a path, PIL image, (H, W, 3) uint8 array, or bytes, or a list of these"
+        f"{name}: is of type {kind}; give a path, PIL image, (H, W, 3) uint8 array, or bytes, or a list of these"
     )

@@ -96,7 +96,7 @@ class CalibrationFile(Overwrite, Json):
         """Check that the file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            What each file that would be replaced is, in words, by its id.
+            A description of each file that would be replaced, by its id.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 

@@ -136,7 +136,7 @@ def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[FileId, str]:
         outputs: flag and target of each; None is standard output.
 
     Returns:
-        The outputs, in words, by the id of each file that they would replace; for `check_inputs`.
+        A description of each file that would be replaced, by its id; for `check_inputs`.
 
     Raises:
         InputError: two outputs are the same file, or would need the same FILE.part.
