@@ -531,7 +531,7 @@ def test_a_replaced_thread_ends_when_it_returns(monkeypatch, spin):
     assert hung[0] not in workers
 
 
-def test_what_waits_is_not_taken_for_hanging(monkeypatch):
+def test_a_waiting_picture_does_not_count_as_hanging(monkeypatch):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.2)
 
     def wait(path: str) -> str:

@@ -264,7 +264,7 @@ def test_an_error_of_an_iterator_comes_out(noise: Path, plain: str) -> None:
         ("-", "'-': paths are read from stdin on the command line only"),
     ],
 )
-def test_what_is_no_picture_is_refused_in_one_line(given: Any, message: str, plain: str) -> None:
+def test_values_that_are_not_pictures_are_refused_in_one_line(given: Any, message: str, plain: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         Classifier(COLOURS, model=plain)(given)
 

@@ -69,7 +69,7 @@ def test_a_missing_cache_is_empty() -> None:
     assert size_on_disk() == 0
 
 
-def test_a_flipped_bit_is_no_row() -> None:
+def test_a_row_with_a_flipped_bit_is_not_used() -> None:
     write_rows("text", {"good": b"x" * 50, "bad": b"marker-for-the-test"})
     path = cache_dir() / FILE_NAME
     path.write_bytes(path.read_bytes().replace(b"marker-for", b"marker-fur"))

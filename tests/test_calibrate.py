@@ -308,7 +308,7 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
         ),
     ],
 )
-def test_what_is_no_calibration_is_reported_in_a_line(tmp_path, text, told):
+def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, told):
     (tmp_path / "c.json").write_text(text)
 
     with pytest.raises(InputError, match=told):
@@ -502,7 +502,7 @@ def test_a_mistake_is_found_before_a_model_is_looked_for(
     assert told in capfd.readouterr().err
 
 
-def test_what_is_too_large_for_a_calibration_is_not_read(tmp_path: Path) -> None:
+def test_a_file_too_large_for_a_calibration_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "huge.json", "wb") as file:
         file.truncate(40 << 20)
 

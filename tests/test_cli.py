@@ -167,7 +167,7 @@ def test_cut_prompts_and_unread_scripts_are_noted_once_also_from_the_cache(run: 
         assert sum("'猫'" in line and "--model multilingual" in line for line in lines) == 1
 
 
-def test_an_empty_folder_is_no_success(run: Run, tmp_path: Path, model: str) -> None:
+def test_an_empty_folder_is_not_a_success(run: Run, tmp_path: Path, model: str) -> None:
     (tmp_path / "empty").mkdir()
 
     result = run("classify", "empty", *COLOURS, "--model", model)

@@ -79,13 +79,13 @@ def test_no_gain_is_reported_by_chance_too_often():
     assert 1 <= wrongly <= 12
 
 
-def test_a_gain_is_no_more_than_everything():
+def test_a_gain_is_at_most_1():
     found = gain(judged_as(np.array([True] * 4 + [False])), judged_as(np.zeros(5, bool)), resamples=100)
 
     assert found.high == 1
 
 
-def test_pictures_of_which_none_could_be_read_are_not_compared(colour_model):
+def test_unreadable_pictures_are_not_compared(colour_model):
     classifier = build_classifier(words_of({"red": ["red"], "blue": ["blue"]}), colour_model)
 
     with pytest.raises(InputError, match="none of the images could be read"):

@@ -69,7 +69,7 @@ def test_all_configurations_of_open_clip_are_within_the_limits() -> None:
 
 @pytest.mark.parametrize("name", ["open_clip_config.json", "open_clip_model.safetensors"])
 @pytest.mark.parametrize("kind", ["fifo", "endless", "folder"])
-def test_what_is_no_regular_file_is_not_opened(name: str, kind: str, folder: Path) -> None:
+def test_only_regular_files_are_opened(name: str, kind: str, folder: Path) -> None:
     path = folder / name
     path.unlink()
     {"fifo": os.mkfifo, "folder": os.mkdir, "endless": lambda path: path.symlink_to("/dev/zero")}[kind](path)

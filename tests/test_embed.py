@@ -253,7 +253,7 @@ def test_a_model_that_is_not_what_was_remembered_keeps_nothing(pictures: list[Pa
         assert len(found_in(store, pictures)) == 0
 
 
-def test_pictures_that_are_in_no_file_are_known_by_their_content(pictures: list[Path], no_grain: None) -> None:
+def test_pictures_without_a_file_are_identified_by_content(pictures: list[Path], no_grain: None) -> None:
     data = [path.read_bytes() for path in pictures]
     names = [f"shard#{i}" for i in range(11)]
     expected = [(getattr(row, "error", None), vector) for row, vector in run(pictures, Encoder(), None)]

@@ -42,7 +42,7 @@ def test_it_encodes_as_the_model_does(encoder: Callable[[], Encoder]) -> None:
     assert encoder().token_counts(["a cat"]) == model.token_counts(["a cat"])
 
 
-def test_another_batch_size_is_no_other_model(encoder: Callable[[], Encoder]) -> None:
+def test_the_batch_size_does_not_change_the_model(encoder: Callable[[], Encoder]) -> None:
     first = encoder()
     keep("settings", first._parts, first._settings | {"batch_size": 7})
 
@@ -53,7 +53,7 @@ def test_another_batch_size_is_no_other_model(encoder: Callable[[], Encoder]) ->
     assert second.batch_size == first.batch_size == 32
 
 
-def test_what_was_remembered_wrongly_is_right_for_the_next_run(encoder: Callable[[], Encoder]) -> None:
+def test_a_wrong_memory_is_corrected_for_the_next_run(encoder: Callable[[], Encoder]) -> None:
     right = encoder()
     recipe, settings = right.image_recipe(False), right._settings
     keep("settings", right._parts, settings | {"device": "cuda", "precision": "fp16", "batch_size": 256})

@@ -102,7 +102,7 @@ def test_labels_from_data_send_nothing_to_a_terminal():
     assert lines[-2].split()[0] == r"dog\x9b"
 
 
-def test_pictures_of_which_none_could_be_read_are_no_evaluation():
+def test_unreadable_pictures_end_the_evaluation():
     judged, _ = judged_of([[Skipped("a", "missing", "gone")]], ["cat"])
 
     with pytest.raises(InputError, match="none of the images could be read"):

@@ -360,7 +360,7 @@ def test_rows_without_a_record_are_refused(tmp_path: Path) -> None:
     assert part.read_text() == "precious"
 
 
-def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
+def test_a_run_with_names_that_are_not_text_is_resumed(tmp_path: Path) -> None:
     paths = [os.fsdecode(name) for name in (b"caf\xe9", b"a\nb", b"c", b"d")]
     with pytest.raises(Killed):
         run(tmp_path / "rows.csv", paths, killed_after=2)

@@ -133,7 +133,7 @@ def test_numbers_are_the_names_that_the_datasets_library_wrote_beside_them(tmp_p
     assert found.words == ("dog", "cat")
 
 
-def test_what_is_no_labelled_data_is_refused(tmp_path):
+def test_data_that_are_not_labelled_are_refused(tmp_path):
     (tmp_path / "bare.jsonl").write_text('{"file_name": "a"}\n')
     (tmp_path / "list.jsonl").write_text('{"file_name": "a", "label": "b"}\n["a"]\n')
     (tmp_path / "torn.jsonl").write_text('{"file_name": "a", "label": "b"}\n\n{"file')

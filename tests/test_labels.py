@@ -388,7 +388,7 @@ def test_numbers_may_be_labels_with_prompts() -> None:
 
 
 @pytest.mark.parametrize("bullet", "-*•")
-def test_a_dash_before_every_line_is_no_part_of_a_label(bullet: str) -> None:
+def test_a_dash_before_every_line_is_not_part_of_the_labels(bullet: str) -> None:
     assert names(read_labels(files=[write("a.txt", f"# mine\n{bullet} goldfish\n{bullet} taxi\n")])) == [
         "goldfish",
         "taxi",
@@ -525,9 +525,7 @@ def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
         ("a.txt", b"PK\3\4\0\0", "a.txt: has zero bytes, so it is not UTF-8; "),
     ],
 )
-def test_what_is_not_clearly_a_list_of_labels_is_refused_with_the_reason(
-    name: str, content: str | bytes, message: str
-) -> None:
+def test_an_unclear_list_of_labels_is_refused_with_the_reason(name: str, content: str | bytes, message: str) -> None:
     assert refusal_of(name, content).startswith(message)
 
 

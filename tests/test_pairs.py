@@ -445,7 +445,7 @@ def test_pictures_are_cropped_mirrored_and_tinted(tmp_path: Path) -> None:
     assert np.abs(tinted.mean(axis=0) - lines().mean(axis=0)).max() < 25
 
 
-def test_a_share_of_the_pictures_is_scaled_down_first_so_that_sharpness_tells_nothing(tmp_path: Path) -> None:
+def test_some_pictures_are_scaled_down_first_so_that_sharpness_carries_no_hint(tmp_path: Path) -> None:
     board = np.indices((24, 24)).sum(axis=0) // 3 % 2 * 255  # squares of 3 pixels, 1 when shrunk to 8
     pairs = pairs_of(tmp_path / "a.parquet", board)
 
@@ -600,7 +600,7 @@ def test_other_data_have_another_digest(tmp_path: Path) -> None:
     assert one == moved != other
 
 
-def test_inputs_that_are_no_data_are_refused_at_once(tmp_path: Path) -> None:
+def test_inputs_that_are_not_data_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "a.csv").write_text("file,text\na,b\n")

@@ -154,7 +154,7 @@ def test_the_message_is_the_same_for_a_member_of_an_archive():
         {262: ("H", (32803,))},
     ],
 )
-def test_raw_is_known_by_its_tags_whatever_its_name(tmp_path, tags):
+def test_raw_is_recognised_by_its_tags_whatever_its_name(tmp_path, tags):
     (tmp_path / "x.jpg").write_bytes(tiff(quadrants([(255, 0, 0)] * 4), RGB, tags=tags))
 
     assert (skipped(tmp_path / "x.jpg").error, "camera RAW" in skipped(tmp_path / "x.jpg").message) == (
@@ -163,7 +163,7 @@ def test_raw_is_known_by_its_tags_whatever_its_name(tmp_path, tags):
     )
 
 
-def test_canons_raw_is_known_by_its_start(tmp_path):
+def test_canons_raw_is_recognised_by_its_start(tmp_path):
     data = tiff(quadrants([(255, 0, 0)] * 4), RGB)
     (tmp_path / "x.jpg").write_bytes(data[:8] + b"CR\2\0" + data[12:])
 

@@ -327,7 +327,7 @@ def test_eval_writes_a_page_with_the_truth(run: Run, photos: Path, model_dir: st
     assert all(row[7] for row in found)
 
 
-def test_rows_are_no_page_and_a_page_is_no_spreadsheet(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_not_a_page_and_a_page_is_not_a_spreadsheet(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for arguments, told in (
         (["--rows", "r.html"], "--rows: 'r.html' is a page; use --report for that"),
         (["--report", "r.csv"], "--report: cannot write 'r.csv'; use a name that ends in .html"),

@@ -49,7 +49,7 @@ def test_the_fast_form_of_an_image_tower_gives_the_same(kind: str, tiny_model: C
         ({"pool_type": "tok", "qk_norm": True}, False),
     ],
 )
-def test_of_the_last_block_only_what_is_used_is_computed(options: dict[str, Any], ends_in_one_token: bool) -> None:
+def test_only_the_used_part_of_the_last_block_is_computed(options: dict[str, Any], ends_in_one_token: bool) -> None:
     torch.manual_seed(0)
     plain = VisionTransformer(32, 8, width=48, layers=2, heads=3, mlp_ratio=2.0, output_dim=16, **options).eval()
     fast = fast_form(deepcopy(plain))
