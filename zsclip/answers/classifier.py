@@ -152,7 +152,7 @@ def _encode(prompts: dict[str, Sequence[str]], model: "ClipModel | Encoder") -> 
 
 
 def _letters(text: str) -> str:
-    """Leave only letters and digits, lower case and without accents: if they differ, so do the tokens of any tokenizer."""
+    """Leave only letters and digits, without case and accents: if they differ, so do the tokens of any tokenizer."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", html.unescape(text)).casefold())
 
 
