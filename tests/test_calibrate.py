@@ -317,6 +317,20 @@ def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, 
         read_calibration(str(tmp_path / "gone.json"))
 
 
+@pytest.mark.parametrize("threshold", ["7", "-0.1", "NaN", "Infinity", '"0.5"', '"high"', "true", "[0.5]"])
+def test_a_threshold_that_is_no_probability_is_refused_with_the_reason(tmp_path, threshold):
+    file = tmp_path / "c.json"
+    text = '{"version": 1, "made_with": {}, "temperature": null, "threshold": %s, "thresholds": %s, "distractors": {}}'
+    told = f"not a calibration: its threshold%s is {json.loads(threshold)!r}, not a number from 0 to 1"
+
+    for written, of in (((threshold, "{}"), ""), (("0.5", f'{{"cat": {threshold}}}'), " of 'cat'")):
+        file.write_text(text % written)
+        with pytest.raises(InputError, match=re.escape(told % of)):
+            read_calibration(str(file))
+    file.write_text(text % ("null", '{"cat": 0, "dog": 1, "owl": 0.5, "ox": null}'))
+    assert read_calibration(str(file)).thresholds == {"cat": 0, "dog": 1, "owl": 0.5, "ox": math.inf}
+
+
 def test_a_distractor_that_contains_a_label_is_left_out(tmp_path):
     (tmp_path / "words.txt").write_text("cat\ndog\nsea lion\nhorse\nphoto of food\nbird\ncow\n")
     labels = [Label("tabby Cats"), Label("sea"), Label("pet", ("Dog",)), Label("food"), Label("owl", group="bird")]

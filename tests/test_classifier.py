@@ -170,6 +170,7 @@ def words(*labels: Label) -> Words:
         ("C", "C#", {"canonicalize"}),
         ("cat", "cats", set()),
         ("piña", "pina", set()),
+        ("café", "cafÃ©", {"lower", "canonicalize", "whitespace"}),  # the tokenizer's ftfy mends it
     ],
 )
 @pytest.mark.parametrize("clean", ["lower", "canonicalize", "whitespace"])
@@ -181,6 +182,18 @@ def test_labels_that_are_one_text_to_the_tokenizer_are_refused(
 
     with pytest.raises(InputError, match=f"^{re.escape(told)}") if clean in same_to else nullcontext():
         check_words(words(Label("taxi"), Label(one), Label(other)), encoder)
+
+
+def test_labels_that_differ_only_beyond_the_context_are_refused(spec: ModelSpec) -> None:
+    long = "a very " + "very " * 90
+    told = (
+        r"labels: '\.\.\..*old cat' and '.*young dog' are the same text to .*, which cuts both after 24 tokens; remove "
+    )
+
+    with pytest.raises(InputError, match=told):
+        check_words(words(Label("taxi"), Label(f"{long}old cat"), Label(f"{long}young dog")), Encoder(spec))
+    check_words(words(Label(f"cat, {long}"), Label(f"dog, {long}"), Label(long[:200])), Encoder(spec))
+    check_words(words(Label(f"{long}cat", ("cat",)), Label(f"{long}dog", ("dog",))), Encoder(spec))
 
 
 def test_only_the_prompts_of_a_label_matter(spec: ModelSpec) -> None:

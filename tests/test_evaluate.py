@@ -110,6 +110,9 @@ def test_unreadable_pictures_end_the_evaluation():
 
 
 def test_labels_are_made_of_the_words_of_the_data():
+    meanings = {"0": "sea_lion", "1": "cat"}
+    assert found_labels(["0", "1"], meanings=meanings) == [Label("cat", found_as="1"), Label("sea lion", found_as="0")]
+    assert truths_of(["0", "1"], [Label("sea lion"), Label("cat", found_as="1")], meanings) == ["sea lion", "cat"]
     assert found_labels(["sea_lion", "cat", "sea_lion", "sea lion"]) == [
         Label("cat", found_as="cat"),
         Label("sea lion", found_as="sea_lion"),
@@ -346,6 +349,10 @@ def test_a_limit_takes_pictures_from_all_over_the_data(run: Run, classes: Path, 
         (("train2017", "val2017"), "val2017 or train2017"),
         (("training_set", "test set"), "test set or training_set"),
         (("fold_2", "fold_10"), "fold_2 or fold_10"),
+        (("eval", "holdout"), "eval or holdout"),
+        (("unlabeled", "train"), "train or unlabeled"),
+        (("split=train", "split=val"), "split=train or split=val"),
+        (("query", "gallery"), "gallery or query"),
     ],
 )
 @pytest.mark.parametrize("command", ["eval", "calibrate"])
@@ -362,6 +369,40 @@ def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd
     assert capfd.readouterr().err == f"zsclip: {told}\n"
     with pytest.raises(InputError, match=re.escape(told)):
         read_pairs([str(data)])  # for training
+
+
+@pytest.mark.parametrize("outer", [("2023", "2024"), ("front", "side")])
+def test_folders_that_hold_the_same_folders_are_noted(outer: tuple[str, str], tmp_path: Path) -> None:
+    for folder in outer:
+        make_class_folders(tmp_path / folder, ("cat", "dog", "taxi"), 1)
+    notes: list[str] = []
+
+    assert read_labelled(str(tmp_path), note=notes.append).words == (outer[0],) * 3 + (outer[1],) * 3
+
+    assert notes == [
+        f"{tmp_path}: each of its 2 folders holds the same folders, cat and 2 more; if those are the labels, give one "
+        f"of the 2, such as {tmp_path}/{outer[0]}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folders", "own"),
+    [
+        (("query/cat", "query/dog", "gallery/cat"), None),
+        (("query/cat", "query/dog", "gallery/cat", "gallery/dog"), "gallery"),
+        (("cat/train", "cat/val", "dog/train", "dog/val"), None),
+        (("cat/front", "cat/back", "dog/front"), None),
+    ],
+)
+def test_labels_may_hold_folders(folders: tuple[str, ...], own: str | None, tmp_path: Path) -> None:
+    make_class_folders(tmp_path, folders, 1)
+    if own is not None:
+        Image.new("RGB", (8, 8)).save(tmp_path / own / "own.png")
+    notes: list[str] = []
+
+    read_labelled(str(tmp_path), note=notes.append)
+
+    assert notes == []
 
 
 @pytest.mark.parametrize(

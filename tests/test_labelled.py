@@ -59,6 +59,51 @@ def test_lists_give_paths_relative_to_themselves(tmp_path, form):
     assert notes == [f"{data}: skipped: {count} lines without a label or caption, the first is line {line}"]
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("column", ["rank", "score", "cosine"])
+def test_answers_are_not_taken_for_true_labels(tmp_path, form, column):
+    data = tmp_path / f"list.{form}"
+
+    def write(**cells: str) -> str:
+        lines = [",".join(cells), ",".join(cells.values())] if form == "csv" else [json.dumps(cells)]
+        data.write_text("\n".join(lines))
+        return str(data)
+
+    with pytest.raises(InputError, match=f"labels are answers, as the column {column} shows; put the true labels in "):
+        read_labelled(write(file_name="a.png", label="dog", **{column: "1"}))
+    assert read_labelled(write(file_name="a.png", label="dog", **{column: "1"}, truth="cat")).words == ("cat",)
+
+
+def test_a_picture_that_is_listed_twice_counts_once_or_is_refused(tmp_path):
+    data = tmp_path / "list.csv"
+    data.write_text("file_name,label\na.png,7\nb.png,sea lion\n./a.png,7\nb.png,sea_lion\n")
+    notes: list[str] = []
+
+    found = read_labelled(str(data), note=notes.append)
+
+    assert (found.pictures.names, found.words) == ((f"{tmp_path}/a.png", f"{tmp_path}/b.png"), ("7", "sea lion"))
+    assert notes == [f"{data}: skipped: 2 rows with a picture that is listed already, first '{tmp_path}/a.png'"]
+    data.write_text("file_name,label\na.png,cat\nb.png,dog\na.png,dog\n")
+    with pytest.raises(InputError, match=r"'.*/a\.png' is listed with two labels, 'cat' and 'dog'; remove one of "):
+        read_labelled(str(data))
+
+
+def test_a_name_beside_an_id_is_its_meaning_if_there_is_one_for_each(tmp_path):
+    data = tmp_path / "list.csv"
+
+    def meanings(*rows: str) -> dict[str, str]:
+        data.write_text("file_name,label,name\n" + "".join(f"{at}.png,{row}\n" for at, row in enumerate(rows)))
+        return dict(read_labelled(str(data)).meanings)
+
+    assert meanings("0,goldfish", "1,taxi", "0,goldfish") == {"0": "goldfish", "1": "taxi"}
+    assert meanings("n01443537,goldfish", "n02930766,taxi") == {"n01443537": "goldfish", "n02930766": "taxi"}
+    assert meanings("0,Ann", "1,Bob", "0,Bob") == {}
+    assert meanings("0,Ann", "1,Ann") == {}
+    assert meanings("0,goldfish", "1,") == {}
+    assert meanings("cat,Ann", "dog,Bob") == {}
+    assert meanings("0,7", "1,8") == {}
+
+
 def test_our_own_rows_in_a_tsv_file_have_backslashes_instead_of_quotes(tmp_path):
     name, label = 'a "quoted"\tname\\n.png', "grey\nwolf"
     data = tmp_path / "rows.tsv"
@@ -137,6 +182,10 @@ def test_data_that_are_not_labelled_are_refused(tmp_path):
     (tmp_path / "bare.jsonl").write_text('{"file_name": "a"}\n')
     (tmp_path / "list.jsonl").write_text('{"file_name": "a", "label": "b"}\n["a"]\n')
     (tmp_path / "torn.jsonl").write_text('{"file_name": "a", "label": "b"}\n\n{"file')
+    (tmp_path / "twice.csv").write_text("file_name,label,label\na.png,a,b\n")
+    (tmp_path / "more.csv").write_text("file_name,label\na.png,dog\nb.png,goldfish, orange\n")
+    (tmp_path / "utf16.csv").write_text("file_name,label\na.png,dog\n", "utf-16")
+    (tmp_path / "book.csv").write_bytes(b"PK\3\4\x14\0\x80\xff\n")
     (tmp_path / "captions.csv").write_text("path,caption\na.png,a dog\n")
     notes: list[str] = []
     for name, message in (
@@ -144,6 +193,10 @@ def test_data_that_are_not_labelled_are_refused(tmp_path):
         ("bare.jsonl", "no labelled images; give class folders, a list with file_name,label, or Parquet"),
         ("list.jsonl", r"list\.jsonl:2: not an object; write one per line, with file_name and label"),
         ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object per line"),
+        ("twice.csv", r"twice\.csv:1: has 2 columns named label; rename all but one"),
+        ("more.csv", r"more\.csv:3: has more cells than the header; put words with a ',' in quotes"),
+        ("utf16.csv", r"utf16\.csv: UTF-16; save it as UTF-8"),
+        ("book.csv", r"book\.csv: an Excel workbook, or another zip archive; save it as CSV"),
         ("captions.csv", "no labelled images"),
     ):
         with pytest.raises(InputError, match=message):

@@ -16,6 +16,7 @@ import pytest
 import zsclip.words.labels
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
+from zsclip.words.doubts import doubts
 from zsclip.words.labels import Label, in_other_scripts, labels_of, read_labels
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -159,8 +160,13 @@ def test_a_file_that_cannot_be_read_is_named(empty_folder: Path) -> None:
     assert refusal(files=("nope.txt",)) == "nope.txt: no such file; check the path"
     assert refusal(files=("folder",)).startswith("folder: cannot be read: Is a directory; ")
     assert refusal_of("latin.txt", b"cat\ndog\ncaf\xe9\n") == "latin.txt:3: not UTF-8; save the file as UTF-8"
-    assert refusal_of("utf16.txt", "cat\ndog".encode("utf-16")) == "utf16.txt:1: not UTF-8; save the file as UTF-8"
-    assert refusal_of("utf16.yaml", "cat\ndog".encode("utf-16-le")).startswith("utf16.yaml: has zero bytes")
+    assert refusal_of("utf16.txt", "cat\ndog".encode("utf-16")) == "utf16.txt:1: UTF-16; save it as UTF-8"
+    assert refusal_of("utf16.yaml", "cat\ndog".encode("utf-16-le")) == (
+        "utf16.yaml: has zero bytes, so it is UTF-16; save it as UTF-8"
+    )
+    for name, content in (("zip.csv", b"PK\3\4\x14\0\x80\xff"), ("zip.txt", b"PK\3\4\0\0")):
+        assert refusal_of(name, content).endswith("an Excel workbook, or another zip archive; save it as CSV")
+    assert refusal_of("old.csv", b"\xd0\xcf\x11\xe0\xa1").endswith(": an Excel workbook; save it as CSV")
 
 
 def test_words_that_are_not_unicode_are_refused() -> None:
@@ -522,7 +528,11 @@ def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
         ("a.XLSX", b"PK\3\4", "a.XLSX: a .xlsx file is not a list of labels; "),
         ("a.md", "cat\ndog\n", "a.md: a .md file is not a list of labels; "),
         ("a.txt", b"\x89PNG\r\n\x1a\n\0\0", "a.txt:1: not UTF-8; "),
-        ("a.txt", b"PK\3\4\0\0", "a.txt: has zero bytes, so it is not UTF-8; "),
+        ("a.txt", b"cat\0dog\0", "a.txt: has zero bytes, so it is not UTF-8; "),
+        ("a.csv", "label,id,label\na,0,b\n", "a.csv:1: has 2 columns named label; rename all but one"),
+        ("a.json", '{"cat": 0, "dog": 1}', "a.json: '0' after label 'cat' is only a number; write it before the label"),
+        ("a.json", '{"categories": [{"name": "cat"}, {"id": 1}], "images": []}', "a.json: expected text, found a "),
+        ("a.json", '{"id2label": {"0": "cat", "x": "dog"}}', "a.json: unknown key '0'; "),
     ],
 )
 def test_an_unclear_list_of_labels_is_refused_with_the_reason(name: str, content: str | bytes, message: str) -> None:
@@ -595,6 +605,23 @@ def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> No
         ("0,goldfish\n1,taxi\n", "every line begins with a number; leave the numbers out, or "),
         ("0: goldfish\n1: taxi\n", "every line begins with a number; "),
         ("n01443537 goldfish\nn02930766 taxi\n", "every line begins with a number; "),
+        ("0 goldfish\n1 taxi\n", "every line begins with a number; "),
+        ("1 goldfish\n2 taxi\n3 cat\n", "every line begins with a number; "),
+        ("1. goldfish\n2. taxi\n", "every line begins with a number; "),
+        ("- 7) goldfish\n- 9) taxi\n", "every line begins with a number; "),
+        ("0\tgoldfish\n1\ttaxi\n", "every line begins with a number; "),
+        ("goldfish 0\ntaxi 1\n", "every line ends with a number; "),
+        ("goldfish,0\ntaxi,7\n", "every line ends with a number; "),
+        ("goldfish: 3\ntaxi: 1\n", "every line ends with a number; "),
+        ("goldfish:128,0,0::\ntaxi:0,128,0:wheel:\n", "a label map of CVAT; leave out the first : of each line and "),
+        ("goldfish,\ntaxi,\ncat\n", "every line ends with ','; leave it out"),
+        ("goldfish;\ntaxi;\n", "every line ends with ';'; leave it out"),
+        ("| id | name |\n|---|---|\n| 0 | goldfish |\n", "a Markdown table; write one label per line"),
+        ("[ ] goldfish\n[x] taxi\n", "begins with a checkbox; leave the checkboxes out"),
+        ("- [ ] goldfish\n- [x] taxi\n", "every line begins with a checkbox; leave the checkboxes out"),
+        ("a photo of a {}\n{} in the wild\n", "every line is a prompt with a placeholder, not a label; use --prompts"),
+        ("a.jpg\nb c.PNG\n", "every line is the name of a picture; write labels, one per line"),
+        ("goldfish:\n  synonyms: [carp]\ntaxi:\n", "looks like YAML; rename it to .yaml"),
     ],
 )
 @pytest.mark.parametrize("name", ["list.txt", "list"])
@@ -610,3 +637,105 @@ def test_lines_that_only_resemble_another_kind_are_labels() -> None:
     Path("list.txt").write_text("\n".join(lines))
 
     assert [label.name for label in read_labels(files=["list.txt"])] == lines
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["1 person", "2 people"],
+        ["1 cat", "2 cats", "3 cats"],
+        ["5 euro note", "10 euro note"],
+        ["3.5 inch disk", "5.25 inch drive"],
+        ["2-door car", "4-wheel drive"],
+        ["1. Klasse", "2. Klasse"],
+        ["16:9", "4:3"],
+        ["iPhone 11", "iPhone 12", "iPhone 13"],
+        ["Boeing 737", "Airbus 320"],
+        ["0", "1", "2"],
+        ["7up", "3M"],
+        ["crane, bird", "crane, machine"],
+        ["Star Wars: A New Hope", "Star Trek: The Motion Picture"],
+        ["goldfish,", "taxi", "cat"],
+        ["taxi", "{} (a set)"],
+        ["a.jpg", "taxi"],
+        ["cat:", "dog:"],
+        ["|x|", "y"],
+    ],
+)
+def test_honest_lines_with_numbers_and_marks_are_labels(lines: list[str]) -> None:
+    assert names(read_labels(files=[write("list.txt", "\n".join(lines))])) == lines
+
+
+@pytest.mark.parametrize("key", ["labels", "classes", "names"])
+def test_a_list_under_the_only_key_is_the_list(key: str) -> None:
+    as_yaml = write("a.yaml", f"{key}:\n- cat\n- black dog\n")
+    as_json = write("a.json", json.dumps({key: ["cat", "black dog"]}))
+    by_id = write("ids.json", json.dumps({key: {"0": "cat", "1": "black dog"}}))
+
+    assert names(read_labels(files=[as_yaml])) == names(read_labels(files=[as_json])) == ["cat", "black dog"]
+    assert read_labels(files=[by_id]) == [Label("cat", found_as="0"), Label("black dog", found_as="1")]
+    if key != "names":  # which YOLO's data.yaml may have alone
+        described = write("b.yaml", f"{key}:\n  synonyms: [word]\n")
+        assert read_labels("cat", files=[described])[1] == Label(key, ("word",))
+    two = write("c.yaml", f"{key}: [a sentence]\ntaxi:\n")
+    assert read_labels(files=[two])[0] == Label(key, prompts=("a sentence",))
+
+
+def test_the_categories_of_coco_are_labels() -> None:
+    categories = [{"id": 3, "name": "cat", "isthing": True}, {"id": 1, "name": "black dog", "supercategory": None}]
+    coco = {"images": [{"id": 1, "crowd": False}], "annotations": [], "categories": categories}
+
+    assert read_labels(files=[write("coco.json", json.dumps(coco))]) == [Label("cat"), Label("black dog")]
+    own = write("own.json", json.dumps({"categories": ["a photo of categories"], "taxi": None}))
+    assert names(read_labels(files=[own])) == ["categories", "taxi"]
+
+
+def test_the_names_in_a_configuration_of_hugging_face_are_labels_by_number() -> None:
+    config = {"model_type": "vit", "num": 1.5, "fast": True, "id2label": {"10": "dog", "2": "cat"}, "label2id": {}}
+
+    assert read_labels(files=[write("config.json", json.dumps(config))]) == [
+        Label("cat", found_as="2"),
+        Label("dog", found_as="10"),
+    ]
+
+
+@pytest.mark.parametrize("mark", [", ", "; ", "\t"])
+def test_words_on_the_only_line_of_a_file_are_not_several_labels(mark: str) -> None:
+    line = mark.join(["goldfish", "taxi", "cat"])
+
+    assert refusal_of("a.txt", line) == (
+        f"a.txt:1: label {line!r} is the only one; write one label per line if it is 3, or give another to compare it "
+        "with"
+    )
+    assert names(read_labels(files=["a.txt"], alone=True)) == [line]
+    assert list(doubts(read_labels(files=["a.txt"], alone=True))) == [
+        f"{line!r} is one label; if it is 3, write each on its own line, or as --labels A,B"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (["0", "1"], "all labels are numbers, such as '0', and the model reads them as words; "),
+        (["n01443537", "n02930766"], "all labels are ids, such as 'n01443537', and "),
+        (["10 goldfish", "20 taxi"], "all labels begin with a number, such as '10 goldfish'; "),
+        (["label", "goldfish", "taxi"], "the first label is 'label'; leave it out if it is a header"),
+        (["Class", "goldfish"], "the first label is 'Class'; "),
+        (["a.jpg", "b.png"], "all labels look like the names of pictures, such as 'a.jpg'"),
+        (["goldfish", "label"], None),
+        (["0", "cat"], None),
+        (["1 cat", "2 cats"], None),
+        (["2-door car", "4-wheel drive"], None),
+        (["cat"], None),
+    ],
+)
+def test_labels_that_may_not_be_meant_are_noted(words: list[str], note: str | None) -> None:
+    noted = list(doubts(labels_of(words, alone=True)))
+
+    assert len(noted) == (note is not None)
+    assert all(each.startswith(note or "") for each in noted)
+
+
+def test_numbers_with_prompts_are_meant() -> None:
+    assert list(doubts([Label("0", prompts=("the digit 0",)), Label("1")])) == []
+    assert list(doubts([Label("goldfish", found_as="0"), Label("taxi", found_as="1")])) == []

@@ -3,8 +3,10 @@
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
     from zsclip.models.torch_encoder import ClipModel
 
+_SHOWN = 60  # characters of a label in a message
 _PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build continues after the last round
 
 
@@ -44,24 +47,56 @@ class Classifier:
 
 
 def check_words(words: Words, encoder: "Encoder") -> None:
-    """Refuse two labels that the model reads as the same text, as they would always score the same; nothing is loaded.
+    """Refuse two labels that the model reads as the same text, as they always score the same; no weights are loaded.
 
     Raises:
         InputError: there are two.
     """
-    names, alike = words.names, dict[str, list[int]]()
-    for place, prompts in enumerate(words.prompts):
-        alike.setdefault(_letters(prompts[0]), []).append(place)
-    for places in alike.values():
-        known: dict[tuple[str, ...], str] = {}
+    tokenizer = encoder.spec.tokenizer
+    alike, begin_alike = dict[str, list[int]](), dict[str, list[int]]()
+    for place, (prompt, *_) in enumerate(words.prompts):
+        text = prompt if prompt.isascii() else tokenizer.cleaned(prompt)  # which mends what was decoded wrongly
+        letters = _letters(text)
+        alike.setdefault(letters, []).append(place)
+        if len(text.encode()) > tokenizer.context_length:  # else it cannot have so many tokens
+            begin_alike.setdefault(letters[: tokenizer.context_length // 2], []).append(place)
+    check = partial(_check_different, words, encoder.spec.name)
+    check(alike.values(), tokenizer.cleaned, "")
+    begin_alike = {letters: places for letters, places in begin_alike.items() if len(places) > 1}
+    if begin_alike:  # seldom, and only then is the tokenizer needed
+        read, cut = _tokens_of(encoder), dict[Hashable, list[int]]()
+        for place in chain.from_iterable(begin_alike.values()):
+            cut.setdefault(read(words.prompts[place][0]), []).append(place)
+        check(cut.values(), read, f", which cuts both after {tokenizer.context_length} tokens")
+
+
+def _check_different(
+    words: Words, model: str, alike: Iterable[Sequence[int]], read: Callable[[str], Hashable], why: str
+) -> None:
+    """Refuse two labels of a group whose prompts are all the same to `read`."""
+    for places in alike:
+        known: dict[tuple[Hashable, ...], str] = {}
         for place in places if len(places) > 1 else ():
-            text, name = tuple(map(encoder.spec.tokenizer.cleaned, words.prompts[place])), names[place]
+            text, name = tuple(map(read, words.prompts[place])), words.names[place]
             first = known.setdefault(text, name)
             if first is not name:
                 raise InputError(
-                    f"labels: {first!r} and {name!r} are the same text to {encoder.spec.name}; "
+                    f"labels: {_ending(first)!r} and {_ending(name)!r} are the same text to {model}{why}; "
                     "remove one of the two, or make it a synonym of the other"
                 )
+
+
+def _ending(name: str) -> str:
+    """Shorten a long label in a message; two that the model cuts differ near the end."""
+    return name if len(name) <= _SHOWN else f"...{name[-_SHOWN:]}"
+
+
+def _tokens_of(encoder: "Encoder") -> Callable[[str], Hashable]:
+    """Give a function from a prompt to the tokens that the model sees of it."""
+    from zsclip.models.torch_encoder import load_tokenizer
+
+    tokenizer = load_tokenizer(encoder.spec)
+    return lambda prompt: tuple(tokenizer([prompt])[0].tolist())
 
 
 def build_classifier(

@@ -234,9 +234,9 @@ def question_of(
     from zsclip.measure.evaluate import found_labels, truths_of
 
     if given is None and learnt is None:
-        given = found_labels(labelled.vocabulary, alone=scores.one_is_enough)
+        given = found_labels(labelled.vocabulary, alone=scores.one_is_enough, meanings=labelled.meanings)
     question = read_question(given, sentences, scores, learnt)
-    return question, truths_of(labelled.words, question.words.labels)
+    return question, truths_of(labelled.words, question.words.labels, labelled.meanings)
 
 
 def with_top_five(rule: "Rule") -> "Rule":

@@ -78,6 +78,7 @@ def build_text_matrix(
 ) -> "Classifier":
     """Make the text matrix, and note what was cut or may not be understood."""
     from zsclip.answers.classifier import build_classifier
+    from zsclip.words.doubts import doubts
     from zsclip.words.labels import in_other_scripts
 
     classifier = build_classifier(words, encoder, multi_label=multi_label, progress=session.progress.prompts)
@@ -85,6 +86,8 @@ def build_text_matrix(
         limit = encoder.spec.tokenizer.context_length
         cut = listed([shortened(prompt) for prompt in classifier.cut], 1)
         session.messages.note(f"prompts longer than the model's {limit} tokens were cut: {cut}; shorten them")
+    for doubt in doubts(words.labels):
+        session.messages.note(doubt)
     unread = [] if encoder.spec.reads_any_script else in_other_scripts(words.names)
     if unread:
         session.messages.note(
@@ -153,8 +156,8 @@ def words_and_truths(
     from zsclip.measure.evaluate import found_labels, truths_of
     from zsclip.words.words import expand
 
-    labels = given or found_labels(labelled.vocabulary)
-    return expand(labels, sentences), truths_of(labelled.words, labels)
+    labels = given or found_labels(labelled.vocabulary, meanings=labelled.meanings)
+    return expand(labels, sentences), truths_of(labelled.words, labels, labelled.meanings)
 
 
 def report_run(session: Session, files: Iterable[str | None] = ()) -> int:

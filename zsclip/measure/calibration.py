@@ -70,8 +70,10 @@ def read_calibration(file: str) -> Calibration:
         found = Calibration(
             made_with={str(key): str(value) for key, value in values["made_with"].items()},
             temperature=None if temperature is None else float(temperature),
-            threshold=_infinite(values["threshold"]),
-            thresholds={str(label): _infinite(value) for label, value in values["thresholds"].items()},
+            threshold=_threshold(file, "", values["threshold"]),
+            thresholds={
+                str(label): _threshold(file, f" of {label!r}", value) for label, value in values["thresholds"].items()
+            },
             distractors=_distractors(values["distractors"]),
             words=tuple(_label(**value) for value in values.get("words", ())),
             sentences=None if sentences is None else _prompts(**sentences),
@@ -137,5 +139,10 @@ def _distractors(value: Any) -> dict[str, tuple[str, ...]]:
     return {str(name): tuple(map(str, prompts)) for name, prompts in named}
 
 
-def _infinite(value: float | None) -> float:
-    return math.inf if value is None else float(value)
+def _threshold(file: str, of: str, value: Any) -> float:
+    """Read a threshold; null is infinite."""
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"{file}: not a calibration: its threshold{of} is {value!r}, not a number from 0 to 1")
+    return float(value)

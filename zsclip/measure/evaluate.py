@@ -54,11 +54,17 @@ class Scorecard:
         return self.confusion.shape[1] > len(self.labels)
 
 
-def found_labels(words: Iterable[str], *, alone: bool = False) -> list[Label]:
-    """Make sorted labels of the words in a data set; an underscore is read as a space. With `alone`, one is enough."""
+def found_labels(
+    words: Iterable[str], *, alone: bool = False, meanings: Mapping[str, str] | None = None
+) -> list[Label]:
+    """Make sorted labels of the words in a data set; an underscore is read as a space.
+
+    Args:
+        alone: whether one label is enough. meanings: the names of words that are ids.
+    """
     spelt: dict[str, tuple[str, str]] = {}  # by what is compared: the name, and the word that it was made of
     for word in dict.fromkeys(words):
-        name = _spelt(word)
+        name = _spelt((meanings or {}).get(word, word))
         spelt.setdefault(comparable(name), (name, word))
     if len(spelt) < 2 and not alone:
         raise InputError(
@@ -67,8 +73,11 @@ def found_labels(words: Iterable[str], *, alone: bool = False) -> list[Label]:
     return [Label(name, found_as=word) for name, word in sorted(spelt.values())]
 
 
-def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
+def truths_of(words: Sequence[str], labels: Sequence[Label], meanings: Mapping[str, str] | None = None) -> list[str]:
     """Give, for each word of the data, the name of the label that has it as its name, key or synonym.
+
+    Args:
+        meanings: the names of words that are ids, which are searched for as well.
 
     Raises:
         InputError: a word matches no label.
@@ -76,7 +85,10 @@ def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
     meant = {comparable(synonym): label.name for label in labels for synonym in label.synonyms}
     meant |= {comparable(label.name): label.name for label in labels}
     meant |= {comparable(label.found_as): label.name for label in labels if label.found_as}
-    found = {word: meant.get(comparable(word)) or meant.get(comparable(_spelt(word))) for word in dict.fromkeys(words)}
+    found = {
+        word: meant.get(comparable(word)) or meant.get(comparable(_spelt((meanings or {}).get(word, word))))
+        for word in dict.fromkeys(words)
+    }
     lost = [word for word, label in found.items() if label is None]
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""

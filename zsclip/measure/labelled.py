@@ -1,13 +1,15 @@
 """Labelled pictures to measure on: class folders, lists and Parquet shards. No picture is decoded here."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from zsclip.errors import InputError
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.sources import Source, SourceCache, check_inputs, find_sources
 from zsclip.pixels.search_summary import passed_over_line
+from zsclip.words.textfiles import comparable, is_id
 
 _SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when others have begun the next
 
@@ -16,7 +18,8 @@ _SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when 
 class Labelled:
     """N pictures, the true word for each as the data spells it, and all words of the data.
 
-    files: those that the data are in, the pictures themselves or Parquet files. passed_over: what was left out.
+    meanings: the name that a list gives beside each word, if all its words are ids. files: those that the data are in,
+    the pictures themselves or Parquet files. passed_over: what was left out.
     """
 
     pictures: Pictures
@@ -24,6 +27,7 @@ class Labelled:
     vocabulary: tuple[str, ...]
     files: Sequence[str]
     passed_over: PassedOver
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
     def spread(self, limit: int | None) -> "Labelled":
         """Take up to `limit` pictures, spread evenly over the data: its first ones may all have the same label."""
@@ -55,6 +59,8 @@ def read_labelled(
     words: list[str] = []
     places: list[tuple[Source, int]] = []  # places of pictures that are not files
     seen: set[str] = set()
+    listed = _Listed(data)
+    meanings: set[tuple[str, str]] = set()
     shards: dict[str, None] = {}
     passed_over = PassedOver()
     captioned = 0
@@ -68,12 +74,16 @@ def read_labelled(
                 captioned += 1
                 continue
             if files is not None:
+                if listed.is_again(files[row], about.label):
+                    continue
                 names.append(files[row])
             else:
                 names.append(f"{source.where}, row {row}" if identity in seen else identity)
                 places.append((source, row))
                 seen.add(names[-1])
             words.append(about.label)
+            meanings.add((about.label, about.name))
+    listed.report(note)
     if captioned:
         note(f"{data}: skipped: {captioned:,} with a caption but no label")
     if not names:
@@ -84,7 +94,46 @@ def read_labelled(
         )
     pictures = Pictures(tuple(names), _reader(places) if places else None)
     files = tuple(shards) if places else pictures.names
-    return Labelled(pictures, tuple(words), tuple(dict.fromkeys(words)), files, passed_over)
+    return Labelled(pictures, tuple(words), tuple(dict.fromkeys(words)), files, passed_over, _meanings(meanings))
+
+
+def _meanings(pairs: set[tuple[str, str]]) -> dict[str, str]:
+    """Give the name of each id; none unless all words are ids, and each has one name that is a word and only its own.
+
+    Else a name may be anything, such as that of the person who labelled the picture.
+    """
+    ids, names = ({pair[side] for pair in pairs} for side in (0, 1))
+    is_one_to_one = len(ids) == len(names) == len(pairs) and "" not in names
+    return dict(pairs) if is_one_to_one and all(map(is_id, ids)) and not any(map(is_id, names)) else {}
+
+
+class _Listed:
+    """The pictures of a list so far, as a list may have the same picture twice."""
+
+    def __init__(self, data: str) -> None:
+        self._data = data
+        self._labels: dict[str, str] = {}
+        self._again: list[str] = []
+
+    def is_again(self, path: str, label: str) -> bool:
+        """Return whether a picture was listed before; refuse it with another label."""
+        path = os.path.normpath(path)
+        if path not in self._labels:
+            self._labels[path] = label
+            return False
+        first = self._labels[path]
+        if comparable(first.replace("_", " ")) != comparable(label.replace("_", " ")):
+            raise InputError(
+                f"{self._data}: {path!r} is listed with two labels, {first!r} and {label!r}; remove one of the two rows"
+            )
+        self._again.append(path)
+        return True
+
+    def report(self, note: Callable[[str], None]) -> None:
+        """Say how many rows were left out."""
+        if self._again:
+            count = f"{len(self._again):,} row{'' if len(self._again) == 1 else 's'}"
+            note(f"{self._data}: skipped: {count} with a picture that is listed already, first {self._again[0]!r}")
 
 
 def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes]:

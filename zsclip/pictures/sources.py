@@ -15,7 +15,7 @@ from zsclip.errors import InputError, first_line
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.splits import check_depth, holds_splits, splits_of
-from zsclip.pictures.tables import TABLES, csv_records, delimiter_of
+from zsclip.pictures.tables import TABLES, check_single, check_true, csv_records, delimiter_of, not_utf_8
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Names:
     """The words for a picture: its label and captions.
 
     kinds: broader words, the nearest first; captions: free sentences, used as they are; source: the data set
-    that it comes from, if there are several.
+    that it comes from, if there are several. name: what a list gives as its name beside the label.
     """
 
     label: str
@@ -31,6 +31,7 @@ class Names:
     kinds: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
     source: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,18 +277,20 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source
                 raise InputError(
                     f"{path}: these labels are zsclip's own answers; put the true labels in a column named truth"
                 )
+            if not predictions:
+                check_true(path, record)
             truth = "truth" if "truth" in record else "label"
             name = _text(record.get("file_name"), may_be_bytes=True)
-            label, caption = (_text(record.get(key)) for key in (truth, "caption"))
+            label, caption, meaning = (_text(record.get(key)) for key in (truth, "caption", "name"))
             paths.append(name if is_ours else os.path.join(folder, name))
             captions = (caption,) if caption else ()
-            some.append((name, Names(label, captions=captions) if name and (label or caption) else None))
+            some.append((name, Names(label, captions=captions, name=meaning) if name and (label or caption) else None))
             if some[-1][1] is None:
                 wordless.append(line)
     except OSError as e:
         raise InputError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
-        raise InputError(f"{path}: not UTF-8: {e}; save it as UTF-8") from e
+        raise InputError(f"{path}: {not_utf_8(e.object[:64])}") from e
     _note_wordless(path, wordless, "line", note)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
@@ -306,6 +309,7 @@ def _text(value: Any, *, may_be_bytes: bool = False) -> str:
 
 def _table_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
     def columns(header: list[str]) -> list[str]:
+        check_single(path, header, ("file_name", "label", "caption", "truth"))
         header = ["file_name" if name == "path" else name for name in header]
         if "file_name" not in header or not {"label", "caption", "truth"} & set(header):
             raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {','.join(header)}")

@@ -14,6 +14,12 @@ _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})[ _-]?(set|data|images|\d+)?", re.IG
 _COLLECTIONS = frozenset(
     {"classes", "data", "dataset", "image", "images", "img", "imgs", "jpegimages", "photos", "pics", "pictures"}
 )
+# Names of splits, too, where all folders have them and hold the same folders; by themselves they may be labels.
+_PART = re.compile(
+    r"(eval|evaluation|hold[ _-]?out|held[ _-]?out|query|gallery|probe|un?labell?ed|part|split|subset|shard|batch|"
+    r"k?fold)([ _-]?(set|data|images|\d+))?|\w+=.*",
+    re.IGNORECASE,
+)
 _NAMED = 3  # splits in a message; there may be ten folds
 
 
@@ -23,6 +29,7 @@ def check_depth(root: str, found: Mapping[str, Sequence[str]], note: Callable[[s
     Args:
         found: the paths of each label's pictures, all below `root/label`.
     """
+    _check_alike(root, found, note)
     for label, paths in found.items():
         start = len(os.path.join(root, label, ""))
         folders = {tuple(path[start:].split("/")[:-1]) for path in paths}
@@ -38,6 +45,32 @@ def check_depth(root: str, found: Mapping[str, Sequence[str]], note: Callable[[s
         if splits_of((label, *shared)) or not _COLLECTIONS.isdisjoint(name.lower() for name in (label, *shared)):
             raise InputError(f"{root!r}: all its images are in {label!r}, which is not a label; give {inner}")
         note(f"{root}: all its images have one label, {label!r}; if the folders in it are labels, give {inner}")
+
+
+def _check_alike(root: str, found: Mapping[str, Sequence[str]], note: Callable[[str], None]) -> None:
+    """Refuse folders that hold the same folders and have names of splits; note those with other names.
+
+    These may be labels with the same views of each, such as front and back.
+    """
+    inside: list[set[str]] = []
+    for label, paths in found.items():
+        start = len(os.path.join(root, label, ""))
+        below = [path[start:].split("/") for path in paths]
+        if any(len(parts) == 1 for parts in below):  # it has pictures of its own
+            return
+        inside.append({parts[0] for parts in below})
+    shared = set.intersection(*inside) if len(inside) > 1 else set()
+    if len(shared) < 2 or splits_of(shared):
+        return
+    if all(_PART.fullmatch(label) or splits_of((label,)) for label in found):
+        raise holds_splits(root, [*(known := splits_of(found)), *sorted(found.keys() - {*known})])
+    if all(each == shared for each in inside):
+        first, *others = sorted(shared)
+        named = f"{first} and {others[0]}" if len(others) == 1 else f"{first} and {len(others)} more"
+        note(
+            f"{root}: each of its {len(found)} folders holds the same folders, {named}; if those are the labels, give "
+            f"one of the {len(found)}, such as {os.path.join(root, min(found))}"
+        )
 
 
 def splits_of(names: Iterable[str]) -> list[str]:

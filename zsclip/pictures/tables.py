@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from zsclip.errors import InputError
 
 TABLES = (".csv", ".tsv")
+_ANSWERED = ("rank", "score", "cosine")  # columns that only answers have
+_ZIP, _OLD_OFFICE, _UTF_16 = b"PK\3\4", b"\xd0\xcf\x11\xe0", (b"\xff\xfe", b"\xfe\xff")
 _ESCAPED = {"t": "\t", "n": "\n", "r": "\r"}
 
 
@@ -33,7 +35,7 @@ def csv_records(
         is_escaped: whether cells have backslashes instead of quotes, as in the TSV that we write.
 
     Raises:
-        InputError: it is not a CSV file.
+        InputError: it is not a CSV file, or a row has more cells than the header.
     """
     try:
         # Strict, as an unclosed quote would swallow all rows.
@@ -44,9 +46,41 @@ def csv_records(
         for record in reader:
             if is_escaped:
                 record = {name: cell and _unescaped(cell) for name, cell in record.items() if name}
+            elif any(cell.strip() for cell in record.pop(None, ())):  # empty ones may follow a last comma
+                place = f"{path}:{reader.line_num}"
+                raise InputError(f"{place}: has more cells than the header; put words with a {delimiter!r} in quotes")
             yield reader.line_num, record
     except csv.Error as e:
         raise InputError(f"{path}: not a CSV file in UTF-8: {e}; save it as one") from e
+
+
+def check_single(path: str, header: Sequence[str], wanted: Iterable[str]) -> None:
+    """Refuse a header in which one of the wanted columns occurs twice, as only one of the two would be read."""
+    for name in wanted:
+        if header.count(name) > 1:
+            raise InputError(f"{path}:1: has {header.count(name)} columns named {name}; rename all but one")
+
+
+def check_true(path: str, columns: Iterable[str]) -> None:
+    """Refuse rows whose labels are answers, whoever gave them, as all of them would count as right."""
+    answered = [name for name in _ANSWERED if name in columns]
+    if answered and "label" in columns and "truth" not in columns:
+        raise InputError(
+            f"{path}: these labels are answers, as the column {answered[0]} shows; put the true labels in a column "
+            f"named truth, or remove {answered[0]} if they are true"
+        )
+
+
+def not_utf_8(start: bytes) -> str:
+    """Say what a file is that is not UTF-8, and what to do, going by how it begins."""
+    if start.startswith(_ZIP):
+        return "an Excel workbook, or another zip archive; save it as CSV"
+    if start.startswith(_OLD_OFFICE):
+        return "an Excel workbook; save it as CSV"
+    halves = [half for half in (start[::2], start[1::2]) if half and not any(half)]
+    if start.startswith(_UTF_16) or len(halves) == 1:  # ASCII in UTF-16 has a zero byte beside each letter
+        return "UTF-16; save it as UTF-8"
+    return "not UTF-8; save the file as UTF-8"
 
 
 def _unescaped(cell: str) -> str:

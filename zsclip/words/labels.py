@@ -11,15 +11,18 @@ from pathlib import Path
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
 from zsclip.pictures.tables import TABLES
+from zsclip.words.lines import labels_of_lines
 from zsclip.words.textfiles import (
     TREES,
+    WORDNET,
     Node,
     Place,
-    Text,
     before,
     checked,
     comparable,
+    count_placeholders,
     fields,
+    is_id,
     is_tree,
     json_tree,
     read_lines,
@@ -29,18 +32,13 @@ from zsclip.words.textfiles import (
     tree_of,
 )
 
-# Here, not in prompts.py, which imports this module: a label's own prompts may have one too.
-PLACEHOLDERS = ("{}", "{c}", "{label}")
-
 BUILT_IN = "imagenet"
 COMMON = "common"
-_WORDNET = re.compile(r"n\d{8}")
-_ID = re.compile(rf"\d+|{_WORDNET.pattern}|/[mgt]/\w+")  # numbers, or those of WordNet and of Freebase
 _QUOTED = r"""'[^'\\]*'|"[^"\\]*\""""
 _PYTHON_LIST = re.compile(rf"\s*\[\s*(?:{_QUOTED})(?:\s*,\s*(?:{_QUOTED}))*\s*,?\s*\]\s*")
+_KEYS_OF_LISTS = frozenset({"labels", "classes", "names"})  # where the list is all that a file has
 _OF_YOLO = frozenset({"nc", "path", "train", "val", "test"})  # other keys of its data.yaml
 _NAMED = 8  # labels in a message
-_BULLETS = ("- ", "* ", "• ")
 _DISTRACTORS = Path(__file__).parents[1] / "data" / "distractors.txt"
 # open_clip has 'missile' and 'sunglasses' twice; these two are the WordNet synsets n04008634 and n04355933.
 IMAGENET_REPEATS = {(744, "missile"): "projectile missile", (836, "sunglasses"): "sunglass"}
@@ -120,7 +118,7 @@ def _together(given: list[tuple[Place, Label]], alone: bool) -> list[Label]:
         raise _given_twice(twice)
     if len(given) == 1 and not alone:
         place, label = given[0]
-        raise InputError(f"{place}: label {label.name!r} is the only one; {_cure_for_one(label.name)}")
+        raise InputError(f"{place}: label {label.name!r} is the only one; {_cure_for_one(place, label.name)}")
     return [label for _, label in given]
 
 
@@ -132,7 +130,7 @@ def _given_twice(pairs: Sequence[tuple[tuple[Place, Label], tuple[Place, Label]]
     cure = "remove one of the two"
     if same.found_as and label.found_as:  # both are needed
         how += f", for {same.found_as} and for {label.found_as}"
-        of_imagenet = f", or use --labels-file {BUILT_IN}" * bool(_WORDNET.fullmatch(label.found_as))
+        of_imagenet = f", or use --labels-file {BUILT_IN}" * bool(WORDNET.fullmatch(label.found_as))
         cure = f"give one of the two another name{of_imagenet}"
     others = list(dict.fromkeys(repr(other.name) for _, (_, other) in pairs if other.name != label.name))
     listed = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else "")
@@ -140,9 +138,12 @@ def _given_twice(pairs: Sequence[tuple[tuple[Place, Label], tuple[Place, Label]]
     return InputError(f"{place}: label {label.name!r} was already given{how}; {cure}{also}")
 
 
-def _cure_for_one(name: str) -> str:
+def _cure_for_one(place: Place, name: str) -> str:
     """Say what to do about a label that is the only one, going by what it looks like."""
-    words = [word for each in re.split(r"[;|\t]", name) if (word := each.strip())]
+    is_line = place.line is not None and not is_tree(place.source)
+    words = [word for each in re.split(r"[,;|\t]" if is_line else r"[;|\t]", name) if (word := each.strip())]
+    if len(words) > 1 and is_line:
+        return f"write one label per line if it is {len(words)}, or give another to compare it with"
     if len(words) > 1:
         return f"put commas between words, as in {','.join(words)!r}"
     if name == BUILT_IN or os.path.isfile(name):
@@ -183,11 +184,6 @@ def own_prompts(node: Node) -> tuple[str, ...]:
     return tuple(prompt for _, prompt in prompts)
 
 
-def count_placeholders(template: str) -> int:
-    """Count the placeholders for a label."""
-    return sum(template.count(placeholder) for placeholder in PLACEHOLDERS)
-
-
 def _singular(name: str) -> str:
     """Spell words so that whole words can be searched for: "Cats" as " cat "."""
     return " " + " ".join(word.removesuffix("s") for word in comparable(name).lower().split()) + " "
@@ -215,30 +211,6 @@ def _split(words: str) -> list[tuple[Place, Label]]:
     return [(place, Label(name)) for name in names]
 
 
-def _check_kind(lines: Sequence[Text]) -> None:
-    """Refuse lines that are not labels but a file of another kind, by how they begin.
-
-    Raises:
-        InputError: they look like JSON, a web page, a table, words in quotes, or words with numbers.
-    """
-    if not lines:
-        return
-    place, first = lines[0]
-    found = None
-    if first.startswith(("{", "[")):
-        found = "begins like JSON; rename it to .json or .jsonl"
-    elif first.startswith(("<", "version https://git-lfs")):
-        found = "a web page, or a file that git did not fetch; check the path"
-    elif {"label", "name"} & {cell.strip().lower() for cell in re.split(r"[,;\t]", first)[: 1 << 10]} - {first.lower()}:
-        found = "begins like a table; rename it to .csv or .tsv"
-    elif all(re.fullmatch(r"""(["']).*\1,?""", line) for _, line in lines):
-        found = "every line is in quotes; leave them out"
-    elif len(lines) > 1 and all(re.match(r"\d+\s*[,:;\t]|n\d{8}\s", line) for _, line in lines):
-        found = "every line begins with a number; leave the numbers out, or write a .csv file with the header id,label"
-    if found is not None:
-        raise InputError(f"{place}: {found}")
-
-
 def _read_file(file: str) -> list[tuple[Place, Label]]:
     if file == BUILT_IN and not os.path.isfile(file):  # a folder named imagenet is likely, but not meant
         return [(Place(file), Label(name)) for name in _imagenet_names()]
@@ -246,9 +218,7 @@ def _read_file(file: str) -> list[tuple[Place, Label]]:
     if is_tree(file):
         given = list(_labels_of(read_tree(file)))
     elif ending in ("", ".txt") or not os.path.exists(file):
-        lines = read_lines(file)
-        _check_kind(lines)
-        given = [(place, Label(line)) for place, line in _without_bullets(lines)]
+        given = [(place, Label(line)) for place, line in labels_of_lines(read_lines(file))]
     else:
         raise InputError(
             f"{file}: a {ending} file is not a list of labels; use .txt with one label per line, or {', '.join(TREES)}"
@@ -258,24 +228,13 @@ def _read_file(file: str) -> list[tuple[Place, Label]]:
     return given
 
 
-def _without_bullets(lines: list[Text]) -> list[Text]:
-    """Strip the dash before every line; refuse a dash before only some."""
-    plain = [line for line in lines if not line.text.startswith(_BULLETS)]
-    if plain and len(plain) < len(lines):
-        place, text = next(line for line in lines if line.text.startswith(_BULLETS))
-        raise InputError(
-            f"{place}: {text!r} begins with {text[0]!r}, and {plain[0].text!r} does not; add it to all lines or none"
-        )
-    return plain or [Text(place, checked(place, text[2:])) for place, text in lines]
-
-
 def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
     if isinstance(tree.value, str):
         raise InputError(
             f"{tree.place}: expected a list or a mapping, found a single string; start each label with a dash"
         )
     if isinstance(tree.value, tuple):
-        if (names := _names_of_yolo(tree)) is not None:
+        if (names := _only_list(tree)) is not None:
             yield from _labels_of(names)
             return
         of_ids = [_of_id(key, value) for key, value in tree.value]
@@ -287,11 +246,19 @@ def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
         yield node.place, _of_row(node) if isinstance(node.value, tuple) else Label(text_of(node).text)
 
 
-def _names_of_yolo(tree: Node) -> Node | None:
-    """Give the names in a data.yaml of YOLO; None if this is not one."""
+def _only_list(tree: Node) -> Node | None:
+    """Give the list under the only key, or the names in a data.yaml of YOLO; None if this is neither."""
     assert isinstance(tree.value, tuple)
     keys = {key.value for key, _ in tree.value if isinstance(key.value, str)}
-    return fields(tree)["names"] if "names" in keys and (len(keys) == 1 or keys & _OF_YOLO) else None
+    if "names" in keys and (len(keys) == 1 or keys & _OF_YOLO):
+        return fields(tree)["names"]
+    if len(tree.value) != 1 or keys.isdisjoint(_KEYS_OF_LISTS):
+        return None
+    only = tree.value[0][1]
+    is_list = isinstance(only.value, list) or (
+        isinstance(only.value, tuple) and bool(only.value) and all(_of_id(key, value) for key, value in only.value)
+    )
+    return only if is_list else None
 
 
 def _of_id(key: Node, value: Node) -> Label | None:
@@ -305,7 +272,7 @@ def _of_id(key: Node, value: Node) -> Label | None:
 
 
 def _is_id(node: Node) -> bool:
-    return isinstance(node.value, str) and _ID.fullmatch(node.value) is not None
+    return isinstance(node.value, str) and is_id(node.value)
 
 
 def _of_row(node: Node) -> Label:
@@ -331,6 +298,11 @@ def _of_row(node: Node) -> Label:
 
 
 def _label(name: str, node: Node) -> Label:
+    if isinstance(node.value, str) and is_id(node.value):
+        raise InputError(
+            f"{node.place}: {node.value!r} after label {name!r} is only a number; write it before the label, as in "
+            f"`{node.value}: {name}`, or leave it out"
+        )
     if isinstance(node.value, str):
         raise InputError(
             f"{node.place}: {node.value!r} after label {name!r} could be a synonym or a prompt; "

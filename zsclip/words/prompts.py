@@ -8,12 +8,13 @@ from pathlib import Path
 
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
-from zsclip.words.labels import count_placeholders, own_prompts
+from zsclip.words.labels import own_prompts
 from zsclip.words.textfiles import (
     Place,
     Text,
     checked,
     comparable,
+    count_placeholders,
     fields,
     is_tree,
     read_lines,

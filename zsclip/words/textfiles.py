@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from zsclip.errors import InputError
-from zsclip.pictures.tables import TABLES, csv_records, delimiter_of
+from zsclip.pictures.tables import TABLES, check_single, csv_records, delimiter_of, not_utf_8
 
 TREES = (".yaml", ".yml", ".json", ".jsonl", *TABLES)
 LARGEST = 1 << 25  # bytes: a million labels take about half of it
@@ -22,6 +22,10 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
     f"|(?<!{_JOINED})[\u200c\u200d]|[\u200c\u200d](?!{_JOINED})"
 )
+
+PLACEHOLDERS = ("{}", "{c}", "{label}")
+WORDNET = re.compile(r"n\d{8}")
+_ID = re.compile(rf"\d+|{WORDNET.pattern}|/[mgt]/\w+")
 
 
 class Place(NamedTuple):
@@ -70,6 +74,16 @@ def comparable(text: str) -> str:
     return " ".join(normalize("NFC", visible(text)).split())
 
 
+def is_id(text: str) -> bool:
+    """Return whether a text is an id: a number, or one of WordNet or Freebase."""
+    return _ID.fullmatch(text) is not None
+
+
+def count_placeholders(template: str) -> int:
+    """Count the placeholders for a label."""
+    return sum(template.count(placeholder) for placeholder in PLACEHOLDERS)
+
+
 def is_tree(file: str) -> bool:
     """Return whether a file's name ends like one of YAML, JSON or CSV."""
     return file.lower().endswith(TREES)
@@ -90,7 +104,7 @@ def read_tree(file: str) -> Node:
     ending = os.path.splitext(file)[1].lower()
     try:
         if ending == ".json":
-            return json_tree(Place(file), text)
+            return json_tree(Place(file), text, is_file=True)
         if ending == ".jsonl":
             lines = enumerate(text.split("\n"), start=1)
             return Node(Place(file), [json_tree(Place(file, number), line) for number, line in lines if line.strip()])
@@ -167,9 +181,9 @@ def _read(file: str) -> str:
         raise InputError(f"{file}: cannot be read: {e.strerror}; check the path and its permissions") from e
     except UnicodeDecodeError as e:
         line = e.object.count(b"\n", 0, e.start) + 1
-        raise InputError(f"{file}:{line}: not UTF-8; save the file as UTF-8") from e
+        raise InputError(f"{file}:{line}: {not_utf_8(content[:64])}") from e
     if "\0" in text:  # UTF-16 without its byte order mark is valid UTF-8
-        raise InputError(f"{file}: has zero bytes, so it is not UTF-8; save the file as UTF-8")
+        raise InputError(f"{file}: has zero bytes, so it is {not_utf_8(content[:64])}")
     return _INVISIBLE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -181,8 +195,12 @@ _JSON_FAULTS = {  # what the json module says, in words for people
 }
 
 
-def json_tree(place: Place, text: str) -> Node:
-    """Read JSON; the place of every value is where the JSON begins, as the json module reports no line numbers."""
+def json_tree(place: Place, text: str, *, is_file: bool = False) -> Node:
+    """Read JSON; the place of every value is where the JSON begins, as the json module reports no line numbers.
+
+    Args:
+        is_file: whether it may be a file of another tool, with labels among much else.
+    """
 
     def tree(value: Any) -> Node:
         if isinstance(value, tuple):
@@ -194,10 +212,29 @@ def json_tree(place: Place, text: str) -> Node:
         return Node(place, value)
 
     try:
-        return tree(json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str))
+        value = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
+        return tree(_labels_in(value) if is_file else value)
     except json.JSONDecodeError as e:
         place = place._replace(line=place.line or e.lineno)
         raise InputError(f"{place}: not valid JSON: {_JSON_FAULTS.get(e.msg, e.msg)}; fix it there") from e
+
+
+def _labels_in(value: Any) -> Any:
+    """Give only the labels of a file that has much else: COCO's `categories`, or `id2label` of Hugging Face, by number.
+
+    Args:
+        value: JSON, with tuples of pairs for mappings.
+    """
+    for key, inner in value if isinstance(value, tuple) else ():
+        if key == "categories" and isinstance(inner, list):
+            names = [dict(each).get("name") for each in inner if isinstance(each, tuple)]
+            if names and len(names) == len(inner) and all(isinstance(name, str) for name in names):
+                return names
+        if key == "id2label" and isinstance(inner, tuple) and inner:
+            if not all(number.isdecimal() and isinstance(name, str) for number, name in inner):
+                continue
+            return tuple(sorted(inner, key=lambda pair: int(pair[0])))
+    return value
 
 
 def _table(file: str, text: str) -> Node:
@@ -205,13 +242,13 @@ def _table(file: str, text: str) -> Node:
     delimiter = delimiter_of(file, text.partition("\n")[0])
 
     def columns(names: list[str]) -> list[str]:
-        return [name.strip().lower() for name in names]
+        names = [name.strip().lower() for name in names]
+        check_single(file, names, ("label", "name", "group", "synonyms", "prompts"))
+        return names
 
     rows = []
     for line, record in csv_records(file, io.StringIO(text), columns, delimiter=delimiter):
         place = Place(file, line)
-        if None in record:
-            raise InputError(f"{place}: has more cells than the header; put words with a {delimiter!r} in quotes")
         if not any(cell and cell.strip() for cell in record.values()):  # spreadsheets add rows of nothing but commas
             continue
         cells = ((Node(place, name), Node(place, cell or None)) for name, cell in record.items() if name)

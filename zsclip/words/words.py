@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from unicodedata import normalize
 
 from zsclip.kept.cache import fingerprint
-from zsclip.words.labels import PLACEHOLDERS, Label, read_distractors
+from zsclip.words.labels import Label, read_distractors
 from zsclip.words.prompts import PromptSet
-from zsclip.words.textfiles import comparable
+from zsclip.words.textfiles import PLACEHOLDERS, comparable
 
 _NEUTRAL = Label("something")
 
