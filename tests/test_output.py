@@ -94,7 +94,7 @@ def test_a_file_that_is_named_by_way_of_proc_is_a_file_like_any_other(
     monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text("of last week\n")
 
-    with pytest.raises(InputError, match="rows.csv: already exists"), open_output("/proc/self/cwd/rows.csv"):
+    with pytest.raises(InputError, match=r"rows\.csv: already exists"), open_output("/proc/self/cwd/rows.csv"):
         pass
 
     assert Path("rows.csv").read_text() == "of last week\n"
