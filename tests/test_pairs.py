@@ -579,7 +579,7 @@ def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path)
 
     assert sorted(numbers_in(epoch_of(pairs))) == [*range(10), *range(20, 40)]
     assert len(notes) == 1
-    assert notes[0].startswith(f"{shard}, row group 1: cannot be read, its pairs are skipped: ")
+    assert notes[0].startswith(f"{shard}, row group 1: cannot be read; its pairs are skipped: ")
 
 
 def test_a_shard_with_other_columns_is_one_line_that_names_them(shards: str) -> None:
