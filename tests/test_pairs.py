@@ -619,7 +619,7 @@ def test_inputs_that_are_not_data_are_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_a_holdout_of_everything_is_refused(shards: str) -> None:
-    with pytest.raises(InputError, match="--holdout 1: keeps all 80 pairs aside; use a larger number, or 0"):
+    with pytest.raises(InputError, match="--holdout 1: holds out all 80 pairs; use a larger number, or 0"):
         read_pairs([shards], holdout=1)
 
 
