@@ -210,6 +210,23 @@ def test_what_is_measured_is_what_classify_answers(run: Run, classes: Path, tiny
         ]
 
 
+def test_labels_that_are_ids_are_noted_unless_something_names_them(run: Run, tmp_path: Path, tiny_model) -> None:
+    make_class_folders(tmp_path / "data", ("0", "1"), 1)
+    (tmp_path / "names.json").write_text('{"0": "red", "1": "blue"}')
+    (tmp_path / "names.csv").write_text("file_name,label,name\ndata/0/0.png,0,red\ndata/1/0.png,1,blue\n")
+    model = f"local-dir:{tiny_model('plain')}"
+
+    bare, mapped, named = (
+        run("eval", data, "--json", "--model", model, *more)
+        for data, more in (("data", ()), ("data", ("--labels-file", "names.json")), ("names.csv", ()))
+    )
+
+    assert b"zsclip: all labels are numbers, such as '0', and the model reads them as words; " in bare.stderr
+    assert b"all labels are" not in mapped.stderr + named.stderr
+    labels = [[each["label"] for each in json.loads(done.stdout)["labels"]] for done in (bare, mapped, named)]
+    assert labels == [["0", "1"], ["red", "blue"], ["blue", "red"]]
+
+
 def test_parquet_is_measured_like_the_folders_it_was_made_of(run: Run, classes: Path, tiny_model) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")

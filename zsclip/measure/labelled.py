@@ -74,7 +74,7 @@ def read_labelled(
                 captioned += 1
                 continue
             if files is not None:
-                if listed.is_again(files[row], about.label):
+                if source.where == data and listed.is_again(files[row], about.label):
                     continue
                 names.append(files[row])
             else:
