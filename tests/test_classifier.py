@@ -193,6 +193,7 @@ def test_labels_that_differ_only_beyond_the_context_are_refused(spec: ModelSpec)
     with pytest.raises(InputError, match=told):
         check_words(words(Label("taxi"), Label(f"{long}old cat"), Label(f"{long}young dog")), Encoder(spec))
     check_words(words(Label(f"cat, {long}"), Label(f"dog, {long}"), Label(long[:200])), Encoder(spec))
+    check_words(words(Label("a very old and tired cat"), Label("a very old and tired dog")), Encoder(spec))
     check_words(words(Label(f"{long}cat", ("cat",)), Label(f"{long}dog", ("dog",))), Encoder(spec))
 
 
