@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -32,7 +31,7 @@ from zsclip.out.notebook import SHOWN, html_table
 from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.files import find_images
 from zsclip.pictures.memory import InMemory, as_ppm
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import Pictures, again
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -193,8 +192,13 @@ class Classifier:
         whole = joined(parts)
         names = whole.names
 
+        with_paths = again(names)
+
         def read(place: int) -> bytes:
-            return kept[place] if place in kept else Path(names[place]).read_bytes()
+            if place in kept:
+                return kept[place]
+            with with_paths.open(place) as file:
+                return file.read()
 
         return Answers(**vars(whole), pictures=Pictures(names, read))
 

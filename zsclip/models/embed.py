@@ -149,7 +149,8 @@ def _finder(
         try:
             if pictures.read is not None:
                 data = pictures.read(place)
-                return known_or_decoded(data, Sight(name, content_of(data), None))
+                key = None if pictures.key is None else pictures.key(place)
+                return known_or_decoded(data, Sight(name, content_of(data), key))
             if (done := elsewhere(name)) is not None:
                 pixels, sight = done
                 return _known(sight, store) or Pixels(pixels, sight)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from zsclip.pictures.refused import Refused
 from zsclip.pixels.alpha import on_white, scale_key, show_a_frame, with_key
 from zsclip.pixels.colours import has_other_colours
 from zsclip.pixels.costs import bytes_for, bytes_for_samples
@@ -20,7 +21,7 @@ from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, MOST_MEMORY, Decod
 from zsclip.pixels.reasons import check_file, skipped
 from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
-from zsclip.pixels.skipped import Refused, Skipped
+from zsclip.pixels.skipped import Skipped
 from zsclip.pixels.tiff import ORIENTATION, Layout, check_samples, read_layout
 
 RULES = "decode-v2"  # change it when a file gives other pixels than before; kept embeddings depend on it

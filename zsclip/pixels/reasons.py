@@ -8,10 +8,11 @@ import stat
 from PIL import Image
 
 from zsclip.pictures.files import A_URL, is_url
+from zsclip.pictures.refused import ErrorKind, Refused
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
 from zsclip.pixels.limits import DEFAULT_DECODING, WALL_SECONDS, Decoding
-from zsclip.pixels.skipped import ErrorKind, Refused, Skipped
+from zsclip.pixels.skipped import Skipped
 
 RAW_ENDINGS = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
