@@ -55,5 +55,6 @@ def bench(
         encoder.load()
         progress.step("timing each stage")
         size = speed.size or encoder.batch_size
-        report = bench(again(paths), encoder, threads=speed.cpus, seconds=seconds, decoding=speed.decoding, batch_size=size)
+        some, decoding = again(paths), speed.decoding
+        report = bench(some, encoder, threads=speed.cpus, seconds=seconds, decoding=decoding, batch_size=size)
     typer.echo(json.dumps(asdict(report)) if result.as_json else "\n".join(report_lines(report)))

@@ -21,7 +21,7 @@ from zsclip.pixels.decode import decode_file, decode_image
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import Decoding
-from zsclip.pixels.reasons import given_up, skipped
+from zsclip.pixels.reasons import check_start, given_up, skipped
 from zsclip.pixels.skipped import Skipped
 from zsclip.pixels.workers import Elsewhere, read_file, worker_pool
 
@@ -149,6 +149,7 @@ def _finder(
         try:
             if pictures.read is not None:
                 data = pictures.read(place)
+                check_start(name, data)
                 key = None if pictures.key is None else pictures.key(place)
                 return known_or_decoded(data, Sight(name, content_of(data), key))
             if (done := elsewhere(name)) is not None:

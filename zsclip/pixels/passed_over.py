@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from zsclip.pictures.containers import ARCHIVES
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS, VIDEO_ENDINGS
@@ -21,15 +22,17 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     Args:
         can_try: whether the command has --all-files.
     """
-    counts = Counter({(ending, _kind(ending)): count for ending, count in found.endings.items()})
-    unlabelled = Counter({(ending, _stray(ending)): count for ending, count in found.unlabelled.items()})
+    counts = Counter({(ending, _kind(ending, count)): count for ending, count in found.endings.items()})
+    unlabelled = Counter({(ending, _stray(ending, count)): count for ending, count in found.unlabelled.items()})
     ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], not item[0][0], item[0]))
     parts = [f"{count:,} {ending or 'without an ending'}{about}" for (ending, about), count in ordered[:_MOST]]
     if rest := sum(count for _, count in ordered[_MOST:]):
         parts.append(f"{rest:,} with other endings")
+    if found.links:
+        parts.append(f"{found.links:,} link{'' if found.links == 1 else 's'} in archives")
     if not parts:
         return ""
-    untried = found.endings.total()
+    untried = sum(count for ending, count in found.endings.items() if ending not in ARCHIVES)
     hint = f" (--all-files tries {'it' if untried == 1 else 'them'})" if untried and can_try else ""
     return f"passed over: {', '.join(parts)}{hint}"
 
@@ -42,6 +45,8 @@ def why_no_images(found: PassedOver) -> str:
     if found.hidden:
         parts.append(f"{found.hidden:,} hidden or generated")
     parts += found.others
+    if about := found.about.total():
+        parts.append(f"{about:,} text and data files in archives")
     said = "; ".join(filter(None, parts))
     if said:
         return f"no images{';' if parts[0] else ':'} {said}"
@@ -53,9 +58,11 @@ def why_no_images(found: PassedOver) -> str:
     return f"no images: the {len(folders):,} folders have no files; check the paths"
 
 
-def _kind(ending: str) -> str:
+def _kind(ending: str, count: int) -> str:
+    if ending in ARCHIVES:
+        return " (an archive; name it to read it)" if count == 1 else " (archives; name them to read them)"
     return next((f" ({kind})" for endings, kind in _KINDS.items() if ending in endings), "")
 
 
-def _stray(ending: str) -> str:
-    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending)
+def _stray(ending: str, count: int) -> str:
+    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending, count)

@@ -1,0 +1,231 @@
+"""Pictures in a column of a Parquet file, or the paths of pictures. No row is read before it is wanted."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from zsclip.errors import InputError, first_line
+from zsclip.pictures.pictures import Pictures, read_regular
+from zsclip.pictures.ranges import Blocks, Shard, Stream, check_size, failed, open_shard
+from zsclip.pictures.refused import Refused
+
+PATH_COLUMNS = ("file_name", "path", "image")  # of a list, the best first
+_BINARY_NAMES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "content")
+_BLOCK_BYTES = 1 << 25  # of pictures that are read together
+_TOGETHER = 1024  # pictures; at most
+_PATHS_TOGETHER = 512
+_BLOCKS: Blocks[Any] = Blocks()
+_READERS: "dict[_Rows, tuple[int, Iterator[Any]]]" = {}  # by row group, with the place of each in it
+_MOST_READERS = 2
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column with pictures: `struct` has their bytes and path, as Hugging Face writes them, `path` only paths."""
+
+    name: str
+    kind: Literal["struct", "binary", "path"]
+
+
+def check_parquet(path: str, wanted: str | None) -> None:
+    """Find the column with the pictures, before anything slow. A file that is damaged becomes a row later.
+
+    Raises:
+        InputError: pyarrow is missing, there is no such column, or there are several.
+    """
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as e:
+        raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
+    try:
+        schema = pq.read_schema(path)
+    except Exception:  # pyarrow raises anything on damaged files
+        return
+    _column(path, schema, wanted)
+
+
+def find_in_parquet(path: str, wanted: str | None, takes: Callable[[str], bool]) -> Iterator[Pictures]:
+    """Yield the pictures of a Parquet file, row by row.
+
+    Args:
+        wanted: the column they are in; None finds it.
+        takes: whether a row of this number, or a file of this path, is a picture of the run.
+    """
+    try:
+        shard = open_shard(path)
+        with _opened(shard) as file:
+            column = _column(path, file.schema_arrow, wanted)
+            if column.kind == "path":
+                yield from path_groups(_paths(file, shard, column), takes)
+                return
+            about = file.metadata
+            first = 0
+            for group in range(about.num_row_groups):
+                of_group = about.row_group(group)
+                columns = map(of_group.column, range(of_group.num_columns))
+                size = sum(
+                    each.total_uncompressed_size for each in columns if each.path_in_schema.split(".")[0] == column.name
+                )
+                numbers = range(first, first + of_group.num_rows)
+                together = max(1, min(_TOGETHER, len(numbers) * _BLOCK_BYTES // max(size, 1)))
+                rows = _Rows(shard, column.name, group, together)
+                for start in range(0, len(numbers), together):
+                    yield _pictures(rows, start, numbers[start : start + together], takes)
+                first = numbers.stop
+    except InputError:
+        raise
+    except Exception as e:  # pyarrow raises anything on damaged files
+        is_of_the_disk = isinstance(e, OSError) and e.errno is not None
+        yield failed(path, e if is_of_the_disk else Refused("unreadable", f"damaged, or not Parquet: {first_line(e)}"))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a row group, of which some are read together."""
+
+    shard: Shard
+    column: str
+    group: int
+    together: int
+
+
+def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Callable[[str], bool]) -> Pictures:
+    """Give some rows that are read together.
+
+    Args:
+        start: the first one's place in its row group. numbers: of all of them in the file.
+    """
+    shard = rows.shard
+    taken = [place for place, number in enumerate(numbers) if takes(str(number))]
+    files: set[int] = set()  # pictures that turned out to be files of their own; only these know when they change
+
+    def read(place: int) -> bytes:
+        value = _BLOCKS.read((rows, start), partial(_read_block, rows, start))[taken[place]].as_py()
+        about = value if isinstance(value, dict) else {"bytes": value}
+        data, path = about.get("bytes"), about.get("path")
+        if data is None and isinstance(path, str) and path:
+            files.add(place)
+            return read_regular(os.path.join(os.path.dirname(shard.path), path))
+        if data is None:
+            raise Refused("missing", "the row has no image")
+        check_size(len(data))
+        return bytes(data)
+
+    def key(place: int) -> bytes | None:
+        return None if place in files else shard.key_of(numbers[taken[place]])
+
+    return Pictures([f"{shard.path}#{numbers[place]}" for place in taken], read, key)
+
+
+def _read_block(rows: _Rows, start: int) -> Any:
+    """Read some rows, by going on where a reader of their row group is; called by one thread at a time."""
+    place, reader = _READERS.pop(rows, (0, None))
+    if reader is None or place > start:
+        place, reader = 0, _blocks(rows)
+    while place < start:  # another run, or the thumbnails of this one, begin in the middle
+        place += len(next(reader))
+    try:
+        block = next(reader)
+    except Exception as e:  # pyarrow raises anything on damaged pages
+        raise Refused("unreadable", f"row group {rows.group} is damaged: {first_line(e)}") from e
+    while len(_READERS) >= _MOST_READERS:
+        del _READERS[next(iter(_READERS))]
+    _READERS[rows] = place + len(block), reader
+    return block
+
+
+def _blocks(rows: _Rows) -> Iterator[Any]:
+    """Yield the rows of a row group, some at a time; a group may be larger than the memory."""
+    import pyarrow as pa
+
+    waiting: list[Any] = []
+    with _opened(rows.shard) as file:
+        for batch in file.iter_batches(rows.together, row_groups=[rows.group], columns=[rows.column]):
+            whole = pa.chunked_array([*waiting, batch.column(0)])
+            while len(whole) >= rows.together:
+                yield whole[: rows.together]
+                whole = whole[rows.together :]
+            waiting = whole.chunks
+    if waiting:
+        yield pa.chunked_array(waiting)
+
+
+def _paths(file: Any, shard: Shard, column: _Column) -> Iterator[tuple[str, str | None]]:
+    row = 0
+    folder = os.path.dirname(shard.path)
+    for batch in file.iter_batches(_PATHS_TOGETHER, columns=[column.name]):
+        for path in batch.column(0).to_pylist():
+            yield f"{shard.path}#{row}", relative_to(folder, path)
+            row += 1
+
+
+def relative_to(folder: str, path: Any) -> str | None:
+    """Give a path in a list as one of the working directory; None if there is none. A URL stays as it is."""
+    if not isinstance(path, str) or not path.strip():
+        return None
+    return path if "://" in path else os.path.join(folder, path.strip())
+
+
+def path_groups(found: Iterable[tuple[str, str | None]], takes: Callable[[str], bool]) -> Iterator[Pictures]:
+    """Yield the files of a list, together, and a row for each line without one.
+
+    Args:
+        found: where each is listed, and its path.
+    """
+    files: list[str] = []
+    for where, path in found:
+        if path is not None and takes(path):
+            files.append(path)
+        if files and (path is None or len(files) == _PATHS_TOGETHER):
+            yield Pictures(files)
+            files = []
+        if path is None:
+            yield failed(where, Refused("missing", "no path of an image is listed there"))
+    yield Pictures(files)
+
+
+def _opened(shard: Shard) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.PythonFile(Stream(shard.read, shard.size), mode="r"))
+
+
+def _column(path: str, schema: Any, wanted: str | None) -> _Column:
+    """Find the column with the pictures.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    kinds = {field.name: _kind(field.type) for field in schema}
+    if wanted is not None:
+        if wanted not in kinds:
+            raise InputError(f"{path}: no column {wanted!r}; it has {', '.join(kinds)}")
+        if (kind := kinds[wanted]) is None:
+            raise InputError(f"{path}: column {wanted!r} holds {schema.field(wanted).type}, no images; choose another")
+        return _Column(wanted, kind)
+    of_kind = {kind: [name for name, each in kinds.items() if each == kind] for kind in ("struct", "binary", "path")}
+    found = of_kind["struct"] or [name for name in of_kind["binary"] if name in _BINARY_NAMES] or of_kind["binary"]
+    found = found or [name for name in PATH_COLUMNS if name in of_kind["path"]][:1]
+    if len(found) > 1:
+        raise InputError(f"{path}: {' and '.join(found)} may all hold the images; choose one with --column")
+    if not found:
+        raise InputError(f"{path}: no column holds images; it has {', '.join(kinds)}; name one with --column")
+    return _Column(found[0], kinds[found[0]] or "binary")
+
+
+def _kind(kind: Any) -> Literal["struct", "binary", "path"] | None:
+    """Give what a column of a type may hold."""
+    from pyarrow import types
+
+    kind = getattr(kind, "storage_type", kind)  # of an extension type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_struct(kind):
+        names = [kind.field(i).name for i in range(kind.num_fields)]
+        return "struct" if "bytes" in names and _kind(kind.field("bytes").type) == "binary" else None
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return "binary"
+    return "path" if types.is_string(kind) or types.is_large_string(kind) else None
