@@ -90,8 +90,8 @@ class _Walk:
                 self._mark = self._inflated.copy()
             try:
                 if archive is None:
-                    archive = tarfile.TarFile(fileobj=headers, encoding="utf-8", errors="surrogateescape")  # type: ignore[arg-type]
-                    member = archive.firstmember
+                    archive = tarfile.TarFile(fileobj=headers, encoding="utf-8", errors="surrogateescape")
+                    member = archive.firstmember  # type: ignore[attr-defined]
                 else:
                     headers.seek(place)
                     member = tarfile.TarInfo.fromtarfile(archive)
