@@ -340,8 +340,8 @@ def test_what_is_no_plain_file_in_a_tar(tmp_path: Path) -> None:
         for name, kind, target in (
             ("early.png", tarfile.LNKTYPE, "later.png"), ("a.png", b"0", ""), ("soft.png", tarfile.SYMTYPE, "a.png"),
             ("hard.png", tarfile.LNKTYPE, "a.png"), ("lost.png", tarfile.LNKTYPE, "gone.png"),
-            ("fifo.png", tarfile.FIFOTYPE, ""), ("folder.png", tarfile.DIRTYPE, ""), ("sparse.png", tarfile.GNUTYPE_SPARSE, ""),
-            ("later.png", b"0", ""),
+            ("fifo.png", tarfile.FIFOTYPE, ""), ("folder.png", tarfile.DIRTYPE, ""),
+            ("sparse.png", tarfile.GNUTYPE_SPARSE, ""), ("later.png", b"0", ""),
         ):  # fmt: skip
             member = tarfile.TarInfo(name)
             member.type, member.linkname, member.size = kind, target, 5 if kind == b"0" else 0

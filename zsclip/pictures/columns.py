@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ def find_in_parquet(path: str, wanted: str | None, takes: Callable[[str], bool])
                 )
                 numbers = range(first, first + of_group.num_rows)
                 together = max(1, min(_TOGETHER, len(numbers) * _BLOCK_BYTES // max(size, 1)))
-                rows = _Rows(shard, column.name, group, together)
+                rows = _Rows(shard, column.name, group, together, about)
                 for start in range(0, len(numbers), together):
                     yield _pictures(rows, start, numbers[start : start + together], takes)
                 first = numbers.stop
@@ -83,12 +83,16 @@ def find_in_parquet(path: str, wanted: str | None, takes: Callable[[str], bool])
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a row group, of which some are read together."""
+    """The rows of a row group, of which some are read together.
+
+    about: the metadata of the file, which may have thousands of groups.
+    """
 
     shard: Shard
     column: str
     group: int
     together: int
+    about: Any = field(compare=False)
 
 
 def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Callable[[str], bool]) -> Pictures:
@@ -141,7 +145,7 @@ def _blocks(rows: _Rows) -> Iterator[Any]:
     import pyarrow as pa
 
     waiting: list[Any] = []
-    with _opened(rows.shard) as file:
+    with _opened(rows.shard, rows.about) as file:
         for batch in file.iter_batches(rows.together, row_groups=[rows.group], columns=[rows.column]):
             whole = pa.chunked_array([*waiting, batch.column(0)])
             while len(whole) >= rows.together:
@@ -186,11 +190,11 @@ def path_groups(found: Iterable[tuple[str, str | None]], takes: Callable[[str], 
     yield Pictures(files)
 
 
-def _opened(shard: Shard) -> Any:
+def _opened(shard: Shard, about: Any = None) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(pa.PythonFile(Stream(shard.read, shard.size), mode="r"))
+    return pq.ParquetFile(pa.PythonFile(Stream(shard.read, shard.size), mode="r"), metadata=about)
 
 
 def _column(path: str, schema: Any, wanted: str | None) -> _Column:

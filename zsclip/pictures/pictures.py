@@ -61,6 +61,10 @@ class Member(str):
         member.pictures, member.place = pictures, place
         return member
 
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Leave the pictures behind where a name is pickled or copied."""
+        return str, (str(self),)
+
 
 class Paths(Iterator[str]):
     """The pictures of a run in order: one name at a time, or the rest in the groups they are found in.
