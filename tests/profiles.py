@@ -40,18 +40,20 @@ def grey_profile(gamma: float) -> bytes:
     return _profile(b"GRAY", b"XYZ ", {b"kTRC": curve})
 
 
-def table_profile(space: bytes, corners: dict[tuple[int, ...], tuple[float, float, float]]) -> bytes:
-    """A profile of a table: the L, a, b of each combination of no and full ink or light."""
+def table_profile(
+    space: bytes, corners: dict[tuple[int, ...], tuple[float, float, float]], *, version: int = 2, intents: int = 1
+) -> bytes:
+    """A profile of a table for each of some intents: the L, a, b of each combination of no and full ink or light."""
     channels = len(next(iter(corners)))
     lab = [corners[corner] for corner in sorted(corners)]  # the last channel changes fastest
     table = bytes(round(v) for L, a, b in lab for v in (L * 2.55, a + 128, b + 128))
     straight = bytes(range(256))
     identity = b"".join(_fixed(v) for v in (1, 0, 0, 0, 1, 0, 0, 0, 1))
     lut = b"mft1" + bytes(4) + bytes((channels, 3, 2, 0)) + identity + straight * channels + table + straight * 3
-    return _profile(space, b"Lab ", {b"A2B0": lut})
+    return _profile(space, b"Lab ", {f"A2B{intent}".encode(): lut for intent in range(intents)}, version)
 
 
-def _profile(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+def _profile(space: bytes, connection: bytes, tags: dict[bytes, bytes], version: int = 2) -> bytes:
     text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(78)
     tags = {b"desc": text, b"cprt": b"text" + bytes(4) + b"none\0", b"wtpt": _xyz_tag(_xyz(*D50)), **tags}
     place, entries, data = 128 + 4 + 12 * len(tags), b"", b""
@@ -60,7 +62,7 @@ def _profile(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes
         data += value + bytes(-len(value) % 4)
     size = place + len(data)
     kind = b"prtr" if space == b"CMYK" else b"mntr"
-    head = struct.pack(">I4sI4s4s4s", size, b"test", 0x02400000, kind, space, connection)
+    head = struct.pack(">I4sI4s4s4s", size, b"test", (version << 24) + 0x400000, kind, space, connection)
     head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + b"".join(map(_fixed, _xyz(*D50)))
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + entries + data
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import HANGS, make_class_folders
 
+from zsclip.cli.options import Inputs
+
 COLOURS = ("--labels", "red,green,blue")
 LOST = {
     "--labels-file": ("labels.txt", "red\ngreen\nblue\n"),
@@ -84,6 +86,30 @@ def test_rows_do_not_replace_a_file_of_the_model(
         assert f"would overwrite a file of the model {option}" in said
 
 
+def test_rows_do_not_replace_a_file_of_the_model_that_a_calibration_names(
+    model: Path, tmp_path: Path, refused: Callable[..., str], run
+) -> None:
+    make_class_folders(tmp_path / "data", ("cat", "dog"), 8)
+    assert run("calibrate", "data", "-m", model, "-o", "c.json", "-q", "--target-share", "0.5").returncode == 0
+    (model / "notes.csv").write_text("beside the weights\n")
+
+    for command in (("classify", "-o"), ("eval", "--rows")):
+        said = refused(command[0], "data", "--calibration", "c.json", command[1], "model/notes.csv")
+
+        assert f"{command[1]} model/notes.csv: would overwrite a file of the model {model}" in said
+
+
+def test_a_comparison_is_not_appended_to_a_file_of_a_model(data: Path, model: Path, tmp_path: Path) -> None:
+    before = contents(model)
+    command = [sys.executable, "-m", "zsclip", "compare", "data", "-m", str(model), "-m", "tiny"]
+    with open(model / "open_clip_config.json", "ab") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, cwd=tmp_path, timeout=HANGS)
+
+    assert done.returncode == 2
+    assert f"standard output: would overwrite a file of the model {model}".encode() in done.stderr
+    assert contents(model) == before
+
+
 @pytest.mark.parametrize("given", ["photos/red.png", "photos", "photos/*.png", "photos/../photos", "."])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_rows_do_not_replace_an_image(
@@ -105,6 +131,46 @@ def test_a_link_to_an_input_is_the_input(
         assert "would overwrite the image" in refused(
             "classify", "elsewhere", *COLOURS, "-m", model, "-f", "csv", "-o", name
         )
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "sheet.png"])
+def test_an_output_that_links_in_a_folder_lead_to_is_an_image_of_it(
+    name: str, photos: Path, model: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    shutil.copy(photos / "red.png", tmp_path / "out" / name)
+    flags = ("-o", f"out/{name}") if name == "rows.csv" else ("-o", "new.csv", "--contact-sheet", f"out/{name}")
+    links = {
+        "hard": lambda: (photos / "a.png").hardlink_to(tmp_path / "out" / name),
+        "symbolic": lambda: (photos / "a.png").symlink_to(f"../out/{name}"),
+        "to its folder": lambda: (photos / "a").symlink_to("../out"),
+    }
+    for kind, link in links.items():
+        link()
+
+        said = refused("classify", "photos", *COLOURS, "-m", model, *flags, *["--all-files"] * (kind[:2] == "to"))
+
+        assert f"{flags[-2]} out/{name}: would overwrite the image 'photos/a" in said, kind
+        next(photos.glob("a*")).unlink()
+
+
+def test_folders_are_walked_once_unless_an_output_may_be_an_image_in_them(photos: Path, tmp_path: Path) -> None:
+    for file in (tmp_path / "rows.csv", tmp_path / "sheet.png", photos / "rows.csv", photos / "sheet.png"):
+        file.touch()
+    (tmp_path / "also.csv").hardlink_to(tmp_path / "rows.csv")
+    (tmp_path / "elsewhere").symlink_to("photos")
+    images = {str(photos / name) for name in ("blue.png", "green.png", "red.png", "sheet.png")}
+
+    def read(*written: Path, **options: object) -> set[str]:
+        others = {"all_files": False} | options
+        given = Inputs(inputs=[str(tmp_path / "elsewhere"), str(tmp_path / "*.png")], **others)  # type: ignore[arg-type]
+        return {os.path.realpath(path) for _, path in given.reads([*map(str, written)])}
+
+    alone = {str(tmp_path / "sheet.png")}
+    for written in ((), (photos / "rows.csv",), (tmp_path / "sheet.png",), (photos / "gone.png",)):
+        assert read(*written) == alone
+    assert read(tmp_path / "rows.csv") == read(photos / "sheet.png") == read(Path("/dev/stdout")) == images | alone
+    assert read(photos / "rows.csv", all_files=True) == images | alone | {str(photos / "rows.csv")}
 
 
 def test_an_image_that_is_left_out_may_be_replaced(photos: Path, model: Path, run) -> None:

@@ -19,17 +19,25 @@ from zsclip.kept.cache import (
 )
 
 
+def set_or_delete(monkeypatch: pytest.MonkeyPatch, name: str, value: str | None) -> None:
+    if value is None:
+        monkeypatch.delenv(name, raising=False)
+    else:
+        monkeypatch.setenv(name, value)
+
+
 def test_the_folder_is_the_variable_or_the_desktop_standard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSCLIP_CACHE_DIR", "/somewhere")
     assert cache_dir() == Path("/somewhere")
 
-    monkeypatch.delenv("ZSCLIP_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_dir() == Path("/xdg/zsclip")
+    for blank in (None, "", " \t"):
+        monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+        set_or_delete(monkeypatch, "ZSCLIP_CACHE_DIR", blank)
+        assert cache_dir() == Path("/xdg/zsclip")
 
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/ann")
-    assert cache_dir() == Path("/home/ann/.cache/zsclip")
+        set_or_delete(monkeypatch, "XDG_CACHE_HOME", blank)
+        monkeypatch.setenv("HOME", "/home/ann")
+        assert cache_dir() == Path("/home/ann/.cache/zsclip")
 
 
 def test_a_fingerprint_never_changes_between_versions() -> None:

@@ -139,6 +139,37 @@ def test_a_table_that_swaps_colours_as_xyb_does(tmp_path: Path) -> None:
     assert colour(Image.new("RGB", (16, 16), (0, 0, 255)), tmp_path / "x.png", swapped).min() >= 252
 
 
+GREYS = {rgb: (100 * sum(rgb) / 3, 0.0, 0.0) for rgb in itertools.product((0, 1), repeat=3)}
+
+
+@pytest.mark.parametrize("level", [0, 10, 20, 40, 128, 255])
+def test_the_only_table_of_a_profile_says_how_dark_black_is(tmp_path: Path, level: int) -> None:
+    """XYB has one for all intents, and its black is black; for a perceptual one, version 4 sets another."""
+    light = Image.frombytes("LAB", (1, 1), bytes((level, 0, 0)))
+    to_srgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    expected = np.array(ImageCms.applyTransform(light, to_srgb).getpixel((0, 0)))
+    grey = Image.new("RGB", (16, 16), (level,) * 3)
+
+    seen = colour(grey, tmp_path / "x.png", table_profile(b"RGB ", GREYS, version=4))
+
+    assert np.abs(seen - expected).max() <= 2, (seen, expected)
+    by_cms = ImageCms.profileToProfile(
+        grey, io.BytesIO(table_profile(b"RGB ", GREYS, version=4, intents=2)), ImageCms.createProfile("sRGB")
+    )
+    seen = colour(grey, tmp_path / "x.png", table_profile(b"RGB ", GREYS, version=4, intents=2))
+    assert seen.tolist() == list(by_cms.getpixel((0, 0)))
+    assert level not in (10, 20, 40) or np.abs(seen - expected).max() > 2
+
+
+def test_a_press_whose_black_is_dark_grey_is_shown_as_littlecms_shows_it(tmp_path: Path) -> None:
+    press = table_profile(b"CMYK", {inks: (20 + 0.8 * light, a, b) for inks, (light, a, b) in INKS.items()})
+    for inks in ((0, 0, 0, 255), (255, 255, 255, 0), (90, 200, 30, 120)):
+        image = Image.new("CMYK", (16, 16), inks)
+        twin = ImageCms.profileToProfile(image, io.BytesIO(press), ImageCms.createProfile("sRGB"), outputMode="RGB")
+
+        assert colour(image, tmp_path / "x.tif", press).tolist() == list(twin.getpixel((0, 0)))
+
+
 @pytest.mark.parametrize(
     "profile", [b"", b"x", bytes(200), WIDE["Display P3"][:150], WIDE["Display P3"][:-400], grey_profile(1.0)]
 )

@@ -194,12 +194,7 @@ def test_a_second_run_reads_no_picture(
     def refuse(*arguments: object) -> bytes:
         raise AssertionError("a picture is read")
 
-    for module, name in (
-        ("shards", "_whole"),
-        ("shards", "_unzipped"),
-        ("columns", "_read_block"),
-        ("shards", "check_size"),
-    ):
+    for module, name in (("ranges", "Shard.read_whole"), ("columns", "_read_block"), ("tars", "check_size")):
         monkeypatch.setattr(f"zsclip.pictures.{module}.{name}", refuse)
     second = run(*command)
 
@@ -246,7 +241,7 @@ def test_a_shard_that_changes_during_the_run_is_not_read_on(tmp_path: Path) -> N
 def test_a_tar_cut_anywhere_gives_its_complete_members_and_one_row_more(
     ending: str, format: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zsclip.pictures.shards._BLOCK_BYTES", 3000)
+    monkeypatch.setattr("zsclip.pictures.tars._BLOCK_BYTES", 3000)
     path, album = tmp_path / f"a.{ending}", [(name, data or b"x") for name, data in ALBUM.items()]
     write_tar(path, album, format=format)
     whole, chance = path.read_bytes(), random.Random(0)
@@ -493,7 +488,7 @@ def test_bytes_are_inflated_right_wherever_one_goes_on(tmp_path: Path) -> None:
 
 def test_pictures_may_be_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "_BLOCK_BYTES", 4000)
-    monkeypatch.setattr("zsclip.pictures.shards._BLOCK_BYTES", 4000)
+    monkeypatch.setattr("zsclip.pictures.tars._BLOCK_BYTES", 4000)
     album = [(str(i) + ".png", random.Random(i).randbytes(i * 37 % 900 + 1)) for i in range(200)]
     write_tar(tmp_path / "a.tar.gz", album, mode="w:gz")
     pq.write_table(pa.table({"image": [data for _, data in album]}), tmp_path / "a.parquet", row_group_size=70)

@@ -339,7 +339,14 @@ def test_a_limit_takes_pictures_from_all_over_the_data(run: Run, classes: Path, 
 
 @pytest.mark.parametrize(
     ("splits", "named"),
-    [(("train", "val"), "val or train"), (("Test", "train"), "Test or train"), (("train",), "train")],
+    [
+        (("train", "val"), "val or train"),
+        (("Test", "train"), "Test or train"),
+        (("train",), "train"),
+        (("train2017", "val2017"), "val2017 or train2017"),
+        (("training_set", "test set"), "test set or training_set"),
+        (("fold_2", "fold_10"), "fold_2 or fold_10"),
+    ],
 )
 @pytest.mark.parametrize("command", ["eval", "calibrate"])
 def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -356,6 +363,80 @@ def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd
         read_pairs([str(data)])  # for training
 
 
+@pytest.mark.parametrize(
+    ("folders", "holder", "named"),
+    [
+        (("images/train/cat", "images/train/dog", "images/val/dog", "labels/train"), "/images", "val or train"),
+        (("images/train/cat", "images/val/dog", "docs"), "/images", "val or train"),
+        (("a/test/cat", "a/train/cat", "b/train/cat"), "/a", "test or train"),
+        (("data/images/fold1/cat", "data/images/fold2/dog"), "/data/images", "fold1 or fold2"),
+        (("words/train/cat/deep", "words/train/dog"), "", "words/train"),
+        (("images/cat", "images/dog"), "", "images"),
+        (("Dataset/images/cat", "Dataset/images/dog/deep"), "", "Dataset/images"),
+    ],
+)
+def test_splits_and_labels_one_folder_down_are_not_measured(
+    folders: tuple[str, ...], holder: str, named: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for folder in folders:
+        make_class_folders(data, (folder,), 0 if folder == "labels/train" else 1)
+
+    assert main(["eval", str(data), "--model", "nowhere", "--labels", "cat,dog"]) == 2
+
+    told = capfd.readouterr().err.splitlines()[-1]
+    if holder:
+        inner = f"{data}{holder}"
+        folder = " or ".join(f"{inner}/{name}" for name in named.split(" or "))
+        assert told == f"zsclip: {inner!r}: holds splits ({named}), not a folder for each label; give {folder}"
+    else:
+        assert told.startswith(f"zsclip: {str(data)!r}: all its pictures are in '{folders[0].split('/')[0]}', which ")
+        assert told.endswith(f"; give {data}/{named}")
+    with pytest.raises(InputError, match=re.escape(told.removeprefix("zsclip: "))):
+        read_pairs([str(data)])
+
+
+def test_many_folds_are_not_all_named(tmp_path: Path) -> None:
+    make_class_folders(tmp_path, [f"fold{i}/cat" for i in range(1, 11)], 1)
+
+    with pytest.raises(InputError, match=r"\(fold1 or fold2 or fold3 or 7 more\), .* or \S+/fold3 or another of them$"):
+        read_labelled(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("cat/train", "cat/val", "dog/train"),  # a label's own pictures
+        ("images", "dog"),
+        ("images",),
+        ("images/train", "images/val"),  # no folder is a label's
+        ("vehicle/train/steam", "vehicle/car", "animal"),
+        ("vehicle/train/steam", "animal"),
+        ("fold", "test"),
+        ("fold/a/b", "cut/a/b"),
+        ("trains/a", "tests/a"),
+    ],
+)
+def test_folders_that_may_be_labels_are_labels(folders: tuple[str, ...], tmp_path: Path) -> None:
+    make_class_folders(tmp_path, folders, 1)
+    notes: list[str] = []
+
+    assert set(read_labelled(str(tmp_path), note=notes.append).words) == {name.split("/")[0] for name in folders}
+    assert notes == []
+
+
+@pytest.mark.parametrize("folders", [("flowers/rose", "flowers/tulip"), ("flowers/train/rose", "flowers/tulip")])
+def test_one_label_with_folders_in_it_is_noted(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    make_class_folders(tmp_path, folders, 1)
+    notes: list[str] = []
+
+    assert set(read_labelled(str(tmp_path), note=notes.append).words) == {"flowers"}
+    assert notes == [
+        f"{tmp_path}: all its pictures have one label, 'flowers'; "
+        f"if the folders in it are labels, give {tmp_path}/flowers"
+    ]
+
+
 def test_pictures_outside_any_class_folder_are_counted(run: Run, classes: Path, tiny_model) -> None:
     for name in ("loose.PNG", "another.jpg", "notes.txt", ".hidden.png"):
         (classes / name).write_bytes(b"")
@@ -367,7 +448,7 @@ def test_pictures_outside_any_class_folder_are_counted(run: Run, classes: Path, 
     assert [each["label"] for each in json.loads(done.stdout)["labels"]] == ["green blue", "n01", "red"]
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
 def test_rows_of_eval_are_measured_again_and_rows_of_classify_are_not_the_truth(
     run: Run, classes: Path, tiny_model, form: str
 ) -> None:

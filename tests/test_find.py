@@ -221,6 +221,12 @@ def test_what_a_model_needs_from_the_hub_includes_its_tokenizer(hub_cache: Path)
         ("ViT-B-32__openai", "ViT-B-32,openai"),
         ("open_clip:ViT-B-32/laion2b_s34b_b79k", "ViT-B-32,laion2b_s34b_b79k"),
         ("clip-ViT-B-16", "ViT-B-16,openai"),
+        ("clip-vit-base-patch32", "ViT-B-32,openai"),
+        ("clip-vit-large-patch14-336", "ViT-L-14-336,openai"),
+        ("google/siglip-base-patch16-224", "ViT-B-16-SigLIP,webli"),
+        ("google/siglip2-so400m-patch16-512", "ViT-SO400M-16-SigLIP2-512,webli"),
+        ("google/siglip-base-patch16-256-multilingual", "ViT-B-16-SigLIP-i18n-256,webli"),
+        ("siglip2-giant-opt-patch16-384", "ViT-gopt-16-SigLIP2-384,webli"),
         ("timm/ViT-B-16-SigLIP", "hf-hub:timm/ViT-B-16-SigLIP"),
     ],
 )
@@ -231,3 +237,21 @@ def test_a_name_of_another_convention_is_answered_with_ours(hub_cache: Path, nam
     assert str(error.value).endswith(repr(ours))
     if "," in ours:
         assert find_model(ours, with_weights=False).name == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ViT-B/32@336px", "did you mean 'ViT-B-32,openai'? `zsclip models list` shows all models"),
+        ("ViT-B/16@224px", "did you mean 'ViT-B-16,openai'? `zsclip models list` shows all models"),
+        ("ViT-H/14", "an architecture needs a tag; `zsclip models list` shows the tags"),
+        ("ViT-B-32", "an architecture needs a tag; `zsclip models list` shows the tags"),
+        ("vit-base-patch32", "`zsclip models list` shows all models"),  # perhaps not a CLIP
+        ("photo@2x", "`zsclip models list` shows all models"),
+    ],
+)
+def test_a_name_that_is_nearly_ours_gets_a_hint(hub_cache: Path, name: str, hint: str) -> None:
+    with pytest.raises(ModelError) as error:
+        find_model(name)
+
+    assert str(error.value) == f"no model {name!r}; {hint}"

@@ -1,8 +1,10 @@
 """Any file becomes a row, its own: thousands of damaged pictures of every format that is read."""
 
 import io
+import itertools
 import os
 import random
+import struct
 import subprocess
 import sys
 import textwrap
@@ -11,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from profiles import DISPLAY_P3, matrix_profile
-from tiffs import BLACK_IS_ZERO, LAB, PALETTE, RGB, WHITE_IS_ZERO, tiff
+from PIL import Image, PngImagePlugin
+from profiles import DISPLAY_P3, grey_profile, matrix_profile, table_profile
+from test_decode import png
+from tiffs import BLACK_IS_ZERO, LAB, PALETTE, RGB, WHITE_IS_ZERO, YCBCR, tiff, with_tags
 
 SIZE = (24, 18)
 
@@ -51,18 +54,19 @@ def valid_files() -> dict[str, bytes]:
         "pgm": saved("L", "PPM"),
         "avif": saved("RGB", "AVIF"),
     }
-    for coding in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+    for coding in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "lzma", "zstd"):
         files[f"{coding}.tif"] = saved("RGB", "TIFF", compression=coding)
-    files["fax.tif"] = saved("1", "TIFF", compression="group4")
+    for coding in ("group3", "group4", "tiff_ccitt"):
+        files[f"{coding}.tif"] = saved("1", "TIFF", compression=coding)
+    files["big.tif"] = saved("RGB", "TIFF", big_tiff=True)
+    files["inks.tif"] = saved("CMYK", "TIFF", compression="tiff_lzw")
     files |= {f"{number}.tif": data for number, data in enumerate(odd_tiffs())}
     profile = matrix_profile(DISPLAY_P3)
     for name, mode in (("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "RGBA"), ("WEBP", "RGB"), ("TIFF", "RGB")):
         files[f"{mode} profile.{name}"] = saved(mode, name, icc_profile=profile)
     files["no end.jpg"] = saved("RGB", "JPEG")[:-2]
     files["no end, progressive.jpg"] = saved("RGB", "JPEG", progressive=True)[:-2] + b"trailer"
-    text = b"\0\0\0\3tEXta\0b\0\0\0\1"
-    whole = saved("RGB", "PNG", icc_profile=profile)
-    files["text.png"] = whole[:33] + text + whole[33:]
+    files |= with_metadata(profile)
     files["apng that begins empty"] = saved("RGBA", "PNG", save_all=True, append_images=[picture().convert("RGBA")])
     try:
         import pillow_heif
@@ -71,6 +75,35 @@ def valid_files() -> dict[str, bytes]:
     heif = io.BytesIO()
     pillow_heif.from_pillow(picture()).save(heif)
     return files | {"heic": heif.getvalue()}
+
+
+def with_metadata(profile: bytes) -> dict[str, bytes]:
+    """Pictures with chunks, segments and profiles beside their pixels."""
+    text = b"\0\0\0\3tEXta\0b\0\0\0\1"
+    whole = saved("RGB", "PNG", icc_profile=profile)
+    turned, texts = Image.Exif(), PngImagePlugin.PngInfo()
+    turned[0x0112] = 6
+    texts.add_text("a", "b" * 40, zip=True)
+    texts.add_itxt("c", "d" * 40, zip=True)
+    for name, content in (
+        (b"gAMA", struct.pack(">I", 45455)),
+        (b"cHRM", struct.pack(">8I", *[31270] * 8)),
+        (b"pHYs", b"\0\0\1\0\0\0\1\0\1"),
+    ):
+        texts.add(name, content)
+    rows = b"".join(b"\0" + bytes(range(0, 240, 5)) * 3 for _ in range(SIZE[1]))
+    press = {inks: (100.0 - 20 * sum(inks), 0.0, 0.0) for inks in itertools.product((0, 1), repeat=4)}
+    table = {rgb: (33.0 * sum(rgb), 0.0, 0.0) for rgb in itertools.product((0, 1), repeat=3)}
+    return {
+        "text.png": whole[:33] + text + whole[33:],
+        "chunks.png": saved("RGB", "PNG", pnginfo=texts, exif=turned, transparency=(1, 2, 3)),
+        "key of 16 bits.png": png(*SIZE, 16, 2, rows, (b"tRNS", bytes(range(0, 30, 5)))),
+        "turned.jpg": saved("RGB", "JPEG", exif=turned, comment=b"c" * 30, restart_marker_rows=1),
+        "turned.webp": saved("RGB", "WEBP", exif=turned, xmp=b"<x/>", icc_profile=profile),
+        "press.jpg": saved("CMYK", "JPEG", icc_profile=table_profile(b"CMYK", press)),
+        "one table.jpg": saved("RGB", "JPEG", icc_profile=table_profile(b"RGB ", table, version=4), keep_rgb=True),
+        "grey profile.png": saved("L", "PNG", icc_profile=grey_profile(1.8)),
+    }
 
 
 def odd_tiffs() -> Iterator[bytes]:
@@ -86,9 +119,16 @@ def odd_tiffs() -> Iterator[bytes]:
         ("u2", PALETTE, {"bits": 12, "tags": {320: ("H", tuple(range(0, 61440, 5)))}}),
         ("u2", LAB, {}),
         ("u2", BLACK_IS_ZERO, {"bits": 10, "order": ">"}),
+        ("u1", RGB, {"planar": True, "tile": (16, 16), "codec": "zstd"}),
+        ("i2", BLACK_IS_ZERO, {"tile": (16, 16), "codec": "packbits", "order": ">"}),
+        ("u2", RGB, {"tags": {266: ("H", (2,)), 34675: ("B", tuple(matrix_profile(DISPLAY_P3)))}}),
     ):
         samples = colours if photometric in (RGB, LAB) else colours[..., :1]
         yield tiff(samples.astype(dtype), photometric, **how)  # type: ignore[arg-type]
+    tags = {256: SIZE[0], 257: SIZE[1], 259: 1, 262: YCBCR, 277: 3, 278: SIZE[1]}
+    blocks = np.resize(colours, (SIZE[1] // 2, SIZE[0] // 2, 6)).tobytes()
+    of_blocks = {258: ("H", (8, 8, 8)), 530: ("H", (2, 2))}
+    yield with_tags({tag: ("I", (value,)) for tag, value in tags.items()} | of_blocks, [blocks])
     yield tiff(np.dstack((colours, colours[..., :1])).astype("u2") * 257, RGB, extra=(1,), tags={274: ("H", (6,))})
 
 

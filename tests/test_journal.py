@@ -82,6 +82,21 @@ def run(
     return target.read_text()
 
 
+def test_a_run_that_is_killed_while_its_journal_begins_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*paths: str) -> None:
+        assert Path(paths[0]).name == "rows.csv.part.json.new"
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(Killed):
+            run(tmp_path / "rows.csv", PATHS)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
 @pytest.mark.parametrize("killed_after", [0, 2, 4, 8])
 @pytest.mark.parametrize(

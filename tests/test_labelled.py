@@ -4,10 +4,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from columns import columns
 from PIL import Image
 
 from zsclip.errors import InputError
 from zsclip.measure.labelled import read_labelled
+from zsclip.out.sinks import write_tsv
+from zsclip.pixels.skipped import Skipped
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -34,14 +37,16 @@ def test_class_folders_give_their_names(tmp_path):
     assert [note.split("'")[-1] for note in notes] == [" skipped: no picture in it"]
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("form", ["csv", "tsv", "semicolons.csv", "jsonl"])
 def test_lists_give_paths_relative_to_themselves(tmp_path, form):
     rows = [("a.png", "dog"), ("deep/b.png", "grey, wolf"), ("", "cat"), ("c.png", " ")]
     if form == "jsonl":
         rows.append(("\ud83d.png", "half of a pair"))
     data = tmp_path / f"list.{form}"
-    if form == "csv":
-        data.write_text("label,file_name,note\n" + "".join(f'"{label}",{name},x\n' for name, label in rows))
+    if form != "jsonl":
+        mark = {"csv": ",", "tsv": "\t"}.get(form, ";")
+        lines = [("label", "file_name", "note"), *((f'"{label}"', name, "x") for name, label in rows)]
+        data.write_text("".join(mark.join(line) + "\n" for line in lines))
     else:
         data.write_text("\n\n".join(json.dumps({"file_name": name, "label": label, "n": 1}) for name, label in rows))
     notes: list[str] = []
@@ -50,8 +55,19 @@ def test_lists_give_paths_relative_to_themselves(tmp_path, form):
 
     assert found.pictures.names == (str(tmp_path / "a.png"), str(tmp_path / "deep/b.png"))
     assert found.words == ("dog", "grey, wolf")
-    count, line = (2, 4) if form == "csv" else (3, 5)
+    count, line = (3, 5) if form == "jsonl" else (2, 4)
     assert notes == [f"{data}: skipped: {count} without a label or caption, line {line} first"]
+
+
+def test_our_own_rows_in_a_tsv_file_have_backslashes_instead_of_quotes(tmp_path):
+    name, label = 'a "quoted"\tname\\n.png', "grey\nwolf"
+    data = tmp_path / "rows.tsv"
+    with open(data, "w", newline="\n") as out:
+        write_tsv([columns([Skipped(name, "missing", "it is gone", label)])], out, truth=True)
+
+    found = read_labelled(str(data))
+
+    assert (found.pictures.names, found.words) == ((name,), (label,))
 
 
 def write_shard(path: Path, labels: "list[str | None] | pa.Array", names: list[str | None], metadata=None) -> None:

@@ -401,8 +401,92 @@ def test_a_dash_before_every_line_is_no_part_of_a_label(bullet: str) -> None:
 
 def test_a_json_list_of_words_on_the_command_line_is_read() -> None:
     assert names(read_labels(' ["crane, bird", "cat"]')) == ["crane, bird", "cat"]
-    for words in ('["cat","dog"', "['cat','dog']", "[cat],[dog]", "[" * 100_000):
+    for words in ('["cat","dog"', "['cat',dog]", "['cat' 'dog']", r"['a\'b','c']", "[cat],[dog]", "[" * 100_000):
         assert refusal(words).startswith("--labels: begins with [ but is not a JSON list of words; ")
+
+
+def test_a_list_as_python_prints_it_is_read() -> None:
+    for given in (["cat", "dog"], ["crane, bird", "bird's nest", 'a "b"']):
+        assert names(read_labels(f" {given}\n")) == given
+    assert names(read_labels("['cat','dog',]")) == ["cat", "dog"]
+    assert refusal("['cat','']") == "--labels: empty text; write a word, or leave it out"
+
+
+def test_line_breaks_separate_words_as_commas_do() -> None:
+    assert names(read_labels("cat\nblack dog\r\n\nbird, fish\n")) == ["cat", "black dog", "bird", "fish"]
+
+
+def test_a_file_is_not_taken_for_a_label() -> None:
+    write("labels.txt", "cat\ndog\n")
+    write("cat", "no list")
+    for words in ("labels.txt", "cat, labels.txt"):
+        with pytest.raises(InputError, match=r"^--labels: 'labels\.txt' is a file; use --labels-file labels\.txt$"):
+            read_labels(words, alone=True)
+
+    assert names(read_labels("gone.txt,cat")) == ["gone.txt", "cat"]
+    assert names(read_labels(single=["labels.txt", "cat"])) == ["labels.txt", "cat"]
+    for word, what in (("cat", "that file"), ("imagenet", "the built-in list")):
+        assert refusal(word) == (
+            f"--labels: label {word!r} is the only one; give another to compare it with, or use "
+            f"--labels-file {word} for {what}"
+        )
+
+
+@pytest.mark.parametrize("mark", [";", " | ", "\t"])
+def test_other_marks_than_commas_get_a_hint(mark: str) -> None:
+    words = mark.join(["cat", "black dog", "bird"])
+
+    assert refusal(words) == (
+        f"--labels: label {words!r} is the only one; put commas between words, as in 'cat,black dog,bird'"
+    )
+    assert names(read_labels(f"{words},x")) == [words, "x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ids"),
+    [
+        ("data.yaml", "path: ../pets\ntrain: images/train\nval:\nnc: 2\nnames: ['cat', 'black dog']\n", ["", ""]),
+        ("data.yaml", "train: [a, b]\nnames:\n  0: cat\n  1: black dog\ndownload: |\n  wget x\n", ["0", "1"]),
+        ("data.yml", "names:\n- cat\n- black dog\n", ["", ""]),
+        ("data.json", '{"nc": 2, "names": {"0": "cat", "1": "black dog"}}', ["0", "1"]),
+    ],
+)
+def test_the_names_of_a_yolo_data_set_are_labels(name: str, content: str, ids: list[str]) -> None:
+    expected = [Label("cat", found_as=ids[0]), Label("black dog", found_as=ids[1])]
+
+    assert read_labels(files=[write(name, content)]) == expected
+
+
+def test_a_label_may_be_called_names() -> None:
+    assert names(read_labels(files=[write("a.yaml", "names: [a list of names]\ntrain-spotter:\n")])) == [
+        "names",
+        "train-spotter",
+    ]
+    assert refusal_of("data.yaml", "train: a\nnames: [cat]\nnames: [dog]\n").startswith("data.yaml:3: key 'names'")
+
+
+def test_all_labels_that_are_given_twice_are_named() -> None:
+    also = "; also given twice: 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h' and 1 more"
+
+    assert refusal("cat,dog,cat,dog,cat") == (
+        "--labels: label 'cat' was already given; remove one of the two; also given twice: 'dog'"
+    )
+    assert refusal("cat,cat," + 2 * "a,b,c,d,e,f,g,h,i,").endswith(f"remove one of the two{also}")
+
+
+def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
+    """As Keras has it: to its readers both are classes, and to a model they would be one text."""
+    index = {"134": ["n02012849", "crane"], "135": ["n02013706", "limpkin"], "517": ["n03126707", "crane"]}
+    index |= {"638": ["n03710637", "maillot"], "639": ["n03710721", "maillot"]}
+    cure = "give one of the two another name"
+
+    assert refusal_of("imagenet_class_index.json", json.dumps(index)) == (
+        "imagenet_class_index.json: label 'crane' was already given, for n02012849 and for n03126707; "
+        f"{cure}, or use --labels-file imagenet; also given twice: 'maillot'"
+    )
+    assert refusal_of("a.yaml", "0: cat\n1: dog\n2: cat\n") == (
+        f"a.yaml:3: label 'cat' was already given on line 1, for 0 and for 2; {cure}"
+    )
 
 
 @pytest.mark.parametrize(

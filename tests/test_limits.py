@@ -1,15 +1,21 @@
 """What one picture may cost, and what all may hold at once."""
 
+import gc
+import io
 import os
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
-from test_decode import SIMPLE, colours, png, run_python, skipped
+from test_decode import SIMPLE, colours, noise, png, run_python, skipped
+from tiffs import RGB, tiff
 
 from zsclip.pixels.decode import decode_image
 from zsclip.pixels.limits import BYTES_A_SECOND, CPU_SECONDS, Decoding, MemoryBudget
@@ -93,6 +99,43 @@ def test_memory_is_given_back_by_a_picture_that_cannot_be_decoded(tmp_path):
     for _ in range(3):
         assert decode_image(str(tmp_path / "bad.png"), SIMPLE, decoding).error == "unreadable"
     assert decode_image(str(tmp_path / "x.png"), SIMPLE, decoding).shape == (3, 8, 8)
+
+
+def jpeg_without_end(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG")
+    return file.getvalue()[:-2]
+
+
+def png_with_a_broken_profile_at_its_end(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    empty = bytes(4) + b"iCCP" + zlib.crc32(b"iCCP").to_bytes(4, "big")
+    return file.getvalue()[:-12] + empty + file.getvalue()[-12:]
+
+
+def tiff_with_a_wrong_sum(image: Image.Image) -> bytes:
+    data = bytearray(tiff(np.asarray(image), RGB, codec="deflate"))
+    data[int.from_bytes(data[4:8], "little") - 2] ^= 1  # of the last strip, which ends before the tags begin
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", [jpeg_without_end, png_with_a_broken_profile_at_its_end, tiff_with_a_wrong_sum])
+def test_a_second_try_begins_without_the_pixels_of_the_first(
+    tmp_path: Path, kind: Callable[[Image.Image], bytes]
+) -> None:
+    size, seen = (173, 91), []
+    (tmp_path / "x").write_bytes(kind(noise(*size)))
+
+    class Noted(MemoryBudget):
+        def held(self, count: int) -> AbstractContextManager[None]:
+            pictures = [each for each in gc.get_objects() if issubclass(type(each), Image.Image)]
+            seen.append(sum(each.size == size and each.__dict__.get("_im") is not None for each in pictures))
+            return super().held(count)
+
+    decode_image(str(tmp_path / "x"), SIMPLE, Decoding(budget=Noted(10**9)))
+
+    assert seen == [0, 0]
 
 
 def test_what_a_hanging_decoder_holds_is_freed_once():

@@ -124,6 +124,55 @@ def test_a_blank_around_a_variable_is_no_part_of_it(
     assert b"'base' is not available" in run("classify", "photos", "--labels", "cat,dog").stderr
 
 
+def test_a_blank_variable_is_as_if_it_were_not_set(tmp_path: Path, run_alone: Run) -> None:
+    names = ("ZSCLIP_CACHE_DIR", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "ZSCLIP_DEBUG", "ZSCLIP_MODEL")
+    blanks = dict.fromkeys(names, " ") | {"HOME": str(tmp_path / "home")}
+
+    found = run_alone("cache", "info", **blanks).stdout.decode()
+    missing = run_alone("classify", ".", "-l", "cat,dog", "--offline", **blanks)
+
+    assert found.startswith(f"{tmp_path / 'home' / '.cache' / 'zsclip'}: ")
+    assert missing.stderr.startswith(b"zsclip: model 'base' is not available")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "siglip"])
+@pytest.mark.parametrize(("learnt", "typed"), [(DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED)])
+def test_a_calibration_is_for_labels_in_either_unicode_form(
+    run: Run, tmp_path: Path, tiny_model: Callable[[str], Path], kind: str, learnt: str, typed: str
+) -> None:
+    make_class_folders(tmp_path / "data", ("cat", "taxi"), 12)
+    (tmp_path / "data" / "cat").rename(tmp_path / "data" / learnt)
+    (tmp_path / "words.yaml").write_text(f"{typed}: {{prompts: ['a {typed}']}}\ntaxi: {{prompts: [a taxi]}}\n")
+    (tmp_path / "learnt.yaml").write_text(f"{learnt}: {{prompts: ['a {learnt}']}}\ntaxi: {{prompts: [a taxi]}}\n")
+    model = ("--model", f"local-dir:{tiny_model(kind)}")
+    target = ("--target-share", "0.5", "--per-label", "-o", "c.json")
+    assert run("calibrate", "data", "--labels-file", "learnt.yaml", *target, *model).returncode == 0
+    made = json.loads((tmp_path / "c.json").read_text())
+    assert made["thresholds"].keys() == {learnt, "taxi"}
+    (tmp_path / "c.json").write_text(json.dumps(made | {"thresholds": {learnt: None, "taxi": 0}, "threshold": 0}))
+
+    own = rows_of(run("classify", "data", "--labels-file", "learnt.yaml", "--calibration", "c.json", *model))
+    rows = rows_of(run("classify", "data", "--labels-file", "words.yaml", "--calibration", "c.json", *model))
+
+    renamed = [
+        each | {"label": typed if each["label"] == learnt else "taxi"} for row in own for each in row["predictions"]
+    ]
+    assert [each for row in rows for each in row["predictions"]] == renamed
+    assert [row["label"] for row in rows] == [row["label"] for row in own]
+    assert typed not in {row["label"] for row in rows}  # no score is sure enough for it
+    assert [row["cosine"] for row in rows] == [row["cosine"] for row in own]
+
+
+def test_a_group_is_one_in_either_unicode_form(run: Run, photos: Path, model: tuple[str, str]) -> None:
+    words = f"cat: {{group: {COMPOSED}}}\ndog: {{group: {DECOMPOSED}}}\ncar: {{group: other}}\n"
+    (photos.parent / "words.yaml").write_text(words)
+
+    rows = rows_of(run("classify", "photos", "--labels-file", "words.yaml", "--by", "group", "-k", "3", *model))
+
+    assert {each["label"] for row in rows for each in row["predictions"]} == {COMPOSED, "other"}
+
+
 def test_of_the_prompts_that_were_cut_the_first_is_shown_shortened(
     run: Run, photos: Path, model: tuple[str, str]
 ) -> None:

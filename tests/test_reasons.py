@@ -196,6 +196,7 @@ def test_no_memory_left_is_a_row_too(tmp_path):
 
 @pytest.mark.parametrize(("name", "kind"), [("x.mov", "JPEG"), ("x.raw", "PNG"), ("x.svg", "WEBP"), ("x.pdf", "GIF")])
 def test_a_picture_is_read_whatever_its_ending_says(name: str, kind: str, tmp_path) -> None:
-    noise(16, 16).save(tmp_path / name, format=kind)
+    for size in ((16, 16), (9000, 1), (1, 9000)):
+        noise(*size).save(tmp_path / name, format=kind)
 
-    assert isinstance(decode_image(str(tmp_path / name), SIMPLE), np.ndarray)
+        assert isinstance(decode_image(str(tmp_path / name), SIMPLE), np.ndarray)

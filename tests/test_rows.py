@@ -170,3 +170,32 @@ def test_an_interrupted_run_has_written_to_a_pipe_what_it_says(
     assert expected.startswith(rows)
     assert rows.count(b"\n") == 1024
     assert "the rows of 1,024 images were written" in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_is_interrupted_though_the_reader_of_its_rows_goes(
+    number: int, run: Run, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The signal waits for the batch that is being written, and the closed pipe ends that."""
+    (tmp_path / "pictures").mkdir()
+    for i in range(1500):
+        (tmp_path / "pictures" / f"{i:04}.png").symlink_to(
+            Path(skimage.__file__).parent / "data" / "chessboard_RGB.png"
+        )
+    classify = ("classify", "pictures", "-l", "red,blue", "-m", str(tiny_model("plain")))
+    run(*classify)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zsclip", *classify], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+
+    process.send_signal(number)
+    process.stdout.close()
+    told = process.stderr.read().decode()
+    process.stderr.close()
+
+    assert process.wait(HANGS) == 128 + number
+    assert told.startswith("zsclip: interrupted: " if number == signal.SIGINT else "zsclip: terminated: ")
+    assert told.count("\n") == 1

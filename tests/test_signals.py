@@ -12,6 +12,7 @@ import pytest
 from conftest import HANGS
 from PIL import Image
 
+from zsclip.cli.held import HeldSignals
 from zsclip.cli.signals import Interrupted, Terminated, ending_signals
 
 _EXCEPTIONS = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated, signal.SIGHUP: Terminated}
@@ -75,6 +76,35 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
     assert received == []
+
+
+def arrives_in_a_batch(number: int, held: HeldSignals, end: Exception | None = None) -> None:
+    with held:
+        held.hold()
+        signal.raise_signal(number)
+        if end is not None:
+            raise end
+
+
+@pytest.mark.parametrize("number", _EXCEPTIONS)
+@pytest.mark.parametrize("end", [None, BrokenPipeError()])
+def test_a_signal_that_still_waits_at_the_end_is_handed_on(number: signal.Signals, end: Exception | None) -> None:
+    before = signal.getsignal(number)
+    with ending_signals() as received, pytest.raises(_EXCEPTIONS[number]):
+        arrives_in_a_batch(number, HeldSignals(), end)
+
+    assert received == [number]
+    assert signal.getsignal(number) == before
+
+
+def test_a_failure_is_reported_though_a_signal_waits() -> None:
+    held = HeldSignals()
+    with ending_signals() as received, pytest.raises(OSError, match="disk full"):
+        arrives_in_a_batch(signal.SIGINT, held, OSError("disk full"))
+
+    assert received == []
+    with held:
+        held.let_go()  # nothing is left of it
 
 
 @pytest.mark.slow

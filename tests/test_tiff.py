@@ -25,6 +25,7 @@ from tiffs import (
 )
 
 from zsclip.pixels.decode import as_seen, decode_image
+from zsclip.pixels.limits import Decoding
 from zsclip.pixels.skipped import Skipped
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)])
@@ -176,14 +177,26 @@ def test_compressed_samples_with_and_without_a_predictor(tmp_path: Path, codec: 
             assert_shown(data, COLOURS, tmp_path)
 
 
-def test_a_strip_that_is_too_large_to_be_unpacked_is_called_that(tmp_path: Path) -> None:
-    tags = {256: ("I", (8000,)), 257: ("I", (8000,)), 258: ("H", (16,) * 3), 259: ("H", (5,)), 262: ("H", (RGB,))}
+def test_a_strip_may_have_more_bytes_than_a_picture_may_have_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = quadrants(in_type(COLOURS, "u8"), "u8")  # 24 bytes a pixel
+    (tmp_path / "x.tif").write_bytes(tiff(samples, RGB, codec="lzw", rows_per_strip=24))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
+
+    assert isinstance(decode_image(str(tmp_path / "x.tif"), SIMPLE, Decoding(max_pixels=960)), np.ndarray)
+    assert skipped(tmp_path / "x.tif", max_pixels=959).message == "960 pixels, more than --max-pixels 959"
+    assert Image.MAX_IMAGE_PIXELS == 900
+
+
+def test_a_strip_that_takes_too_much_memory_is_refused_by_its_tags(tmp_path: Path) -> None:
+    tags = {256: ("I", (13_000,)), 257: ("I", (13_000,)), 258: ("H", (16,) * 3), 259: ("H", (5,)), 262: ("H", (RGB,))}
     (tmp_path / "x.tif").write_bytes(with_tags({**tags, 277: ("H", (3,))}, [bytes(100)]))
 
     row = skipped(tmp_path / "x.tif")
 
     assert row.error == "too-large"
-    assert row.message == "a TIFF with 384,000,000 bytes packed in one strip or tile"  # its 64 million pixels are not
+    assert row.message == "takes 3.6 GB of memory to decode; convert it first"
 
 
 def test_bits_in_reverse_order(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from zsclip.answers.classifier import Classifier as TextMatrix
 from zsclip.answers.classifier import build_classifier
 from zsclip.answers.classify import answer, classify
 from zsclip.engine.options import By, Computing, Precision, Scoring, variable
-from zsclip.engine.question import read_question, rule_of
+from zsclip.engine.question import read_learnt, read_question, rule_of
 from zsclip.engine.run import embedding, opened_store
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
@@ -134,7 +134,7 @@ class Classifier:
             if not given and prompts is not None:
                 sentences = read_prompts(os.fsdecode(prompts))
             words = None if labels is None else labels_of(labels, alone=scores.one_is_enough)
-            self._question = read_question(words, sentences, scores)
+            self._question = read_question(words, sentences, scores, read_learnt(scores))
             self._store = store
             model = os.fsdecode(model or variable("ZSCLIP_MODEL") or self._question.model or "base")
             self._encoder = self._computing.encoder(model, offline)

@@ -19,6 +19,7 @@ from projection import class_directions, fit_projection
 from sources import fetch_sources
 from text_tower import train_text_tower
 from things import CLASSES, find_things, read_labels
+from unlock import unlock
 from wordnet import read_wordnet
 
 PER_LABEL = 64  # pictures of each label
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: WORK/model")
     parser.add_argument("--steps", type=int, default=5000, help="of the text tower")
     parser.add_argument("--hold-out", type=int, default=0, help="ImageNet classes to learn nothing of")
+    parser.add_argument("--unlock", type=float, default=0, help="seconds to train the image tower for, on a GPU")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     begun = time.monotonic()
@@ -107,6 +109,14 @@ def main() -> None:
 
     out = a.out or a.work / ("model" if not a.hold_out else f"model-{name}")
     state |= {f"text.{name}": tensor for name, tensor in text.state_dict().items()}
+    if a.unlock:
+        stage("unlock: teaching the image tower what thumbnails show")
+        locked = a.work / "locked"
+        write_model(locked, state | {"logit_scale": torch.tensor(3.0)})
+        aside = [picture for picture, kept in zip(pictures, is_aside, strict=True) if kept]
+        state |= unlock(locked, state, a.data, things, {one.encoded for one in aside}, seconds=a.unlock, seed=a.seed)
+        write_model(out, state | {"logit_scale": torch.tensor(3.0)})
+        embeddings[is_aside] = embed_pictures(aside, out, a.work / "unlocked")
     stage("scale: the temperature that makes scores probabilities, on pictures kept aside")
     write_model(out, state | {"logit_scale": torch.tensor(3.0)})
     scale = fit_scale(out, embeddings[is_aside], labels[is_aside], [label.name for label in things.labels], a.seed)

@@ -19,6 +19,7 @@ from zsclip.cli.options import (
     Prompts,
     Speed,
     Store,
+    model_files,
     set_environment,
 )
 from zsclip.cli.progress import total_of
@@ -159,7 +160,7 @@ def calibrate(
 
     set_environment(model, messages)
     given, sentences = labels.read_given(alone=distractors.distractors is not None), prompts.read()
-    read = chain(labels.reads(), prompts.reads(), distractors.reads(), data.reads(), model.reads())
+    read = chain(labels.reads(), prompts.reads(), distractors.reads(), data.reads(), model_files(model.name()))
     places = file.check(read)
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session, places)

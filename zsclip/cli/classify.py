@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from zsclip.cli.groups import command
-from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, set_environment
+from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, model_files, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
 from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
@@ -45,16 +45,18 @@ def classify(
         zsclip classify photos/ -l "cat,dog,bird" -o labels.csv --report labels.html
         zsclip classify "2024-*/*.jpg" --labels-file imagenet --model tiny -k 5
     """
-    from zsclip.engine.question import read_question, rule_of
+    from zsclip.engine.question import read_learnt, read_question, rule_of
 
     set_environment(model, messages)
-    question = read_question(labels.read_given(alone=scores.one_is_enough), prompts.read_given(), scores)
+    given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
+    question = read_question(given, sentences, scores, read_learnt(scores))
+    name = model.name(question.model)
     wanted = wanted_answers(scores.only, question.words.answers)
-    images = inputs.reads(own=output.written(by_earlier_run=True))
-    read = chain(labels.reads(), prompts.reads(), scores.reads(), model.reads(), images)
-    paths = inputs.find(messages, output.check(read), own=output.written())
+    own = output.written(by_earlier_run=True)
+    images = inputs.reads(output.replaced, own=own)
+    read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
+    paths = inputs.find(messages, output.check(read), own)
     with Progress(messages.show_progress) as progress:
-        name = model.name(question.model)
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)

@@ -21,6 +21,7 @@ from zsclip.cli.options import (
     Network,
     Speed,
     Store,
+    model_files,
     set_environment,
 )
 from zsclip.cli.progress import total_of
@@ -100,7 +101,7 @@ def compare(
     from zsclip.out.output import check_apart, check_inputs
 
     places = check_apart([("standard output", None)])
-    check_inputs(chain(variants.reads(), data.reads()), places)
+    check_inputs(chain(variants.reads(), data.reads(), *map(model_files, grid.models)), places)
     from zsclip.measure.compare import judged_by, template_gains
 
     judged: list[tuple[str, Judged]] = []

@@ -22,6 +22,7 @@ from zsclip.cli.options import (
     Speed,
     Store,
     check_ending,
+    model_files,
     set_environment,
 )
 from zsclip.cli.progress import total_of
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.answers.scores import Rule
     from zsclip.engine.question import Question
+    from zsclip.measure.calibration import Calibration
     from zsclip.measure.evaluate import Scorecard
     from zsclip.measure.labelled import Labelled
     from zsclip.measure.metrics import Judged
@@ -188,15 +190,17 @@ def evaluate(
         zsclip eval test.csv --calibration labels.calib.json --json
     """
     from zsclip.answers.classify import classify
-    from zsclip.engine.question import rule_of
+    from zsclip.engine.question import read_learnt, rule_of
 
     set_environment(model, messages)
     given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
-    places = findings.check(chain(labels.reads(), prompts.reads(), scores.reads(), data.reads(), model.reads()))
+    learnt = read_learnt(scores)
+    name = model.name(None if learnt is None else learnt.model)
+    places = findings.check(chain(labels.reads(), prompts.reads(), scores.reads(), data.reads(), model_files(name)))
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session, places)
-        question, truths = question_of(labelled, given, sentences, scores)
-        encoder = speed.encoder(model.name(question.model), model.offline)
+        question, truths = question_of(labelled, given, sentences, scores, learnt)
+        encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)
         about = about_page(question, encoder, rule)
         with embedding([labelled.pictures], encoder, session) as embedded:
@@ -219,15 +223,19 @@ def evaluate(
 
 
 def question_of(
-    labelled: "Labelled", given: "list[Label] | None", sentences: "PromptSet | None", scores: Deciding
+    labelled: "Labelled",
+    given: "list[Label] | None",
+    sentences: "PromptSet | None",
+    scores: Deciding,
+    learnt: "Calibration | None",
 ) -> "tuple[Question, list[str]]":
     """Give what is asked (without labels or a calibration, about the data's words), and each picture's true label."""
     from zsclip.engine.question import read_question
     from zsclip.measure.evaluate import found_labels, truths_of
 
-    if given is None and scores.calibration is None:
+    if given is None and learnt is None:
         given = found_labels(labelled.vocabulary, alone=scores.one_is_enough)
-    question = read_question(given, sentences, scores)
+    question = read_question(given, sentences, scores, learnt)
     return question, truths_of(labelled.words, question.words.labels)
 
 

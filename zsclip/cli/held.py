@@ -10,7 +10,8 @@ from typing import Any, Self
 class HeldSignals:
     """Hands signals on to whoever handled them before, the first one only when nothing is being written.
 
-    A second signal acts at once, as the reader of a pipe may never take what is left of a batch.
+    A second signal acts at once, as the reader of a pipe may never take what is left of a batch. One that still waits
+    at the end is handed on then, unless the run fails: it ends anyway, and the failure is what to report.
     """
 
     def __init__(self) -> None:
@@ -27,10 +28,12 @@ class HeldSignals:
                     self._before[number] = before
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
-        self._is_held = False
+        if error is not None and not isinstance(error, BrokenPipeError):  # a closed pipe is no failure
+            self._waiting = None
+        self.let_go()
 
     def hold(self) -> None:
         """Let the next signal wait."""

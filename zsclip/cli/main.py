@@ -79,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     _silence_dependencies()
-    for name in ("ZSCLIP_MODEL", "ZSCLIP_DEVICE"):  # Typer would take a blank for a model's name
-        if name in os.environ:
-            os.environ[name] = variable(name)
+    for name, value in list(os.environ.items()):
+        if name.startswith(("ZSCLIP_", "HF_", "XDG_CACHE_")) and not value.strip():
+            del os.environ[name]  # the Hub's library would take a blank for a folder's name, Typer for a model's
+    for name in {"ZSCLIP_MODEL", "ZSCLIP_DEVICE"} & os.environ.keys():
+        os.environ[name] = variable(name)
     with ending_signals() as received:
         code = _run(arguments)
     return 128 + received[-1] if received else code

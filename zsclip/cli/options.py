@@ -81,35 +81,41 @@ class Inputs:
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
-            places: of files that the run replaces, as `check_apart` gives them; a picture from stdin that is one of
-                them ends the run.
-            own: files that the run writes, which are no pictures of it.
+            places: of files that the run replaces, as `check_apart` gives them; a picture that is one of them, from
+                stdin or by a symbolic link, ends the run.
+            own: files of an earlier run or of this one, which are no pictures.
         """
         from zsclip.pictures.pictures import Paths
-        from zsclip.pictures.stdin import STDIN
 
         found = self._found(self.inputs, own, messages.note)
-        if not places or STDIN not in self.inputs:
-            return found
-        return Paths(_refusing(found.rest(), places), found.passed_over)
+        return Paths(_refusing(found.rest(), places), found.passed_over) if places else found
 
-    def reads(self, *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, as far as that is known before it starts, and the path of each; see `find`."""
+    def reads(self, written: Sequence[str], *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+        """Yield what the run reads, as far as that has to be known before it starts, and the path of each; see `find`.
+
+        Args:
+            written: files that the run writes. Folders, which may be huge, are walked only if one of these may be found
+                there.
+        """
+        from zsclip.pictures.files import may_find, roots_of
         from zsclip.pictures.stdin import STDIN, paths_in_file
 
         if STDIN in self.inputs:
             yield "what comes through stdin", "/dev/fd/0"
             yield from _pictures(paths_in_file(0, null=self.null))
-        others = [each for each in self.inputs if each != STDIN]
-        yield from _pictures(self._found(others, own, lambda message: None, enter=False))
+        roots = roots_of([each for each in self.inputs if each != STDIN])
+        if self.limit is None and not may_find(roots, written, all_files=self.all_files):
+            roots = [root for root in roots if not os.path.isdir(root)]
+        yield from _pictures(self._found(roots, own, lambda message: None, enter=False))
 
     def _found(
         self, inputs: list[str], own: Sequence[str], note: Callable[[str], None], *, enter: bool = True
     ) -> "Paths":
         from zsclip.pictures.files import find_images
 
+        limit = None if self.limit is None else self.limit + (0 if enter else len(inputs))
         return find_images(
-            inputs, exclude=self.exclude, limit=self.limit, null=self.null, all_files=self.all_files,
+            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files,
             own=[os.path.realpath(file) for file in own], note=note, column=self.column, enter=enter,
         )  # fmt: skip
 
@@ -122,8 +128,8 @@ class Data:
         str,
         typer.Argument(
             metavar="DATA",
-            help="Labelled images: a folder with one folder for each label, a .csv or .jsonl file with the columns "
-            "file_name and label, or Parquet files.",
+            help="Labelled images: a folder with one folder for each label, a .csv, .tsv or .jsonl file with the "
+            "columns file_name and label, or Parquet files.",
         ),
     ]
     all_files: Annotated[bool, ALL_FILES] = False
@@ -235,12 +241,6 @@ class Model(Network):
     def name(self, calibrated: str | None = None) -> str:
         """Give the name of the model: the one that was given, else the one of a calibration, else the default."""
         return self.model or calibrated or "base"
-
-    def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
-        from zsclip.models.find import files_of
-
-        yield from ((f"a file of the model {self.name()}", file) for file in files_of(self.name()))
 
 
 @group("Speed")
@@ -383,6 +383,13 @@ def _refusing(found: "Iterable[Pictures]", places: "Mapping[Place, str]") -> "It
         if some.read is None:
             check_inputs(_pictures(some.names), places)
         yield some
+
+
+def model_files(name: str) -> Iterator[tuple[str, str]]:
+    """Yield what a run with this model reads of it, and the path of each."""
+    from zsclip.models.find import files_of
+
+    yield from ((f"a file of the model {name}", file) for file in files_of(name))
 
 
 def set_environment(network: Network, messages: Messages) -> None:

@@ -127,6 +127,11 @@ class Output(Report):
         pages = (("--report", self.report), ("--contact-sheet", self.contact_sheet))
         return [rows, *((flag, file) for flag, file in pages if file is not None)]
 
+    @property
+    def replaced(self) -> list[str]:
+        """Every file that is written, and standard output if rows go there."""
+        return [*self.written(), *["/dev/stdout"] * (self.file is None)]
+
     def written(self, *, by_earlier_run: bool = False) -> list[str]:
         """Give every file that is written, FILE.part and its journal too.
 

@@ -198,8 +198,8 @@ class Pairs:
         list[str],
         typer.Argument(
             metavar="DATA",
-            help="Captioned images: Parquet files, folders with one folder for each label, or a .csv file with the "
-            "columns path and caption.",
+            help="Captioned images: Parquet files, folders with one folder for each label, or a .csv or .tsv file "
+            "with the columns path and caption.",
         ),
     ]
 

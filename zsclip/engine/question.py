@@ -12,6 +12,7 @@ from zsclip.measure.calibration import Calibration, check_made_with, read_calibr
 from zsclip.models.encoder import Encoder
 from zsclip.words.labels import COMMON, Label, read_labels
 from zsclip.words.prompts import PromptSet, read_prompts
+from zsclip.words.textfiles import comparable
 from zsclip.words.words import Words, expand, with_distractors
 
 
@@ -32,16 +33,27 @@ class Question:
         return None if self.learnt is None else self.learnt.model
 
 
-def read_question(labels: Sequence[Label] | None, sentences: PromptSet | None, scores: Scoring) -> Question:
-    """Check groups, and read distractors and the calibration; no model is needed for that.
+def read_learnt(scores: Scoring) -> Calibration | None:
+    """Read the calibration if one was given.
+
+    Raises:
+        InputError: it cannot be read, or is not a calibration.
+    """
+    return None if scores.calibration is None else read_calibration(scores.calibration)
+
+
+def read_question(
+    labels: Sequence[Label] | None, sentences: PromptSet | None, scores: Scoring, learnt: Calibration | None
+) -> Question:
+    """Check groups and read distractors; no model is needed for that.
 
     Args:
         labels, sentences: as they were given; None takes those of the calibration.
+        learnt: as `read_learnt` gives it.
 
     Raises:
         InputError: there are no labels, or something does not fit.
     """
-    learnt = None if scores.calibration is None else read_calibration(scores.calibration)
     labels = labels or (learnt.words if learnt is not None else ()) or read_labels()  # raises, as there are none
     words = expand(labels, sentences or (learnt.sentences if learnt is not None else None) or read_prompts("photo"))
     if learnt is not None:
@@ -75,13 +87,16 @@ def rule_of(question: Question, encoder: Encoder) -> Rule:
         raise InputError(f"{file}: has thresholds of labels, not of groups; calibrate without --per-label")
     rule = replace(rule, temperature=learnt.temperature)
     if scores.threshold is None:
-        rule = replace(rule, threshold=learnt.threshold, thresholds=learnt.thresholds)
+        learnt_for = {comparable(label): threshold for label, threshold in learnt.thresholds.items()}
+        names = [name for name in question.words.names if comparable(name) in learnt_for]
+        thresholds = {name: learnt_for[comparable(name)] for name in names}
+        rule = replace(rule, threshold=learnt.threshold, thresholds=thresholds)
     return rule
 
 
 def made_with(words: Words, encoder: Encoder) -> dict[str, str]:
     """What a calibration holds for, on whatever device."""
-    spec, names = encoder.spec, sorted(words.names)
+    spec, names = encoder.spec, sorted(map(comparable, words.names))
     return {
         "model": f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}",
         "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
@@ -92,4 +107,6 @@ def made_with(words: Words, encoder: Encoder) -> dict[str, str]:
 def _groups(labels: Sequence[Label]) -> tuple[str, ...]:
     if not any(label.group for label in labels):
         raise InputError("--by group: no label has a group; write `group: NAME` for some in a --labels-file")
-    return tuple(label.group or label.name for label in labels)
+    names = [label.group or label.name for label in labels]
+    spelt: dict[str, str] = {}
+    return tuple(spelt.setdefault(comparable(name), name) for name in names)

@@ -28,11 +28,11 @@ _SCHEMA = (
 
 def cache_dir() -> Path:
     """Give the folder of all caches; it may not exist yet."""
-    own = os.environ.get("ZSCLIP_CACHE_DIR")
-    if own:
+    own, xdg = os.environ.get("ZSCLIP_CACHE_DIR", ""), os.environ.get("XDG_CACHE_HOME", "")
+    if own.strip():  # a blank is as if it were not set
         return Path(own)
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsclip"
+        return (Path(xdg) if xdg.strip() else Path.home() / ".cache") / "zsclip"
     except RuntimeError:  # a user without a home, as in some containers: no cache
         return Path(os.devnull) / "zsclip"
 

@@ -41,7 +41,7 @@ class Labelled:
 def read_labelled(
     data: str, *, all_files: bool = False, note: Callable[[str], None] = lambda message: None
 ) -> Labelled:
-    """Find all labelled pictures of a folder of class folders, a `.csv` or `.jsonl` list, or Parquet shards.
+    """Find all labelled pictures of a folder of class folders, a `.csv`, `.tsv` or `.jsonl` list, or Parquet shards.
 
     Args:
         all_files: take files of class folders whatever their ending.

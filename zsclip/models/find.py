@@ -37,6 +37,8 @@ _LOCAL_WEIGHTS = (
     "pytorch_model.pth",
     "model.pth",
 )
+_SIGLIP = r"(siglip2?)-(base|large|so400m|giant-opt)-patch(\d+)-(\d+)(-multilingual|-i18n)?"
+_TOWERS = {"base": "b", "large": "l", "so400m": "so400m", "giant-opt": "gopt"}
 _HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -62,14 +64,18 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
         return _find_local(name, Path(full), offline, with_weights)
     if "," in full:
         return _find_tagged(name, *_split_tag(full), offline, with_weights)
-    if full in _architectures():
-        raise ModelError(f"no model {name!r}; an architecture needs a tag; `zsclip models list` shows the tags")
-    if (ours := _ours(full)) is not None:
+    ours = None if full in _architectures() else _ours(full)
+    if ours is not None:
         raise ModelError(f"no model {name!r}; zsclip calls it {ours!r}")
+    if full.replace("/", "-") in _architectures():
+        raise ModelError(f"no model {name!r}; an architecture needs a tag; `zsclip models list` shows the tags")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", full):
         raise ModelError(f"no model or folder {name!r}; an open_clip model of the hub is written 'hf-hub:{full}'")
     if os.path.isdir(full):
         raise ModelError(f"{name}: this folder has no {CONFIG_FILE}; name one that holds it and the weights")
+    plain, _, size = full.partition("@")
+    if size and (ours := _ours(plain)) is not None:
+        raise ModelError(f"no model {name!r}; did you mean {ours!r}? `zsclip models list` shows all models")
     near = _near(full, ["tiny", *ALIASES, *_architectures()])
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows all models")
@@ -228,9 +234,17 @@ def _ours(full: str) -> str | None:
     name = full.lower().removeprefix("open_clip:").removeprefix("clip-").removesuffix("px")
     owner, _, repository = name.rpartition("/")
     repository = re.sub(r"(vit-[a-z])[a-z]*-patch", r"\1-", repository.removeprefix("clip-"))
+    repository = re.sub(_SIGLIP, _as_open_clip, repository)
+    owner = owner or ("openai" if "clip-vit" in full.lower() else "")
     published = {_plain(a + tag): f"{a},{tag}" for a, of_tags in tags().items() for tag in of_tags}
     spellings = map(_plain, (name, repository, f"{name}-openai", f"{repository}-{owner}"))
     return next((published[each] for each in spellings if each in published), None)
+
+
+def _as_open_clip(siglip: re.Match[str]) -> str:
+    """Spell a SigLIP of transformers, such as siglip-base-patch16-224, with open_clip's tag."""
+    kind, tower, patch, size, languages = siglip.groups()
+    return f"vit-{_TOWERS[tower]}-{patch}-{kind}{'-i18n' * bool(languages)}-{size.replace('224', '')}-webli"
 
 
 def _plain(name: str) -> str:

@@ -249,8 +249,9 @@ class Journal:
                 os.unlink(self._part)
         # A run that is complete, or wrote no row, has no FILE.part any more.
         if not os.path.lexists(self._part):
-            with suppress(FileNotFoundError):
-                os.unlink(self._file)
+            for file in (self._file, self._file + ".new"):  # the latter if a signal came while it was written
+                with suppress(FileNotFoundError):
+                    os.unlink(file)
 
     def _take(self, paths: Iterator[str], point: Point) -> None:
         """Remove the paths up to a point from the list, and remember those of failed pictures."""

@@ -163,10 +163,12 @@ def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[Place, str])
         InputError: an input would be replaced.
     """
     for what, path in inputs if places else ():
-        with suppress(OSError, ValueError):
+        try:
             status = os.stat(path)
-            if output := places.get((status.st_dev, status.st_ino)):
-                raise InputError(f"{output}: would overwrite {what}, which this run reads; write to another file")
+        except (OSError, ValueError):
+            continue
+        if output := places.get((status.st_dev, status.st_ino)):
+            raise InputError(f"{output}: would overwrite {what}, which this run reads; write to another file")
 
 
 def files_of(target: str) -> tuple[str, ...]:

@@ -1,21 +1,21 @@
 """Pictures in a column of a Parquet file, or the paths of pictures. No row is read before it is wanted."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.pictures import Pictures, read_regular
-from zsclip.pictures.ranges import Blocks, Shard, Stream, check_size, failed, open_shard
+from zsclip.pictures.ranges import TOGETHER, Blocks, Shard, Stream, Takes, check_size, failed, open_shard
 from zsclip.pictures.refused import Refused
 
 PATH_COLUMNS = ("file_name", "path", "image")  # of a list, the best first
+_NO_PATH = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of a pair; the others stand for bytes of a name
 _BINARY_NAMES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "content")
 _BLOCK_BYTES = 1 << 25  # of pictures that are read together
-_TOGETHER = 1024  # pictures; at most
-_PATHS_TOGETHER = 512
 _BLOCKS: Blocks[Any] = Blocks()
 _READERS: "dict[_Rows, tuple[int, Iterator[Any]]]" = {}  # by row group, with the place of each in it
 _MOST_READERS = 2
@@ -46,7 +46,7 @@ def check_parquet(path: str, wanted: str | None) -> None:
     _column(path, schema, wanted)
 
 
-def find_in_parquet(path: str, wanted: str | None, takes: Callable[[str], bool]) -> Iterator[Pictures]:
+def find_in_parquet(path: str, wanted: str | None, takes: Takes) -> Iterator[Pictures]:
     """Yield the pictures of a Parquet file, row by row.
 
     Args:
@@ -69,7 +69,7 @@ def find_in_parquet(path: str, wanted: str | None, takes: Callable[[str], bool])
                     each.total_uncompressed_size for each in columns if each.path_in_schema.split(".")[0] == column.name
                 )
                 numbers = range(first, first + of_group.num_rows)
-                together = max(1, min(_TOGETHER, len(numbers) * _BLOCK_BYTES // max(size, 1)))
+                together = max(1, min(TOGETHER, len(numbers) * _BLOCK_BYTES // max(size, 1)))
                 rows = _Rows(shard, column.name, group, together, about)
                 for start in range(0, len(numbers), together):
                     yield _pictures(rows, start, numbers[start : start + together], takes)
@@ -95,7 +95,7 @@ class _Rows:
     about: Any = field(compare=False)
 
 
-def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Callable[[str], bool]) -> Pictures:
+def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Takes) -> Pictures:
     """Give some rows that are read together.
 
     Args:
@@ -159,7 +159,7 @@ def _blocks(rows: _Rows) -> Iterator[Any]:
 def _paths(file: Any, shard: Shard, column: _Column) -> Iterator[tuple[str, str | None]]:
     row = 0
     folder = os.path.dirname(shard.path)
-    for batch in file.iter_batches(_PATHS_TOGETHER, columns=[column.name]):
+    for batch in file.iter_batches(TOGETHER, columns=[column.name]):
         for path in batch.column(0).to_pylist():
             yield f"{shard.path}#{row}", relative_to(folder, path)
             row += 1
@@ -167,12 +167,12 @@ def _paths(file: Any, shard: Shard, column: _Column) -> Iterator[tuple[str, str 
 
 def relative_to(folder: str, path: Any) -> str | None:
     """Give a path in a list as one of the working directory; None if there is none. A URL stays as it is."""
-    if not isinstance(path, str) or not path.strip():
+    if not isinstance(path, str) or not path.strip() or _NO_PATH.search(path):
         return None
-    return path if "://" in path else os.path.join(folder, path.strip())
+    return path if "://" in path else os.path.join(folder, path.strip() if folder else path)
 
 
-def path_groups(found: Iterable[tuple[str, str | None]], takes: Callable[[str], bool]) -> Iterator[Pictures]:
+def path_groups(found: Iterable[tuple[str, str | None]], takes: Takes) -> Iterator[Pictures]:
     """Yield the files of a list, together, and a row for each line without one.
 
     Args:
@@ -182,7 +182,7 @@ def path_groups(found: Iterable[tuple[str, str | None]], takes: Callable[[str], 
     for where, path in found:
         if path is not None and takes(path):
             files.append(path)
-        if files and (path is None or len(files) == _PATHS_TOGETHER):
+        if files and (path is None or len(files) == TOGETHER):
             yield Pictures(files)
             files = []
         if path is None:

@@ -9,8 +9,10 @@ from zsclip.pictures.columns import check_parquet, find_in_parquet
 from zsclip.pictures.lists import check_list, find_in_list
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
-from zsclip.pictures.shards import find_in_tar, find_in_zip
+from zsclip.pictures.ranges import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
+from zsclip.pictures.tars import find_in_tar
+from zsclip.pictures.zips import find_in_zip
 
 TARS = (".tar", ".tar.gz", ".tgz")
 ARCHIVES = (*TARS, ".zip", ".parquet")
@@ -42,7 +44,7 @@ def check_container(path: str, column: str | None) -> None:
 
 
 def find_in_container(
-    path: str, column: str | None, takes: Callable[[str], bool], is_left_out: Callable[[str], bool], out: PassedOver
+    path: str, column: str | None, takes: Takes, is_left_out: Callable[[str], bool], out: PassedOver
 ) -> Iterator[Pictures]:
     """Yield the pictures that a file holds or lists.
 

@@ -93,13 +93,42 @@ def find_images(
         InputError: an input does not exist, matches nothing, is a URL, or is `-` for the second time; or no column of a
             Parquet file or list holds pictures.
     """
-    if list(inputs).count(STDIN) > 1:
-        raise InputError("'-' was given twice; stdin can be read only once")
-    roots = list(itertools.chain.from_iterable(_check(text, stdin_fd) for text in inputs))
+    roots = roots_of(inputs, stdin_fd)
     passed_over = PassedOver() if passed_over is None else passed_over
     search = _Search(exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter)
     _check_containers(roots, search)
     return Paths(_limited(_find(roots, search), limit), passed_over)
+
+
+def roots_of(inputs: Sequence[str], stdin_fd: int = 0) -> list[str]:
+    """Check every input, and give the files and folders that they mean.
+
+    Raises:
+        InputError: as `find_images`.
+    """
+    if list(inputs).count(STDIN) > 1:
+        raise InputError("'-' was given twice; stdin can be read only once")
+    return list(itertools.chain.from_iterable(_check(text, stdin_fd) for text in inputs))
+
+
+def may_find(roots: Sequence[str], files: Iterable[str], *, all_files: bool) -> bool:
+    """Whether a walk of the folders among some roots may meet one of some files, other than by a symbolic link.
+
+    It may if the file lies below one of them and is named like a picture, or has another hard link, which may be
+    anywhere; or if where it lies cannot be seen, as with /dev/stdout.
+    """
+    folders = [os.path.join(os.path.realpath(root), "") for root in roots if os.path.isdir(root)]
+    for file in files if folders else ():
+        try:
+            status = os.stat(file)
+        except (OSError, ValueError):
+            continue
+        if status.st_nlink > 1 or file.startswith(("/dev/", "/proc/")):
+            return True
+        real = os.path.realpath(file)
+        if (all_files or real[real.rfind(".") :].lower() in ENDINGS | HEIC_ENDINGS) and real.startswith((*folders,)):
+            return True
+    return False
 
 
 def is_url(text: str) -> bool:

@@ -3,16 +3,15 @@
 import itertools
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zsclip.errors import InputError
 from zsclip.pictures.columns import PATH_COLUMNS, path_groups, relative_to
 from zsclip.pictures.pictures import Pictures
-from zsclip.pictures.ranges import failed
+from zsclip.pictures.ranges import Takes, failed
 from zsclip.pictures.refused import Refused
-from zsclip.pictures.tables import csv_records
+from zsclip.pictures.tables import TABLES, is_further_rank, is_ours, table_records
 
 _Record = tuple[int, Mapping[str, Any]]
 
@@ -30,7 +29,7 @@ def check_list(path: str, wanted: str | None) -> None:
         raise InputError(f"{path}: cannot be read: {(e.strerror or str(e)).lower()}") from e
 
 
-def find_in_list(path: str, wanted: str | None, takes: Callable[[str], bool]) -> Iterator[Pictures]:
+def find_in_list(path: str, wanted: str | None, takes: Takes) -> Iterator[Pictures]:
     """Yield the files that a list names, relative to it; in rows of ours they are as they were given to that run.
 
     Args:
@@ -47,19 +46,10 @@ def find_in_list(path: str, wanted: str | None, takes: Callable[[str], bool]) ->
 def _listed(path: str, wanted: str | None) -> Iterator[tuple[str, str | None]]:
     folder = os.path.dirname(path)
     for line, record in _records(path, wanted):
-        is_ours = "score_kind" in record and ("candidate" in record or "predictions" in record)
-        if is_ours and record.get("rank") not in (None, "", "1"):  # a further label of the picture before
+        if is_further_rank(record):
             continue
         value = next((record[name] for name in _names(wanted) if record.get(name) is not None), None)
-        if is_ours and isinstance(value, str) and value:
-            yield f"{path}:{line}", _unescaped(value) if path.lower().endswith(".tsv") else value
-        else:
-            yield f"{path}:{line}", relative_to(folder, value)
-
-
-def _unescaped(name: str) -> str:
-    """Undo how our TSV spells a tab, a line break and a backslash."""
-    return re.sub(r"\\(.)", lambda found: {"t": "\t", "n": "\n", "r": "\r"}.get(found[1], found[1]), name)
+        yield f"{path}:{line}", relative_to("" if is_ours(record) else folder, value)
 
 
 def _records(path: str, wanted: str | None) -> Iterator[_Record]:
@@ -70,12 +60,10 @@ def _records(path: str, wanted: str | None) -> Iterator[_Record]:
         _column(path, header, wanted)
         return header
 
-    ending = os.path.splitext(path)[1].lower()
-    # A name that is not UTF-8 is in a row as its bytes.
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        if ending in (".csv", ".tsv"):
-            yield from csv_records(path, file, columns, delimiter="," if ending == ".csv" else "\t")
-            return
+    if path.lower().endswith(TABLES):
+        yield from table_records(path, columns, errors="surrogateescape")
+        return
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield number, _object(line)

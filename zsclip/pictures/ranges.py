@@ -15,11 +15,14 @@ from zsclip.pictures.identity import GRAIN_NS, file_key, look_of
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
 
+TOGETHER = 512  # pictures that are handed on together
 LARGEST = 1 << 29  # bytes of one picture in a container; it is held in memory
 _OPEN_FILES = 8  # descriptors that stay open; a run may have thousands of shards
 _BLOCKS = 3  # decoding threads still need one when others have begun the next
 _CHUNK = 1 << 16
 _PLACE = struct.Struct(">qq")  # big-endian, so that the keys of neighbours are neighbours
+
+Takes = Callable[[str], bool]  # whether a member of this name is a picture of the run
 
 T = TypeVar("T")
 
@@ -44,6 +47,17 @@ class Shard:
             parts.append(some)
             offset, size = offset + len(some), size - len(some)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_whole(self, offset: int, size: int) -> bytes:
+        """Read some bytes.
+
+        Raises:
+            Refused: they are not all there.
+        """
+        data = self.read(offset, size)
+        if len(data) < size:
+            raise Refused("unreadable", "the archive ends before it does")
+        return data
 
     def key_of(self, place: int, size: int = 0) -> bytes | None:
         """Give the key of the picture at a place in the file, in bytes or rows."""

@@ -13,10 +13,8 @@ from typing import Any
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
 from zsclip.pictures.passed_over import PassedOver, ending_of
-from zsclip.pictures.tables import csv_records
-
-# What the parts of a data set are called, those that are held out for tests first.
-_SPLITS = ("val", "valid", "validation", "dev", "test", "testing", "train", "training")
+from zsclip.pictures.splits import check_depth, holds_splits, splits_of
+from zsclip.pictures.tables import TABLES, is_further_rank, is_ours, table_records
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def find_sources(
     """Read the words of one input, in the order of its pictures.
 
     Args:
-        text: a `.parquet` file or a folder of them, a folder of class folders, or a list in `.csv` or `.jsonl`.
+        text: a `.parquet` file or a folder of them, a folder of class folders, or a list in `.csv`, `.tsv` or `.jsonl`.
         note: called with one line about everything that is skipped.
         passed_over: where to count the files of folders that are not tried.
         all_files: take files of class folders whatever their ending.
@@ -139,11 +137,12 @@ def find_sources(
             yield from _class_folders(text, note, passed_over, all_files)
     elif text.lower().endswith(".parquet"):
         yield from _parquet_blocks(text, note)
-    elif text.lower().endswith((".csv", ".jsonl")):
+    elif text.lower().endswith((*TABLES, ".jsonl")):
         yield _listed(text, note, predictions)
     else:
         raise InputError(
-            f"{text!r}: not labelled pictures; give a folder with a folder for each label, or .parquet, .csv or .jsonl"
+            f"{text!r}: not labelled pictures; give a folder with a folder for each label, or .parquet, .csv, .tsv or "
+            ".jsonl"
         )
 
 
@@ -223,6 +222,7 @@ def _class_folders(
             note(f"{path!r} skipped: {'no picture in it' if not paths else 'its name is not a text'}")
             continue
         found[label] = paths
+    check_depth(root, found, note)
     for label, paths in sorted(found.items()):
         some: list[tuple[str, Names | None]] = [(os.path.relpath(path, root), Names(label)) for path in paths]
         yield Source(f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths), True, paths)
@@ -248,10 +248,9 @@ def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _Place
         status = os.stat(root)
     except OSError as e:
         raise InputError(f"{root!r}: cannot be read: {(e.strerror or str(e)).lower()}") from e
-    splits = [name for split in _SPLITS for name in sorted({*folders, *links}) if name.lower() == split]
+    splits = splits_of({*folders, *links})
     if len(splits) > 1 or (splits and not {*folders, *links} - {*splits}):
-        named, inside = (" or ".join(names) for names in (splits, [os.path.join(root, name) for name in splits]))
-        raise InputError(f"{root!r}: holds splits ({named}), not a folder for each label; give {inside}")
+        raise holds_splits(root, splits)
     if not folders and not links:
         raise InputError(f"{root!r}: found neither class folders nor .parquet files; make one folder for each label")
     return folders, links, {(status.st_dev, status.st_ino), *folders.values()}
@@ -266,20 +265,19 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source
     paths: list[str] = []
     some: list[tuple[str, Names | None]] = []
     wordless: list[int] = []
-    records = _csv_records(path) if path.lower().endswith(".csv") else _json_records(path)
+    records = _table_records(path) if path.lower().endswith(TABLES) else _json_records(path)
     try:
         for line, record in records:
-            is_ours = "score_kind" in record and ("candidate" in record or "predictions" in record)
-            if is_ours and record.get("rank") not in (None, "", "1"):
+            if is_further_rank(record):
                 continue
-            if is_ours and "truth" not in record and not predictions:
+            if is_ours(record) and "truth" not in record and not predictions:
                 raise InputError(
                     f"{path}: these labels are zsclip's own answers; put the true labels in a column named truth"
                 )
             truth = "truth" if "truth" in record else "label"
             name = _text(record.get("file_name"), may_be_bytes=True)
             label, caption = (_text(record.get(key)) for key in (truth, "caption"))
-            paths.append(name if is_ours else os.path.join(folder, name))
+            paths.append(name if is_ours(record) else os.path.join(folder, name))
             captions = (caption,) if caption else ()
             some.append((name, Names(label, captions=captions) if name and (label or caption) else None))
             if some[-1][1] is None:
@@ -304,15 +302,14 @@ def _text(value: Any, *, may_be_bytes: bool = False) -> str:
     return value.strip()
 
 
-def _csv_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+def _table_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
     def columns(header: list[str]) -> list[str]:
         header = ["file_name" if name == "path" else name for name in header]
         if "file_name" not in header or not {"label", "caption", "truth"} & set(header):
             raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {','.join(header)}")
         return header
 
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        yield from csv_records(path, file, columns)
+    return table_records(path, columns)
 
 
 def _json_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:

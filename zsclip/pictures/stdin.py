@@ -19,15 +19,16 @@ _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CHUNK = 1 << 16
 
-# How pictures begin. A list of paths begins like none of them: that takes bytes which no path has there.
 _OF_THE_WEB = (
     rb"\xff\xd8\xff",  # JPEG
     rb"\x89PNG\r\n\x1a\n",
-    rb"GIF8[79]a(?:.[\0-\x1f]){2}",  # width and height, of up to 8,191 pixels
     rb"RIFF.{4}WEBP",
 )
+# How pictures begin. A list of paths begins like none of them: that takes bytes which no path has there.
 _SIGNATURES = (
     *_OF_THE_WEB,
+    # GIF: width and height of up to 8,191 pixels; or else, behind them, flags, a background, and no aspect ratio
+    rb"GIF8[79]a(?:(?:.[\0-\x1f]){2}|.{4}(?:[\x80-\xff].|.\0)\0)",
     rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     rb"II[*+]\0|MM\0[*+]",  # TIFF, and many kinds of camera RAW
     rb"\0\0..ftyp",  # AVIF, HEIC
@@ -35,8 +36,16 @@ _SIGNATURES = (
     rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s|P7\nWIDTH |P[Ff]\s+\d+\s+\d+\s",  # PPM and its kin
     rb"8BPS\0[\1\2]",  # Photoshop
 )
-_PICTURE = re.compile(b"|".join(_SIGNATURES), re.DOTALL)
-PICTURE_OF_THE_WEB = re.compile(b"|".join(_OF_THE_WEB), re.DOTALL)
+# How other files begin that may be piped here by mistake: each is a picture that cannot be read, and its row says why.
+_NO_PICTURES = (
+    rb"version https://git-lfs",  # a Git LFS pointer
+    rb"(?:\xef\xbb\xbf)?\s*<(?i:!doctype\s|html[\s>]|\?xml\s|svg[\s>])",
+    rb"%PDF-\d\.\d",
+    rb"PK\x03\x04|\x1f\x8b\x08|BZh\d1AY&SY|\xfd7zXZ\0|7z\xbc\xaf'\x1c|Rar!\x1a\x07",  # archives
+    rb"RIFF.{4}(?:AVI |WAVE)|\x1a\x45\xdf\xa3|\0\0\x01[\xb3\xba]|OggS\0|fLaC\0|ID3[\x02-\x04]\0",  # videos, sound
+)
+_ONE_FILE = re.compile(b"|".join((*_SIGNATURES, *_NO_PICTURES)), re.DOTALL)
+PICTURE_OF_THE_WEB = re.compile(b"|".join((*_OF_THE_WEB, b"GIF8[79]a")), re.DOTALL)  # of files, not for lists
 _LONGEST_SIGNATURE = 32  # bytes; of a PPM it may be longer, but nobody writes that in pieces
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -49,6 +58,8 @@ def read_stdin(
     why_none: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[Pictures]:
     """Yield the files whose paths are written to a file descriptor, those that arrive together, or the picture itself.
+
+    Another file that is surely not a list, such as a web page, counts as a picture that turns out to be none.
 
     Reads the descriptor itself: a daemon thread that waits in `sys.stdin.buffer` holds its lock, and the interpreter
     aborts at exit when it cannot take it.
@@ -88,7 +99,7 @@ def _read(
     more: Callable[[], bytes], null: bool, note: Callable[[str], None], why_none: Callable[[str], None]
 ) -> Iterator[Pictures]:
     start = _beginning(more, b"\0" if null else b"\n")
-    if _PICTURE.match(start):
+    if _ONE_FILE.match(start):
         yield Pictures((STDIN,), _rest_of(more, start))
         return
     if start.startswith(_UTF16) and not null:
@@ -109,11 +120,11 @@ def _read(
 
 
 def _beginning(more: Callable[[], bytes], end: bytes) -> bytes:
-    """Read until it is clear whether a picture begins there; that holds back no path that is complete."""
+    """Read until it is clear whether one file begins there or a list; that holds back no path that is complete."""
     start = b""
     while some := more():
         start += some
-        if len(start) >= _LONGEST_SIGNATURE or _PICTURE.match(start):
+        if len(start) >= _LONGEST_SIGNATURE or _ONE_FILE.match(start):
             break
         path, is_complete, _ = start.lstrip(end).partition(end)
         may_be_ppm = re.fullmatch(rb"P[1-7Ff]\r?", path) and not os.path.lexists(path)

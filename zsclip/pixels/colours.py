@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 
 NEAR = 2  # levels; a profile whose colours are all this near to sRGB is sRGB, and its pixels stay as they are
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}  # of a profile -> the mode of its pictures
+_PERCEPTUAL, _RELATIVE = ImageCms.Intent.PERCEPTUAL, ImageCms.Intent.RELATIVE_COLORIMETRIC
 _STEPS = (*range(0, 256, 32), 255)
 _COLOURS = Image.frombytes("RGB", (729, 1), bytes(itertools.chain(*itertools.product(_STEPS, repeat=3))))
 
@@ -55,10 +56,21 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         opened = ImageCms.getOpenProfile(io.BytesIO(profile))
         if _SPACES.get(opened.profile.xcolor_space.strip()) != mode:
             return None
-        transform = ImageCms.buildTransform(opened, _srgb(), mode, "RGB")
+        flags = ImageCms.Flags.BLACKPOINTCOMPENSATION  # its own black becomes black
+        transform = ImageCms.buildTransform(opened, _srgb(), mode, "RGB", _intent(opened.profile), flags)
         return None if mode in ("RGB", "L") and _is_near_srgb(transform, mode) else transform
     except Exception:  # a broken profile must not cost the picture, and there are many ways to be broken
         return None
+
+
+def _intent(profile: ImageCms.core.CmsProfile) -> ImageCms.Intent:
+    """Choose the usual intent, perceptual, unless one table of version 4 is for all intents, as that of XYB.
+
+    littleCMS takes for granted that the black of a perceptual table has 0.3 % light, and would make all of it darker.
+    """
+    tables = profile.clut or {}
+    has_one = any(tables.get(_PERCEPTUAL, ())) and not any(tables.get(_RELATIVE, ()))
+    return _RELATIVE if has_one and profile.version >= 4 else _PERCEPTUAL
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from zsclip.pixels.tiff import Layout
+from zsclip.pixels.layout import Layout
 
 # Measured with pictures of 9 to 36 megapixels and Pillow 11.3 to 13; tests/test_costs.py holds them.
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a pixel; 4 for all others

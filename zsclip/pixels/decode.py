@@ -1,6 +1,7 @@
 """One image file -> pixels ready for a model, or the reason why there are none. Pixels stay uint8: no torch here."""
 
 import io
+import traceback
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,14 +18,15 @@ from zsclip.pixels.costs import bytes_for, bytes_for_samples
 from zsclip.pixels.fit import Preprocess, fit, jpeg_scale
 from zsclip.pixels.formats import readable_formats, set_up_pillow
 from zsclip.pixels.kinds import RAW, kind_of, known_kind_of
+from zsclip.pixels.layout import ORIENTATION, Layout, check_samples, read_layout
+from zsclip.pixels.libtiff import whole_pixels
 from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, MOST_MEMORY, Decoding
 from zsclip.pixels.reasons import check_file, skipped
 from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
 from zsclip.pixels.skipped import Skipped
-from zsclip.pixels.tiff import ORIENTATION, Layout, check_samples, read_layout
 
-RULES = "decode-v2"  # change it when a file gives other pixels than before; kept embeddings depend on it
+RULES = "decode-v3"  # change it when a file gives other pixels than before; kept embeddings depend on it
 
 MAX_REPAIRED = 1 << 28  # bytes of a file that is read whole for a second try
 _MOST_ROW_BITS = 2**31 - 64  # Pillow counts them in an int
@@ -111,6 +113,7 @@ def _decoded(file: IO[bytes], decoding: Decoding, preprocess: Preprocess | None,
         raise
     except Exception as e:
         held.close()
+        traceback.clear_frames(e.__traceback__)  # the pixels are in the frames that it ended in
         if layout is None and (again := _second_try(file, decoding, preprocess, held)) is not None:
             return again
         if isinstance(e, UnidentifiedImageError):
@@ -186,7 +189,9 @@ def _second_try(
         if found is None:
             return None
         sums = set()
+        image = None
         for ending in reversed(found.endings):  # the picture with the first one is kept
+            image = None  # before the next one is decoded
             held.close()
             image = _by_pillow(io.BytesIO(found.data + ending), decoding, preprocess, held, found)
             sums.add(_sum_of(image) if len(found.endings) > 1 else 0)
@@ -209,7 +214,8 @@ def as_seen(opened: Image.Image) -> Image.Image:
     Returns:
         The picture itself where it is like that already.
     """
-    image, turn = _not_turned(opened)
+    with set_up_pillow(0):  # whoever opened it has chosen the limit
+        image, turn = _not_turned(opened)
     return image if turn is None else image.transpose(turn)
 
 
@@ -219,7 +225,8 @@ def _not_turned(opened: Image.Image) -> tuple[Image.Image, Image.Transpose | Non
     if unread is not None:
         return _from_samples(*unread)
     mask = scale_key(opened)
-    opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
+    with whole_pixels():
+        opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
     show_a_frame(opened)
     turn = _turn(opened)
     return _opaque(opened if mask is None else with_key(opened, mask)), turn

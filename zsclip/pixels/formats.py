@@ -1,7 +1,6 @@
 """Which formats are read, and how Pillow is set up to read them."""
 
 import contextlib
-import ctypes
 import functools
 import importlib
 import logging
@@ -11,7 +10,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image, _imaging
+from PIL import Image
+
+from zsclip.pixels.libtiff import listen, stop_listening
 
 # Never EPS (runs Ghostscript), TGA (no magic number: takes any bytes) nor ICO (Pillow decodes what is in it before its
 # size is known). JPEG opens MPO too.
@@ -23,7 +24,6 @@ _NO_LOG = logging.NullHandler()
 _changing = threading.Lock()
 _limits: list[int] = []  # of all active blocks
 _before: list[int | None] = []  # Pillow's own limit, while any block is active
-_handlers: list[tuple[int | None, int | None]] = []  # libtiff's own, while any block is active
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def set_up_pillow(max_pixels: int) -> Iterator[None]:
         if not _limits:
             _before.append(Image.MAX_IMAGE_PIXELS)
             logging.getLogger("PIL").addHandler(_NO_LOG)  # otherwise errors of its TIFF reader go to stderr
-            _handlers.append(_set_tiff_handlers(None, None))
+            listen()
         if _QUIET not in warnings.filters:  # other code may have set its own filters meanwhile
             warnings.filters.insert(0, _QUIET)  # type: ignore[attr-defined]
         _limits.append(max_pixels)
@@ -51,25 +51,10 @@ def set_up_pillow(max_pixels: int) -> Iterator[None]:
             _set_limit()
             if not _limits:
                 _before.clear()
-                _set_tiff_handlers(*_handlers.pop())
+                stop_listening()
                 logging.getLogger("PIL").removeHandler(_NO_LOG)
                 with contextlib.suppress(ValueError):  # as above
                     warnings.filters.remove(_QUIET)  # type: ignore[attr-defined]
-
-
-def _set_tiff_handlers(error: int | None, warning: int | None) -> tuple[int | None, int | None]:
-    """Set the C functions to which libtiff reports, and give those before; with None it does not write to stderr.
-
-    Of a damaged picture, the row says that it is damaged. Where Pillow hides its libtiff, nothing changes.
-    """
-    library = ctypes.CDLL(_imaging.__file__)
-    before = []
-    for name, handler in (("TIFFSetErrorHandler", error), ("TIFFSetWarningHandler", warning)):
-        change = getattr(library, name, None)
-        if change is not None:
-            change.argtypes, change.restype = [ctypes.c_void_p], ctypes.c_void_p
-        before.append(None if change is None else change(handler))
-    return before[0], before[1]
 
 
 def _set_limit() -> None:

@@ -7,19 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsclip.pixels.tiff import CMYK as CMYK_INKS
-from zsclip.pixels.tiff import (
-    COLOR_MAP,
-    ICC_LAB,
-    LAB,
-    PALETTE,
-    WHITE_IS_ZERO,
-    YCBCR,
-    Band,
-    Layout,
-    check_samples,
-    read_bands,
-)
+from zsclip.pixels.layout import CMYK as CMYK_INKS
+from zsclip.pixels.layout import COLOR_MAP, ICC_LAB, LAB, PALETTE, WHITE_IS_ZERO, YCBCR, Layout, check_samples
+from zsclip.pixels.tiff import Band, read_bands
 
 FULL_16 = (0, 65535)
 DARK_16 = 4095  # 16-bit samples that are all below this are of 12 bits or fewer: as 16 bits they would be black

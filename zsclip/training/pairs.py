@@ -272,7 +272,7 @@ def read_pairs(
     """Find and check all pairs; their words are read now, their pictures when needed.
 
     Args:
-        inputs: `.parquet` files or folders of them, folders of class folders, or `.csv` files.
+        inputs: `.parquet` files or folders of them, folders of class folders, or `.csv` or `.tsv` files.
         holdout: hold out every Nth pair, chosen by a hash of its id; 0 holds out none. None holds out about a 50th of
             the labelled pairs: HELD_OUT or more if the data allow, and never more than a fifth.
         note: called with one line about everything that is skipped, now and while pictures are read.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from zsclip.errors import InputError
 from zsclip.kept.cache import remember
+from zsclip.pictures.tables import TABLES
 from zsclip.words.textfiles import (
     TREES,
     Node,
@@ -33,7 +34,12 @@ PLACEHOLDERS = ("{}", "{c}", "{label}")
 
 BUILT_IN = "imagenet"
 COMMON = "common"
-_ID = re.compile(r"\d+|n\d{8}|/[mgt]/\w+")  # numbers, or those of WordNet and of Freebase
+_WORDNET = re.compile(r"n\d{8}")
+_ID = re.compile(rf"\d+|{_WORDNET.pattern}|/[mgt]/\w+")  # numbers, or those of WordNet and of Freebase
+_QUOTED = r"""'[^'\\]*'|"[^"\\]*\""""
+_PYTHON_LIST = re.compile(rf"\s*\[\s*(?:{_QUOTED})(?:\s*,\s*(?:{_QUOTED}))*\s*,?\s*\]\s*")
+_OF_YOLO = frozenset({"nc", "path", "train", "val", "test"})  # what its data.yaml has beside the names
+_NAMED = 8  # labels in a message
 _BULLETS = ("- ", "* ", "• ")
 _DISTRACTORS = Path(__file__).parents[1] / "data" / "distractors.txt"
 # open_clip has 'missile' and 'sunglasses' twice; these two are the WordNet synsets n04008634 and n04355933.
@@ -108,19 +114,41 @@ def labels_of(given: object, *, alone: bool = False) -> list[Label]:
 def _together(given: list[tuple[Place, Label]], alone: bool) -> list[Label]:
     """Refuse one label alone, and labels that are the same but for spaces or their Unicode form."""
     known: dict[str, tuple[Place, Label]] = {}
-    for place, label in given:
-        first, same = known.setdefault(comparable(label.name), (place, label))
-        if same is not label:
-            as_what = "" if same.name == label.name else f" as {same.name!r}, the same text"
-            where = before(first, place)
-            raise InputError(f"{place}: label {label.name!r} was already given{as_what}{where}; remove one of the two")
+    firsts = [known.setdefault(comparable(each[1].name), each) for each in given]
+    twice = [(first, each) for first, each in zip(firsts, given, strict=True) if first is not each]
+    if twice:
+        raise _given_twice(twice)
     if len(given) == 1 and not alone:
         place, label = given[0]
-        raise InputError(
-            f"{place}: label {label.name!r} is the only one; give another to compare it with, or use "
-            "--none-of-these or --multi-label"
-        )
+        raise InputError(f"{place}: label {label.name!r} is the only one; {_cure_for_one(label.name)}")
     return [label for _, label in given]
+
+
+def _given_twice(pairs: Sequence[tuple[tuple[Place, Label], tuple[Place, Label]]]) -> InputError:
+    """Make the error for labels that were given before: each with the one before it."""
+    (first, same), (place, label) = pairs[0]
+    how = "" if same.name == label.name else f" as {same.name!r}, the same text"
+    how += before(first, place)
+    cure = "remove one of the two"
+    if same.found_as and label.found_as:  # both are needed
+        how += f", for {same.found_as} and for {label.found_as}"
+        of_imagenet = f", or use --labels-file {BUILT_IN}" * bool(_WORDNET.fullmatch(label.found_as))
+        cure = f"give one of the two another name{of_imagenet}"
+    others = list(dict.fromkeys(repr(other.name) for _, (_, other) in pairs if other.name != label.name))
+    listed = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else "")
+    also = f"; also given twice: {listed}" if others else ""
+    return InputError(f"{place}: label {label.name!r} was already given{how}; {cure}{also}")
+
+
+def _cure_for_one(name: str) -> str:
+    """Say what to do about a label that is the only one, going by what it looks like."""
+    words = [word for each in re.split(r"[;|\t]", name) if (word := each.strip())]
+    if len(words) > 1:
+        return f"put commas between words, as in {','.join(words)!r}"
+    if name == BUILT_IN or os.path.isfile(name):
+        what = "the built-in list" if name == BUILT_IN else "that file"
+        return f"give another to compare it with, or use --labels-file {name} for {what}"
+    return "give another to compare it with, or use --none-of-these or --multi-label"
 
 
 def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]:
@@ -171,11 +199,17 @@ def _split(words: str) -> list[tuple[Place, Label]]:
         try:
             return list(_labels_of(json_tree(place, words)))
         except (InputError, RecursionError) as e:
+            if _PYTHON_LIST.fullmatch(words):
+                return [(place, Label(checked(place, word[1:-1]))) for word in re.findall(_QUOTED, words)]
             raise InputError(
                 f"{place}: begins with [ but is not a JSON list of words; write words with commas between them, "
                 "or --label WORD for a word that begins so"
             ) from e
-    names = [checked(place, word) for word in words.split(",") if word.strip()]
+    # A line break separates words, too, as in --labels "$(cat words.txt)".
+    names = [checked(place, word) for word in re.split("[,\n]", words) if word.strip()]
+    for name in names:
+        if name.lower().endswith((".txt", *TREES)) and os.path.isfile(name):
+            raise InputError(f"{place}: {name!r} is a file; use --labels-file {name}")
     if not names:
         raise InputError(f'{place}: no label in {words!r}; write words with commas between them, as in "cat,dog"')
     return [(place, Label(name)) for name in names]
@@ -239,6 +273,9 @@ def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
             f"{tree.place}: expected a list or a mapping, found a single text; start each label with a dash"
         )
     if isinstance(tree.value, tuple):
+        if (names := _names_of_yolo(tree)) is not None:
+            yield from _labels_of(names)
+            return
         of_ids = [_of_id(key, value) for key, value in tree.value]
         for (key, value), of_id in zip(tree.value, of_ids, strict=True):
             place, name = text_of(key)
@@ -246,6 +283,13 @@ def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
         return
     for node in tree.value or ():
         yield node.place, _of_row(node) if isinstance(node.value, tuple) else Label(text_of(node).text)
+
+
+def _names_of_yolo(tree: Node) -> Node | None:
+    """Give the names in a data.yaml of YOLO; None if it is none."""
+    assert isinstance(tree.value, tuple)
+    keys = {key.value for key, _ in tree.value if isinstance(key.value, str)}
+    return fields(tree)["names"] if "names" in keys and (len(keys) == 1 or keys & _OF_YOLO) else None
 
 
 def _of_id(key: Node, value: Node) -> Label | None:
@@ -270,7 +314,7 @@ def _of_row(node: Node) -> Label:
     if not names:
         if not cells.keys().isdisjoint(("label", "name")):
             raise InputError(f"{node.place}: its label is empty; write a word, or leave the row out")
-        if node.place.source.lower().endswith((".csv", ".tsv")):
+        if node.place.source.lower().endswith(TABLES):
             header = node.place._replace(line=1)
             raise InputError(
                 f"{header}: no column named label or name, only {' and '.join(cells)}; rename one, or add a header"

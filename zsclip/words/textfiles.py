@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from zsclip.errors import InputError
-from zsclip.pictures.tables import csv_records
+from zsclip.pictures.tables import TABLES, csv_records, delimiter_of
 
-TREES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv")
+TREES = (".yaml", ".yml", ".json", ".jsonl", *TABLES)
 LARGEST = 1 << 25  # bytes: a million labels take about half of it
 _YAML_NULLS = ("", "~", "null", "Null", "NULL")
 # Byte order marks, soft hyphens, marks of direction and the like. Joiners count where they do nothing: neither between
@@ -94,7 +94,7 @@ def read_tree(file: str) -> Node:
         if ending == ".jsonl":
             lines = enumerate(text.split("\n"), start=1)
             return Node(Place(file), [json_tree(Place(file, number), line) for number, line in lines if line.strip()])
-        return _table(file, text) if ending in (".csv", ".tsv") else _yaml_tree(file, text)
+        return _table(file, text) if ending in TABLES else _yaml_tree(file, text)
     except RecursionError as e:
         raise InputError(f"{file}: nested too deeply; keep to a list or a mapping") from e
 
@@ -201,9 +201,8 @@ def json_tree(place: Place, text: str) -> Node:
 
 
 def _table(file: str, text: str) -> Node:
-    """Read a CSV file with a header, which a spreadsheet may write with semicolons or tabs, or a TSV file."""
-    header, is_tsv = text.partition("\n")[0], file.lower().endswith(".tsv")
-    delimiter = next((mark for mark in "\t;" if mark in header and (is_tsv or "," not in header)), ",")
+    """Read a CSV or TSV file with a header."""
+    delimiter = delimiter_of(file, text.partition("\n")[0])
 
     def columns(names: list[str]) -> list[str]:
         return [name.strip().lower() for name in names]

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from unicodedata import normalize
 
 from zsclip.kept.cache import fingerprint
 from zsclip.words.labels import PLACEHOLDERS, Label, read_distractors
 from zsclip.words.prompts import PromptSet
+from zsclip.words.textfiles import comparable
 
 _NEUTRAL = Label("something")
 
@@ -40,7 +42,7 @@ class Words:
     @property
     def fingerprint(self) -> str:
         """Fingerprint of all prompts of the labels, in whatever order the labels are."""
-        by_name = sorted(zip(self.names, self.prompts, strict=True))
+        by_name = sorted(zip(map(comparable, self.names), self.prompts, strict=True))
         return fingerprint([*(prompts for _, prompts in by_name), self.neutral])
 
 
@@ -49,7 +51,7 @@ def expand(labels: Sequence[Label], sentences: PromptSet) -> Words:
 
     A label's own prompts are used if there are any, else the set's prompts for it, else the templates; each name of
     the label is put into all of them. A sentence that is repeated for the same label is left out, so that it counts
-    once in the label's mean.
+    once in the label's mean. Sentences are in Unicode's composed form, as some tokenizers cut up the other one.
     """
     *prompts, neutral = (_prompts_of(label, sentences) for label in (*labels, _NEUTRAL))
     return Words(tuple(labels), tuple(prompts), sentences, neutral)
@@ -74,4 +76,5 @@ def fill_template(template: str, name: str) -> str:
 def _prompts_of(label: Label, sentences: PromptSet) -> tuple[str, ...]:
     templates = label.prompts or sentences.templates_for(label.name)
     names = (label.name, *label.synonyms)
-    return tuple(dict.fromkeys(fill_template(template, name) for name in names for template in templates))
+    filled = (fill_template(template, name) for name in names for template in templates)
+    return tuple(dict.fromkeys(normalize("NFC", prompt) for prompt in filled))

@@ -1,0 +1,63 @@
+"""Folders that hold parts of a data set instead of the pictures of a label, known by their names."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
+
+from zsclip.errors import InputError
+
+# What the parts of a data set are called, those that are held out for tests first: val, test_set, train2017, fold_1.
+_SPLITS = ("val", "valid", "validation", "dev", "test", "testing", "train", "training", "fold")
+_SPLIT = re.compile(rf"({'|'.join(_SPLITS)})[ _-]?(set|data|images|\d+)?", re.IGNORECASE)
+# What a folder with all pictures of a data set is called, though it may as well be a label's.
+_COLLECTIONS = frozenset(
+    {"classes", "data", "dataset", "image", "images", "img", "imgs", "jpegimages", "photos", "pics", "pictures"}
+)
+_NAMED = 3  # splits in a message; there may be ten folds
+
+
+def check_depth(root: str, found: Mapping[str, Sequence[str]], note: Callable[[str], None]) -> None:
+    """Refuse folders of splits, or of the labels, that lie where those of the labels should be.
+
+    Args:
+        found: the paths of each label's pictures, all below `root/label`.
+    """
+    for label, paths in found.items():
+        start = len(os.path.join(root, label, ""))
+        folders = {tuple(path[start:].split("/")[:-1]) for path in paths}
+        in_line = takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
+        shared = [names[0] for names in in_line] if len(found) == 1 else []
+        inner, below = os.path.join(root, label, *shared), [folder[len(shared) :] for folder in folders]
+        first = {parts[0] if parts else "" for parts in below}
+        splits = splits_of({parts[0] for parts in below if len(parts) > 1})  # with folders for the labels
+        if len(splits) > 1 or (splits and first == {*splits} and len(found) == 1):
+            raise holds_splits(inner, splits)
+        if len(found) > 1 or len(first) == 1 or "" in first or first == {*splits_of(first)}:
+            continue
+        if splits_of((label, *shared)) or not _COLLECTIONS.isdisjoint(name.lower() for name in (label, *shared)):
+            raise InputError(f"{root!r}: all its pictures are in {label!r}, which is not a label; give {inner}")
+        note(f"{root}: all its pictures have one label, {label!r}; if the folders in it are labels, give {inner}")
+
+
+def splits_of(names: Iterable[str]) -> list[str]:
+    """Give the names that parts of a data set have, those that are held out for tests first."""
+    found = []
+    for name in names:
+        match = _SPLIT.fullmatch(name)
+        if match is not None and (match[1].lower() != "fold" or match[2]):  # one fold is of paper
+            found.append(
+                (_SPLITS.index(match[1].lower()), re.sub(r"\d+", lambda digits: digits[0].zfill(9), name), name)
+            )
+    return [name for *_, name in sorted(found)]
+
+
+def holds_splits(folder: str, splits: Sequence[str]) -> InputError:
+    """Make the error for a folder with these splits in it."""
+    some = splits[:_NAMED]
+    more = len(splits) - len(some)
+    named, inside = (" or ".join(names) for names in (some, [os.path.join(folder, name) for name in some]))
+    others, another = (f" or {more} more", " or another of them") if more else ("", "")
+    return InputError(
+        f"{folder!r}: holds splits ({named}{others}), not a folder for each label; give {inside}{another}"
+    )
