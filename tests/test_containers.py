@@ -436,10 +436,34 @@ def test_hostile_zips(tmp_path: Path) -> None:
     assert list(found) == [f"{path}#{name}.png" for name in ("more", "claims", "crc", "locked", "lzma", "gone", "good")]
     kinds = [data if isinstance(data, bytes) else data.partition(":")[0] for data in found.values()]
     assert kinds == ["unreadable", "too-large", "unreadable", "unsupported", "unsupported", "unreadable", b"hello"]
-    path.write_bytes(data[:-30])
-    ((name, broken),) = content_of(find_images([str(path)]))
-    assert name == str(path)
-    assert "no directory at its end" in str(broken)
+
+
+def test_a_zip_cut_anywhere_gives_its_complete_members_and_one_row_more(tmp_path: Path) -> None:
+    path, album = tmp_path / "a.zip", [(name, data or b"x") for name, data in ALBUM.items()]
+    write_zip(path, album)
+    whole, chance = path.read_bytes(), random.Random(0)
+    with zipfile.ZipFile(path) as archive:
+        ends = [*(info.header_offset for info in archive.infolist()[1:]), archive.start_dir]
+    for cut in [chance.randrange(40, len(whole) - 1) for _ in range(60)] + [
+        ends[3],
+        ends[3] - 1,
+        ends[-1],
+        len(whole) - 1,
+    ]:
+        path.write_bytes(whole[:cut])
+
+        *found, broken = content_of(find_images([str(path)]))
+
+        complete = sum(end <= cut for end in ends)
+        assert found == [(f"{path}#{name}", data) for name, data in album[:complete]], cut
+        assert broken == (
+            str(path), "unreadable: the archive is cut off or damaged: no directory at its end (File is not a zip file)"
+        )  # fmt: skip
+    for other in (b"", b"no archive", ALBUM["00.jpeg"][2:]):
+        path.write_bytes(other)
+        assert content_of(find_images([str(path)])) == [
+            (str(path), "unreadable: not a ZIP archive (File is not a zip file)")
+        ]
 
 
 def test_a_zip64_and_one_behind_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ _BLOCKS: Blocks[bytes] = Blocks()
 
 
 class _Header(NamedTuple):
-    """A member. offset, size: of its bytes. next: the place of the next header. target: the name of a hard link's file."""
+    """A member. offset, size: of its bytes. next: the place of the next header. target: a hard link's file."""
 
     name: str
     kind: Literal["file", "folder", "hard link", "sparse file", "other"]

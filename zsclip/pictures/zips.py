@@ -1,8 +1,9 @@
 """Pictures in zip archives, found by their directory and read where they lie. Nothing is unpacked."""
 
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from zsclip.errors import first_line
@@ -11,21 +12,30 @@ from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.ranges import TOGETHER, Shard, Stream, Takes, check_size, failed, open_shard
 from zsclip.pictures.refused import Refused
 
-_HEADER_BYTES = 30  # of a member, before its name
-_ENCRYPTED, _UTF8, _UNIX = 0x1, 0x800, 3
+_LOCAL = struct.Struct("<4s3HI3L2H")  # the header of a member, before its name
+_HEADER = b"PK\3\4"
+_ENCRYPTED, _SIZES_FOLLOW, _UTF8, _UNIX = 0x1, 0x8, 0x800, 3
+_IN_EXTRA = 0xFFFFFFFF  # in place of a size of 64 bits
 
 
 def find_in_zip(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pictures]:
-    """Yield the pictures of a zip archive in the order of its directory, or one that says why it cannot be read.
+    """Yield the pictures of a zip archive in the order of its directory.
+
+    Of one that was cut off, the pictures that are complete come first, and at last one that says so.
 
     Args:
         takes: whether a member of this name is a picture of the run; counts those that are not.
     """
     try:
         shard = open_shard(path)
-        file: Any = Stream(shard.read, shard.size)
+        broken: str | None = None
+        try:
+            file: Any = Stream(shard.read, shard.size)
+            members: Iterable[zipfile.ZipInfo] = zipfile.ZipFile(file).infolist()
+        except zipfile.BadZipFile as e:
+            members, broken = _complete_members(shard), first_line(e)
         found: list[tuple[str, zipfile.ZipInfo]] = []
-        for info in zipfile.ZipFile(file).infolist():
+        for info in members:
             name = _name_in_zip(info)
             if info.is_dir() or not takes(name):
                 continue
@@ -37,11 +47,29 @@ def find_in_zip(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pi
                 yield _zipped(shard, found)
                 found = []
         yield _zipped(shard, found)
-    except zipfile.BadZipFile as e:
-        what = f"the archive has no directory at its end, so it is cut off or not a ZIP archive: {first_line(e)}"
-        yield failed(path, Refused("unreadable", what))
+        if broken is not None:
+            is_zip = shard.read(0, 4) == _HEADER
+            what = "the archive is cut off or damaged: no directory at its end" if is_zip else "not a ZIP archive"
+            yield failed(path, Refused("unreadable", f"{what} ({broken})"))
     except Exception as e:
         yield failed(path, e)
+
+
+def _complete_members(shard: Shard) -> Iterator[zipfile.ZipInfo]:
+    """Yield the members of an archive without a directory, from its beginning, while they say how long they are."""
+    place = 0
+    while len(header := shard.read(place, _LOCAL.size)) == _LOCAL.size:
+        signature, _, flags, method, _, crc, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(header)
+        end = place + len(header) + name_bytes + extra_bytes + packed
+        is_unknown = flags & _SIZES_FOLLOW or _IN_EXTRA in (packed, size)
+        if signature != _HEADER or is_unknown or end > shard.size:
+            return
+        name = shard.read(place + len(header), name_bytes).decode("utf-8" if flags & _UTF8 else "cp437", "replace")
+        info = zipfile.ZipInfo(name)
+        info.create_system, info.header_offset, info.flag_bits, info.compress_type = _UNIX, place, flags, method
+        info.CRC, info.compress_size, info.file_size = crc, packed, size
+        yield info
+        place = end
 
 
 def _zipped(shard: Shard, found: list[tuple[str, zipfile.ZipInfo]]) -> Pictures:
@@ -66,8 +94,8 @@ def _unzipped(shard: Shard, info: zipfile.ZipInfo) -> bytes:
         raise Refused("unsupported", f"compressed by method {info.compress_type} of ZIP; unpack the archive first")
     check_size(info.file_size)
     check_size(max(info.compress_size, 1))
-    header = shard.read(info.header_offset, _HEADER_BYTES)
-    if len(header) < _HEADER_BYTES or not header.startswith(b"PK\3\4"):
+    header = shard.read(info.header_offset, _LOCAL.size)
+    if len(header) < _LOCAL.size or not header.startswith(_HEADER):
         raise Refused("unreadable", "its header in the archive is damaged")
     start = info.header_offset + len(header) + int.from_bytes(header[26:28], "little")
     data = shard.read_whole(start + int.from_bytes(header[28:30], "little"), info.compress_size)
