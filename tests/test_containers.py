@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from conftest import HANGS
 from PIL import Image
@@ -32,6 +30,9 @@ from zsclip.pictures.pictures import Paths, again
 from zsclip.pictures.ranges import Inflated, open_shard
 from zsclip.pictures.refused import Refused
 from zsclip.pixels.passed_over import passed_over_line, why_no_images
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 LABELS = ("--labels", "red,green,blue,a dog,w7")
@@ -600,7 +601,7 @@ def test_the_column_with_the_images(table: dict[str, Any], column: str | None, f
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     schema = pq.read_schema(tmp_path / "a.parquet")
     if found in table:
-        assert columns._column("", schema, column).name == found
+        assert columns.find_column("", schema, column).name == found
         return
     with pytest.raises(InputError) as raised:
         find_images([str(tmp_path / "a.parquet")], column=column)

@@ -22,11 +22,16 @@ _MOST_READERS = 2
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A column with pictures: `struct` has their bytes and path, as Hugging Face writes them, `path` only paths."""
 
     name: str
     kind: Literal["struct", "binary", "path"]
+
+    @property
+    def leaf(self) -> str:
+        """The path of the bytes in the file's schema."""
+        return f"{self.name}.bytes" if self.kind == "struct" else self.name
 
 
 def check_parquet(path: str, wanted: str | None) -> None:
@@ -36,14 +41,13 @@ def check_parquet(path: str, wanted: str | None) -> None:
         InputError: pyarrow is missing, there is no such column, or there are several.
     """
     try:
-        import pyarrow.parquet as pq
-    except ImportError as e:
-        raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
-    try:
-        schema = pq.read_schema(path)
+        with open_parquet(open_shard(path)) as file:
+            schema = file.schema_arrow
+    except InputError:
+        raise
     except Exception:  # pyarrow raises anything on damaged files
         return
-    _column(path, schema, wanted)
+    find_column(path, schema, wanted)
 
 
 def find_in_parquet(path: str, wanted: str | None, takes: Takes) -> Iterator[Pictures]:
@@ -55,8 +59,8 @@ def find_in_parquet(path: str, wanted: str | None, takes: Takes) -> Iterator[Pic
     """
     try:
         shard = open_shard(path)
-        with _opened(shard) as file:
-            column = _column(path, file.schema_arrow, wanted)
+        with open_parquet(shard) as file:
+            column = find_column(path, file.schema_arrow, wanted)
             if column.kind == "path":
                 yield from path_groups(_paths(file, shard, column), takes)
                 return
@@ -145,7 +149,7 @@ def _blocks(rows: _Rows) -> Iterator[Any]:
     import pyarrow as pa
 
     waiting: list[Any] = []
-    with _opened(rows.shard, rows.about) as file:
+    with open_parquet(rows.shard, rows.about) as file:
         for batch in file.iter_batches(rows.together, row_groups=[rows.group], columns=[rows.column]):
             whole = pa.chunked_array([*waiting, batch.column(0)])
             while len(whole) >= rows.together:
@@ -156,7 +160,7 @@ def _blocks(rows: _Rows) -> Iterator[Any]:
         yield pa.chunked_array(waiting)
 
 
-def _paths(file: Any, shard: Shard, column: _Column) -> Iterator[tuple[str, str | None]]:
+def _paths(file: Any, shard: Shard, column: Column) -> Iterator[tuple[str, str | None]]:
     row = 0
     folder = os.path.dirname(shard.path)
     for batch in file.iter_batches(TOGETHER, columns=[column.name]):
@@ -190,14 +194,31 @@ def path_groups(found: Iterable[tuple[str, str | None]], takes: Takes) -> Iterat
     yield Pictures(files)
 
 
-def _opened(shard: Shard, about: Any = None) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def open_parquet(shard: Shard, about: Any = None) -> Any:
+    """Open a Parquet file with pyarrow.
 
+    Args:
+        about: its metadata, if they were read before.
+
+    Raises:
+        InputError: pyarrow is missing.
+        Exception: of any type; pyarrow raises anything on damaged files.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as e:
+        raise InputError(f"{shard.path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
     return pq.ParquetFile(pa.PythonFile(Stream(shard.read, shard.size), mode="r"), metadata=about)
 
 
-def _column(path: str, schema: Any, wanted: str | None) -> _Column:
+def read_group(shard: Shard, column: Column, group: int, count: int) -> Any:
+    """Read the encoded pictures of a whole row group, as pyarrow's bytes."""
+    rows = next(_blocks(_Rows(shard, column.leaf, group, max(1, count), None))).combine_chunks()
+    return rows.field("bytes") if column.kind == "struct" else rows
+
+
+def find_column(path: str, schema: Any, wanted: str | None) -> Column:
     """Find the column with the pictures.
 
     Raises:
@@ -209,7 +230,7 @@ def _column(path: str, schema: Any, wanted: str | None) -> _Column:
             raise InputError(f"{path}: no column {wanted!r}; it has {', '.join(kinds)}")
         if (kind := kinds[wanted]) is None:
             raise InputError(f"{path}: column {wanted!r} holds {schema.field(wanted).type}, no images; choose another")
-        return _Column(wanted, kind)
+        return Column(wanted, kind)
     of_kind = {kind: [name for name, each in kinds.items() if each == kind] for kind in ("struct", "binary", "path")}
     found = of_kind["struct"] or [name for name in of_kind["binary"] if name in _BINARY_NAMES] or of_kind["binary"]
     found = found or [name for name in PATH_COLUMNS if name in of_kind["path"]][:1]
@@ -217,7 +238,7 @@ def _column(path: str, schema: Any, wanted: str | None) -> _Column:
         raise InputError(f"{path}: {' and '.join(found)} may all hold the images; choose one with --column")
     if not found:
         raise InputError(f"{path}: no column holds images; it has {', '.join(kinds)}; name one with --column")
-    return _Column(found[0], kinds[found[0]] or "binary")
+    return Column(found[0], kinds[found[0]] or "binary")
 
 
 def _kind(kind: Any) -> Literal["struct", "binary", "path"] | None:

@@ -11,8 +11,10 @@ from functools import partial
 from typing import Any
 
 from zsclip.errors import InputError, first_line
+from zsclip.pictures.columns import Column, find_column, open_parquet, read_group
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
 from zsclip.pictures.passed_over import PassedOver, ending_of
+from zsclip.pictures.ranges import open_shard
 from zsclip.pictures.splits import check_depth, holds_splits, splits_of
 from zsclip.pictures.tables import TABLES, is_further_rank, is_ours, table_records
 
@@ -147,32 +149,26 @@ def find_sources(
 
 
 def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as e:
-        raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
-
-    def pictures(group: int) -> Any:
-        with pq.ParquetFile(path) as file:
-            return file.read_row_group(group, columns=["image.bytes"]).column("image").combine_chunks().field("bytes")
-
     wordless: list[int] = []
     row = 0
     try:
-        with pq.ParquetFile(path) as file:
+        shard = open_shard(path)
+        with open_parquet(shard) as file:
             columns, classes = set(file.schema_arrow.names), _class_names(file.schema_arrow.metadata)
             leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
             wanted = [name for name in ("label", "synonyms", "kinds", "captions", "source") if name in columns]
-            if "image.bytes" not in leaves or not {"label", "captions"} & columns:
-                note(f"{path}: skipped: needs the columns image.bytes and label or captions, has {sorted(columns)}")
+            column = _image_column(path, file.schema_arrow)
+            if column is None or not {"label", "captions"} & columns:
+                note(f"{path}: skipped: needs a column with images, and label or captions; has {sorted(columns)}")
                 return
             for group in range(file.metadata.num_row_groups):
                 try:
-                    ids = ["image.path"] if "image.path" in leaves else []
+                    ids = [leaf for leaf in leaves if leaf == f"{column.name}.path"]
                     table = file.read_row_group(group, columns=[*ids, *wanted])
                     some = []
                     for i, record in enumerate(table.to_pylist(), start=row):
-                        identity = (record.get("image") or {}).get("path") or f"{os.path.basename(path)}:{i}"
+                        named = record.get(column.name) if ids else None
+                        identity = (named or {}).get("path") or f"{os.path.basename(path)}:{i}"
                         if isinstance(number := record.get("label"), int) and 0 <= number < len(classes):
                             record["label"] = classes[number]
                         some.append((identity, _names(record)))
@@ -182,12 +178,23 @@ def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
                     note(f"{path}, row group {group}: skipped: {first_line(e)}")
                 else:
                     about = file.metadata.row_group(group)
-                    size = about.column(leaves.index("image.bytes")).total_uncompressed_size
-                    yield Source(f"{path}, row group {group}", size, some, partial(pictures, group), False, [path])
+                    size = about.column(leaves.index(column.leaf)).total_uncompressed_size
+                    read = partial(read_group, shard, column, group, about.num_rows)
+                    yield Source(f"{path}, row group {group}", size, some, read, False, [path])
                 row += file.metadata.row_group(group).num_rows
+    except InputError:
+        raise
     except Exception as e:
         note(f"{path}: skipped: not a complete Parquet file: {first_line(e)}")
     _note_wordless(path, wordless, "row", note)
+
+
+def _image_column(path: str, schema: Any) -> Column | None:
+    """Find the column with encoded pictures; None if there is none, or several."""
+    with suppress(InputError):
+        column = find_column(path, schema, None)
+        return column if column.kind != "path" else None
+    return None
 
 
 def _names(record: dict[str, Any]) -> Names | None:
