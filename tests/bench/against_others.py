@@ -183,7 +183,7 @@ def per_photo(model: Path, labels: Path, photos: Sequence[str], folder: Path) ->
 
 def relabelling(model: Path, labels: Path, photos: Sequence[str], folder: Path) -> None:
     """Other labels over pictures that are stored: against the first run, and against numpy alone on the same bytes."""
-    if not wanted("stored"):
+    if not (wanted("1,000 photographs, stored our first run") or wanted("100,000 stored pictures, numpy alone")):
         return
     fixed = ["--model", str(model), "--device", "cpu", "--precision", "fp32", "-q", "--format", "jsonl"]
     command = [sys.executable, "-m", "zsclip", "classify"]
