@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -195,7 +196,7 @@ def test_a_second_run_reads_no_picture(
     def refuse(*arguments: object) -> bytes:
         raise AssertionError("a picture is read")
 
-    for module, name in (("ranges", "Shard.read_whole"), ("columns", "_read_block"), ("tars", "check_size")):
+    for module, name in (("ranges", "Shard.picture"), ("columns", "_read_block"), ("tars", "check_packed")):
         monkeypatch.setattr(f"zsclip.pictures.{module}.{name}", refuse)
     second = run(*command)
 
@@ -330,6 +331,15 @@ def test_a_hostile_tar_is_one_row_in_no_time(bad: bytes, tmp_path: Path) -> None
     assert time.process_time() - begun < 5
 
 
+def test_a_header_that_is_as_long_as_the_memory_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(header(b"x", b"77777777777\0", b"x"))
+    os.truncate(tmp_path / "a.tar", 1 << 34)  # a hole
+
+    ((_, broken),) = content_of(find_images([str(tmp_path / "a.tar")]))
+
+    assert broken == "unreadable: not a tar archive, or a damaged one: a header of 8,589,934,592 bytes"
+
+
 def test_what_is_no_plain_file_in_a_tar(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
@@ -432,8 +442,12 @@ def test_hostile_zips(tmp_path: Path) -> None:
     struct.pack_into("<H", data, data.index(b"lzma.png", start) - 46 + 10, 14)
     path.write_bytes(data)
 
+    tracemalloc.start()
     found = dict(content_of(find_images([str(path)])))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
 
+    assert most < 2_000_000
     assert list(found) == [f"{path}#{name}.png" for name in ("more", "claims", "crc", "locked", "lzma", "gone", "good")]
     kinds = [data if isinstance(data, bytes) else data.partition(":")[0] for data in found.values()]
     assert kinds == ["unreadable", "too-large", "unreadable", "unsupported", "unsupported", "unreadable", b"hello"]
@@ -509,6 +523,33 @@ def test_bytes_are_inflated_right_wherever_one_goes_on(tmp_path: Path) -> None:
     chance.shuffle(copies)
     for place, copy in copies:
         assert copy.copy().read(place, 1 << 20) == whole[place:]
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.zip", "a.tar.gz"])
+def test_a_large_picture_is_not_held_in_memory(
+    kind: str, run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "MAX_BYTES", 3000)
+    monkeypatch.setattr(ranges, "_LARGEST_PACKED", 3000)
+    chance = np.random.default_rng(0)
+    album = {f"{i}.{kind.lower()}": picture(chance, kind) for i in range(12) for kind in ("TIFF", "PNG", "BMP")}
+    folder_of(tmp_path / "album", album)
+    album = {name: album[name] for name in sorted(album)}
+    write(tmp_path / kind, list(album.items()), "album")
+    command = ("classify", *LABELS, "-m", model, "-f", "jsonl", "--no-store", "-q")
+
+    found, expected = rows_of(run(*command, kind)), rows_of(run(*command, "album"))
+
+    sizes = [len(data) for data in album.values()]
+    assert min(sizes) < 3000 < max(sizes)
+    for number, (row, same, size) in enumerate(zip(found, expected, sizes, strict=True)):
+        is_packed = kind == "a.tar.gz" or (kind == "a.zip" and number % 2)
+        if size > 3000 and is_packed:
+            assert row["error"] == "too-large"
+            assert row["message"] == f"{size:,} bytes, compressed in the archive; unpack it first"
+        else:
+            assert row["score"] == pytest.approx(same["score"], abs=1e-5)
+            assert (row["label"], row["error"]) == (same["label"], None)
 
 
 def test_pictures_may_be_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.pictures import Pictures, read_regular
-from zsclip.pictures.ranges import TOGETHER, Blocks, Shard, Stream, Takes, check_size, failed, open_shard
+from zsclip.pictures.ranges import TOGETHER, Blocks, Shard, Stream, Takes, check_not_empty, failed, open_shard
 from zsclip.pictures.refused import Refused
 
 PATH_COLUMNS = ("file_name", "path", "image")  # of a list, the best first
@@ -118,7 +118,7 @@ def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Takes) -> 
             return read_regular(os.path.join(os.path.dirname(shard.path), path))
         if data is None:
             raise Refused("missing", "the row has no image")
-        check_size(len(data))
+        check_not_empty(len(data))
         return bytes(data)
 
     def key(place: int) -> bytes | None:

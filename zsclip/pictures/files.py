@@ -298,7 +298,7 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) ->
                 break
             if name[name.rfind(".") :].lower() not in endings:
                 if not search.all_files or name.lower().endswith(ARCHIVES):
-                    search.passed_over.endings[ending_of(name)] += 1
+                    search.passed_over.endings[".tar.gz" if name.lower().endswith(".tar.gz") else ending_of(name)] += 1
                     continue
                 if name in own and os.path.realpath(before + name) in search.own:
                     continue

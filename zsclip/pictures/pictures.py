@@ -12,19 +12,22 @@ from zsclip.pictures.identity import file_keys
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.refused import Refused
 
+MAX_BYTES = 64_000_000  # a larger picture is not held in memory, so it has no digest and is encoded every time
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """Some pictures of one source, in order.
 
     names: n paths of files, or other names for the pictures.
-    read: gives the encoded picture at an index of names; threads may call it. None if names are paths of files.
+    read: gives the encoded picture at an index of names, or an open file if it is too large to be held in memory;
+        threads may call it. None if names are paths of files.
     key: gives the key of the picture at an index, if it has one that shows, unread, that it has not changed; asked
         before it is read, and after. None if there are no keys, or names are paths of files.
     """
 
     names: Sequence[str]
-    read: Callable[[int], bytes] | None = None
+    read: Callable[[int], bytes | BinaryIO] | None = None
     key: Callable[[int], bytes | None] | None = None
 
     def __len__(self) -> int:
@@ -42,7 +45,10 @@ class Pictures:
 
     def open(self, place: int) -> BinaryIO:
         """Open the encoded picture at an index."""
-        return open(self.names[place], "rb") if self.read is None else io.BytesIO(self.read(place))
+        if self.read is None:
+            return open(self.names[place], "rb")
+        data = self.read(place)
+        return io.BytesIO(data) if isinstance(data, bytes) else data
 
 
 class Member(str):
@@ -93,7 +99,7 @@ def again(names: Sequence[str]) -> Pictures:
     if not any(isinstance(name, Member) for name in names):
         return Pictures(names)
 
-    def read(place: int) -> bytes:
+    def read(place: int) -> bytes | BinaryIO:
         name = names[place]
         if not isinstance(name, Member):
             return read_regular(name)

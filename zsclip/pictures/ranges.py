@@ -9,14 +9,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar, cast
 
 from zsclip.pictures.identity import GRAIN_NS, file_key, look_of
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import MAX_BYTES, Pictures
 from zsclip.pictures.refused import Refused
 
 TOGETHER = 512  # pictures that are handed on together
-LARGEST = 1 << 29  # bytes of one picture in a container; it is held in memory
+_LARGEST_PACKED = 1 << 27  # bytes of one picture that is compressed, so that it must be held in memory
 _OPEN_FILES = 8  # descriptors that stay open; a run may have thousands of shards
 _BLOCKS = 3  # decoding threads still need one when others have begun the next
 _CHUNK = 1 << 16
@@ -48,12 +48,17 @@ class Shard:
             offset, size = offset + len(some), size - len(some)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def read_whole(self, offset: int, size: int) -> bytes:
-        """Read some bytes.
+    def picture(self, offset: int, size: int) -> "bytes | BinaryIO":
+        """Read a picture, or open it if it is too large to be held in memory.
 
         Raises:
-            Refused: they are not all there.
+            Refused: its bytes are not all there, or there are none.
         """
+        check_not_empty(size)
+        if size > MAX_BYTES:
+            return cast(
+                BinaryIO, Stream(lambda place, count: self.read(offset + place, min(count, size - place)), size)
+            )
         data = self.read(offset, size)
         if len(data) < size:
             raise Refused("unreadable", "the archive ends before it does")
@@ -221,14 +226,23 @@ class Blocks(Generic[T]):
         return found
 
 
-def check_size(size: int) -> None:
-    """Refuse a picture that is too large to be held in memory, or empty.
+def check_packed(size: int) -> None:
+    """Refuse a compressed picture that is too large to be held in memory, or empty.
 
     Raises:
         Refused: it is.
     """
-    if size > LARGEST:
-        raise Refused("too-large", f"{size:,} bytes, more than {LARGEST:,} in an archive; unpack it first")
+    check_not_empty(size)
+    if size > _LARGEST_PACKED:
+        raise Refused("too-large", f"{size:,} bytes, compressed in the archive; unpack it first")
+
+
+def check_not_empty(size: int) -> None:
+    """Refuse an empty picture in the words for an empty file.
+
+    Raises:
+        Refused: it is empty.
+    """
     if size == 0:
         raise Refused("unreadable", "the file is empty")
 

@@ -4,12 +4,12 @@ import io
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from zsclip.errors import first_line
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
-from zsclip.pictures.ranges import TOGETHER, Blocks, Inflated, Shard, Stream, Takes, check_size, failed, open_shard
+from zsclip.pictures.ranges import TOGETHER, Blocks, Inflated, Shard, Stream, Takes, check_packed, failed, open_shard
 from zsclip.pictures.refused import Refused
 
 _BLOCK_BYTES = 1 << 25  # of pictures in a compressed archive that are inflated together
@@ -134,11 +134,11 @@ class _Walk:
             source = mark.copy()
             return [source.read(each.offset, _readable(each.size)) for each in found]
 
-        def read(place: int) -> bytes:
+        def read(place: int) -> bytes | BinaryIO:
             file = found[place]
-            check_size(file.size)
             if mark is None:
-                return shard.read_whole(file.offset, file.size)
+                return shard.picture(file.offset, file.size)
+            check_packed(file.size)
             return _BLOCKS.read(mark, inflated)[place]
 
         names = [f"{shard.path}#{each.name}" for each in found]
@@ -214,7 +214,7 @@ def _plain_file(block: bytes, place: int) -> _Header | None:
 def _readable(size: int) -> int:
     """Give the bytes to read of a member: none of one that will be refused."""
     try:
-        check_size(size)
+        check_packed(size)
     except Refused:
         return 0
     return size

@@ -4,12 +4,12 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from zsclip.errors import first_line
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
-from zsclip.pictures.ranges import TOGETHER, Shard, Stream, Takes, check_size, failed, open_shard
+from zsclip.pictures.ranges import TOGETHER, Shard, Stream, Takes, check_not_empty, check_packed, failed, open_shard
 from zsclip.pictures.refused import Refused
 
 _LOCAL = struct.Struct("<4s3HI3L2H")  # the header of a member, before its name
@@ -73,7 +73,7 @@ def _complete_members(shard: Shard) -> Iterator[zipfile.ZipInfo]:
 
 
 def _zipped(shard: Shard, found: list[tuple[str, zipfile.ZipInfo]]) -> Pictures:
-    def read(place: int) -> bytes:
+    def read(place: int) -> bytes | BinaryIO:
         return _unzipped(shard, found[place][1])
 
     def key(place: int) -> bytes | None:
@@ -82,7 +82,7 @@ def _zipped(shard: Shard, found: list[tuple[str, zipfile.ZipInfo]]) -> Pictures:
     return Pictures([f"{shard.path}#{name}" for name, _ in found], read, key)
 
 
-def _unzipped(shard: Shard, info: zipfile.ZipInfo) -> bytes:
+def _unzipped(shard: Shard, info: zipfile.ZipInfo) -> bytes | BinaryIO:
     """Read a member of a zip archive.
 
     Raises:
@@ -92,14 +92,20 @@ def _unzipped(shard: Shard, info: zipfile.ZipInfo) -> bytes:
         raise Refused("unsupported", "encrypted; unpack the archive with its password first")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Refused("unsupported", f"compressed by method {info.compress_type} of ZIP; unpack the archive first")
-    check_size(info.file_size)
-    check_size(max(info.compress_size, 1))
+    is_packed = info.compress_type == zipfile.ZIP_DEFLATED
+    check_not_empty(info.file_size)
+    if is_packed:
+        check_packed(info.file_size)
+        check_packed(max(info.compress_size, 1))
     header = shard.read(info.header_offset, _LOCAL.size)
     if len(header) < _LOCAL.size or not header.startswith(_HEADER):
         raise Refused("unreadable", "its header in the archive is damaged")
-    start = info.header_offset + len(header) + int.from_bytes(header[26:28], "little")
-    data = shard.read_whole(start + int.from_bytes(header[28:30], "little"), info.compress_size)
-    if info.compress_type == zipfile.ZIP_DEFLATED:
+    *_, name_bytes, extra_bytes = _LOCAL.unpack(header)
+    start = info.header_offset + len(header) + name_bytes + extra_bytes
+    data = shard.picture(start, info.compress_size)
+    if not isinstance(data, bytes):
+        return data
+    if is_packed:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             data = inflate.decompress(data, info.file_size + 1)

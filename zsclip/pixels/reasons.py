@@ -23,6 +23,7 @@ VIDEO_ENDINGS = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv"}
 )
 DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
+START_BYTES = 16  # that tell a picture of the web
 CONTAINER = "an archive or a list; name it on the command line to read the images in it"
 REFUSED_ENDINGS: dict[frozenset[str], tuple[ErrorKind, str]] = {
     RAW_ENDINGS: ("unsupported", RAW),
@@ -50,14 +51,14 @@ def check_file(path: str) -> None:
         raise Refused("unreadable", "the file is empty")
     if _reason_of(path) is not None:
         with open(path, "rb") as file:
-            check_start(path, file.read(16))
+            check_start(path, file.read(START_BYTES))
 
 
 def check_start(name: str, start: bytes) -> None:
     """Refuse a file by its ending, unless it begins as a picture does. Not as TIFF: camera RAW files begin like that.
 
     Args:
-        start: its first bytes, 16 or more.
+        start: its first bytes, START_BYTES or more.
     """
     reason = _reason_of(name)
     if reason is not None and not PICTURE_OF_THE_WEB.match(start):
