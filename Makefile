@@ -23,7 +23,7 @@ demo: install  ## Classify photographs with the bundled model, as tables and as 
 test: install  ## Run the tests.
 	$(BIN)/python -m pytest -m "not gpu and not slow"
 
-test-slow: install  ## Run the tests that take minutes: kills at random moments, 20,000 damaged pictures.
+test-slow: install  ## Run the tests that take minutes: kills at random moments, 20,000 damaged images.
 	$(BIN)/python -m pytest -m slow
 
 test-gpu: install  ## Run the tests that need CUDA.

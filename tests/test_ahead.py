@@ -166,7 +166,7 @@ def test_a_list_without_end_is_read_only_so_far_ahead(patient):
         assert not too_far.wait(0.3)
 
 
-def test_a_batch_larger_than_what_is_looked_up_ahead_is_filled(patient):
+def test_a_batch_larger_than_the_lookahead_is_filled(patient):
     paths = [str(i) for i in range(3 * PATHS_AHEAD)]
 
     with Ahead(paths, len, find=finding(lambda path: 1), batch_size=None, threads=1) as ahead:
@@ -214,7 +214,7 @@ def test_a_pause_is_reported_once_and_before_an_error():
     assert asked == []
 
 
-def test_of_what_is_found_a_batch_holds_more_and_of_the_rest_no_more_than_was_asked_for(patient):
+def test_a_batch_may_exceed_its_size_only_with_found_pictures(patient):
     paths = [f"{'new' if i % 100 == 0 else 'old'} {i}" for i in range(5 * FOUND_BATCH)]
 
     find = finding(lambda path: path if path.startswith("old") else None)
@@ -424,7 +424,7 @@ def test_what_is_found_is_not_worked_on_and_keeps_its_place(patient):
         assert ahead._begins_with.get(timeout=60) is None  # which is said, and not found out by waiting
 
 
-def test_a_slow_list_is_waited_for_to_tell_what_it_begins_with():
+def test_the_first_result_waits_for_a_slow_list():
     def paths() -> Iterator[str]:
         time.sleep(0.5)  # longer than a moment
         yield "a"
@@ -475,7 +475,7 @@ def spin() -> Iterator[Spin]:
     spin.over.set()
 
 
-def test_what_hangs_is_given_up_and_takes_nothing_else_along(monkeypatch, spin):
+def test_a_hanging_picture_is_given_up_alone(monkeypatch, spin):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.2)
     given_up = []
 
@@ -510,7 +510,7 @@ def test_a_large_picture_may_take_longer(monkeypatch, spin):
     assert len(asked) == 4
 
 
-def test_whoever_comes_back_does_not_work_beside_its_replacement(monkeypatch, spin):
+def test_a_replaced_thread_ends_when_it_returns(monkeypatch, spin):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.1)
     hung, workers = [], []
 
@@ -531,7 +531,7 @@ def test_whoever_comes_back_does_not_work_beside_its_replacement(monkeypatch, sp
     assert hung[0] not in workers
 
 
-def test_what_waits_is_not_taken_for_hanging(monkeypatch):
+def test_a_waiting_picture_does_not_count_as_hanging(monkeypatch):
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.2)
 
     def wait(path: str) -> str:
@@ -549,7 +549,7 @@ def test_what_waits_is_not_taken_for_hanging(monkeypatch):
         assert [row for rows in ahead.batches(4) for row in rows] == [("a", "late"), ("b", "late")]
 
 
-def test_what_has_not_begun_is_given_as_much_time_again(monkeypatch):
+def test_a_picture_that_has_not_started_gets_more_time(monkeypatch):
     monkeypatch.setattr(ahead_module, "WALL_SECONDS", 2)
     asked, is_asked, never = [], threading.Event(), threading.Event()
 
@@ -568,14 +568,14 @@ def test_what_has_not_begun_is_given_as_much_time_again(monkeypatch):
     assert asked == ["a"]
 
 
-def test_all_that_hang_beyond_the_most_are_reported(monkeypatch, spin):
+def test_too_many_hanging_pictures_end_the_run(monkeypatch, spin):
     """Also one that comes earlier in order, and is found to hang later."""
     monkeypatch.setattr(ahead_module, "CPU_SECONDS", 0.05)
     monkeypatch.setattr(ahead_module, "MAX_GIVEN_UP", 0)
 
     with (
         Ahead(["hangs", "hangs"], spin, give_up=lambda path, thread: path, batch_size=2, threads=2) as ahead,
-        pytest.raises(InputError, match="0 pictures were given up"),
+        pytest.raises(InputError, match="0 images were given up"),
     ):
         list(ahead.batches(2))
 
@@ -586,7 +586,7 @@ def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch, spin):
 
     with (
         Ahead(["hangs"] * 9, spin, give_up=lambda path, thread: path, batch_size=2, threads=1) as ahead,
-        pytest.raises(InputError, match="2 pictures were given up"),
+        pytest.raises(InputError, match="2 images were given up"),
     ):
         list(ahead.batches(2))
 
@@ -594,7 +594,7 @@ def test_a_run_of_nothing_but_hangs_comes_to_an_end(monkeypatch, spin):
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("together", [1, 7, LOOK_UP, 3 * LOOK_UP + 5])
 @pytest.mark.parametrize("batch_size", [1, 32, 1500])
-def test_rows_are_those_of_one_after_the_other_however_they_come_together(share, together, batch_size, patient):
+def test_rows_do_not_depend_on_how_pictures_are_grouped(share, together, batch_size, patient):
     random = np.random.default_rng(0)
     names = [f"{'old' if random.random() < share else 'new'} {i}" for i in range(2 * LOOK_UP + 11)]
     batches = [Pictures(names[i : i + together]) for i in range(0, len(names), together)]

@@ -9,7 +9,7 @@ from PIL import Image
 from test_decode import BLACK, RED, WHITE, colours, noise, png
 from tiffs import RGB, quadrants, tiff
 
-from zsclip.pixels.alpha import MAX_EMPTY_FRAMES
+from zsclip.pixels.animation import MAX_EMPTY_FRAMES
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])

@@ -10,7 +10,7 @@ from zsclip.answers.answers import Answers, Prediction, Row
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import answer
 from zsclip.answers.scores import Rule
-from zsclip.cli.held import HeldSignals
+from zsclip.cli.held_signals import HeldSignals
 from zsclip.cli.rows import only_wanted
 from zsclip.cli.tally import Tally
 from zsclip.models.embed import Embedded

@@ -22,7 +22,7 @@ from zsclip.answers.answers import Prediction
 from zsclip.errors import InputError, ModelError
 from zsclip.out.jsonl import write_jsonl
 from zsclip.out.notebook import SHOWN
-from zsclip.pictures.memory import as_ppm
+from zsclip.pictures.in_memory import as_ppm
 from zsclip.pixels.decode import as_seen, decode_file, decode_image
 from zsclip.pixels.limits import DEFAULT_DECODING
 from zsclip.pixels.skipped import Skipped
@@ -139,9 +139,7 @@ def test_a_picture_of_the_caller_stays_as_it_is(plain: str) -> None:
     assert (image.size, image.getpixel((0, 0))) == ((1000, 700), (255, 0, 0))
 
 
-def test_pictures_in_memory_are_encoded_once_in_their_life(
-    noise: Path, plain: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_in_memory_are_encoded_only_once(noise: Path, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [np.asarray(Image.open(noise / "a.png")), (noise / "b.png").read_bytes()]
     first = Classifier(COLOURS, model=plain)(pictures)
     classify = Classifier(COLOURS, model=plain)
@@ -189,9 +187,9 @@ def test_a_failed_picture_is_a_record_with_its_error(noise: Path, plain: str) ->
     assert answers.labels == [None] * 4
     for column in (answers.scores, answers.cosines, *(answers.to_pandas()[[name]] for name in ("score", "cosine"))):
         assert np.isnan(np.asarray(column, np.float64)).ravel().tolist() == [True, True, False, True]
-    assert repr(answers) == "Answers(4 pictures, 3 failed, labels: red, green, blue)"
+    assert repr(answers) == "Answers(4 images, 3 failed, labels: red, green, blue)"
     assert repr(classify(noise / "a.png")).startswith("Prediction(file_name='")
-    assert repr(classify([noise / "a.png"])) == "Answers(1 picture, labels: red, green, blue)"
+    assert repr(classify([noise / "a.png"])) == "Answers(1 image, labels: red, green, blue)"
 
 
 def test_records_have_the_names_of_json_lines(noise: Path, plain: str) -> None:
@@ -256,9 +254,9 @@ def test_an_error_of_an_iterator_comes_out(noise: Path, plain: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (3, r"pictures: of type int; give a path"),
-        (io.BytesIO(b"two\nlines"), r"pictures: of type BytesIO; give a path"),
-        ([None], r"pictures\[0\]: of type NoneType; give a path"),
+        (3, r"pictures: is of type int; give a path"),
+        (io.BytesIO(b"two\nlines"), r"pictures: is of type BytesIO; give a path"),
+        ([None], r"pictures\[0\]: is of type NoneType; give a path"),
         (np.zeros((4, 4), np.uint8), r"pictures\[0\]: an array of uint8 \(4, 4\); give \(H, W, 3\) uint8"),
         ([b"", np.zeros((4, 4, 3), np.float32)], r"pictures\[1\]: an array of float32 \(4, 4, 3\)"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"give \(H, W, 3\) uint8, or a list of those"),
@@ -266,7 +264,7 @@ def test_an_error_of_an_iterator_comes_out(noise: Path, plain: str) -> None:
         ("-", "'-': paths are read from stdin on the command line only"),
     ],
 )
-def test_what_is_no_picture_is_refused_in_one_line(given: Any, message: str, plain: str) -> None:
+def test_values_that_are_not_pictures_are_refused_in_one_line(given: Any, message: str, plain: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         Classifier(COLOURS, model=plain)(given)
 
@@ -293,24 +291,24 @@ def test_labels_come_as_words_a_mapping_or_a_file(tmp_path: Path, photos: Path, 
         (["cat"], {}, "label 'cat' is the only one"),
         (["cat", "dog", "cat"], {}, "'cat' was already given"),
         ([], {}, "labels: none given"),
-        (3, {}, "labels: 3 is not a text"),
-        (["cat", 3], {}, "labels: 3 is not a text"),
+        (3, {}, "labels: 3 is not a str"),
+        (["cat", 3], {}, "labels: 3 is not a str"),
         ({"cat": "meow", "dog": []}, {}, "could be a synonym or a prompt"),
         (Path("none.txt"), {}, "none.txt: no such file"),
         ("cat,dog", {}, r"give words as a list, as in labels=\['cat', 'dog'\]"),
         (["cat"], {}, "use none_of_these=True or multi_label=True"),
         (["cat", "dog", "dog  "], {}, "^labels: label 'dog' was already given"),
-        (COLOURS, {"top_k": 0}, "^top_k: 0 is not"),
-        (COLOURS, {"top_k": "3"}, "^top_k: '3' is not"),
+        (COLOURS, {"top_k": 0}, "^top_k: must be a whole number, 1 or more, not 0$"),
+        (COLOURS, {"top_k": "3"}, "^top_k: .*, not '3'$"),
         (COLOURS, {"threshold": 2}, "^threshold: 2 is not a probability"),
         (COLOURS, {"threshold": float("nan")}, "^threshold: nan is not a probability"),
         (COLOURS, {"by": "colour"}, "^by: 'colour' is not"),
         (COLOURS, {"by": "group"}, "^by group: no label has a group"),
         (COLOURS, {"device": "tpu"}, "^device: 'tpu' is not a device"),
         (COLOURS, {"precision": "int8"}, "^precision: 'int8' is not a precision"),
-        (COLOURS, {"batch_size": 0}, "^batch_size: '0' is not a size"),
-        (COLOURS, {"threads": 0}, "^threads: 0 is not"),
-        (COLOURS, {"max_pixels": 0}, "^max_pixels: 0 is not"),
+        (COLOURS, {"batch_size": 0}, "^batch_size: '0' is not a batch size"),
+        (COLOURS, {"threads": 0}, "^threads: .*, not 0$"),
+        (COLOURS, {"max_pixels": 0}, "^max_pixels: .*, not 0$"),
         (COLOURS, {"prompts": "nope"}, "^prompts: no prompt set or file 'nope'"),
         (COLOURS, {"templates": "no place"}, "^templates: template 'no place' has no placeholder"),
         (COLOURS, {"multi_label": True, "none_of_these": True}, "^multi_label=True: scores every label by itself"),
@@ -402,7 +400,7 @@ def test_a_long_table_is_cut_and_says_so(plain: str) -> None:
     assert html.endswith("<p>and 7 more</p>")
 
 
-def test_the_package_tells_its_version_and_what_it_has() -> None:
+def test_the_package_has_a_version_and_lists_its_names() -> None:
     assert zsclip.__version__ == version("zsclip")
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         _ = zsclip.nope

@@ -101,7 +101,7 @@ def test_where_processes_decode_the_pace_is_theirs(
     assert report.slowest in ("copy", "image tower", "score")
 
 
-def test_the_pace_of_processes_is_taken_when_they_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_is_measured_while_processes_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
     class Process(workers._Process):
@@ -148,11 +148,11 @@ def test_a_bad_picture_is_skipped_and_no_good_one_is_an_error(model: Encoder, tm
     given = {"threads": 2, "batch_size": 2, "decoding": Decoding(), "seconds": 0.05}
 
     assert bench(Pictures([bad, str(tmp_path / "pipe.png"), *good.names]), model, **given).decoding > 0
-    with pytest.raises(InputError, match="none of the pictures"):
+    with pytest.raises(InputError, match="none of the images"):
         bench(Pictures([bad]), model, **given)
 
 
-def test_the_command_tells_a_table_or_json(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
+def test_the_command_prints_a_table_or_json(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
     arguments = ("bench", "photos", "--model", tiny_model("plain"), "--seconds", "0.05")
 
     table, one = run(*arguments), run(*arguments, "--json", "--threads", "1", "--batch-size", "3")
@@ -160,7 +160,7 @@ def test_the_command_tells_a_table_or_json(run: Run, photos: Path, tiny_model: C
     assert (table.returncode, one.returncode) == (0, 0), table.stderr + one.stderr
     lines = table.stdout.decode().splitlines()
     assert [line[:12].strip() for line in lines[:6]] == STAGES
-    assert lines[-1].startswith("held back by: ")
+    assert lines[-1].startswith("bottleneck: ")
     report = json.loads(one.stdout)
     assert list(report["seconds"]) == STAGES
     assert report["slowest"] in STAGES

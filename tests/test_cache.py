@@ -44,7 +44,7 @@ def test_a_fingerprint_never_changes_between_versions() -> None:
     assert fingerprint("a", {"y": 1, "x": [1, 2.5, None, "é"]}) == "c6c443bf110eb06283cab9912fc3d37d"
 
 
-def test_a_fingerprint_tells_every_part_and_its_place() -> None:
+def test_a_fingerprint_depends_on_every_part_and_its_position() -> None:
     assert len({fingerprint("ab", "c"), fingerprint("a", "bc"), fingerprint("c", "ab"), fingerprint(["ab", "c"])}) == 4
 
 
@@ -69,7 +69,7 @@ def test_a_missing_cache_is_empty() -> None:
     assert size_on_disk() == 0
 
 
-def test_a_flipped_bit_is_no_row() -> None:
+def test_a_row_with_a_flipped_bit_is_not_used() -> None:
     write_rows("text", {"good": b"x" * 50, "bad": b"marker-for-the-test"})
     path = cache_dir() / FILE_NAME
     path.write_bytes(path.read_bytes().replace(b"marker-for", b"marker-fur"))

@@ -78,7 +78,7 @@ def test_a_threshold_answers_the_fewest_pictures_that_are_enough(share, seed):
     assert found == max(one for one in scores if np.mean(scores >= one) >= share)
 
 
-def test_a_share_that_distractors_leave_no_pictures_for_is_reached_as_far_as_it_can_be():
+def test_an_unreachable_share_answers_as_many_as_possible():
     assert threshold_for(np.array([]), 0.5) == 0
     assert threshold_for(np.array([-1.0, 0.8, -1.0]), 1.0) == 0.8
     assert threshold_for(np.array([-1.0, -1.0]), 1.0) == math.inf
@@ -86,7 +86,7 @@ def test_a_share_that_distractors_leave_no_pictures_for_is_reached_as_far_as_it_
 
 @pytest.mark.parametrize(("right", "total"), [(0, 5), (1, 1), (5, 5), (3, 5), (19, 20), (180, 200), (1, 400)])
 @pytest.mark.parametrize("doubt", [0.05, 0.0025])
-def test_a_lower_bound_is_the_share_at_which_so_many_right_answers_are_just_too_unlikely(right, total, doubt):
+def test_the_lower_bound_is_the_clopper_pearson_bound(right, total, doubt):
     """Against whole binomial sums, added up term by term."""
 
     def chance(share: float) -> float:
@@ -158,13 +158,13 @@ def test_scores_that_say_nothing_promise_nothing():
     learnt = learn(similar, random.integers(0, 2, 400), ["a", "b"], 10, Wish(precision=0.8))
 
     assert learnt.chosen[0].value == math.inf
-    with pytest.raises(InputError, match=r"80\.0% cannot be promised: the most that a threshold"):
+    with pytest.raises(InputError, match=r"80\.0% cannot be guaranteed: the best threshold"):
         learnt.calibration(MADE_WITH)
 
 
 @pytest.mark.parametrize(
     ("target", "why"),
-    [(0.99, "40 pictures are too few; give 597 or more, or lower"), (1.0, "no number of pictures can prove")],
+    [(0.99, "40 images are too few; give 597 or more, or lower"), (1.0, "no number of images can prove")],
 )
 def test_few_pictures_promise_nothing_even_if_all_answers_are_right(target, why):
     similar = np.tile(np.eye(2, dtype=np.float32), (20, 1))
@@ -250,14 +250,14 @@ def test_cosines_are_those_of_the_pictures_that_could_be_read(colour_model):
 
     assert truth.tolist() == [1, 0] * 5
     np.testing.assert_allclose(similar, np.tile(rows, (5, 1)) @ classifier.class_embeddings.T, atol=1e-6)
-    with pytest.raises(InputError, match="0 readable pictures are too few"):
+    with pytest.raises(InputError, match="0 readable images are too few"):
         cosines_of(embedded[1:2], ["red"], classifier)
 
 
 @pytest.mark.parametrize(
     ("now", "words", "model", "said"),
     [
-        ({"model": "n, 1"}, (), "m", "another model (m); leave out yours to use those of the file, or calibrate again"),
+        ({"model": "n, 1"}, (), "m", "another model (m); leave out --model to use the file's, or calibrate again"),
         ({"model": "m, 2"}, (), "m", "other weights or settings of the model m; calibrate again"),
         ({"label list": "2 labels, 9", "prompts": "q"}, (), "m", "other labels (10 of them); calibrate again"),
         (
@@ -265,7 +265,7 @@ def test_cosines_are_those_of_the_pictures_that_could_be_read(colour_model):
             (Label("a"), Label("b")),
             "m",
             "another model (m) and other labels (10 of them); "
-            "leave out yours to use those of the file, or calibrate again",
+            "leave out --model and your labels to use the file's, or calibrate again",
         ),
         ({"model": "n, 1"}, (), None, "another model (m); calibrate again"),
     ],
@@ -290,7 +290,7 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
     check_made_with(made, str(file), MADE_WITH)
     with pytest.raises(
         InputError,
-        match=r"c\.json: was made for other prompts; leave out yours to use those .*, or calibrate again$",
+        match=r"c\.json: was made for other prompts; leave out your prompts to use the file's, or calibrate again$",
     ):
         check_made_with(made, str(file), MADE_WITH | {"prompts": "q"})
 
@@ -308,7 +308,7 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
         ),
     ],
 )
-def test_what_is_no_calibration_is_reported_in_a_line(tmp_path, text, told):
+def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, told):
     (tmp_path / "c.json").write_text(text)
 
     with pytest.raises(InputError, match=told):
@@ -317,7 +317,7 @@ def test_what_is_no_calibration_is_reported_in_a_line(tmp_path, text, told):
         read_calibration(str(tmp_path / "gone.json"))
 
 
-def test_a_distractor_that_is_a_labels_word_or_has_one_is_left_out(tmp_path):
+def test_a_distractor_that_contains_a_label_is_left_out(tmp_path):
     (tmp_path / "words.txt").write_text("cat\ndog\nsea lion\nhorse\nphoto of food\nbird\ncow\n")
     labels = [Label("tabby Cats"), Label("sea"), Label("pet", ("Dog",)), Label("food"), Label("owl", group="bird")]
 
@@ -453,8 +453,8 @@ def test_the_file_alone_asks_the_same_again(run: Run, data: Path, tiny_model) ->
     assert whole.returncode == alone.returncode == 0, alone.stderr
     assert alone.stdout == whole.stdout != b""
     assert fewer.returncode == other.returncode == 2
-    assert b"c.json: was made for other labels (3 of them); leave out yours to use those of the file" in fewer.stderr
-    assert b"c.json: was made for other prompts; leave out yours to use those of the file" in other.stderr
+    assert b"c.json: was made for other labels (3 of them); leave out your labels to use the file's" in fewer.stderr
+    assert b"c.json: was made for other prompts; leave out your prompts to use the file's" in other.stderr
     labels = [json.loads(line)["label"] for line in alone.stdout.splitlines()]
     assert json.loads(measured.stdout)["metrics"]["answered"]["value"] == sum(map(bool, labels)) / 24
     made = api.Classifier(calibration=data.parent / "c.json")
@@ -468,7 +468,7 @@ def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_mode
     table, found = run(*common), run(*common, "--json")
 
     assert table.returncode == found.returncode == 2
-    assert b"zsclip: no file is written, as a precision of 99.0% cannot be promised: 24 pictures" in table.stderr
+    assert b"zsclip: no file is written, as a precision of 99.0% cannot be guaranteed: 24 images" in table.stderr
     assert table.stdout.splitlines()[2].split() == b"threshold answered precision at least".split()
     assert json.loads(found.stdout)["calibration"] is None
     assert json.loads(found.stdout)["learnt"]["chosen"][0]["value"] is None
@@ -484,7 +484,7 @@ def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_mode
         ),
         (
             ["classify", ".", "--labels", "a,b", "--none-of-these", "--calibration", "x"],
-            "--calibration: brings its own distractors",
+            "--calibration: already fixes the distractors",
         ),
         (["classify", ".", "--labels", "a,b", "--distractors", "gone.txt"], "gone.txt: no such file"),
         (
@@ -502,7 +502,7 @@ def test_a_mistake_is_found_before_a_model_is_looked_for(
     assert told in capfd.readouterr().err
 
 
-def test_what_is_too_large_for_a_calibration_is_not_read(tmp_path: Path) -> None:
+def test_a_file_too_large_for_a_calibration_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "huge.json", "wb") as file:
         file.truncate(40 << 20)
 

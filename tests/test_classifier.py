@@ -107,7 +107,7 @@ def test_a_damaged_entry_is_encoded_again(colour_model: ColourModel) -> None:
     assert colour_model.encoded == ["red", "green"] * 2
 
 
-def test_a_cached_run_still_tells_which_prompts_were_cut(colour_model: ColourModel) -> None:
+def test_a_cached_run_still_reports_cut_prompts(colour_model: ColourModel) -> None:
     words = words_of({"a": ["red and much too long a prompt", "red"], "b": ["green"]})
 
     for _ in range(2):
@@ -183,7 +183,7 @@ def test_labels_that_are_one_text_to_the_tokenizer_are_refused(
         check_words(words(Label("taxi"), Label(one), Label(other)), encoder)
 
 
-def test_what_counts_is_the_prompts_of_a_label(spec: ModelSpec) -> None:
+def test_only_the_prompts_of_a_label_matter(spec: ModelSpec) -> None:
     country = Label("Turkey", prompts=("the flag of Turkey",))
 
     check_words(words(Label("turkey"), country, Label("turkey", ("bird",))), Encoder(spec))

@@ -167,7 +167,7 @@ def test_cut_prompts_and_unread_scripts_are_noted_once_also_from_the_cache(run: 
         assert sum("'猫'" in line and "--model multilingual" in line for line in lines) == 1
 
 
-def test_an_empty_folder_is_no_success(run: Run, tmp_path: Path, model: str) -> None:
+def test_an_empty_folder_is_not_a_success(run: Run, tmp_path: Path, model: str) -> None:
     (tmp_path / "empty").mkdir()
 
     result = run("classify", "empty", *COLOURS, "--model", model)
@@ -263,13 +263,13 @@ def test_the_store_is_listed_verified_and_emptied(run: Run, photos: Path, model:
     unkept = run(*arguments, "--no-store").stderr
     assert b"embeddings" not in unkept
     assert b"earlier" not in unkept
-    assert run("cache", "info").stdout.decode().splitlines()[-1] == f"  3 pictures by {model}"
+    assert run("cache", "info").stdout.decode().splitlines()[-1] == f"  3 images, encoded by {model}"
     assert run("cache", "verify").stdout == b"3 embeddings, 0 damaged\n"
     path = cache_dir() / STORE_NAME
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE embeddings SET vector = zeroblob(128) WHERE id = 1")
     damaged = run("cache", "verify")
-    assert (damaged.returncode, damaged.stdout) == (1, b"3 embeddings, 1 damaged and forgotten\n")
+    assert (damaged.returncode, damaged.stdout) == (1, b"3 embeddings, 1 damaged, and deleted\n")
     assert b", 2 of them encoded by an earlier run\n" in run(*arguments).stderr
     assert b"freed" in run("cache", "gc", "--max-size", "0").stdout
     assert run("cache", "verify").stdout == b"0 embeddings, 0 damaged\n"
@@ -277,7 +277,7 @@ def test_the_store_is_listed_verified_and_emptied(run: Run, photos: Path, model:
     path.write_bytes(b"no database" * 1000)
     broken = run("cache", "verify")
     assert (broken.returncode, broken.stderr.count(b"\n")) == (1, 1)
-    assert b"`zsclip cache clear` begins afresh" in broken.stderr
+    assert b"`zsclip cache clear` resets the cache" in broken.stderr
     assert run("cache", "clear").returncode == 0
     assert not path.exists()
 
@@ -431,7 +431,7 @@ def test_an_interrupted_run_leaves_its_finished_rows_and_says_how_to_go_on(
     assert [row["file_name"] for row in rows] == ["photos/red.png", "photos/gone.png"]
     assert not (tmp_path / "rows.jsonl").exists()
     told = process.stderr.read().decode()
-    assert told == f"zsclip: {ended}: 2 rows are in rows.jsonl.part; add --resume to go on\n"
+    assert told == f"zsclip: {ended}: 2 rows are in rows.jsonl.part; add --resume to continue\n"
     assert main(["classify", "-", *COLOURS, "-o", str(tmp_path / "rows.jsonl")]) == 2  # never silently overwritten
 
 
@@ -709,7 +709,7 @@ def test_the_examples_of_train_run_and_their_model_classifies(
     assert captured.out == f"{out}\n"
     told = captured.err.splitlines()
     assert told[0].startswith("epoch 0 (before training): ")
-    assert told[0].endswith("of 6 held-out pictures, 3 labels")
+    assert told[0].endswith("of 6 held-out images, 3 labels")
     assert told[-1].startswith("zsclip: held-out: ")
     assert not [line for line in told if "worse" in line]
     assert main(["classify", "pictures", "--labels", "oak,ash,elm", "--model", out, "-q"]) == 0
@@ -778,9 +778,7 @@ def test_models_list_is_an_aligned_table_on_a_terminal(columns: str, monkeypatch
     assert "\x1b" not in out.getvalue()
 
 
-def test_models_info_tells_what_a_model_is(
-    tiny_model: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_models_info_describes_a_model(tiny_model: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "info", str(tiny_model("siglip"))]) == 0
 
     told = capfd.readouterr().out

@@ -206,7 +206,7 @@ def test_padding_keeps_its_colour(tmp_path: Path) -> None:
     assert np.abs(pixels[:, 4, 4].astype(int) - (255, 0, 0)).max() <= 9
 
 
-def test_an_upright_picture_is_converted_by_whoever_resizes_it(tmp_path: Path) -> None:
+def test_an_upright_picture_is_converted_after_resizing(tmp_path: Path) -> None:
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "x.tif", icc_profile=table_profile(b"CMYK", INKS))
 
     with open(tmp_path / "x.tif", "rb") as file, upright(file) as image:

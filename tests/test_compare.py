@@ -68,7 +68,7 @@ def test_a_small_gain_on_the_same_pictures_is_reported_where_the_two_intervals_o
     assert one.figures["top-1"].high > other.figures["top-1"].low
 
 
-def test_chance_is_not_called_a_gain_more_often_than_it_should():
+def test_no_gain_is_reported_by_chance_too_often():
     random = np.random.default_rng(0)
     wrongly = 0
     for seed in range(100):
@@ -79,20 +79,20 @@ def test_chance_is_not_called_a_gain_more_often_than_it_should():
     assert 1 <= wrongly <= 12
 
 
-def test_a_gain_is_no_more_than_everything():
+def test_a_gain_is_at_most_1():
     found = gain(judged_as(np.array([True] * 4 + [False])), judged_as(np.zeros(5, bool)), resamples=100)
 
     assert found.high == 1
 
 
-def test_pictures_of_which_none_could_be_read_are_not_compared(colour_model):
+def test_unreadable_pictures_are_not_compared(colour_model):
     classifier = build_classifier(words_of({"red": ["red"], "blue": ["blue"]}), colour_model)
 
-    with pytest.raises(InputError, match="none of the pictures could be read"):
+    with pytest.raises(InputError, match="none of the images could be read"):
         judged_by([encoded([Skipped("a", "missing", "")], np.empty((0, 3), np.float32))], ["red"], classifier)
 
 
-def test_tables_tell_better_worse_and_that_there_is_no_telling():
+def test_tables_say_better_worse_or_unclear():
     figures = {"top-1": Figure(0.5, 0.4, 0.6)}
     table = comparison_lines(
         [
@@ -165,7 +165,7 @@ def test_templates_are_tried_with_the_matrices_that_classify_would_use(colour_mo
         template_gains(expand(labels, read_templates(["a {}"])), colour_model, judged)
 
 
-def test_failed_pictures_keep_the_others_with_their_truth(colour_model):
+def test_failed_pictures_do_not_shift_the_true_labels(colour_model):
     classifier = build_classifier(words_of({"red": ["red"], "blue": ["blue"]}), colour_model)
     embedded = [
         encoded(["a", Skipped("b", "missing", "")], np.array([[1, 0, 0]], np.float32)),

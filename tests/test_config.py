@@ -69,12 +69,12 @@ def test_all_configurations_of_open_clip_are_within_the_limits() -> None:
 
 @pytest.mark.parametrize("name", ["open_clip_config.json", "open_clip_model.safetensors"])
 @pytest.mark.parametrize("kind", ["fifo", "endless", "folder"])
-def test_what_is_no_regular_file_is_not_opened(name: str, kind: str, folder: Path) -> None:
+def test_only_regular_files_are_opened(name: str, kind: str, folder: Path) -> None:
     path = folder / name
     path.unlink()
     {"fifo": os.mkfifo, "folder": os.mkdir, "endless": lambda path: path.symlink_to("/dev/zero")}[kind](path)
 
-    with pytest.raises(ModelError, match="not a regular file" if "config" in name else "no weights beside"):
+    with pytest.raises(ModelError, match="must be a regular file" if "config" in name else "no weights beside"):
         find_model(str(folder))
 
 

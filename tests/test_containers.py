@@ -30,7 +30,7 @@ from zsclip.pictures.files import find_images
 from zsclip.pictures.pictures import Paths, again
 from zsclip.pictures.ranges import Inflated, open_shard
 from zsclip.pictures.refused import Refused
-from zsclip.pixels.passed_over import passed_over_line, why_no_images
+from zsclip.pixels.search_summary import passed_over_line, why_no_images
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -722,13 +722,12 @@ def test_a_webdataset_is_no_wall_of_noise_and_no_images_says_why(tmp_path: Path)
     )
     found = find_images([str(tmp_path / "a.tar")])
     assert len(list(found)) == 3
-    assert passed_over_line(found.passed_over) == "passed over: 3 .mp4 (video) (--all-files tries them)"
+    assert passed_over_line(found.passed_over) == "passed over: 3 .mp4 (video)"
 
     found = find_images([str(tmp_path / "a.tar")], exclude=["*.jpg"])
     assert not list(found)
     assert why_no_images(found.passed_over) == (
-        "no images; passed over: 3 .mp4 (video) (--all-files tries them); --exclude left out 3; "
-        "6 text and data files in archives"
+        "no images; passed over: 3 .mp4 (video); --exclude left out 3; 6 text and data files in archives"
     )
     names = [name.partition("#")[2] for name in find_images([str(tmp_path / "a.tar")], all_files=True)]
     assert len(names) == 12

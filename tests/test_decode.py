@@ -143,7 +143,7 @@ def half_clear(mode: str) -> Image.Image:
         ("L", "x.png", {"transparency": 76}),
     ],
 )
-def test_what_is_transparent_lies_on_white(tmp_path, mode, name, options):
+def test_transparent_pixels_become_white(tmp_path, mode, name, options):
     half_clear(mode).save(tmp_path / name, **options)
 
     shown = colours(tmp_path / name)

@@ -129,7 +129,7 @@ def test_a_gpu_has_the_next_batch_before_the_last_is_waited_for(pictures: list[P
         assert (store.kept, store.read) == (9, 4)
 
 
-def test_what_is_under_way_is_reported_before_an_error(pictures: list[Path]) -> None:
+def test_batches_in_flight_are_yielded_before_an_error(pictures: list[Path]) -> None:
     class Failing(Gpu):
         def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
             if self.asked:
@@ -253,7 +253,7 @@ def test_a_model_that_is_not_what_was_remembered_keeps_nothing(pictures: list[Pa
         assert len(found_in(store, pictures)) == 0
 
 
-def test_pictures_that_are_in_no_file_are_known_by_their_content(pictures: list[Path], no_grain: None) -> None:
+def test_pictures_without_a_file_are_identified_by_content(pictures: list[Path], no_grain: None) -> None:
     data = [path.read_bytes() for path in pictures]
     names = [f"shard#{i}" for i in range(11)]
     expected = [(getattr(row, "error", None), vector) for row, vector in run(pictures, Encoder(), None)]

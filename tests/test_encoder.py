@@ -18,7 +18,7 @@ def encoder(tiny_model: Callable[[str], Path]) -> Callable[[], Encoder]:
     return lambda: Encoder(find_model(str(tiny_model("siglip"))), "cpu", "fp32")
 
 
-def test_it_is_loaded_once_on_a_machine_for_what_it_is(
+def test_the_settings_of_a_model_are_remembered(
     encoder: Callable[[], Encoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = encoder()
@@ -42,7 +42,7 @@ def test_it_encodes_as_the_model_does(encoder: Callable[[], Encoder]) -> None:
     assert encoder().token_counts(["a cat"]) == model.token_counts(["a cat"])
 
 
-def test_another_batch_size_is_no_other_model(encoder: Callable[[], Encoder]) -> None:
+def test_the_batch_size_does_not_change_the_model(encoder: Callable[[], Encoder]) -> None:
     first = encoder()
     keep("settings", first._parts, first._settings | {"batch_size": 7})
 
@@ -53,7 +53,7 @@ def test_another_batch_size_is_no_other_model(encoder: Callable[[], Encoder]) ->
     assert second.batch_size == first.batch_size == 32
 
 
-def test_what_was_remembered_wrongly_is_right_for_the_next_run(encoder: Callable[[], Encoder]) -> None:
+def test_a_wrong_memory_is_corrected_for_the_next_run(encoder: Callable[[], Encoder]) -> None:
     right = encoder()
     recipe, settings = right.image_recipe(False), right._settings
     keep("settings", right._parts, settings | {"device": "cuda", "precision": "fp16", "batch_size": 256})

@@ -102,10 +102,10 @@ def test_labels_from_data_send_nothing_to_a_terminal():
     assert lines[-2].split()[0] == r"dog\x9b"
 
 
-def test_pictures_of_which_none_could_be_read_are_no_evaluation():
+def test_unreadable_pictures_end_the_evaluation():
     judged, _ = judged_of([[Skipped("a", "missing", "gone")]], ["cat"])
 
-    with pytest.raises(InputError, match="none of the pictures could be read"):
+    with pytest.raises(InputError, match="none of the images could be read"):
         evaluate(judged, NAMES)
 
 
@@ -118,7 +118,7 @@ def test_labels_are_made_of_the_words_of_the_data():
         Label("pi\u00f1a", found_as="pi\u00f1a"),
         Label("taxi", found_as="taxi"),
     ]
-    with pytest.raises(InputError, match="only 'cat' in the data"):
+    with pytest.raises(InputError, match="'cat' is the only label in the data"):
         found_labels(["cat", "cat"])
 
 
@@ -266,7 +266,7 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     ("arguments", "told"),
     [
         (["--confusion", "x.jpg"], "--confusion: cannot write 'x.jpg'; use a name that ends in .png or .csv"),
-        (["--rows", "x.txt"], "x.txt: the ending does not name a format"),
+        (["--rows", "x.txt"], "x.txt: unknown extension"),
         (["--labels", "red,blue"], "labels that are not in your list: 'green_blue', 'n01'; "),
     ],
 )
@@ -332,7 +332,7 @@ def test_a_limit_takes_pictures_from_all_over_the_data(run: Run, classes: Path, 
     rows = [json.loads(line) for line in (classes.parent / "rows.jsonl").read_text().splitlines()]
     assert [row["truth"] for row in rows] == ["green blue", "green blue", "n01", "n01", "red", "red"]
     assert [row["file_name"].split("/")[-1] for row in rows] == ["0.png", "2.png"] * 3
-    assert b"using 6 of 12 pictures, spread evenly over the data" in done.stderr
+    assert b"using 6 of 12 images, spread evenly over the data" in done.stderr
     two = json.loads(run(*arguments, "--limit", "2", "--overwrite").stdout)
     assert [each["pictures"] for each in two["labels"]] == [1, 1, 0]  # all labels compete still
 
@@ -357,7 +357,8 @@ def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd
     assert main([command, str(data), "--model", "nowhere"]) == 2
 
     folders = " or ".join(str(data / name) for name in named.split(" or "))
-    told = f"{str(data)!r}: holds splits ({named}), not a folder for each label; give {folders}"
+    held = named.replace(" or ", " and ")
+    told = f"{str(data)!r}: holds the splits {held}, not a folder for each label; give {folders}"
     assert capfd.readouterr().err == f"zsclip: {told}\n"
     with pytest.raises(InputError, match=re.escape(told)):
         read_pairs([str(data)])  # for training
@@ -388,9 +389,10 @@ def test_splits_and_labels_one_folder_down_are_not_measured(
     if holder:
         inner = f"{data}{holder}"
         folder = " or ".join(f"{inner}/{name}" for name in named.split(" or "))
-        assert told == f"zsclip: {inner!r}: holds splits ({named}), not a folder for each label; give {folder}"
+        held = named.replace(" or ", " and ")
+        assert told == f"zsclip: {inner!r}: holds the splits {held}, not a folder for each label; give {folder}"
     else:
-        assert told.startswith(f"zsclip: {str(data)!r}: all its pictures are in '{folders[0].split('/')[0]}', which ")
+        assert told.startswith(f"zsclip: {str(data)!r}: all its images are in '{folders[0].split('/')[0]}', which ")
         assert told.endswith(f"; give {data}/{named}")
     with pytest.raises(InputError, match=re.escape(told.removeprefix("zsclip: "))):
         read_pairs([str(data)])
@@ -399,7 +401,7 @@ def test_splits_and_labels_one_folder_down_are_not_measured(
 def test_many_folds_are_not_all_named(tmp_path: Path) -> None:
     make_class_folders(tmp_path, [f"fold{i}/cat" for i in range(1, 11)], 1)
 
-    with pytest.raises(InputError, match=r"\(fold1 or fold2 or fold3 or 7 more\), .* or \S+/fold3 or another of them$"):
+    with pytest.raises(InputError, match=r" fold1, fold2, fold3 and 7 more, not .* or \S+/fold3 or another of them$"):
         read_labelled(str(tmp_path))
 
 
@@ -432,7 +434,7 @@ def test_one_label_with_folders_in_it_is_noted(tmp_path: Path, folders: tuple[st
 
     assert set(read_labelled(str(tmp_path), note=notes.append).words) == {"flowers"}
     assert notes == [
-        f"{tmp_path}: all its pictures have one label, 'flowers'; "
+        f"{tmp_path}: all its images have one label, 'flowers'; "
         f"if the folders in it are labels, give {tmp_path}/flowers"
     ]
 

@@ -38,7 +38,7 @@ def make_pictures(folder: Path, count: int) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("store", [(), ("--no-store",)])
-def test_killed_at_random_moments_and_gone_on_the_file_is_the_same(
+def test_a_run_killed_and_resumed_writes_the_same_file(
     tiny_model: Callable[[str], Path], tmp_path: Path, store: tuple[str, ...]
 ) -> None:
     make_pictures(tmp_path / "pictures", 2000)

@@ -94,11 +94,9 @@ def test_features_are_kept_and_a_damaged_picture_is_noted_once(data: Path, tiny_
     again = Built(data, tiny_model("plain"))
 
     assert len(first.notes) == 1
-    assert "07.png: picture skipped: " in first.notes[0]
+    assert "07.png: image skipped: " in first.notes[0]
     assert again.done == []
-    assert again.notes == [
-        f"{data / FEATURES_FILE}: unreadable pictures left out: 1; delete the file to try them again"
-    ]
+    assert again.notes == [f"{data / FEATURES_FILE}: unreadable images left out: 1; delete the file to try them again"]
     np.testing.assert_array_equal(again.rows, first.rows)
     assert (data / FEATURES_FILE).stat().st_mtime_ns == before
 

@@ -226,7 +226,7 @@ def test_a_very_deep_folder_is_walked(tmp_path, monkeypatch):
     assert found == ["d/" * depth + "x.jpg"]
 
 
-def test_a_folder_that_vanishes_is_given_itself_to_become_a_row(tmp_path):
+def test_a_vanished_folder_becomes_a_row(tmp_path):
     make(tmp_path, "a/1.jpg", "b/2.jpg", "c/3.jpg")
 
     found = find_images([str(tmp_path)])
@@ -295,7 +295,7 @@ def test_heic_is_passed_over_where_it_cannot_be_read(tmp_path):
         import sys
         sys.modules["pillow_heif"] = None  # as if it were not installed
         from zsclip.pictures.files import find_images
-        from zsclip.pixels.passed_over import passed_over_line
+        from zsclip.pixels.search_summary import passed_over_line
         found = find_images(["."])
         print(*found)
         print(passed_over_line(found.passed_over))
@@ -303,7 +303,7 @@ def test_heic_is_passed_over_where_it_cannot_be_read(tmp_path):
 
     run = run_python(code, tmp_path)
 
-    line = "passed over: 2 .heic (needs pip install 'zsclip[heic]') (--all-files tries them)"
+    line = "passed over: 2 .heic (needs pip install 'zsclip[heic]')"
     assert run.stdout.splitlines() == ["./c.jpg", line], run.stderr
 
 
@@ -421,7 +421,7 @@ def test_finding_images_loads_nothing_heavy(tmp_path):
     assert run_python(code, tmp_path).stdout == "[] set()\n"
 
 
-def test_what_is_left_after_some_paths_comes_together(tmp_path):
+def test_remaining_paths_come_in_groups(tmp_path):
     names = [f"{i:04}.jpg" for i in range(1200)]
     make(tmp_path, *names, "z/a.jpg", "z/b.jpg")
     expected = [*names, "z/a.jpg", "z/b.jpg"]

@@ -98,7 +98,7 @@ def test_a_model_that_is_not_here_is_one_line(state: str, hub_cache: Path, tiny_
     assert str(error.value).endswith("; the model 'tiny' needs no download")
 
 
-def test_of_a_hub_out_of_reach_no_download_is_tried(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_download_is_tried_when_the_hub_is_unreachable(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be tried for 25 seconds a file."""
     import huggingface_hub
     from huggingface_hub import constants

@@ -40,7 +40,7 @@ def full_device() -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.parametrize("kind", ["plain", "quick-gelu", "siglip", "resnet", "timm"])
-def test_fp32_is_the_cpus(kind: str, tiny_model: Callable[[str], Path]) -> None:
+def test_fp32_matches_the_cpu(kind: str, tiny_model: Callable[[str], Path]) -> None:
     spec = find_model(str(tiny_model(kind)))
     pixels = np.random.default_rng(0).integers(0, 256, (9, 3, *spec.preprocess.size), dtype=np.uint8)
     prompts = ["a cat", "a photo of a much longer thing", "x"]
@@ -63,7 +63,7 @@ def test_the_default_answers_as_the_cpu_does_in_fp32(views: np.ndarray) -> None:
     assert (cosines(expected, classes).argmax(axis=1) != cosines(embeddings, classes).argmax(axis=1)).mean() <= 0.005
 
 
-def test_what_is_begun_early_is_what_is_waited_for_at_once(views: np.ndarray) -> None:
+def test_asynchronous_encoding_equals_synchronous(views: np.ndarray) -> None:
     model = load_model(find_model("tiny"))
     parts = [*np.array_split(views, 8), views[:1]]
     expected = [model.encode_images(part) for part in parts]

@@ -150,16 +150,16 @@ def test_the_version_has_a_letter(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["clasify"], "no such command 'clasify'; did you mean 'classify'? 'zsclip --help' shows all"),
+        (["clasify"], "no such command 'clasify'; did you mean 'classify'? 'zsclip --help' shows all commands"),
         (["cache", "nope"], "no such command 'nope'; try 'zsclip cache --help'"),
         (
             ["classify", "x.jpg", "--lables", "a"],
             "no such option: --lables; did you mean --label, --labels or --labels-file? "
-            "'zsclip classify --help' shows all",
+            "'zsclip classify --help' shows all options",
         ),
         (
             ["classify", "x.jpg", "--thresh", "1"],
-            "no such option: --thresh; did you mean --threshold? 'zsclip classify --help' shows all",
+            "no such option: --thresh; did you mean --threshold? 'zsclip classify --help' shows all options",
         ),
         (["classify", "x.jpg", "-z"], "no such option: -z; try 'zsclip classify --help'"),
         (["classify", "x.jpg", "-l"], "option '-l' requires an argument; try 'zsclip classify --help'"),

@@ -68,7 +68,7 @@ def test_a_changed_file_has_another_key(change: Callable[[Path], None], tmp_path
 
 
 @pytest.mark.parametrize("place", [1, 6, 8, 9])  # inode, size, and the seconds of mtime and ctime
-def test_each_part_of_a_look_shows(place: int, tmp_path: Path) -> None:
+def test_every_field_changes_the_key(place: int, tmp_path: Path) -> None:
     status = os.stat(tmp_path)
     numbers = list(status)
     names = ("st_mtime_ns", "st_ctime_ns")

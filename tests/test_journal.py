@@ -150,7 +150,7 @@ def test_another_list_of_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path / "rows.csv", PATHS, killed_after=6)
     for other in (["new.png", *PATHS], PATHS[:3], [*PATHS[:3], "x.png", *PATHS[4:]]):
-        with pytest.raises(InputError, match=r"pictures \d to \d differ from the list"):
+        with pytest.raises(InputError, match=r"images \d to \d differ from the list"):
             run(tmp_path / "rows.csv", other, resume=True)
 
     longer = [*PATHS, "more.png"]
@@ -246,9 +246,9 @@ def test_a_finished_file_of_another_run_is_refused_in_words(tmp_path: Path) -> N
     for paths, settings, told in (
         (PATHS, SETTINGS | {"labels": labels}, "labels: cat, dog -> cat, dog, fox;"),
         (PATHS, {"labels": labels, "threshold": 0.5}, "labels: .*fox; threshold: none -> 0.5;"),
-        ([*PATHS, "more.png"], SETTINGS, "pictures: 10 -> 11;"),
-        (PATHS[:9], SETTINGS, "pictures: 10 -> 9;"),
-        (swapped, SETTINGS, "pictures: 10 -> 10 others;"),
+        ([*PATHS, "more.png"], SETTINGS, "images: 10 -> 11;"),
+        (PATHS[:9], SETTINGS, "images: 10 -> 9;"),
+        (swapped, SETTINGS, "images: 10 -> 10 different ones;"),
     ):
         with pytest.raises(InputError, match=rf"rows.csv: made with other settings: {told} .*--overwrite"):
             run(target, paths, resume=True, settings=settings)
@@ -360,7 +360,7 @@ def test_rows_without_a_record_are_refused(tmp_path: Path) -> None:
     assert part.read_text() == "precious"
 
 
-def test_names_that_are_no_text_are_names(tmp_path: Path) -> None:
+def test_a_run_with_names_that_are_not_text_is_resumed(tmp_path: Path) -> None:
     paths = [os.fsdecode(name) for name in (b"caf\xe9", b"a\nb", b"c", b"d")]
     with pytest.raises(Killed):
         run(tmp_path / "rows.csv", paths, killed_after=2)

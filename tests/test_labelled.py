@@ -34,7 +34,7 @@ def test_class_folders_give_their_names(tmp_path):
     assert found.pictures.names == tuple(str(tmp_path / name) for name in ("cat/c.png", "dog/b.png", "dog/deep/a.png"))
     assert found.words == ("cat", "dog", "dog")
     assert found.pictures.read is None
-    assert [note.split("'")[-1] for note in notes] == [" skipped: no picture in it"]
+    assert [note.split("'")[-1] for note in notes] == [" skipped: no image in it"]
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "semicolons.csv", "jsonl"])
@@ -56,7 +56,7 @@ def test_lists_give_paths_relative_to_themselves(tmp_path, form):
     assert found.pictures.names == (str(tmp_path / "a.png"), str(tmp_path / "deep/b.png"))
     assert found.words == ("dog", "grey, wolf")
     count, line = (3, 5) if form == "jsonl" else (2, 4)
-    assert notes == [f"{data}: skipped: {count} without a label or caption, line {line} first"]
+    assert notes == [f"{data}: skipped: {count} lines without a label or caption, the first is line {line}"]
 
 
 def test_our_own_rows_in_a_tsv_file_have_backslashes_instead_of_quotes(tmp_path):
@@ -87,7 +87,7 @@ def test_shards_give_names_and_the_bytes_behind_them(tmp_path):
     assert found.words == ("dog", "cat", "dog", "cat")
     assert found.pictures.read is not None
     assert [found.pictures.read(place) for place in (3, 2, 1, 0)] == [png(i) for i in (4, 3, 1, 0)]
-    assert notes == [f"{tmp_path / '0.parquet'}: skipped: 1 without a label or caption, row 2 first"]
+    assert notes == [f"{tmp_path / '0.parquet'}: skipped: 1 row without a label or caption, the first is row 2"]
 
 
 def test_no_more_than_two_row_groups_are_kept_in_memory(tmp_path):
@@ -133,7 +133,7 @@ def test_numbers_are_the_names_that_the_datasets_library_wrote_beside_them(tmp_p
     assert found.words == ("dog", "cat")
 
 
-def test_what_is_no_labelled_data_is_refused(tmp_path):
+def test_data_that_are_not_labelled_are_refused(tmp_path):
     (tmp_path / "bare.jsonl").write_text('{"file_name": "a"}\n')
     (tmp_path / "list.jsonl").write_text('{"file_name": "a", "label": "b"}\n["a"]\n')
     (tmp_path / "torn.jsonl").write_text('{"file_name": "a", "label": "b"}\n\n{"file')
@@ -141,10 +141,10 @@ def test_what_is_no_labelled_data_is_refused(tmp_path):
     notes: list[str] = []
     for name, message in (
         ("gone", "no such file or folder: "),
-        ("bare.jsonl", "no labelled pictures; give class folders, a list with file_name,label, or Parquet"),
+        ("bare.jsonl", "no labelled images; give class folders, a list with file_name,label, or Parquet"),
         ("list.jsonl", r"list\.jsonl:2: not an object; write one per line, with file_name and label"),
         ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object per line"),
-        ("captions.csv", "no labelled picture"),
+        ("captions.csv", "no labelled images"),
     ):
         with pytest.raises(InputError, match=message):
             read_labelled(str(tmp_path / name), note=notes.append)

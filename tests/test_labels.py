@@ -180,26 +180,26 @@ def test_words_that_are_not_unicode_are_refused() -> None:
             "- {} x\n",
             "pets.yaml:1: not valid YAML: did not find expected '-' indicator; put words with : or {} in quotes",
         ),
-        ("- cat\n- {}\n", "pets.yaml:2: expected a text, found a mapping without label or name; "),
-        ("- cat\n- dog: crane\n", "pets.yaml:2: expected a text, found a mapping without label or name; "),
-        ("- cat\n- [dog]\n", "pets.yaml:2: expected a text, found a list; "),
+        ("- cat\n- {}\n", "pets.yaml:2: expected text, found a mapping without label or name; "),
+        ("- cat\n- dog: crane\n", "pets.yaml:2: expected text, found a mapping without label or name; "),
+        ("- cat\n- [dog]\n", "pets.yaml:2: expected text, found a list; "),
         ("- cat\n-\n", "pets.yaml:2: empty text; "),
-        ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found a single text; "),
+        ("cat\ndog\n", "pets.yaml:1: expected a list or a mapping, found a single string; "),
         ("cat:\ndog: puppy\n", "pets.yaml:2: 'puppy' after label 'dog' could be a synonym or a prompt; "),
-        ("cat:\n? [dog]\n: x\n", "pets.yaml:2: expected a text, found a list; "),
+        ("cat:\n? [dog]\n: x\n", "pets.yaml:2: expected text, found a list; "),
         ("cat:\ndog:\n  synonym: puppy\n", "pets.yaml:3: unknown key 'synonym'; use name, group, synonyms, prompts"),
         ("cat:\n  prompts: [a]\n  prompts: [b]\n", "pets.yaml:3: key 'prompts' was already given on line 2; "),
-        ("cat:\n  prompts:\n    - a\n    - [b]\n", "pets.yaml:4: expected a text, found a list; "),
+        ("cat:\n  prompts:\n    - a\n    - [b]\n", "pets.yaml:4: expected text, found a list; "),
         ("cat:\n- a {} or a {c}.\n", "pets.yaml:2: prompt 'a {} or a {c}.' has 2 placeholders; keep one"),
         ("cat: &a [x]\ndog: *a\n", "pets.yaml:2: the alias *a is not supported; "),
         ("- cat\n---\n- dog\n", "pets.yaml:2: a second YAML document starts here; keep one"),
         ("[" * 5_000, "pets.yaml:"),
-        ("[" * 50 + "]" * 50, "pets.yaml:1: expected a text, found a list; "),
+        ("[" * 50 + "]" * 50, "pets.yaml:1: expected text, found a list; "),
         (
             "[" * 5_000 + "]" * 5_000,  # PyYAML 6.0.4 refuses such depths itself, older ones do not
             (
                 "pets.yaml:1: not valid YAML: exceeded maximum nesting depth; ",
-                "pets.yaml:1: expected a text, found a list; ",
+                "pets.yaml:1: expected text, found a list; ",
             ),
         ),
     ],
@@ -215,9 +215,9 @@ def test_a_control_character_in_yaml_is_reported() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; correct it there"),
+        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; fix it there"),
         ('["cat", true]', "pets.json: true is not text; put it in quotes"),
-        ('["cat", null]', "pets.json: expected a text, found nothing; "),
+        ('["cat", null]', "pets.json: expected text, found nothing; "),
         ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use name, group, synonyms, prompts"),
         ('{"cat": {"prompts": [], "prompts": []}}', "pets.json: key 'prompts' was already given; "),
         ("[" * 100_000, "pets.json: nested too deeply; "),
@@ -275,7 +275,7 @@ def test_reading_labels_loads_nothing_heavy() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_a_key_may_be_what_data_call_a_label_that_has_another_name(tmp_path):
+def test_a_key_may_be_the_label_name_used_by_the_data(tmp_path):
     file = tmp_path / "wordnet.yaml"
     file.write_text(
         "n02123045: {name: tabby cat, synonyms: [tabby], group: cat}\nn02099601: {name: golden retriever}\nowl:\n"
@@ -361,7 +361,7 @@ def test_rows_may_have_groups_synonyms_and_prompts() -> None:
 
 
 @pytest.mark.parametrize("ending", ["json", "yaml"])
-def test_ids_are_what_data_call_their_names(ending: str) -> None:
+def test_ids_map_to_names(ending: str) -> None:
     index = write(f"class_index.{ending}", '{"0": ["n01443537", "goldfish"], "1": ["n02930766", "cab_taxi"]}')
     numbered = write(f"id2label.{ending}", '{"0": "goldfish", "1": "taxi"}')
     wordnet = write(f"wordnet.{ending}", '{"n01443537": "goldfish", "n02930766": "taxi"}')
@@ -388,7 +388,7 @@ def test_numbers_may_be_labels_with_prompts() -> None:
 
 
 @pytest.mark.parametrize("bullet", "-*•")
-def test_a_dash_before_every_line_is_no_part_of_a_label(bullet: str) -> None:
+def test_a_dash_before_every_line_is_not_part_of_the_labels(bullet: str) -> None:
     assert names(read_labels(files=[write("a.txt", f"# mine\n{bullet} goldfish\n{bullet} taxi\n")])) == [
         "goldfish",
         "taxi",
@@ -512,18 +512,20 @@ def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
             "label,class\n0,taxi\n1,cat\n",
             "a.csv:2: '0' is only a number; put the words under label or name",
         ),
-        ("a.jsonl", '"taxi"\n{"id": 1}\n', "a.jsonl:2: expected a text, found a mapping without label or name; "),
+        ("a.jsonl", '"taxi"\n{"id": 1}\n', "a.jsonl:2: expected text, found a mapping without label or name; "),
         ("a.jsonl", '"taxi"\n{"id": \n', "a.jsonl:2: not valid JSON: a value is missing; "),
-        ("a.png", b"\x89PNG", "a.png: a .png file is not a list of labels; use .txt with one label a line, or .yaml, "),
+        (
+            "a.png",
+            b"\x89PNG",
+            "a.png: a .png file is not a list of labels; use .txt with one label per line, or .yaml",
+        ),
         ("a.XLSX", b"PK\3\4", "a.XLSX: a .xlsx file is not a list of labels; "),
         ("a.md", "cat\ndog\n", "a.md: a .md file is not a list of labels; "),
         ("a.txt", b"\x89PNG\r\n\x1a\n\0\0", "a.txt:1: not UTF-8; "),
         ("a.txt", b"PK\3\4\0\0", "a.txt: has zero bytes, so it is not UTF-8; "),
     ],
 )
-def test_what_is_not_clearly_a_list_of_labels_is_refused_with_the_reason(
-    name: str, content: str | bytes, message: str
-) -> None:
+def test_an_unclear_list_of_labels_is_refused_with_the_reason(name: str, content: str | bytes, message: str) -> None:
     assert refusal_of(name, content).startswith(message)
 
 
@@ -532,7 +534,7 @@ def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(ending: str) 
     file = write(f"big.{ending}", "cat\ndog\n")
     os.truncate(file, 10_000_000_000)  # nothing of it is on disk
 
-    assert refusal(files=(file,)) == f"{file}: larger than 32 MB, so hardly a list of words; check the path"
+    assert refusal(files=(file,)) == f"{file}: larger than 32 MB, too large for a list of words; check the path"
 
 
 def test_a_pipe_is_read_up_to_a_limit_and_a_device_not_at_all(empty_folder: Path) -> None:
@@ -580,14 +582,14 @@ def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> No
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ('{"0": "goldfish"}', "begins like JSON; call the file .json or .jsonl"),
+        ('{"0": "goldfish"}', "begins like JSON; rename it to .json or .jsonl"),
         ('\n# a comment\n["goldfish", "taxi"]', "begins like JSON; "),
         ("<!DOCTYPE html>\n<html>", "a web page, or a file that git did not fetch; check the path"),
         (
             "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "a web page, or a file that git did not fetch; ",
         ),
-        ("id,name\n0,goldfish\n1,taxi\n", "begins like a table; call the file .csv or .tsv"),
+        ("id,name\n0,goldfish\n1,taxi\n", "begins like a table; rename it to .csv or .tsv"),
         ("Label\tid\ngoldfish\t0\n", "begins like a table; "),
         ('"goldfish",\n"taxi"\n', "every line is in quotes; leave them out"),
         ("0,goldfish\n1,taxi\n", "every line begins with a number; leave the numbers out, or "),

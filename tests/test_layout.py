@@ -47,7 +47,7 @@ def test_millions_of_values_are_refused_by_their_count(tmp_path: Path, data: byt
     tracemalloc.stop()
     assert most < 1_000_000
     assert row.error == "too-large"
-    assert row.message == f"a TIFF with 2,097,152 values of tag {tag}, more than any picture needs"
+    assert row.message == f"a TIFF with 2,097,152 values of tag {tag}, more than any image needs"
 
 
 @pytest.mark.parametrize(("tag", "value"), [(341, ("H", (9, 9, 9))), (34675, ("B", (0,) * 5))])

@@ -17,9 +17,9 @@ from PIL import Image
 from test_decode import SIMPLE, colours, noise, png, run_python, skipped
 from tiffs import RGB, tiff
 
+from zsclip.pixels.available_memory import _cgroup_memory, available_memory
 from zsclip.pixels.decode import decode_image
 from zsclip.pixels.limits import BYTES_A_SECOND, CPU_SECONDS, Decoding, MemoryBudget
-from zsclip.pixels.memory import _cgroup_memory, available_memory
 from zsclip.pixels.reasons import given_up
 from zsclip.pixels.skipped import Skipped
 
@@ -160,7 +160,7 @@ def test_what_a_hanging_decoder_holds_is_freed_once():
     assert budget._free == 100
 
 
-def test_who_waits_for_memory_does_not_hang():
+def test_a_thread_waiting_for_memory_is_not_given_up():
     budget = MemoryBudget(100)
 
     def wait() -> None:
@@ -170,7 +170,7 @@ def test_who_waits_for_memory_does_not_hang():
     with budget.held(100):
         thread = threading.Thread(target=wait)
         thread.start()
-        while not budget.is_waited_for(thread.ident):
+        while not budget.is_waiting_for_memory(thread.ident):
             time.sleep(0.01)
         assert given_up("x.jpg", thread.ident, Decoding(budget=budget)) is None
     thread.join(60)

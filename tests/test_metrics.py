@@ -54,7 +54,7 @@ def test_metrics_are_those_of_scikit_learn(seed):
     )
 
 
-def test_balanced_accuracy_counts_answers_that_are_no_ones_truth_as_wrong():
+def test_balanced_accuracy_counts_labels_without_pictures_as_wrong():
     judged = Judged(np.array([0, 0, 1]), np.array([0, 7, 1]), np.ones(3, bool), np.ones(3))
 
     assert balanced_accuracy(judged) == (0.5 + 1) / 2
@@ -140,7 +140,7 @@ def test_a_share_has_the_score_interval(count, total, low, high):
     assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_answers_differ_where_a_coin_would_hardly_fall_so():
+def test_differs_is_a_coin_flip_test():
     assert not differs(0, 0)
     assert not differs(2, 5)
     assert differs(0, 6)

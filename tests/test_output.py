@@ -75,7 +75,7 @@ def test_rows_that_another_run_finished_or_began_again_meanwhile_are_left_alone(
 
 
 @pytest.mark.parametrize("target", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_what_is_open_is_written_where_it_stands(tmp_path: Path, target: str) -> None:
+def test_an_open_descriptor_is_written_at_its_position(tmp_path: Path, target: str) -> None:
     code = (
         "import sys; from zsclip.out.output import open_output\nwith open_output(sys.argv[1]) as out: out.write('b\\n')"
     )
@@ -205,7 +205,7 @@ def test_a_file_that_something_else_creates_during_the_run_is_kept(tmp_path: Pat
             target.write_text("of someone else\n")
 
     with pytest.raises(
-        OutputError, match=r"rows.jsonl: another program has created this file meanwhile; .* use .*\.part$"
+        OutputError, match=r"rows.jsonl: another program .* in the meantime; your rows are in .*\.part$"
     ):
         run()
 
@@ -245,7 +245,7 @@ def test_a_full_disk_is_an_output_error_of_one_line(rows: list[Row], tmp_path: P
     (tmp_path / "rows.csv").symlink_to("/dev/full")
 
     with (
-        pytest.raises(OutputError, match=r"^/\S+/rows.csv: no space left on device; free some and run again$"),
+        pytest.raises(OutputError, match=r"^/\S+/rows.csv: no space left on device; free some space and run again$"),
         open_output(str(tmp_path / "rows.csv")) as out,
     ):
         SINKS["csv"]([columns(rows)], out)
@@ -386,7 +386,7 @@ def test_a_full_standard_output_is_one_error_and_no_complaint_at_exit() -> None:
             stdout=full,
         )
 
-    assert child.stderr == b"standard output: no space left on device; free some and run again\n"
+    assert child.stderr == b"standard output: no space left on device; free some space and run again\n"
 
 
 def test_a_closed_standard_output_is_an_output_error(monkeypatch: pytest.MonkeyPatch) -> None:

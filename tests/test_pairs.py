@@ -244,7 +244,7 @@ def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
 
     captions = dict(zip(numbers_in([batch]), batch.captions, strict=True))
     assert captions == {10: "a photo of a brown bear.", 20: "a photo of a owl."}
-    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} skipped: no picture in it"]
+    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} skipped: no image in it"]
 
 
 def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path:
 
     assert batch.captions == ("a dog, running",)
     assert numbers_in([batch]) == [7]
-    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 without a label or caption, line 3 first"]
+    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 line without a label or caption, the first is line 3"]
 
 
 def test_a_csv_row_without_a_path_is_skipped(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_csv_row_without_a_path_is_skipped(tmp_path: Path) -> None:
     (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
 
     assert batch.captions == ("a dog",)
-    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 without a label or caption, line 3 first"]
+    assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 line without a label or caption, the first is line 3"]
 
 
 def test_an_open_quote_in_a_csv_is_an_error_and_swallows_no_rows(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_pipe_is_skipped_unopened(tmp_path: Path) -> None:
     (batch,) = epoch_of(read_pairs([str(tmp_path / "pairs.csv")], note=notes.append))
 
     assert batch.captions == ("one",)
-    assert notes == [f"{tmp_path / 'pipe.png'}: picture skipped: a folder, pipe or device"]
+    assert notes == [f"{tmp_path / 'pipe.png'}: image skipped: a folder, pipe or device"]
 
 
 def test_captions_name_the_label_its_synonyms_and_kinds_in_their_shares(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_pairs_with_the_same_caption_are_positives_of_each_other(tmp_path: Path)
     assert positives.tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
 
 
-def test_a_broader_word_is_held_against_no_picture_that_it_is_true_of(tmp_path: Path) -> None:
+def test_a_broader_word_is_not_a_negative_for_pictures_it_describes(tmp_path: Path) -> None:
     rows = [row(0, "dog", kinds=["animal"]), row(1, "cat"), row(2, "animal")]
 
     positives, weights = one_batch(tmp_path, rows, kinds=0.0, kinds_are_true=True)
@@ -445,7 +445,7 @@ def test_pictures_are_cropped_mirrored_and_tinted(tmp_path: Path) -> None:
     assert np.abs(tinted.mean(axis=0) - lines().mean(axis=0)).max() < 25
 
 
-def test_a_share_of_the_pictures_is_scaled_down_first_so_that_sharpness_tells_nothing(tmp_path: Path) -> None:
+def test_some_pictures_are_scaled_down_first_so_that_sharpness_carries_no_hint(tmp_path: Path) -> None:
     board = np.indices((24, 24)).sum(axis=0) // 3 % 2 * 255  # squares of 3 pixels, 1 when shrunk to 8
     pairs = pairs_of(tmp_path / "a.parquet", board)
 
@@ -541,7 +541,7 @@ def test_a_file_that_is_gone_is_one_line(tmp_path: Path) -> None:
 
     assert batch.captions == ("one",)
     assert len(notes) == 1
-    assert notes[0].startswith(f"{tmp_path / 'gone.png'}: picture skipped: ")
+    assert notes[0].startswith(f"{tmp_path / 'gone.png'}: image skipped: ")
 
 
 def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
@@ -553,7 +553,7 @@ def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
     pairs = read_pairs([shard], note=notes.append)
 
     assert sorted(numbers_in(epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=6)))) == [0, 1, 3, 4, 6, 7]
-    assert notes == [f"{shard}: skipped: 2 without a label or caption, row 2 first"]
+    assert notes == [f"{shard}: skipped: 2 rows without a label or caption, the first is row 2"]
 
 
 def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> None:
@@ -600,7 +600,7 @@ def test_other_data_have_another_digest(tmp_path: Path) -> None:
     assert one == moved != other
 
 
-def test_inputs_that_are_no_data_are_refused_at_once(tmp_path: Path) -> None:
+def test_inputs_that_are_not_data_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "a.csv").write_text("file,text\na,b\n")
@@ -612,7 +612,7 @@ def test_inputs_that_are_no_data_are_refused_at_once(tmp_path: Path) -> None:
         ("empty", "found neither class folders nor .parquet files"),
         ("a.csv", r"a\.csv:1: needs the header path,caption or file_name,label; found file,text"),
         ("latin.csv", "latin.csv: not UTF-8"),
-        ("wordless.parquet", "no usable pair; give pictures with labels or captions"),
+        ("wordless.parquet", "no usable pair; give images with labels or captions"),
     ):
         with pytest.raises(InputError, match=message):
             read_pairs([str(tmp_path / name)])
@@ -627,7 +627,7 @@ def test_data_without_one_readable_picture_end_the_run(tmp_path: Path) -> None:
     rows = [row(i, image={"bytes": b"nonsense", "path": str(i)}) for i in range(3)]
     pairs = read_pairs([write_shard(tmp_path / "a.parquet", rows)])
 
-    with pytest.raises(InputError, match="none of the pictures can be read"):
+    with pytest.raises(InputError, match="none of the images can be read"):
         epoch_of(pairs)
 
 

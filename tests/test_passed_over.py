@@ -11,7 +11,7 @@ from conftest import make_class_folders
 
 from zsclip.pictures.files import find_images
 from zsclip.pictures.passed_over import PassedOver, ending_of
-from zsclip.pixels.passed_over import passed_over_line, why_no_images
+from zsclip.pixels.search_summary import passed_over_line, why_no_images
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 COLOURS = ("--labels", "red,green,blue")
@@ -57,7 +57,7 @@ def test_files_that_are_passed_over_are_counted_by_ending_and_reason(mixed: Path
 
     assert len(list(found)) == 3
     assert passed_over_line(found.passed_over) == (
-        "passed over: 12 .nef (camera RAW), 3 without an ending, 1 .mov (video) (--all-files tries them)"
+        "passed over: 12 .nef (camera RAW), 1 .mov (video), 3 without an ending (--all-files tries them)"
     )
 
 
@@ -72,10 +72,21 @@ def test_of_many_endings_the_most_frequent_are_named() -> None:
     assert line.endswith(" 93 .x07, 1,038 with other endings (--all-files tries them)")
 
 
+def test_the_hint_is_not_for_endings_that_have_a_reason() -> None:
+    found = PassedOver()
+    found.endings.update({f".x{number}": 100 - number for number in range(7)} | {".nef": 50, ".mov": 2, ".y": 1})
+
+    line = passed_over_line(found)
+
+    assert line.startswith("passed over: 50 .nef (camera RAW), 3 with other endings, 100 .x0, 99 .x1, ")
+    assert line.endswith(", 94 .x6 (--all-files tries them)")
+    assert "(--all-files" not in passed_over_line(found, can_try=False)
+
+
 def test_classify_says_what_it_passed_over(run: Run, mixed: Path, model: str) -> None:
     lines = run("classify", "photos", *COLOURS, "-m", model).stderr.decode().splitlines()
 
-    assert "passed over: 12 .nef (camera RAW), 3 without an ending, 1 .mov (video) (--all-files tries them)" in lines
+    assert "passed over: 12 .nef (camera RAW), 1 .mov (video), 3 without an ending (--all-files tries them)" in lines
 
 
 def test_all_files_tries_every_file_of_a_folder(run: Run, mixed: Path, model: str) -> None:
@@ -94,10 +105,10 @@ def test_all_files_tries_every_file_of_a_folder(run: Run, mixed: Path, model: st
     [
         ([], ": 'folder' has no files; check the path"),
         (["sub/deep/"], ": 'folder' has no files; check the path"),
-        (["x.nef", "y.nef"], "; passed over: 2 .nef (camera RAW) (--all-files tries them)"),
+        (["x.nef", "y.nef"], "; passed over: 2 .nef (camera RAW)"),
         (
             ["x.nef", "x.mov", "no_ending", "photo.jpg_large"],
-            "; passed over: 1 .jpg_large, 1 .mov (video), 1 .nef (camera RAW), 1 without an ending "
+            "; passed over: 1 .mov (video), 1 .nef (camera RAW), 1 .jpg_large, 1 without an ending "
             "(--all-files tries them)",
         ),
         (["x"], "; passed over: 1 without an ending (--all-files tries it)"),
@@ -132,7 +143,7 @@ def test_bench_says_why_there_are_no_images(run: Run, tmp_path: Path, model: str
 
     assert (done.returncode, done.stderr.decode()) == (
         2,
-        "zsclip: bench: no images; passed over: 1 .cr2 (camera RAW) (--all-files tries it)\n",
+        "zsclip: bench: no images; passed over: 1 .cr2 (camera RAW)\n",
     )
 
 
@@ -150,7 +161,7 @@ def test_an_exclusion_without_effect_is_noted(run: Run, photos: Path, model: str
 
     noted = [line for line in run(*command).stderr.decode().splitlines() if "--exclude" in line]
 
-    assert noted == ["zsclip: --exclude '*.pgn': left nothing out; check its spelling"]
+    assert noted == ["zsclip: --exclude '*.pgn': matched nothing; check its spelling"]
     assert b"--exclude" not in run(*command, "--exclude", "*.png", "-q").stderr.replace(b"--exclude left out", b"")
     assert b"--exclude" not in run(*command, "--limit", "1").stderr  # the rest of the folder was not looked at
 
@@ -174,7 +185,7 @@ def data(tmp_path: Path) -> Path:
 def test_eval_says_what_it_passed_over(run: Run, data: Path, model: str) -> None:
     lines = run("eval", "data", "-m", model).stderr.decode().splitlines()
 
-    line = "passed over: 1 .nef (camera RAW), 1 .png (not in a label's folder) (--all-files tries it)"
+    line = "passed over: 1 .nef (camera RAW), 1 .png (not in a label's folder)"
     assert line in lines
 
 
@@ -200,7 +211,7 @@ def test_label_folders_without_pictures_say_what_they_hold(run: Run, tmp_path: P
     done = run("eval", "data", "-m", model, "-q")
 
     assert done.returncode == 2
-    assert b"data: no labelled pictures; passed over: 2 .nef (camera RAW)" in done.stderr
+    assert b"data: no labelled images; passed over: 2 .nef (camera RAW)" in done.stderr
 
 
 def test_no_folder_counts_for_two_labels_by_links(run: Run, data: Path, model: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from test_sinks import SURE
 
 import zsclip.cli.progress
 from zsclip.answers.answers import Answers
-from zsclip.cli.held import HeldSignals
+from zsclip.cli.held_signals import HeldSignals
 from zsclip.cli.progress import Listing, Progress, images_status, total_of
 from zsclip.cli.run import interruptible
 from zsclip.cli.tally import Tally
@@ -20,8 +20,7 @@ from zsclip.cli.terminal import lasting, sized
 from zsclip.cli.training import training_line
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
-from zsclip.training.log import EncodingProgress
-from zsclip.training.log import Progress as Step
+from zsclip.training.log import EncodingProgress, StepDone
 
 
 def counted(tally: Tally, batches: list[Answers]) -> None:
@@ -62,7 +61,7 @@ def test_a_listing_keeps_order_knows_its_total_and_raises_in_turn() -> None:
     assert listing.total is None
 
 
-def test_a_listing_runs_ahead_of_who_takes_it() -> None:
+def test_a_listing_runs_ahead_of_its_consumer() -> None:
     ended = threading.Event()
 
     def pictures() -> Iterator[Pictures]:
@@ -183,7 +182,7 @@ def test_sizes_and_times_are_readable() -> None:
 
 
 def test_lines_of_training_leave_room_for_a_bar() -> None:
-    step = Step(100, 10_000, 20_000, (224, 224), 12.345, 1e-3, 100.0, 12_345.6, 360_000.0)
+    step = StepDone(100, 10_000, 20_000, (224, 224), 12.345, 1e-3, 100.0, 12_345.6, 360_000.0)
     for event in (step, EncodingProgress(1_000, 2_000, 12_345.6, 360_000.0)):
         line, done, total = training_line(event)
 

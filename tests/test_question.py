@@ -1,4 +1,4 @@
-"""What is asked, through the command line: labels that are one, one label alone, words in another Unicode form."""
+"""What is asked, through the command line: labels that are the same, one label alone, words in another Unicode form."""
 
 import json
 from collections.abc import Callable
@@ -112,7 +112,7 @@ def test_words_in_the_other_unicode_form_are_equal_and_written_as_they_are(
     assert {each["label"]: each["pictures"] for each in json.loads(found.stdout)["labels"]} == {typed: 6, "taxi": 6}
 
 
-def test_a_blank_around_a_variable_is_no_part_of_it(
+def test_blanks_around_a_variable_are_ignored(
     run: Run, photos: Path, model: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = rows_of(run("classify", "photos", "--labels", "cat,dog", *model))

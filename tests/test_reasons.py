@@ -34,8 +34,8 @@ def test_every_bad_file_becomes_a_skipped_of_its_kind(tmp_path):
 
     assert {name: (row.error, row.message) for name, row in seen.items() if not name.startswith("cut")} == {
         "empty.jpg": ("unreadable", "the file is empty"),
-        "text.jpg": ("unreadable", "damaged, or not a picture in a supported format"),
-        "page.jpg": ("unreadable", "a web page or drawing (HTML, SVG), not a picture"),
+        "text.jpg": ("unreadable", "damaged, or not an image in a supported format"),
+        "page.jpg": ("unreadable", "a web page or drawing (HTML, SVG), not an image"),
         "folder.jpg": ("not-a-file", "a folder"),
         "broken.jpg": ("missing", "no such file or directory"),
         "loop.jpg": ("missing", "too many levels of symbolic links"),
@@ -113,6 +113,8 @@ KINDS = {
     "psd.jpg": (b"8BPS\0\1\0\0\0\0\0\0", "PSD"),
     "xcf.jpg": (b"gimp xcf v011\0", "XCF"),
     "pdf.jpg": (b"%PDF-1.7\n", "PDF"),
+    "svg.jpg": (b'<?xml version="1.0"?>\n<svg width="9">', "SVG: a drawing"),
+    "page_with_svg.jpg": (b"<!DOCTYPE HTML><HTML><body><svg>", "web page"),
     "cr3.jpg": (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "camera RAW"),
     "raf.jpg": (b"FUJIFILMCCD-RAW 0201", "camera RAW"),
     "rw2.jpg": (b"IIU\0\x18\0\0\0", "camera RAW"),
@@ -123,7 +125,7 @@ KINDS = {
     "sound.jpg": (b"ID3\4\0", "sound"),
     "json.jpg": (b'{"message": "Not Found", "status": 404}', "text"),
     "zeros.jpg": (bytes(5000), "nothing but zero bytes"),
-    "noise.jpg": (bytes(range(128, 256)), "damaged, or not a picture"),
+    "noise.jpg": (bytes(range(128, 256)), "damaged, or not an image"),
 }
 
 
@@ -135,7 +137,7 @@ def test_the_message_names_what_the_file_is(tmp_path, name):
     row = skipped(tmp_path / name)
 
     assert words in row.message
-    pictures = ("RAW", "video", "JPEG XL", "PSD", "XCF", "OpenEXR")
+    pictures = ("RAW", "video", "JPEG XL", "PSD", "XCF", "OpenEXR", "PDF", "SVG")
     assert row.error == ("unsupported" if any(each in words for each in pictures) else "unreadable")
 
 
@@ -152,7 +154,7 @@ def test_the_message_is_the_same_for_a_member_of_an_archive():
         {262: ("H", (32803,))},
     ],
 )
-def test_raw_is_known_by_its_tags_whatever_its_name(tmp_path, tags):
+def test_raw_is_recognised_by_its_tags_whatever_its_name(tmp_path, tags):
     (tmp_path / "x.jpg").write_bytes(tiff(quadrants([(255, 0, 0)] * 4), RGB, tags=tags))
 
     assert (skipped(tmp_path / "x.jpg").error, "camera RAW" in skipped(tmp_path / "x.jpg").message) == (
@@ -161,7 +163,7 @@ def test_raw_is_known_by_its_tags_whatever_its_name(tmp_path, tags):
     )
 
 
-def test_canons_raw_is_known_by_its_start(tmp_path):
+def test_canons_raw_is_recognised_by_its_start(tmp_path):
     data = tiff(quadrants([(255, 0, 0)] * 4), RGB)
     (tmp_path / "x.jpg").write_bytes(data[:8] + b"CR\2\0" + data[12:])
 
@@ -177,7 +179,7 @@ def test_heic_without_pillow_heif_names_the_cure(tmp_path):
         print(decode_image({str(tmp_path / "x.jpg")!r}, Preprocess((8, 8), (0,) * 3, (1,) * 3)).message)
     """
 
-    assert run_python(code).stdout == "a HEIC picture; to read it: pip install 'zsclip[heic]'\n"
+    assert run_python(code).stdout == "a HEIC image; to read it: pip install 'zsclip[heic]'\n"
 
 
 def test_no_memory_left_is_a_row_too(tmp_path):

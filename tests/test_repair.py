@@ -76,7 +76,7 @@ def test_a_jpeg_with_a_broken_segment(tmp_path: Path, name: str, is_first: bool)
     assert_as_whole(whole[:place] + BROKEN_SEGMENTS[name] + whole[place:], whole, tmp_path)
 
 
-def test_what_is_whole_of_the_metadata_still_counts(tmp_path: Path) -> None:
+def test_undamaged_metadata_still_count(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for whole in (jpeg(icc_profile=PROFILE, exif=exif), jpeg(exif=exif)):

@@ -177,8 +177,8 @@ def test_a_browser_opens_filters_and_sorts_it(tmp_path, state, shown):
     dom = dom_of(page_of(rows, tmp_path), tmp_path, state)
 
     assert cards(dom) == shown
-    assert f"{len(shown)} of 6 pictures" in dom
-    assert "6 pictures, 2 labels, 1 unknown, 1 failed, 2 mistakes" in dom
+    assert f"{len(shown)} of 6 images" in dom
+    assert "6 images, 2 labels, 1 unknown, 1 failed, 2 mistakes" in dom
     assert "<b>picture" not in dom
     table = re.search(r"<table>.*</table>", dom, re.DOTALL)
     assert table
@@ -191,7 +191,7 @@ def test_a_browser_opens_filters_and_sorts_it(tmp_path, state, shown):
 
 
 @needs_browser
-def test_a_card_says_what_came_next_and_what_an_unknown_was_held_for(tmp_path):
+def test_a_card_shows_the_runner_up_and_the_nearest_label(tmp_path):
     cat, dog = Candidate("cat", 0.6, 0.2), Candidate("dog", 0.3, 0.1)
     rows: list[Row] = [
         Prediction("a/b/c.png", "cat", cat, (cat, dog), "softmax", "dog"),
@@ -202,7 +202,7 @@ def test_a_card_says_what_came_next_and_what_an_unknown_was_held_for(tmp_path):
     dom = dom_of(page_of(rows, tmp_path, about={"model": "<tiny>", "made": "today"}), tmp_path, "#order=name")
 
     details = [re.findall(r'class="detail">([^<]*)', card) for card in dom.split('class="card"')[1:]]
-    assert details == [["0.600, is dog", "0.300 dog"], ["0.600 cat?"], ["0.300 dog?", "fog won"], []]
+    assert details == [["0.600 (truth: dog)", "0.300 dog"], ["0.600 cat?"], ["0.300 dog?", "fog won"], []]
     folders = [name.strip("\u200e") for name in re.findall(r'class="name folder">([^<]*)', dom)]
     assert folders == ["b"]
     assert cards(dom) == ["c.png", "d.png", "e.png", "f.png"]
@@ -225,7 +225,7 @@ def test_a_picture_with_several_labels_stands_under_each_and_counts_once(tmp_pat
     assert [row[2] for row in rows_in(page)] == [["cat", "dog"], ["dog"], []]
     assert cards(dom_of(page, tmp_path)) == ["both", "dog", "both", "none"]
     assert cards(dom_of(page, tmp_path, "#section=%3Ddog")) == ["dog", "both"]
-    assert "3 of 3 pictures" in dom_of(page, tmp_path, "#order=sure")
+    assert "3 of 3 images" in dom_of(page, tmp_path, "#order=sure")
 
 
 @needs_browser
@@ -250,7 +250,7 @@ def test_a_browser_builds_only_what_is_on_the_screen_of_twenty_thousand(tmp_path
 
     dom = dom_of(full, tmp_path)
 
-    assert "20,000 of 20,000 pictures" in dom
+    assert "20,000 of 20,000 images" in dom
     assert 10 < len(cards(dom)) < 400
 
 
@@ -302,7 +302,7 @@ def test_classify_writes_pages_and_sheets_beside_its_rows(run: Run, photos: Path
     assert [row[1] for row in rows_in(streamed.stdout.decode())] == [row[1] for row in page]
     assert list(photos.parent.glob("*.part*")) == []
     assert resumed.returncode == 2
-    assert b"--resume: a page or a sheet shows a whole run" in resumed.stderr
+    assert b"--resume: a page or a sheet needs the whole run" in resumed.stderr
 
 
 def test_eval_writes_a_page_with_the_truth(run: Run, photos: Path, model_dir: str) -> None:
@@ -327,7 +327,7 @@ def test_eval_writes_a_page_with_the_truth(run: Run, photos: Path, model_dir: st
     assert all(row[7] for row in found)
 
 
-def test_rows_are_no_page_and_a_page_is_no_spreadsheet(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_not_a_page_and_a_page_is_not_a_spreadsheet(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for arguments, told in (
         (["--rows", "r.html"], "--rows: 'r.html' is a page; use --report for that"),
         (["--report", "r.csv"], "--report: cannot write 'r.csv'; use a name that ends in .html"),

@@ -26,9 +26,9 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 @pytest.mark.parametrize(
     ("options", "only", "is_retry", "told"),
     [
-        ({"output": "a.jsonl"}, [], False, "3 rows are in a.jsonl.part; add --resume to go on"),
-        ({"output": "a.jsonl"}, ["cat"], False, "rows of 3 images are in a.jsonl.part; add --resume to go on"),
-        ({"output": "a.csv"}, [], False, "rows of 3 images are in a.csv.part; add --resume to go on"),
+        ({"output": "a.jsonl"}, [], False, "3 rows are in a.jsonl.part; add --resume to continue"),
+        ({"output": "a.jsonl"}, ["cat"], False, "rows of 3 images are in a.jsonl.part; add --resume to continue"),
+        ({"output": "a.csv"}, [], False, "rows of 3 images are in a.csv.part; add --resume to continue"),
         ({}, [], False, "the rows of 3 images were written; with -o FILE a run can be resumed"),
         ({"output": "/dev/null"}, [], False, "the rows of 3 images were written; with -o FILE a run can be resumed"),
         ({"output": "a.html"}, [], False, "3 images done; run again with --overwrite; what was encoded is kept"),
@@ -64,7 +64,7 @@ def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
     assert going_on(output, start, tally, False, []).startswith("5 rows are in ")
     tally.written = 1
     assert going_on(output, start, tally, False, []).startswith("6 rows are in ")
-    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows are written yet")
+    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows were written")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_page_and_a_sheet_beside_rows_are_named_in_the_summary(
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        (("-o", "rows.jsonl"), "zsclip: interrupted: 6 rows are in rows.jsonl.part; add --resume to go on\n"),
+        (("-o", "rows.jsonl"), "zsclip: interrupted: 6 rows are in rows.jsonl.part; add --resume to continue\n"),
         ((), "zsclip: interrupted: the rows of 6 images were written; with -o FILE a run can be resumed\n"),
     ],
 )

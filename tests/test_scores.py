@@ -87,7 +87,7 @@ def test_ties_go_to_the_earlier_class() -> None:
     assert top_k(similar, 3).tolist() == [[250, 251, 252]]
 
 
-def test_classes_are_told_apart_where_their_probabilities_no_longer_can_be() -> None:
+def test_classes_are_ranked_even_where_their_probabilities_are_equal() -> None:
     similar = np.array([[0.1, 0.9, 0.2]], np.float32)
 
     assert softmax_scores(similar, 1000.0)[0].tolist() == [0.0, 1.0, 0.0]

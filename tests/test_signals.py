@@ -12,7 +12,7 @@ import pytest
 from conftest import HANGS
 from PIL import Image
 
-from zsclip.cli.held import HeldSignals
+from zsclip.cli.held_signals import HeldSignals
 from zsclip.cli.signals import Interrupted, Terminated, ending_signals
 
 _EXCEPTIONS = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated, signal.SIGHUP: Terminated}

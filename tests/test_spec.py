@@ -37,7 +37,7 @@ def test_a_broken_configuration_is_one_line(config: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_a_folders_preprocessing_is_its_configurations(kind: str, tiny_model: Callable[[str], Path]) -> None:
+def test_a_folder_uses_the_preprocessing_in_its_configuration(kind: str, tiny_model: Callable[[str], Path]) -> None:
     import open_clip
 
     expected = open_clip.create_model(f"local-dir:{tiny_model(kind)}").visual.preprocess_cfg
@@ -129,7 +129,7 @@ def test_only_harmless_tokenizer_arguments_are_kept(tiny_model: Callable[[str], 
     assert find_model(str(tmp_path), with_weights=False).tokenizer.arguments == {"clean": "lower"}
 
 
-def test_the_recipe_tells_weights_and_architecture(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_recipe_depends_on_weights_and_architecture(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     original = find_model(str(tiny_model("plain")))
     folder = shutil.copytree(tiny_model("plain"), tmp_path / "copy")
     assert find_model(str(folder)).recipe == original.recipe

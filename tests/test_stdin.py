@@ -258,7 +258,7 @@ def test_a_file_that_is_neither_a_picture_nor_a_list_is_named_for_what_it_is(
     assert of_file["error"] in ("unreadable", "unsupported")
 
 
-def test_a_pointer_that_a_slow_producer_writes_is_no_list(pipe) -> None:
+def test_a_pointer_that_a_slow_producer_writes_is_not_a_list(pipe) -> None:
     read_fd, writer = pipe
     found = read_stdin(read_fd)
     for byte in NO_PICTURES["pointer"]:

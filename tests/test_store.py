@@ -108,7 +108,7 @@ def test_a_changed_file_is_not_recognised(change: Callable[[Path], None], kept: 
         assert set(found_in(store, [each.name for each in kept])) == {kept[1].name, kept[2].name}
 
 
-def test_an_unknown_look_is_known_by_its_content_only(tmp_path: Path) -> None:
+def test_a_picture_with_an_unknown_look_is_identified_by_content_only(tmp_path: Path) -> None:
     young = Sight(str(tmp_path / "a"), content_of(b"x"), None)
     (tmp_path / "a").write_bytes(b"x")
     with closing(opened()) as store:
@@ -208,7 +208,7 @@ def test_a_damaged_store_begins_afresh(damage: Callable[[Path], None], kept: lis
         assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(0))
 
 
-def test_a_flipped_bit_is_no_answer_and_verify_finds_it(kept: list[Sight]) -> None:
+def test_a_flipped_bit_is_not_used_and_verify_finds_it(kept: list[Sight]) -> None:
     with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
         (value,) = connection.execute("SELECT vector FROM embeddings ORDER BY id").fetchone()
         connection.execute(
@@ -285,7 +285,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert counts() == {}
 
 
-def test_pictures_that_come_under_another_name_each_time_push_no_other_out(tmp_path: Path) -> None:
+def test_renamed_pictures_do_not_evict_others(tmp_path: Path) -> None:
     sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(100)]
     with closing(opened()) as store:
         store.keep([(each, vector(0)) for each in sights])
@@ -351,13 +351,13 @@ def test_odd_inodes_times_limits_and_names_are_stored(tmp_path: Path, monkeypatc
     assert counts() == {"local-dir:caf\\udce9": 2}
 
 
-def test_what_others_were_answered_with_stays(kept: list[Sight]) -> None:
+def test_an_embedding_already_used_is_not_replaced(kept: list[Sight]) -> None:
     with closing(opened()) as store:
         store.keep([(kept[0], vector(7))])  # encoded twice, by another run or within a batch
         assert np.array_equal(found_in(store, [kept[0].name])[kept[0].name], vector(0))
 
 
-def test_beginning_afresh_leaves_what_another_run_began(kept: list[Sight]) -> None:
+def test_starting_over_keeps_what_another_run_has_started(kept: list[Sight]) -> None:
     with closing(opened()) as store:
         store._damaged = True  # it saw the old file, which another has replaced since
         clear()
@@ -433,7 +433,7 @@ def test_every_flipped_bit_and_another_recipe_or_content_is_seen(width: int) -> 
     "change",
     ["vector = substr(vector, 5)", "vector = NULL", "vector = 7", "digest = 'text'", "digest = substr(digest, 2)"],
 )
-def test_what_is_no_vector_or_digest_is_damage(kept: list[Sight], change: str) -> None:
+def test_a_row_with_a_bad_vector_or_digest_is_damaged(kept: list[Sight], change: str) -> None:
     with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
         connection.execute(f"UPDATE embeddings SET {change} WHERE id = 1")
 

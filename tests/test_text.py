@@ -50,7 +50,7 @@ def test_each_prompt_can_be_read_out_of_its_pack(seed: int) -> None:
     assert sum(len(each.ids) for each in packs) <= sum(map(len, prompts))
 
 
-def test_what_prompts_begin_with_is_there_once() -> None:
+def test_a_common_prefix_is_stored_once() -> None:
     prompts = [[START, 1, 2, 3, label, END] for label in range(10, 20)]
 
     (together,) = pack(prompts, 64)

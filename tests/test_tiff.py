@@ -157,7 +157,7 @@ def test_the_declared_range_comes_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 10, 12, 14, 24, 40])
 @pytest.mark.parametrize("photometric", [BLACK_IS_ZERO, WHITE_IS_ZERO, RGB])
-def test_depths_that_are_no_whole_type(tmp_path: Path, bits: int, photometric: int) -> None:
+def test_depths_that_are_not_a_whole_type(tmp_path: Path, bits: int, photometric: int) -> None:
     levels = COLOURS if photometric == RGB else GREYS[:, None]
     samples = np.rint(levels / 255 * (2**bits - 1)).astype(np.int64)
     expected = samples / (2**bits - 1) * 255

@@ -58,15 +58,15 @@ BROAD_ANSWERS = {
 }
 
 
-def test_a_cat_coffee_a_rocket_a_motorcycle_and_a_person_are_told_apart(run: Run) -> None:
+def test_a_cat_coffee_a_rocket_a_motorcycle_and_a_person_are_recognised(run: Run) -> None:
     assert answers_among(LABELS, ANSWERS, run) == ANSWERS
 
 
-def test_food_and_vehicles_are_told_apart(run: Run) -> None:
+def test_food_and_vehicles_are_recognised(run: Run) -> None:
     assert answers_among(BROAD_LABELS, BROAD_ANSWERS, run) == BROAD_ANSWERS
 
 
-def test_a_word_that_no_label_of_the_training_data_is_finds_its_picture(run: Run) -> None:
+def test_an_unseen_word_finds_its_picture(run: Run) -> None:
     """Words reach the model through WordNet and a sentence encoder, not through pictures alone."""
     labels = "kitten,espresso drink,spaceship,motorbike,cosmonaut"
 
@@ -98,7 +98,7 @@ def test_it_is_small() -> None:
     assert counter.get_total_flops() <= 1e9
 
 
-def test_the_list_of_models_tells_its_size() -> None:
+def test_the_list_of_models_shows_its_size() -> None:
     tiny = next(iter(published_models()))
     model = open_clip.create_model(f"local-dir:{TINY_DIR}")
     with FlopCounterMode(display=False) as counter:

@@ -432,7 +432,7 @@ def test_siglip_text_is_cleaned_as_it_was_in_training(tiny_model: Callable[[str]
     assert torch.equal(tokenizer(["A Photo, of a CAT!"]), tokenizer(["a photo of a cat"]))
 
 
-def test_torch_computes_as_before_where_no_gpu_is_asked_any_more() -> None:
+def test_torch_settings_are_restored_after_a_gpu_run() -> None:
     def settings() -> tuple[int, bool]:
         return torch.get_num_threads(), torch.backends.cudnn.allow_tf32
 

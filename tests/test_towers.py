@@ -49,7 +49,7 @@ def test_the_fast_form_of_an_image_tower_gives_the_same(kind: str, tiny_model: C
         ({"pool_type": "tok", "qk_norm": True}, False),
     ],
 )
-def test_of_the_last_block_only_what_is_used_is_computed(options: dict[str, Any], ends_in_one_token: bool) -> None:
+def test_only_the_used_part_of_the_last_block_is_computed(options: dict[str, Any], ends_in_one_token: bool) -> None:
     torch.manual_seed(0)
     plain = VisionTransformer(32, 8, width=48, layers=2, heads=3, mlp_ratio=2.0, output_dim=16, **options).eval()
     fast = fast_form(deepcopy(plain))
@@ -233,7 +233,7 @@ def test_a_model_to_be_trained_keeps_its_batch_norms(tiny_model: Callable[[str],
 def test_folding_does_not_import_torchs_compiler(tiny_model: Callable[[str], Path]) -> None:
     """It takes a second."""
     code = (
-        "import sys; from zsclip.models.imports import lean_open_clip\n"
+        "import sys; from zsclip.models.lean_imports import lean_open_clip\n"
         "with lean_open_clip(): from zsclip.models.towers import load_tower\n"
         "from zsclip.models.find import find_model; load_tower(find_model(sys.argv[1]), 'visual')\n"
         "assert 'torch._dynamo' not in sys.modules"

@@ -36,7 +36,7 @@ from zsclip.models.torch_encoder import has_bf16, load_model, load_tokenizer
 from zsclip.models.towers import new_model
 from zsclip.training.export import WEIGHTS_FILE
 from zsclip.training.features import FEATURES_FILE
-from zsclip.training.log import EncodingProgress, Event, Progress
+from zsclip.training.log import EncodingProgress, Event, StepDone
 from zsclip.training.pairs import read_pairs
 from zsclip.training.recipe import Recipe, chosen_rate, learning_rate, picture_size
 from zsclip.training.sampling import Sampling
@@ -201,7 +201,7 @@ def test_a_few_steps_teach_colours(recipe: Recipe, tmp_path: Path) -> None:
     taught = replace(recipe, epochs=30, learning_rate=1e-3, prompts="photo")
     evaluations = train(taught, tmp_path / "out", progress=events.append)
 
-    losses = [event.loss for event in events if isinstance(event, Progress)]
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     assert evaluations[-1].top1 >= 0.75
     assert evaluations[-1] == events[-1]
@@ -212,7 +212,11 @@ def logit_scales(recipe: Recipe, out: Path, start: float) -> list[float]:
     """Train with a temperature that begins at 1 / start; give its inverse after each step."""
     Path(recipe.arch or "").write_text(json.dumps({"model_cfg": ARCHITECTURE | {"init_logit_scale": math.log(start)}}))
     scales: list[float] = []
-    train(recipe, out, progress=lambda event: scales.append(event.logit_scale) if isinstance(event, Progress) else None)
+    train(
+        recipe,
+        out,
+        progress=lambda event: scales.append(event.logit_scale) if isinstance(event, StepDone) else None,
+    )
     return scales
 
 
@@ -238,7 +242,7 @@ def run_killed_at(kills: list[int], recipe: Recipe, out: Path, **arguments: Any)
     pending = list(kills)
 
     def kill(event: Event) -> None:
-        if isinstance(event, Progress) and pending and (event.epoch - 1) * event.steps + event.step == pending[0]:
+        if isinstance(event, StepDone) and pending and (event.epoch - 1) * event.steps + event.step == pending[0]:
             pending.pop(0)
             raise Killed
 
@@ -292,7 +296,7 @@ def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit
     Path(recipe.arch or "").write_text(json.dumps({"model_cfg": ARCHITECTURE | {"vision_cfg": vision}}))
     recipe = replace(recipe, start_size=32, epochs=3)
     sizes: list[tuple[int, int]] = []
-    train(recipe, tmp_path / "whole", progress=lambda e: sizes.append(e.size) if isinstance(e, Progress) else None)
+    train(recipe, tmp_path / "whole", progress=lambda e: sizes.append(e.size) if isinstance(e, StepDone) else None)
 
     run_killed_at([3, 6], recipe, tmp_path / "killed", checkpoint_seconds=0)
 
@@ -304,7 +308,7 @@ def test_a_run_that_grows_its_pictures_trains_on_them_and_is_resumed_bit_for_bit
 
 @pytest.mark.parametrize(
     ("start_size", "message"),
-    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "not below the model's own 16 pixels")],
+    [(8, "--start-size 8: this image tower cannot take 8 x 8 pixels: "), (16, "must be smaller than the model's own")],
 )
 def test_a_tower_that_cannot_grow_is_reported_before_training(
     recipe: Recipe, tmp_path: Path, start_size: int, message: str
@@ -342,7 +346,7 @@ def test_the_result_may_be_read_by_others(recipe: Recipe, tmp_path: Path) -> Non
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o644}
 
 
-def test_a_run_does_not_go_on_with_pictures_prepared_otherwise(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_preprocessing(recipe: Recipe, tmp_path: Path) -> None:
     train(recipe, tmp_path / "out")
     otherwise = {"model_cfg": ARCHITECTURE, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3]}}
     Path(recipe.arch or "").write_text(json.dumps(otherwise))
@@ -369,7 +373,7 @@ def test_accumulated_parts_equal_the_whole_batch(all_labels: bool, recipe: Recip
         train(
             replace(recipe, accumulate=parts, all_labels=all_labels),
             tmp_path / str(parts),
-            progress=lambda event, some=some: some.append(event.loss) if isinstance(event, Progress) else None,
+            progress=lambda event, some=some: some.append(event.loss) if isinstance(event, StepDone) else None,
         )
 
     assert losses[4] == pytest.approx(losses[1], rel=1e-4)
@@ -401,7 +405,7 @@ def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_a_checkpoint_of_that_step(recipe: Recipe, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
-        if isinstance(event, Progress) and (event.epoch, event.step) == (2, 2):
+        if isinstance(event, StepDone) and (event.epoch, event.step) == (2, 2):
             signal.raise_signal(signal.SIGINT)
 
     train(recipe, tmp_path / "whole")
@@ -410,7 +414,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_that_step(recipe: Recipe, tmp_path: Path)
     events: list[Event] = []
     train(recipe, tmp_path / "out", progress=events.append)
 
-    assert isinstance(events[0], Progress)
+    assert isinstance(events[0], StepDone)
     assert (events[0].epoch, events[0].step) == (2, 3)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "out"))
 
@@ -434,7 +438,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(recipe: Recipe,
 
 
 def kill_at_step_three(event: Event) -> None:
-    if isinstance(event, Progress) and event.step == 3:
+    if isinstance(event, StepDone) and event.step == 3:
         raise Killed
 
 
@@ -539,7 +543,7 @@ def test_a_locked_image_tower_teaches_what_encoding_the_pictures_for_every_batch
 ) -> None:
     (tmp_path / "toys" / "red" / "3.png").write_bytes(b"nonsense")
     losses: list[float] = []
-    train(locked, tmp_path / "out", progress=lambda e: losses.append(e.loss) if isinstance(e, Progress) else None)
+    train(locked, tmp_path / "out", progress=lambda e: losses.append(e.loss) if isinstance(e, StepDone) else None)
     expected, plain = trained_plainly(locked)
 
     assert losses == pytest.approx(expected, rel=1e-5)
@@ -564,7 +568,7 @@ def test_a_run_killed_while_it_encodes_and_while_it_learns_ends_bit_for_bit_as_a
     def count(event: Event) -> None:
         if isinstance(event, EncodingProgress):
             done.append(event.done)
-        if isinstance(event, Progress) and (event.epoch, event.step) == (1, 3):
+        if isinstance(event, StepDone) and (event.epoch, event.step) == (1, 3):
             raise Killed
 
     with pytest.raises(Killed):
@@ -620,7 +624,7 @@ def test_training_that_does_harm_is_named(taught: Recipe, tmp_path: Path) -> Non
     assert evaluations[0].top1 > 0.8
     assert evaluations[-1].top1 < 0.6
     assert notes[0] == (
-        f"training made the model worse: right for {before} of the held-out pictures before, {after} now; "
+        f"training made the model worse: right for {before} of the held-out images before, {after} now; "
         "use --learning-rate 0.01, or fewer --epochs"
     )
 
@@ -633,7 +637,7 @@ def test_the_chosen_learning_rate_does_no_harm_and_is_part_of_the_recipe(taught:
         chosen,
         tmp_path / "out",
         note=notes.append,
-        progress=lambda event: rates.append(event.learning_rate) if isinstance(event, Progress) else None,
+        progress=lambda event: rates.append(event.learning_rate) if isinstance(event, StepDone) else None,
     )
 
     assert max(rates) == chosen_rate(chosen) < chosen_rate(Recipe(data=(), arch="x")) == 1e-3
@@ -673,7 +677,7 @@ def test_a_run_that_goes_on_after_the_first_measurement_compares_with_it(taught:
 
 
 def kill_at_step_two(event: Event) -> None:
-    if isinstance(event, Progress) and event.step == 2:
+    if isinstance(event, StepDone) and event.step == 2:
         raise Killed
 
 
@@ -684,7 +688,7 @@ def test_a_figure_of_few_pictures_comes_with_its_interval(taught: Recipe, tmp_pa
     assert last.images < 40
     assert len(notes) == 1
     right = round(last.top1 * last.images)
-    told = rf"held-out: {right} of {last.images} right; with so few pictures the true share may be anywhere from "
+    told = rf"held-out: {right} of {last.images} right; with so few images the true share may be anywhere from "
     low, high = re.fullmatch(told + r"(\d+) to (\d+)%", notes[0]).groups()  # type: ignore[union-attr]
     assert int(low) < 100 * last.top1 <= int(high)
 
@@ -699,9 +703,7 @@ def test_data_too_few_to_measure_on_are_named(recipe: Recipe, tmp_path: Path, la
     notes: list[str] = []
 
     assert train(replace(recipe, data=(str(few),), holdout=None, epochs=1), tmp_path / "out", note=notes.append) == []
-    assert notes == [
-        "held-out: no pictures are kept aside to measure on; that needs five labelled pictures and two labels"
-    ]
+    assert notes == ["held-out: no images to measure on; that needs five labelled images and two labels"]
 
 
 def test_equal_captions_are_encoded_once_and_learn_as_often(recipe: Recipe, tmp_path: Path) -> None:
@@ -738,7 +740,7 @@ def test_bf16_trains(recipe: Recipe, tmp_path: Path) -> None:
     train(
         replace(recipe, precision="bf16"),
         tmp_path / "out",
-        progress=lambda event: losses.append(event.loss) if isinstance(event, Progress) else None,
+        progress=lambda event: losses.append(event.loss) if isinstance(event, StepDone) else None,
     )
 
     assert all(math.isfinite(loss) for loss in losses)
@@ -764,7 +766,7 @@ def test_a_picture_that_cannot_be_read_costs_one_line_and_nothing_else(recipe: R
 
     assert len(notes) == 2
     assert notes[1].startswith("held-out: ")
-    assert "red/3.png: picture skipped: " in notes[0]
+    assert "red/3.png: image skipped: " in notes[0]
 
 
 def test_scalars_are_written_for_tensorboard(recipe: Recipe, tmp_path: Path) -> None:
@@ -779,7 +781,7 @@ def test_scalars_are_written_for_tensorboard(recipe: Recipe, tmp_path: Path) -> 
     assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
 
 
-def test_numbers_that_are_none_end_the_run(recipe: Recipe, tmp_path: Path) -> None:
+def test_nan_or_infinity_ends_the_run(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"epoch 1, step \d: the loss is (nan|inf); use a smaller --learning-rate"):
         train(replace(recipe, learning_rate=1e30, warmup=0, clip_norm=1e30), tmp_path / "out")
 

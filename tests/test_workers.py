@@ -152,11 +152,11 @@ def test_what_was_just_written_may_be_written_again(files: list[str], monkeypatc
 @pytest.mark.parametrize(
     ("threads", "cpus", "processes"), [(4, 64, 0), (64, 4, 0), (5, 64, 5), (64, 5, 5), (65, 64, 64), (500, 500, 64)]
 )
-def test_few_threads_or_processors_need_none(threads: int, cpus: int, processes: int) -> None:
+def test_few_threads_or_processors_need_no_processes(threads: int, cpus: int, processes: int) -> None:
     assert processes_for(threads, cpus) == processes
 
 
-def test_few_pictures_start_none(files: list[str], pool: Pool) -> None:
+def test_few_pictures_start_no_process(files: list[str], pool: Pool) -> None:
     with pool(soon=3) as elsewhere:
         assert [elsewhere(path) for path in files[:3]] == [None] * 3
         assert pool.started == []
@@ -177,7 +177,7 @@ def test_a_large_picture_is_left_to_the_threads_and_their_budget(tmp_path: Path)
     assert [answer is not None for answer in answers] == [True, False, True, False, True]
 
 
-def test_one_that_computes_for_too_long_is_ended(tmp_path: Path) -> None:
+def test_a_process_that_computes_for_too_long_is_ended(tmp_path: Path) -> None:
     Image.new("RGB", (1500, 1500)).save(tmp_path / "x.png")
     process = _Process(preprocess_for(8), Decoding(), cpu_seconds=0.001)
 
@@ -187,7 +187,7 @@ def test_one_that_computes_for_too_long_is_ended(tmp_path: Path) -> None:
     process.end()
 
 
-def test_one_that_is_killed_costs_no_picture(files: list[str], pool: Pool) -> None:
+def test_a_killed_process_costs_no_picture(files: list[str], pool: Pool) -> None:
     with pool(processes=1) as elsewhere:
         assert elsewhere(files[0]) is not None
         pool.started[0]._process.kill()
@@ -197,9 +197,7 @@ def test_one_that_is_killed_costs_no_picture(files: list[str], pool: Pool) -> No
     assert len(pool.started) == 2
 
 
-def test_what_is_left_unread_is_not_the_answer_to_the_next(
-    files: list[str], pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_late_answer_is_discarded(files: list[str], pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = rows(files[:6])
     empty, calls = np.empty, itertools.count()
 
@@ -227,7 +225,7 @@ def test_processes_that_hang_take_no_thread_along(files: list[str], pool: Pool) 
         assert elsewhere(files[0]) is not None
 
 
-def test_one_that_cannot_work_is_not_started_for_every_picture(
+def test_a_broken_process_is_not_restarted_for_every_picture(
     files: list[str], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = rows(files)
@@ -238,7 +236,9 @@ def test_one_that_cannot_work_is_not_started_for_every_picture(
     assert len(pool.started) == MANY
 
 
-def test_none_can_be_started(files: list[str], monkeypatch: pytest.MonkeyPatch, pool: Pool) -> None:
+def test_threads_decode_when_no_process_can_be_started(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, pool: Pool
+) -> None:
     expected = rows(files)
     for executable in ("/nowhere/python", None):
         monkeypatch.setattr(sys, "executable", executable)

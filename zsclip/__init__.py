@@ -1,4 +1,4 @@
-"""Zero-shot image classification with CLIP: words in, the right word for every picture out."""
+"""Zero-shot image classification with CLIP: words in, the right word for every image out."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Answers", "Classifier", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, and nothing before."""
+    """Import a public name when it is first used."""
     if name == "__version__":
         from importlib.metadata import version
 

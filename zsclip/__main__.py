@@ -4,7 +4,7 @@ import os
 
 
 def run() -> None:
-    """Run the command line, and end quietly if that is wanted while it is still being imported."""
+    """Run the command line, and exit quietly on Ctrl-C during the imports."""
     if os.uname().machine == "x86_64":  # elsewhere torch may multiply with OpenBLAS too
         # numpy's threads spin while they wait for the next batch, on the processors that look up and decode it.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -30,7 +30,7 @@ from zsclip.out.notebook import SHOWN, html_table
 from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
-from zsclip.pictures.memory import InMemory, as_ppm
+from zsclip.pictures.in_memory import InMemory, as_ppm
 from zsclip.pictures.pictures import Pictures, again
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
@@ -41,7 +41,7 @@ from zsclip.words.prompts import read_prompts, read_templates
 AnyPath = str | os.PathLike[str]
 InMemoryPicture = Image.Image | NDArray[np.uint8] | bytes
 _FLAG = re.compile("--([a-z][a-z-]+)")
-# Flags that are not called like an argument, in the sentence of an error.
+# Flags whose argument has another name or form, as an error should write them.
 _ARGUMENTS = {
     "template": "templates", "label": "labels", "labels-file": "labels file", "per-label": "--per-label",
     "multi-label": "multi_label=True", "none-of-these": "none_of_these=True",
@@ -54,7 +54,7 @@ class Answers(answers.Answers):
     """The answers for n pictures: a sequence of records, the same in columns, and in a notebook a table of thumbnails.
 
     scores: (n, k), best first, of the candidates; NaN where a picture failed. labels: n, the answer for each picture.
-    pictures: those that the answers are about, for the thumbnails; of those in memory the first few are kept, small.
+    pictures: what the answers are about, for the thumbnails; the first few in-memory pictures are kept as small copies.
     """
 
     pictures: Pictures = field(default_factory=lambda: Pictures(()))
@@ -80,8 +80,8 @@ class Answers(answers.Answers):
 class Classifier:
     """Gives every picture the label that fits it best, as `zsclip classify` does.
 
-    Options have the command line's names, defaults and checks. What is checked without a model is checked at once; the
-    model is loaded when a picture or label is met that was never encoded before.
+    Options have the command line's names, defaults and checks. They are checked at once; the model is loaded for the
+    first picture or label that is not stored.
 
     Args:
         labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
@@ -161,7 +161,7 @@ class Classifier:
             be read is a record with `error` and `message`, and no label.
 
         Raises:
-            InputError: a single path does not exist, or something is no picture.
+            InputError: a single path does not exist, or something is not a picture.
         """
         if isinstance(pictures, str | os.PathLike):
             path = os.fsdecode(pictures)
@@ -228,8 +228,8 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
     """Yield pictures as they are given, files together.
 
     Args:
-        kept: where small ones of those in memory are put for the thumbnails, by their places among all answers.
-        most: the first picture that none is put there of.
+        kept: takes small copies of pictures in memory, for the thumbnails, by their index among all answers.
+        most: keep copies only of pictures before this index.
     """
     files: list[str] = []
     locks: dict[int, threading.Lock] = {}  # by id: a PIL image that is given twice is loaded once
@@ -258,7 +258,7 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
 
 
 def _encoded(item: Any, locks: dict[int, threading.Lock], kept: dict[int, bytes], place: int | None) -> bytes:
-    """Give a picture in memory as a file, to the bit; and where it has a place, put a small one there."""
+    """Encode a picture in memory without loss; if `place` is given, put a small copy into `kept` there."""
     if not isinstance(item, Image.Image | np.ndarray):
         data = small = bytes(item)
     elif isinstance(item, np.ndarray):
@@ -305,4 +305,6 @@ def _check(name: str, item: Any) -> None:
 
 def _not_a_picture(name: str, item: Any) -> InputError:
     kind = type(item).__name__
-    return InputError(f"{name}: of type {kind}; give a path, PIL image, (H, W, 3) uint8 array, bytes, or many of those")
+    return InputError(
+        f"{name}: is of type {kind}; give a path, PIL image, (H, W, 3) uint8 array, or bytes, or a list of these"
+    )

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--prompts", default="photo")
     arguments = parser.parse_args()
     model, prompts = Encoder(find_model(arguments.model), "cpu", "fp32"), read_prompts(arguments.prompts)
-    print("| set | classes | pictures | top-1 | top-5 | calibration error |\n|---|---|---|---|---|---|")
+    print("| set | classes | images | top-1 | top-5 | calibration error |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as root:
         for shard in sorted((arguments.data / "val").glob("*.parquet")):
             folder = Path(root) / shard.stem

@@ -14,8 +14,8 @@ from zsclip.models.embed import embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.pictures.pictures import Pictures
-from zsclip.pixels.formats import readable_formats
 from zsclip.pixels.limits import DEFAULT_DECODING
+from zsclip.pixels.pillow_setup import readable_formats
 from zsclip.pixels.processors import available_cpus
 from zsclip.words.labels import Label
 from zsclip.words.prompts import read_prompts

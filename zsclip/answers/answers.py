@@ -35,7 +35,7 @@ class Prediction:
     label: the answer; None if the best score is under the threshold or a distractor is better.
     best: the best candidate, whether or not it is the answer.
     predictions: best first; the k best, or with independent scores those over the threshold (may be empty).
-    labels: every label that applies, best first as far as it is among the predictions: the answer alone, or with
+    labels: every label that applies, those among the predictions first, best first: the answer alone, or with
     independent scores perhaps several.
     truth: the true label, if pictures are labelled.
     beaten_by: the distractor that is better than every label, if any.
@@ -116,8 +116,8 @@ class Answers:
         named = ", ".join(self.vocabulary[:_NAMED])
         more = f" and {len(self.vocabulary) - _NAMED:,} more" if len(self.vocabulary) > _NAMED else ""
         failed = f"{len(self.skipped):,} failed, " if self.skipped else ""
-        pictures = f"{len(self):,} picture{'' if len(self) == 1 else 's'}"
-        return f"{type(self).__name__}({pictures}, {failed}labels: {named}{more})"
+        images = f"{len(self):,} image{'' if len(self) == 1 else 's'}"
+        return f"{type(self).__name__}({images}, {failed}labels: {named}{more})"
 
     def is_answered(self) -> NDArray[np.bool_]:
         """Whether each picture could be read, even if its answer is unknown. (n,) bool."""
@@ -153,7 +153,7 @@ class Answers:
         return replace(self, names=[self.names[place] for place in taken], skipped=skipped, **columns)
 
     def rows(self) -> Iterator[Row]:
-        """Give one record a picture."""
+        """Give one record per picture."""
         truths = [None] * len(self) if self.truth is None else [self.vocabulary[place] for place in self.truth.tolist()]
         rivals = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
         columns = (self.classes, self.scores, self.cosines, self.is_candidate(), self.answered)

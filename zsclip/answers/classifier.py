@@ -44,7 +44,7 @@ class Classifier:
 
 
 def check_words(words: Words, encoder: "Encoder") -> None:
-    """Refuse two labels that are one text to the model, which would share every score; the model is not loaded.
+    """Refuse two labels that the model reads as the same text, as they would always score the same; nothing is loaded.
 
     Raises:
         InputError: there are two.
@@ -152,7 +152,7 @@ def _encode(prompts: dict[str, Sequence[str]], model: "ClipModel | Encoder") -> 
 
 
 def _letters(text: str) -> str:
-    """Leave only letters and digits, without accents and capitals: texts that differ so are two to every tokenizer."""
+    """Leave only letters and digits, without case and accents: if they differ, so do the tokens of any tokenizer."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", html.unescape(text)).casefold())
 
 

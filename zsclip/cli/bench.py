@@ -44,7 +44,7 @@ def bench(
         found = inputs.find(messages)
         paths = list(islice(found, _MOST_IMAGES))
         if not paths:
-            from zsclip.pixels.passed_over import why_no_images
+            from zsclip.pixels.search_summary import why_no_images
 
             raise InputError(f"bench: {why_no_images(found.passed_over)}")
         encoder = speed.encoder(model.name(), model.offline)

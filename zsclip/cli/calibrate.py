@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from zsclip.measure.calibrate import Learnt
     from zsclip.measure.calibration import Calibration
     from zsclip.models.embed import Embedded
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
 
 
 @group("Scores")
@@ -54,7 +54,7 @@ class Target:
             metavar="P",
             min=0,
             max=1,
-            help="Find the lowest threshold that promises, with 95 % certainty, that this share of the answers is "
+            help="Find the lowest threshold that guarantees, with 95% certainty, that this share of the answers is "
             "right.",
         ),
     ] = None
@@ -92,11 +92,11 @@ class CalibrationFile(Overwrite, Json):
         if self.output == "-":
             raise InputError("-o: a calibration must be a file; give its name, such as labels.calib.json")
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
         """Check that the file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            What each file that would be replaced is, in words, by its place.
+            A description of each file that would be replaced, by its id.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 
@@ -115,7 +115,7 @@ class CalibrationFile(Overwrite, Json):
         self.print(learnt, made)
 
     def print(self, learnt: "Learnt", made: "Calibration | None") -> None:
-        """Print what was learnt, and what it promises."""
+        """Print what was learnt, and what it guarantees."""
         import json
 
         from zsclip.measure.calibrate import as_json, learnt_lines
@@ -143,9 +143,9 @@ def calibrate(
 ) -> int:
     """Find out how far scores can be trusted, and which threshold to use.
 
-    Both are learnt from labelled images; without labels, those of the data are used. The table shows what thresholds
-    give: the share of images with an answer, the share of those that are right, and the share that new images reach
-    with 95 % certainty. If the data are too few to promise what you want, nothing is written. FILE holds labels,
+    Both are learnt from labelled images; without labels, those of the data are used. For each threshold, the table
+    shows the share of images with an answer, the share of those that are right, and the share that new images reach
+    with 95% certainty. If there is too little data to guarantee the target, nothing is written. FILE holds labels,
     prompts and model too, so `zsclip classify INPUT --calibration FILE` needs no others.
 
     Examples:

@@ -86,8 +86,8 @@ def compare(
 ) -> int:
     """Compare prompts, models or label files on labelled images.
 
-    Everything given is combined with everything else, and the first combination is what the others are compared with.
-    The default prompt set is photo, the default model base.
+    All combinations of these are measured, and each is compared with the first. The default prompt set is photo, the
+    default model base.
 
     Examples:
 
@@ -165,7 +165,7 @@ def encoded_by(
             batches = list(session.tally.count_encoded(embedded))
         unread.add(tuple(each.file_name for batch in batches for each in batch.skipped.values()))
         if len(unread) > 1:
-            raise InputError("data: some images could be read for only some models; run again, with fewer --threads")
+            raise InputError("data: some images could not be read for every model; run again with fewer --threads")
         yield encoder, batches
 
 

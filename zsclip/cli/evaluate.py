@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from zsclip.measure.evaluate import Scorecard
     from zsclip.measure.labelled import Labelled
     from zsclip.measure.metrics import Judged
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -89,11 +89,11 @@ class Findings(Report, Json):
         """Every file that may be written."""
         return self.rows, self.report, self.confusion
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
         """Check that every file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            What each file that would be replaced is, in words, by its place.
+            A description of each file that would be replaced, by its id.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 
@@ -180,8 +180,8 @@ def evaluate(
 
     Without labels, those of the data are used. Where images may be unknown, `answered` is the share of images with an
     answer, and `precision` the share of the answers that are right; the other metrics go by the best label, whether or
-    not it is the answer. With --multi-label, every label given that is not the image's one true label counts as wrong,
-    and `recall` is the share of images that were given their true label.
+    not it is the answer. With --multi-label, every label assigned other than the one true label counts as wrong, and
+    `recall` is the share of images that were given their true label.
 
     Examples:
 

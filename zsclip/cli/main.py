@@ -1,4 +1,4 @@
-"""The process edge: the commands together, and every error as one line and an exit code."""
+"""The entry point: all commands together, and every error as one line and an exit code."""
 
 import errno
 import io
@@ -27,7 +27,7 @@ from zsclip.errors import ZsclipError
 
 app = typer.Typer(
     cls=Group,
-    help="""Zero-shot image classification from the shell: words in, the right word for every picture out.
+    help="""Zero-shot image classification from the shell: words in, the right word for every image out.
 
     Examples:
 
@@ -108,7 +108,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if e.errno is None or e.filename is not None:
             return _internal_error(e)
         # The error of a write names no file, and outside the sinks only typer.echo writes.
-        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; choose a place that you can write to")
+        say(f"zsclip: standard output: {(e.strerror or str(e)).lower()}; redirect it elsewhere")
         return 4
     except Exception as e:
         return _internal_error(e)
@@ -120,7 +120,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def run() -> None:
     """The program `zsclip`."""
-    for descriptor in range(3):  # the next file to be opened would get a closed one, and our output would go there
+    for descriptor in range(3):  # else the next file opened takes the number of a closed one, and gets our output
         try:
             os.fstat(descriptor)
         except OSError:
@@ -143,7 +143,8 @@ class _ClosedStream(io.TextIOBase):
 def _internal_error(e: Exception) -> int:
     if os.environ.get("ZSCLIP_DEBUG"):
         raise e
-    say(f"zsclip: internal error: {type(e).__name__}: {e}; please report it with what ZSCLIP_DEBUG=1 adds")
+    cure = "please report it with the traceback that ZSCLIP_DEBUG=1 prints"
+    say(f"zsclip: internal error: {type(e).__name__}: {e}; {cure}")
     return 70  # EX_SOFTWARE of sysexits.h
 
 

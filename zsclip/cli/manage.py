@@ -13,7 +13,7 @@ from zsclip.cli.options import Labels, Messages, Model, Network, Templates, read
 from zsclip.cli.terminal import counted, say, sized
 from zsclip.errors import InputError, ZsclipError
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model, as --model takes it.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model name, as for --model.")]
 
 
 def _group(about: str) -> typer.Typer:
@@ -166,7 +166,7 @@ def cache_info() -> None:
     if pictures:
         typer.echo(_row("embeddings", sum(pictures.values()), store.size_on_disk()))
     for model, count in pictures.items():
-        typer.echo(f"  {counted(count, 'picture')} by {model}")
+        typer.echo(f"  {counted(count, 'image')}, encoded by {model}")
 
 
 def _row(kind: str, count: int, size: int) -> str:
@@ -230,7 +230,7 @@ def cache_verify() -> int:
 
     with _store_errors():
         count, damaged = store.verify()
-    typer.echo(f"{count:,} embeddings, {damaged:,} damaged" + (" and forgotten" if damaged else ""))
+    typer.echo(f"{count:,} embeddings, {damaged:,} damaged" + (", and deleted" if damaged else ""))
     return int(damaged > 0)
 
 
@@ -241,4 +241,4 @@ def _store_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as e:
-        raise ZsclipError(f"embeddings: {e}; `zsclip cache clear` begins afresh") from e
+        raise ZsclipError(f"embeddings: {e}; `zsclip cache clear` resets the cache") from e

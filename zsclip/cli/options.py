@@ -16,14 +16,14 @@ from zsclip.errors import InputError
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Paths, Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 
-ALL_FILES = typer.Option("--all-files", help="Try every file of a folder, whatever its ending.")
+ALL_FILES = typer.Option("--all-files", help="Try every file of a folder, whatever its extension.")
 
 # Flags that `compare` takes more than once.
 LABELS_FILE = typer.Option(
@@ -76,14 +76,14 @@ class Inputs:
     ] = None
 
     def find(
-        self, messages: "Messages", places: "Mapping[Place, str] | None" = None, own: Sequence[str] = ()
+        self, messages: "Messages", places: "Mapping[FileId, str] | None" = None, own: Sequence[str] = ()
     ) -> "Paths":
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
             places: of files that the run replaces, as `check_apart` gives them; a picture that is one of them, from
                 stdin or by a symbolic link, ends the run.
-            own: files of an earlier run or of this one, which are no pictures.
+            own: files that an earlier run or this one writes, which must not be read as pictures.
         """
         from zsclip.pictures.pictures import Paths
 
@@ -151,7 +151,7 @@ class Labels:
         str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Choose among these labels.")
     ] = None
     label: Annotated[
-        list[str], typer.Option("--label", metavar="LABEL", help="Add one label, taken as it is, with its commas.")
+        list[str], typer.Option("--label", metavar="LABEL", help="Add one label as it is, commas included.")
     ] = field(default_factory=list)
     labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
 
@@ -329,11 +329,11 @@ class Overwrite:
 
 @group("Output")
 class Report(Overwrite):
-    """A page to look at."""
+    """A page with thumbnails."""
 
     report: Annotated[
         str | None,
-        typer.Option("--report", metavar="FILE", help="Also write a page with thumbnails to look at: an .html file."),
+        typer.Option("--report", metavar="FILE", help="Also write an .html page with thumbnails."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -375,7 +375,7 @@ def _pictures(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((f"the image {path!r}", path) for path in paths)
 
 
-def _refusing(found: "Iterable[Pictures]", places: "Mapping[Place, str]") -> "Iterator[Pictures]":
+def _refusing(found: "Iterable[Pictures]", places: "Mapping[FileId, str]") -> "Iterator[Pictures]":
     """Pass pictures on; refuse one that the run would replace."""
     from zsclip.out.output import check_inputs
 

@@ -78,7 +78,7 @@ class Scores(Deciding):
         typer.Option(
             "--only",
             metavar="LABEL|unknown",
-            help="Write only the rows with this answer; with --multi-label, those it applies to.",
+            help="Write only the rows with this answer; with --multi-label, all rows to which it applies.",
         ),
     ] = field(default_factory=list)
 
@@ -126,7 +126,7 @@ def _threshold_of(rule: "Rule") -> str:
 
 
 def wanted_answers(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
-    """Give the answers that --only asks for, all if there are none; None is unknown, unless a label is called so."""
+    """Give the answers that --only asks for; empty means all. None stands for unknown, unless a label has that name."""
     from zsclip.words.textfiles import comparable
 
     known = {comparable(name): name for name in names}

@@ -21,7 +21,7 @@ from zsclip.errors import InputError
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.out.journal import Journal, Point
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
 
     Batches = Iterable[Answers]
 
@@ -36,8 +36,8 @@ class Output(Report):
             "-f",
             "--format",
             metavar="FORMAT",
-            help="Write table, jsonl, csv, tsv, paths or html; by default what the ending of FILE says, a table on a "
-            "terminal, or jsonl.",
+            help="Write table, jsonl, csv, tsv, paths or html; by default, the extension of FILE decides; without "
+            "FILE, it is table on a terminal, else jsonl.",
         ),
     ] = None
     output: Annotated[
@@ -50,10 +50,10 @@ class Output(Report):
     ] = None
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with FILE.part of an earlier run; do nothing if FILE is complete."),
+        typer.Option("--resume", help="Continue FILE.part of an earlier run; do nothing if FILE is complete."),
     ] = False
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Like --resume, but also try again the images that failed.")
+        bool, typer.Option("--retry-errors", help="Like --resume, but also retry the images that failed.")
     ] = False
     print0: Annotated[
         bool, typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
@@ -72,7 +72,7 @@ class Output(Report):
         flag = "--resume" if self.resume else "--retry-errors"
         if self.report or self.contact_sheet or sink_name == "html":
             raise InputError(
-                f"{flag}: a page or a sheet shows a whole run, so leave it out; what was encoded is kept anyway"
+                f"{flag}: a page or a sheet needs the whole run; leave out {flag}, and stored embeddings are reused"
             )
         if self.file is None or not is_replaceable(self.file):
             raise InputError(f"{flag}: needs the file of the earlier run; add -o FILE")
@@ -143,11 +143,11 @@ class Output(Report):
         first = 1 if by_earlier_run and not self.goes_on else 0
         return [file for _, target in self.targets if target is not None for file in files_of(target)[first:]]
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[Place, str]":
+    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
         """Check that every file can be written, and is not one that is read, before anything slow begins.
 
         Returns:
-            What each file that would be replaced is, in words, by its place.
+            A description of each file that would be replaced, by its id.
         """
         from zsclip.out.output import check_apart, check_inputs, check_output
 
@@ -191,7 +191,7 @@ class Start:
 
 
 def start_of(output: Output, settings: dict[str, object], paths: Iterator[str]) -> Start:
-    """Look for an earlier run to continue, and remove the paths that it has rows for from the list."""
+    """Look for an earlier run to continue, and drop the paths that already have rows."""
     from zsclip.out.journal import Journal
 
     if output.own_file is None:
@@ -287,7 +287,7 @@ class Writer:
 
 
 def only_wanted(batches: "Batches", wanted: set[str | None]) -> "Batches":
-    """Keep the pictures with these answers, or with independent scores to which one of these labels applies.
+    """Keep pictures with these answers; with independent scores, those to which one of these labels applies.
 
     All are kept if none is named. A failed picture has no answer, not even unknown.
     """
@@ -316,6 +316,6 @@ def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: S
     if output.pages or output.contact_sheet is not None:
         return f"{counted(done, 'image')} done; run again with --overwrite; what was encoded is kept"
     if not done:
-        return "no rows are written yet; run the same command again"
+        return "no rows were written; run the same command again"
     rows = counted(done, "row") if output.sink_name == "jsonl" and not only else f"rows of {counted(done, 'image')}"
-    return f"{rows} {'is' if rows == '1 row' else 'are'} in {part_of(output.own_file)}; add --resume to go on"
+    return f"{rows} {'is' if rows == '1 row' else 'are'} in {part_of(output.own_file)}; add --resume to continue"

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from zsclip.cli.held import HeldSignals
+from zsclip.cli.held_signals import HeldSignals
 from zsclip.cli.options import Data, Messages, Speed, Store
 from zsclip.cli.progress import Progress
 from zsclip.cli.tally import Tally
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zsclip.measure.labelled import Labelled
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
-    from zsclip.out.output import Place
+    from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -118,7 +118,7 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
         images = counted(session.tally.images, "image")
         if store.no_store:
             return f"{images} encoded, but not kept, because of --no-store"
-        return f"{images} encoded and kept; run the same command again to go on"
+        return f"{images} encoded and kept; run the same command again to continue"
 
     with Progress(messages.show_progress) as progress:
         session = Session(speed, store, messages, progress)
@@ -126,7 +126,7 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
             yield session
 
 
-def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "Labelled":
+def read_data(data: Data, session: Session, places: "Mapping[FileId, str]") -> "Labelled":
     """Find all labelled pictures, or with --limit some from all over the data.
 
     Args:
@@ -142,7 +142,7 @@ def read_data(data: Data, session: Session, places: "Mapping[Place, str]") -> "L
     some = labelled.spread(data.limit)
     if some is not labelled:
         taken, total = len(some.pictures), len(labelled.pictures)
-        session.messages.note(f"using {taken:,} of {total:,} pictures, spread evenly over the data")
+        session.messages.note(f"using {taken:,} of {total:,} images, spread evenly over the data")
     return some
 
 
@@ -165,7 +165,7 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
     if not session.messages.quiet:
         for line in tally.summary([file for file in files if file is not None and is_replaceable(file)]):
             say(line)
-    elif not (tally.images or tally.done):  # there are no rows to say it
+    elif not (tally.images or tally.done):  # there are no rows that could say it
         say(tally.why_none())
     return tally.exit_code
 
@@ -175,7 +175,7 @@ def note_if_few(pictures: int, messages: Messages) -> None:
     from zsclip.measure.metrics import FEW
 
     if pictures < FEW:
-        messages.note(f"{pictures} pictures are few, so these figures may be far off; give {FEW} or more")
+        messages.note(f"only {counted(pictures, 'image')}: these figures may be far off; use {FEW} or more")
 
 
 def drain(batches: Iterable[object], out: object = None) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from zsclip.cli.held import HeldSignals
+from zsclip.cli.held_signals import HeldSignals
 from zsclip.cli.terminal import counted, sized
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Tally:
         self.known = 0  # images found in the store, so not encoded
         self.new_store: str | None = None  # the store's folder, if this run created it
         self.passed_over: PassedOver | None = None  # complete once all images have been found
-        self.started = time.monotonic()  # reset at the first picture, so that speed leaves out loading the model
+        self.started = time.monotonic()  # reset at the first image, so that speed leaves out loading the model
 
     @property
     def images(self) -> int:
@@ -53,7 +53,7 @@ class Tally:
         """Count batches and pass them on; called again when failed pictures are retried.
 
         Args:
-            signals: held until the consumer asks for the next batch, and has so written this one.
+            signals: held until the consumer asks for the next batch, and so has written this one.
             most: images in a batch, if the consumer does slow things to each.
         """
         if not self.images:
@@ -111,7 +111,7 @@ class Tally:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.errors.most_common())
             lines.append(f"{self.errors.total():,} failed: {kinds}")
         if self.failed:
-            lines.append(f"{self.failed:,} failed before; --retry-errors tries them again")
+            lines.append(f"{self.failed:,} failed earlier; --retry-errors tries them again")
         if self.images and (left := self._passed_over()):
             lines.append(left)
         written = [f"{file} ({sized(os.path.getsize(file))})" for file in files]
@@ -120,27 +120,27 @@ class Tally:
         if self.new_store is not None:
             lines.append(
                 f"embeddings are kept in {self.new_store}, so that these images are encoded only once; "
-                "--no-store keeps none"
+                "--no-store turns this off"
             )
         return lines
 
     def why_none(self) -> str:
         """Say that there was no image, and why."""
-        from zsclip.pixels.passed_over import why_no_images
+        from zsclip.pixels.search_summary import why_no_images
 
         if self.done:
-            return f"no more images; {counted(self.done, 'image')} before"
+            return f"no new images; {counted(self.done, 'image')} done earlier"
         return "zsclip: " + ("no images" if self.passed_over is None else why_no_images(self.passed_over))
 
     def _passed_over(self) -> str:
-        from zsclip.pixels.passed_over import passed_over_line
+        from zsclip.pixels.search_summary import passed_over_line
 
         return "" if self.passed_over is None else passed_over_line(self.passed_over)
 
     def _speed(self) -> str:
         if not self.images:
             return self.why_none()
-        earlier = f"; {counted(self.done, 'image')} before" if self.done else ""
+        earlier = f"; {counted(self.done, 'image')} done earlier" if self.done else ""
         images = counted(self.images, "image")
         if self.known >= self.images:
             return f"{images}, encoded by an earlier run{earlier}"

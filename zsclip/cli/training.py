@@ -16,13 +16,13 @@ from zsclip.cli.run import interruptible
 from zsclip.cli.terminal import lasting, say
 
 if TYPE_CHECKING:
-    from zsclip.training.log import EncodingProgress, Event, Progress
+    from zsclip.training.log import EncodingProgress, Event, StepDone
 
 _EVERY = 30  # seconds between lines when stderr is not a terminal
 
 
 @group("Start")
-class Start:
+class StartModel:
     """The model that training starts from."""
 
     arch: Annotated[
@@ -51,7 +51,7 @@ class Schedule:
 
     epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Go through the data N times.")] = 10
     batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", min=2, help="Compare N images and N captions with each other.")
+        int, typer.Option("--batch-size", metavar="N", min=2, help="Train on batches of N image-caption pairs.")
     ] = 256
     accumulate: Annotated[
         int,
@@ -117,7 +117,8 @@ class Captions:
     kinds_are_true: Annotated[
         bool,
         typer.Option(
-            "--kinds-are-true", help="Do not count a broader word as wrong for another image that it also describes."
+            "--kinds-are-true",
+            help="Do not count a broader word as wrong for an image of the batch that it also describes.",
         ),
     ] = False
     across: Annotated[
@@ -125,7 +126,7 @@ class Captions:
         typer.Option(
             "--across",
             metavar="WEIGHT",
-            help="Give a wrong caption this weight if its label is not in the data set of the image.",
+            help="Use this weight for wrong captions whose label does not occur in the image's own data set.",
         ),
     ] = 1.0
     all_labels: Annotated[
@@ -143,7 +144,8 @@ class Changes:
     """How pictures are augmented."""
 
     crop_scale: Annotated[
-        float, typer.Option("--crop-scale", metavar="SHARE", help="Crop images to no less than this share.")
+        float,
+        typer.Option("--crop-scale", metavar="SHARE", help="Crop images to no less than this share of their area."),
     ] = 0.35
     colour: Annotated[
         float,
@@ -170,7 +172,7 @@ class Trained:
     """Where the model goes, and how it is measured."""
 
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Write the model, and checkpoints to go on from, to DIR.")
+        Path, typer.Option("--out", metavar="DIR", help="Write the model, and checkpoints to resume from, to DIR.")
     ]
     weights: Annotated[
         Literal["fp16", "fp32"], typer.Option("--weights", metavar="NAME", help="Save weights as fp16 or fp32.")
@@ -181,7 +183,7 @@ class Trained:
             "--holdout",
             metavar="N",
             min=0,
-            help="Keep every Nth pair aside to measure accuracy on, or none with 0; by default at least 100 pairs, but "
+            help="Hold out every Nth pair to measure accuracy, or none with 0; by default at least 100 pairs, but "
             "at most a fifth.",
         ),
     ] = None
@@ -211,7 +213,7 @@ class Pairs:
 @command(common=("data", "out", "init", "arch", "lock_image", "lock_text", "epochs", "batch_size", "device"))
 def train(
     pairs: Pairs,
-    start: Start,
+    start: StartModel,
     schedule: Schedule,
     captions: Captions,
     changes: Changes,
@@ -222,7 +224,7 @@ def train(
 ) -> None:
     """Train a small CLIP model on captioned images, or adapt one.
 
-    If training is stopped, the same command goes on from the last checkpoint.
+    If training is stopped, the same command resumes from the last checkpoint.
 
     Examples:
 
@@ -232,7 +234,7 @@ def train(
     """
     set_environment(network, messages)
     settings: dict[str, Any] = asdict(start) | asdict(schedule) | asdict(captions) | asdict(changes)
-    again = f"run the same command again to go on from the last checkpoint in {trained.out}"
+    again = f"run the same command again to resume from the last checkpoint in {trained.out}"
     with interruptible(lambda: again), training_report(messages) as report:
         from zsclip.out.output import check_apart, check_inputs
         from zsclip.training.recipe import Recipe
@@ -271,7 +273,7 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
         nonlocal reported_at
         if isinstance(event, HeldOutAccuracy):
             when = f"epoch {event.epoch}" if event.epoch else "epoch 0 (before training)"
-            say(f"{when}: {event.top1:.1%} of {event.images:,} held-out pictures, {event.labels} labels")
+            say(f"{when}: {event.top1:.1%} of {event.images:,} held-out images, {event.labels} labels")
             return
         line, done, total = training_line(event)
         bars.update(task, description=line, completed=done, total=total)
@@ -283,7 +285,7 @@ def training_report(messages: Messages) -> Iterator[Callable[["Event"], None]]:
         yield report
 
 
-def training_line(event: "EncodingProgress | Progress") -> tuple[str, int, int]:
+def training_line(event: "EncodingProgress | StepDone") -> tuple[str, int, int]:
     """Give a line of at most 64 columns for a step, which leaves room for a bar; the steps done; and all steps."""
     from zsclip.training.log import EncodingProgress
 

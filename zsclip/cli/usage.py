@@ -25,8 +25,9 @@ def usage_line(message: str, command: str) -> str:
     line = " ".join(message.split()).rstrip(".")
     for theirs, ours in _WORDS:
         line = re.sub(theirs, ours, line)
-    # A question already ends the sentence.
-    return f"{line} '{command} --help' shows all" if line.endswith("?") else f"{line}; try '{command} --help'"
+    if not line.endswith("?"):
+        return f"{line}; try '{command} --help'"
+    return f"{line} '{command} --help' shows all {'commands' if line.startswith('no such command') else 'options'}"
 
 
 def _no_such_option(given: str, similar: str) -> str:

@@ -44,13 +44,13 @@ class Scoring:
                 f"--multi-label: scores every label by itself, so nothing competes; use it or {other}, not both"
             )
         if self.calibration is not None and competes:
-            raise InputError("--calibration: brings its own distractors, or none; give them to `zsclip calibrate`")
+            raise InputError("--calibration: already fixes the distractors; set them when you run `zsclip calibrate`")
         if self.none_of_these and self.distractors is not None:
             raise InputError("--none-of-these: means --distractors common; use it or --distractors, not both")
 
     @property
     def one_is_enough(self) -> bool:
-        """Whether a single label may have a meaning: it is scored by itself, or other words may compete with it."""
+        """Whether a single label makes sense: it is scored by itself, or other words may compete with it."""
         return self.multi_label or self.none_of_these or self.distractors is not None or self.calibration is not None
 
 
@@ -73,7 +73,9 @@ class Computing:
         if self.precision not in (known := get_args(Precision)):
             raise InputError(f"--precision: {self.precision!r} is not a precision; use {', '.join(known)}")
         if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
-            raise InputError(f"--batch-size: {self.batch_size!r} is not a size; use auto or a number from 1")
+            raise InputError(
+                f"--batch-size: {self.batch_size!r} is not a batch size; use auto or a whole number, 1 or more"
+            )
 
     @property
     def size(self) -> int | None:
@@ -113,6 +115,6 @@ def check_device(device: str) -> None:
 
 
 def check_count(flag: str, number: int | None) -> None:
-    """Refuse what is not a whole number from 1, or None where nothing was asked for."""
+    """Refuse what is neither None nor a whole number, 1 or more."""
     if number is not None and (not isinstance(number, int) or number < 1):
-        raise InputError(f"{flag}: {number!r} is not a number of this kind; use a whole number from 1")
+        raise InputError(f"{flag}: must be a whole number, 1 or more, not {number!r}")

@@ -74,7 +74,7 @@ def rule_of(question: Question, encoder: Encoder) -> Rule:
     """Give the rule by which scores become answers, with what a calibration of this model and these labels learnt.
 
     Raises:
-        InputError: two labels are one text to this model, or the calibration is for others.
+        InputError: two labels are the same text to this model, or the calibration is for others.
     """
     check_words(question.words, encoder)
     scores, learnt = question.scores, question.learnt

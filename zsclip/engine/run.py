@@ -33,7 +33,7 @@ def embedding(
     *,
     loads: Callable[[], None] = lambda: None,
 ) -> Iterator[Iterator[Embedded]]:
-    """Begin to look up and decode, load the model beside that if the first picture is not known, and give batches.
+    """Start looking up and decoding pictures; meanwhile load the model if the first one is not stored. Yield batches.
 
     Args:
         loads: called just before the model is loaded.

@@ -36,8 +36,8 @@ _MAX_REFUSALS = 5  # failed tries on a locked store; each may take as long as th
 _KEPT_SHARE = 0.9  # share of the limit that remains after eviction
 _SPARSE = 2  # of a range with this many times the wanted keys, each is looked up
 
-# The content is the one that the key stands for: an embedding that has since taken the place of another has a digest
-# for another content. CROSS JOIN fixes the order, as SQLite would begin with all embeddings.
+# A key is valid only for the content it was stored with; if its embedding was replaced since, the digest no longer
+# matches. CROSS JOIN fixes the order, as SQLite would begin with all embeddings.
 _BY_KEY = (
     "SELECT s.content, e.vector, e.digest, CASE WHEN u.day = ? THEN 0 ELSE e.id END, s.key"
     " FROM seen s CROSS JOIN embeddings e ON e.id = s.embedding AND e.max_pixels <= ?"
@@ -189,7 +189,7 @@ class EmbeddingStore:
         self._model = self._model_id()
 
     def _rows(self, keys: Sequence[bytes]) -> list[Any]:
-        """Read the rows of keys; of neighbours in one scan, which takes half the time of one search for each."""
+        """Read the rows of keys; sorted neighbours in one scan, which takes half the time of a search for each."""
         given = (self._today, self._max_pixels, self._model)
         if keys and keys == sorted(keys):  # as those of a folder are
             most = _SPARSE * len(keys)

@@ -21,8 +21,8 @@ from zsclip.models.torch_encoder import ClipModel
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.decode import to_pixels, upright
 from zsclip.pixels.fit import Preprocess, jpeg_scale
-from zsclip.pixels.formats import readable_formats
 from zsclip.pixels.limits import Decoding
+from zsclip.pixels.pillow_setup import readable_formats
 from zsclip.pixels.processors import available_cpus
 from zsclip.pixels.reasons import check_file
 from zsclip.pixels.workers import processes_for
@@ -134,7 +134,7 @@ def _time_decoding(
             list(pool.map(decode, islice(endless, 8 * threads)))
             wall = time.perf_counter() - begun
     if not sample:
-        raise InputError("bench: none of the pictures can be read; `zsclip classify` says why")
+        raise InputError("bench: none of the images can be read; `zsclip classify` says why")
     each = dict(zip(("read", "decode", "preprocess"), np.mean(times, axis=0).tolist(), strict=True))
     return _Decoded(sample, each, len(times) / wall, 2 * sum(reducible) >= len(reducible))
 
@@ -224,7 +224,10 @@ def _hint(slowest: str, model: ClipModel, threads: int, reducible: bool) -> str:
     if slowest in ("decode", "preprocess"):
         if reducible and slowest == "decode":
             return "--fast-jpeg"
-        return f"--threads {cpus}" if threads < cpus else f"smaller pictures; all {cpus} processors decode already"
+        if threads < cpus:
+            return f"--threads {cpus}"
+        busy = "both processors are" if cpus == 2 else f"all {cpus} processors are" if cpus > 2 else "the processor is"
+        return f"smaller images ({busy} already decoding)"
     if slowest == "score":
         return "fewer labels"
     if slowest == "copy":
@@ -236,11 +239,11 @@ def _hint(slowest: str, model: ClipModel, threads: int, reducible: bool) -> str:
 
 def report_lines(report: Report) -> list[str]:
     """Format a report for people."""
-    lines = [f"{name:<12} {1000 * seconds:>9.3f} ms a picture" for name, seconds in report.seconds.items()]
+    lines = [f"{name:<12} {1000 * seconds:>9.3f} ms per image" for name, seconds in report.seconds.items()]
     return [
         *lines,
-        f"{report.threads} threads decode {report.decoding:.0f} pictures a second, the model takes {report.model:.0f} "
-        f"in batches of {report.batch_size}; a run gives {report.stream:.0f}",
-        f"text: {report.text:.0f} prompts a second",
-        f"held back by: {report.slowest}; what would help: {report.hint}",
+        f"images a second: {report.decoding:.0f} decoded on {report.threads} threads, {report.model:.0f} in the model "
+        f"(batches of {report.batch_size}), {report.stream:.0f} in a run",
+        f"prompts a second: {report.text:.0f}",
+        f"bottleneck: {report.slowest}; try {report.hint}",
     ]

@@ -1,4 +1,4 @@
-"""Labelled answers -> the temperature that makes scores probabilities, and the threshold that keeps a promise."""
+"""Labelled answers -> the temperature that turns scores into probabilities, and the threshold that reaches a target."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ from zsclip.models.embed import Embedded
 from zsclip.out.text import escaped
 
 FEWEST = 10  # pictures to learn from
-CERTAINTY = 0.95  # that every precision promised is reached
+CERTAINTY = 0.95  # that every precision in the table is reached
 STEPS = 20  # thresholds to choose from: those that answer 5 % of the pictures, 10 %, and so on
-_DOUBT = (1 - CERTAINTY) / STEPS  # for each of them (Bonferroni): the best of many would else be the luckiest
+_DOUBT = (1 - CERTAINTY) / STEPS  # for each of them (Bonferroni): otherwise the best would just be the luckiest
 _FOLDS = 5
 _SHARPEST = 1000.0  # search temperatures within this factor; if all answers are right, there is no best one
 
@@ -29,8 +29,8 @@ _SHARPEST = 1000.0  # search temperatures within this factor; if all answers are
 class Temperature:
     """The temperature that was fitted, and the calibration error on pictures that it was not fitted on.
 
-    plain, fitted: the error without and with it; None if distractors always win. is_chance: whether it makes the true
-    labels of those pictures likelier by no more than chance would.
+    plain, fitted: the error without and with it; None if distractors always win. is_chance: whether the
+    gain in likelihood of the true labels of those pictures could be chance.
     """
 
     value: float
@@ -97,7 +97,7 @@ class Learnt:
         """Give what is written to a file.
 
         Raises:
-            InputError: the data promise nothing.
+            InputError: the data guarantee nothing.
         """
         self._check()
         temperature = self.temperature.value if self.temperature.helps else None
@@ -118,14 +118,14 @@ class Learnt:
             return
         needed = math.ceil(math.log(_DOUBT) / math.log(target)) if 0 < target < 1 else math.inf  # if all are right
         if needed == math.inf:
-            why = "no number of pictures can prove that all answers are right; lower --target-precision"
+            why = "no number of images can prove that all answers are right; lower --target-precision"
         elif self.pictures < needed:
-            why = f"{self.pictures:,} pictures are too few; give {needed:,} or more, or lower --target-precision"
+            why = f"{self.pictures:,} images are too few; give {needed:,} or more, or lower --target-precision"
         elif self.wish.per_label:
-            why = "no label has enough right answers; give more pictures, or leave out --per-label"
+            why = "no label has enough right answers; give more images, or leave out --per-label"
         else:
-            why = f"the most that a threshold promises is {best:.1%}; lower --target-precision, or give more pictures"
-        raise InputError(f"no file is written, as a precision of {target:.1%} cannot be promised: {why}")
+            why = f"the best threshold guarantees only {best:.1%}; lower --target-precision, or give more images"
+        raise InputError(f"no file is written, as a precision of {target:.1%} cannot be guaranteed: {why}")
 
 
 def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: float) -> float:
@@ -224,15 +224,15 @@ def cosines_of(
         true += [places[labels[place]] for place in batch.places.tolist()]
         similar.append(cosines(batch.vectors, classifier.class_embeddings))
     if len(true) < FEWEST:
-        raise InputError(f"data: {len(true)} readable pictures are too few to learn from; give {FEWEST} or more")
+        raise InputError(f"data: {len(true)} readable images are too few to learn from; give {FEWEST} or more")
     return np.concatenate([block for block in similar if len(block)]), np.array(true, np.int64)
 
 
 def learn(similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logit_scale: float, wish: Wish) -> Learnt:
     """Learn from N labelled pictures.
 
-    The temperature is fitted on the same pictures that thresholds are judged on. That is one number, far too little to
-    flatter them.
+    The temperature is fitted on the same pictures that thresholds are judged on. That is one number, which
+    hardly biases the result.
 
     Args:
         similar: (N, C + K) float32 cosines, first with the labels, then with distractors. truth: (N,) indices of the
@@ -255,7 +255,7 @@ def learn(similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logi
 
 
 def _chosen(scores: NDArray[np.float64], right: NDArray[np.bool_], wish: Wish, label: str | None) -> Threshold:
-    """Choose the lowest threshold that promises the precision, or the one that answers the share; else none."""
+    """Choose the lowest threshold that guarantees the precision, or the one that answers the share; else none."""
     if wish.precision is None:
         return _given(scores, right, threshold_for(scores, wish.share or 0.0), label)
     reaching = [each for each in table_of(scores, right, label) if each.at_least >= wish.precision]
@@ -295,7 +295,7 @@ def as_json(learnt: Learnt) -> dict[str, Any]:
 
 
 def learnt_lines(learnt: Learnt) -> Iterator[str]:
-    """Format what was learnt: the temperature, the thresholds to choose from, and what is promised."""
+    """Format what was learnt: the temperature, the thresholds to choose from, and what they guarantee."""
     yield from _temperature_lines(learnt.temperature)
     yield ""
     chosen, rows, names = learnt.chosen, learnt.chosen, [escaped(each.label or "") for each in learnt.chosen]
@@ -309,20 +309,20 @@ def learnt_lines(learnt: Learnt) -> Iterator[str]:
         mark = "  <- chosen" if not names and any(each.value == one.value for one in chosen) else ""
         yield f"{name}{_line(each)}{mark}"
     yield ""
-    certain = f"at least: what new pictures reach, with {CERTAINTY:.0%} certainty"
-    yield f"{certain} for each label by itself" if names else f"{certain} for all thresholds together"
+    certain = f"at least: precision on new images, with {CERTAINTY:.0%} certainty"
+    yield f"{certain} for each label by itself" if names else f"{certain} for all rows jointly"
     if not chosen:
         yield "threshold: none; --target-precision or --target-share chooses one"
     elif learnt.overall.precision is not None:
         answered, precision = learnt.overall.answered.value, learnt.overall.precision
-        yield f"answered: {answered:.1%} of these pictures, {precision:.1%} of them right"
+        yield f"answered: {answered:.1%} of these images, {precision:.1%} of them right"
 
 
 def _temperature_lines(temperature: Temperature) -> Iterator[str]:
     if temperature.plain is None or temperature.fitted is None:
-        yield "temperature: unchanged, as a distractor is better than every label for every picture"
+        yield "temperature: unchanged, as a distractor fits every image better than all labels"
         return
-    effect = f"calibration error on held-out pictures from {temperature.plain:.1%} to {temperature.fitted:.1%}"
+    effect = f"calibration error on held-out images from {temperature.plain:.1%} to {temperature.fitted:.1%}"
     if temperature.helps:
         yield f"temperature: {temperature.value:.3f}, which brings the {effect}"
     else:

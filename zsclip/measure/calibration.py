@@ -1,4 +1,4 @@
-"""What calibration learnt, as a file: with it alone, later runs ask and answer as it was measured."""
+"""What calibration learnt, as a file from which later runs can repeat exactly what was measured."""
 
 import json
 import math
@@ -96,19 +96,22 @@ def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str,
     if not differing:
         return
     brings_them = True  # so that leaving out what was given is a cure
-    others = []
+    others, given = [], []
     if "model" in differing:
         was, now = (_before_comma(each.get("model", "")) for each in (calibration.made_with, made_with))
         brings_them = calibration.model is not None and was != now
+        given.append("--model")
         others.append(f"another model ({was})" if was != now else f"other weights or settings of the model {was}")
     if "label list" in differing:
         brings_them = brings_them and bool(calibration.words)
         count = _before_comma(calibration.made_with.get("label list", "")).removesuffix(" labels")
+        given.append("your labels")
         others.append(f"other labels ({count} of them)")
     elif "prompts" in differing:  # with other labels they always differ
         brings_them = brings_them and calibration.sentences is not None
+        given.append("your prompts")
         others.append("other prompts")
-    use = "leave out yours to use those of the file, or " if brings_them else ""
+    use = f"leave out {' and '.join(given)} to use the file's, or " if brings_them else ""
     raise InputError(f"{file}: was made for {' and '.join(others)}; {use}calibrate again")
 
 

@@ -58,7 +58,7 @@ def judged_by(embedded: Iterable[Embedded], truths: Iterable[str], classifier: C
     answers = classify(embedded, classifier, Rule(BEST))
     deque(judge(answers, truths, classifier.labels, judged), maxlen=0)
     if not any(len(part.truth) for part in judged):
-        raise InputError("data: none of the pictures could be read; `zsclip eval --rows FILE` says why")
+        raise InputError("data: none of the images could be read; `zsclip eval --rows FILE` says why")
     return joined(judged)
 
 
@@ -133,7 +133,7 @@ def comparison_lines(compared: Sequence[Compared]) -> list[str]:
 
 def template_lines(gains: Sequence[TemplateGain]) -> list[str]:
     """Format a line for each template, the most helpful first."""
-    lines = ["alone   gain of the whole set by it   template"]
+    lines = [f"alone   {'what it adds to the set':<28}  template"]
     for each in sorted(gains, key=lambda each: -each.gain.value):
         lines.append(f"{each.alone:>6.1%}  {_gained(each.gain, 'helps', 'hurts'):<28}  {escaped(each.template)}")
     return lines

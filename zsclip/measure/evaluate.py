@@ -62,7 +62,7 @@ def found_labels(words: Iterable[str], *, alone: bool = False) -> list[Label]:
         spelt.setdefault(comparable(name), (name, word))
     if len(spelt) < 2 and not alone:
         raise InputError(
-            f"labels: only {', '.join(map(repr, spelt))} in the data, so nothing competes with it; give more"
+            f"labels: {', '.join(map(repr, spelt))} is the only label in the data; add images with another label"
         )
     return [Label(name, found_as=word) for name, word in sorted(spelt.values())]
 
@@ -81,7 +81,7 @@ def truths_of(words: Sequence[str], labels: Sequence[Label]) -> list[str]:
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise InputError(
-            f"labels: the data has labels that are not in your list: {', '.join(map(repr, lost[:3]))}{more}; "
+            f"labels: the data have labels that are not in your list: {', '.join(map(repr, lost[:3]))}{more}; "
             "add them as labels or synonyms, or as keys with `name:` in a --labels-file"
         )
     return [found[word] or "" for word in words]
@@ -137,7 +137,7 @@ def evaluate(
         InputError: none of the pictures could be read.
     """
     if not any(len(part.truth) for part in judged):
-        raise InputError("data: none of the pictures could be read; the rows of --rows say why")
+        raise InputError("data: none of the images could be read; --rows FILE says why")
     whole = joined(judged)
     confusion = confusion_matrix(whole, len(labels)) if given is None else given
     pictures = np.bincount(whole.truth, minlength=len(labels)).tolist()
@@ -195,7 +195,7 @@ def report_lines(scorecard: Scorecard, most: int | None = None) -> list[str]:
     names = {each.label: escaped(each.label) for each in scorecard.labels}
     width = max(map(len, [*names.values(), "label"]))
     unknown = "  unknown" if scorecard.may_be_unknown else ""
-    lines += ["", f"{'label':<{width}}  pictures   recall  precision{unknown}  most often taken for"]
+    lines += ["", f"{'label':<{width}}    images   recall  precision{unknown}  most often taken for"]
     with_pictures = sorted((each for each in scorecard.labels if each.pictures), key=lambda each: each.recall or 0.0)
     for each in with_pictures[:most]:
         taken_for = f"{names[each.taken_for]} ({each.so_often:,})" if each.taken_for else ""

@@ -7,7 +7,7 @@ from zsclip.errors import InputError
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.sources import Source, SourceCache, check_inputs, find_sources
-from zsclip.pixels.passed_over import passed_over_line
+from zsclip.pixels.search_summary import passed_over_line
 
 _SOURCES_KEPT = 2  # row groups in memory: some threads may still need one when others have begun the next
 
@@ -26,7 +26,7 @@ class Labelled:
     passed_over: PassedOver
 
     def spread(self, limit: int | None) -> "Labelled":
-        """Take so many pictures, spread evenly over the data: its first ones may all have the same label."""
+        """Take up to `limit` pictures, spread evenly over the data: its first ones may all have the same label."""
         total = len(self.words)
         if limit is None or limit >= total:
             return self
@@ -79,7 +79,7 @@ def read_labelled(
     if not names:
         why = passed_over_line(passed_over)
         raise InputError(
-            f"{data}: no labelled pictures{f'; {why}' if why else ''}; give class folders, a list with "
+            f"{data}: no labelled images{f'; {why}' if why else ''}; give class folders, a list with "
             "file_name,label, or Parquet"
         )
     pictures = Pictures(tuple(names), _reader(places) if places else None)

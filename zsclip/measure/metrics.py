@@ -96,8 +96,8 @@ def figures(judged: Judged, *, resamples: int = RESAMPLES, seed: int = 0) -> dic
     """Give every metric of METRICS with its interval.
 
     If a metric is biased, like calibration error and means over rare labels, resampling adds the same bias again, and
-    percentiles miss the truth. Mirrored at the value, they hold it as often as they should in simulations, or in 9
-    of 10 samples (calibration error; macro-F1 with many rare labels). Fewer than FEW pictures vary too little.
+    percentiles miss the truth. Reflected about the estimate, intervals cover it as often as they should in simulations,
+    or in 9 of 10 samples (calibration error; macro-F1 with many rare labels). Fewer than FEW pictures vary too little.
 
     Source: Davison and Hinkley 1997, section 5.2 (the basic bootstrap).
     """

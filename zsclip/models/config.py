@@ -1,4 +1,4 @@
-"""Reads the configuration of a model, and refuses sizes that no model has before anything of them is built."""
+"""Reads the configuration of a model, and refuses sizes that no model has before anything is built from them."""
 
 import json
 import stat
@@ -54,7 +54,7 @@ def read_json(name: str, path: Path) -> Any:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
-            raise ModelError(f"{name}: {str(path)!r} is not a regular file; a configuration is one")
+            raise ModelError(f"{name}: {str(path)!r} must be a regular file")
         if about.st_size > _MAX_BYTES:
             raise ModelError(f"{name}: {str(path)!r} has {about.st_size:,} bytes; a configuration has at most 1 MB")
         value = json.loads(path.read_text(encoding="utf-8"))

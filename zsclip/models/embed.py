@@ -19,8 +19,8 @@ from zsclip.pictures.pictures import MAX_BYTES, Pictures
 from zsclip.pixels.ahead import Ahead
 from zsclip.pixels.decode import decode_file, decode_image
 from zsclip.pixels.fit import Preprocess
-from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import Decoding
+from zsclip.pixels.pillow_setup import set_up_pillow
 from zsclip.pixels.reasons import START_BYTES, check_start, given_up, skipped
 from zsclip.pixels.skipped import Skipped
 from zsclip.pixels.workers import Elsewhere, read_file, worker_pool

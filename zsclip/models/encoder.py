@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsclip.kept.cache import keep, remember
-from zsclip.models.imports import lean_open_clip
+from zsclip.models.lean_imports import lean_open_clip
 from zsclip.models.spec import ModelSpec
 
 if TYPE_CHECKING:

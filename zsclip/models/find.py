@@ -72,7 +72,7 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", full):
         raise ModelError(f"no model or folder {name!r}; an open_clip model of the hub is written 'hf-hub:{full}'")
     if os.path.isdir(full):
-        raise ModelError(f"{name}: this folder has no {CONFIG_FILE}; name one that holds it and the weights")
+        raise ModelError(f"{name}: this folder has no {CONFIG_FILE}; name a folder with it and the weights")
     plain, _, size = full.partition("@")
     if size and (ours := _ours(plain)) is not None:
         raise ModelError(f"no model {name!r}; did you mean {ours!r}? `zsclip models list` shows all models")
@@ -168,7 +168,7 @@ def files_to_fetch(name: str) -> list[HubFiles]:
         wanted.append(hub_files_of_tag(tags()[architecture][tag]))
     if spec.tokenizer.name is not None and spec.tokenizer.folder is None:
         files = _tokenizer_files(spec.tokenizer.name)
-        wanted.extend(files if cached_file(files[-1]) is None else [])  # the last is here: so are all that exist
+        wanted.extend(files if cached_file(files[-1]) is None else [])  # fetched last: so all that exist are here
     text_tower = spec.architecture["text_cfg"].get("hf_model_name")
     if text_tower is not None and not os.path.isdir(text_tower):
         wanted.append(HubFiles(text_tower, ("config.json",)))
@@ -177,7 +177,7 @@ def files_to_fetch(name: str) -> list[HubFiles]:
 
 def _find_local(name: str, folder: Path, offline: bool, with_weights: bool) -> ModelSpec:
     if not os.path.isdir(folder):
-        raise ModelError(f"{name}: no such folder; name one that holds {CONFIG_FILE} and weights")
+        raise ModelError(f"{name}: no such folder; name a folder with {CONFIG_FILE} and weights")
     config = read_config(name, folder / CONFIG_FILE)
     if not with_weights:
         return build_spec(name, config, None, folder=folder, offline=offline)
@@ -252,7 +252,7 @@ def _plain(name: str) -> str:
 
 
 def _near(name: str, known: Iterable[str]) -> list[str]:
-    """Give the known names that one was probably meant to be; only one if nothing but its case differs."""
+    """Give the known names most like this one; only one if just its case differs."""
     known = list(known)
     same = [each for each in known if each.lower() == name.lower()]
     return same or difflib.get_close_matches(name, known, n=3)

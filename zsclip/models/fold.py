@@ -116,7 +116,7 @@ class _Reads(TorchDispatchMode):
             self.add(tensor)
         result = func(*args, **(kwargs or {}))
         if isinstance(result, bool | int | float | complex):
-            raise ValueError("what the tower does next depends on the picture")
+            raise ValueError("what the tower does next depends on the image")
         return result
 
 

@@ -168,7 +168,7 @@ def _preprocess(vision_cfg: dict[str, Any], overlay: dict[str, Any]) -> Preproce
         for value in (settings["mean"], settings["std"])
     )
     if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
-        raise ValueError("mean and std need three numbers, and a deviation is above 0")
+        raise ValueError("mean and std need three numbers each, and std must be above 0")
     if settings["resize_mode"] not in ("shortest", "longest", "squash") or height < 1 or width < 1:
         raise ValueError(f"no such resize_mode or size: {settings['resize_mode']!r}, {size!r}")
     if settings["interpolation"] not in ("bicubic", "bilinear", "random"):  # random is bicubic after training

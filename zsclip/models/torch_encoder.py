@@ -138,7 +138,7 @@ class ClipModel:
                 raise
             if len(pixels) <= 1:
                 raise ModelError(
-                    f"{self.device}: not enough memory for one picture; use a smaller model or --device cpu"
+                    f"{self.device}: not enough memory for one image; use a smaller model or --device cpu"
                 ) from e
         # Outside the except block, as a live traceback keeps the tensors that did not fit.
         self._rows = 0

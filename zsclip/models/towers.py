@@ -32,7 +32,7 @@ from torch.overrides import TorchFunctionMode
 from zsclip.errors import ModelError, first_line
 from zsclip.models.find import text_config_folder
 from zsclip.models.fold import fold_norms
-from zsclip.models.imports import complete
+from zsclip.models.lean_imports import complete
 from zsclip.models.spec import ModelSpec
 
 _SCALES = ("logit_scale", "logit_bias")
@@ -328,4 +328,4 @@ def no_remote_code(name: str) -> Iterator[None]:
 
 def needs_transformers(name: str) -> ModelError:
     """Make the error that says how to get transformers."""
-    return ModelError(f"{name}: its text side needs transformers: pip install 'zsclip[hf]'")
+    return ModelError(f"{name}: its text tower needs transformers: pip install 'zsclip[hf]'")

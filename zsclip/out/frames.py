@@ -1,4 +1,4 @@
-"""Answers -> data frames: the columns of the JSON lines, one row a picture."""
+"""Answers -> data frames: the columns of the JSON lines, one row per picture."""
 
 from typing import Any
 

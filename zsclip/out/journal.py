@@ -86,7 +86,7 @@ class Journal:
         self._retries = False
 
     def go_on(self, paths: Iterator[str]) -> Point | None:
-        """Check that an earlier run can be continued, and remove the paths that it has rows for from the list.
+        """Check that an earlier run can be continued, and drop the paths that already have rows from the list.
 
         Returns:
             Where to continue, perhaps at the very beginning; None if there is nothing to continue.
@@ -117,7 +117,7 @@ class Journal:
             before = self._last.pictures
             self._take(paths, point)
             if self._paths.hexdigest() != point.paths:
-                which = f"pictures {before + 1} to {point.pictures}"
+                which = f"images {before + 1} to {point.pictures}"
                 raise InputError(f"{self._part}: {which} differ from the list as it is now; --overwrite starts again")
             self._points.append(point)
         self._known = self._last.pictures
@@ -148,9 +148,9 @@ class Journal:
             self._take(paths, end)
             count = self._last.pictures + sum(1 for _ in paths)
             if count != end.pictures:
-                what = [f"pictures: {end.pictures:,} -> {count:,}"]
+                what = [f"images: {end.pictures:,} -> {count:,}"]
             elif self._paths.hexdigest() != end.paths:
-                what = [f"pictures: {count:,} -> {count:,} others"]
+                what = [f"images: {count:,} -> {count:,} different ones"]
         if what:
             raise InputError(
                 f"{self._target}: made with other settings: {'; '.join(what)}; write to another file, or add "

@@ -27,7 +27,7 @@ def html_table(answers: Answers, pictures: Pictures) -> str:
     lines = [_line(row, small.get(place)) for place, row in enumerate(shown.rows())]
     more = len(answers) - len(shown)
     rest = f"<p>and {more:,} more</p>" if more else ""
-    head = "<tr><th></th><th>picture</th><th>label</th><th>score</th></tr>"
+    head = "<tr><th></th><th>image</th><th>label</th><th>score</th></tr>"
     return f"<table>{head}{''.join(lines)}</table>{rest}"
 
 

@@ -13,20 +13,20 @@ from typing import TextIO
 
 from zsclip.errors import InputError, OutputError
 
-Place = tuple[int, int]  # the device and inode of a file, which is one however its path is spelt
+FileId = tuple[int, int]  # the device and inode of a file, the same however its path is written
 
 FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".tsv": "tsv"}
 
 
 def format_of(target: str | None, is_terminal: bool) -> str:
-    """Choose the default format: by the ending of the target, or by whether standard output is a terminal.
+    """Choose the default format: by the extension of the target, or by whether standard output is a terminal.
 
     Args:
         target: the file of `-o`; None is standard output. A pipe or a device gets JSONL.
         is_terminal: whether standard output is a terminal.
 
     Raises:
-        InputError: the ending does not name a format.
+        InputError: no format has this extension.
     """
     if target is None:
         return "table" if is_terminal else "jsonl"
@@ -35,9 +35,7 @@ def format_of(target: str | None, is_terminal: bool) -> str:
         return FORMAT_OF_ENDING[ending]
     if not is_replaceable(target):
         return "jsonl"
-    raise InputError(
-        f"{target}: the ending does not name a format; use one of {', '.join(FORMAT_OF_ENDING)}, or --format"
-    )
+    raise InputError(f"{target}: unknown extension; use one of {', '.join(FORMAT_OF_ENDING)}, or --format")
 
 
 @contextmanager
@@ -91,7 +89,7 @@ def open_output(
                 out.close()
                 if not overwrite and os.path.exists(target):
                     raise OutputError(
-                        f"{name}: another program has created this file meanwhile; move it away, and use {part}"
+                        f"{name}: another program has created this file in the meantime; your rows are in {part}"
                     )
                 os.replace(part, target)
             out.close()
@@ -131,19 +129,19 @@ def check_output(target: str | None, *, overwrite: bool = False, resumable: bool
         _check_absent(target, target, overwrite=overwrite, resumable=resumable)
 
 
-def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[Place, str]:
-    """Refuse two outputs that are one file, before anything is written.
+def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[FileId, str]:
+    """Refuse two outputs that would be the same file, before anything is written.
 
     Args:
         outputs: flag and target of each; None is standard output.
 
     Returns:
-        The outputs, in words, by the place of each file that they would replace; for `check_inputs`.
+        A description of each file that would be replaced, by its id; for `check_inputs`.
 
     Raises:
-        InputError: two outputs are one file, or need one.
+        InputError: two outputs are the same file, or would need the same FILE.part.
     """
-    seen: dict[Place | str, str] = {}
+    seen: dict[FileId | str, str] = {}
     for flag, target in outputs:
         output = flag if target is None else f"{flag} {target}"
         for key in _keys_of(target):
@@ -152,7 +150,7 @@ def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[Place, str]:
     return {key: output for key, output in seen.items() if isinstance(key, tuple)}
 
 
-def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[Place, str]) -> None:
+def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[FileId, str]) -> None:
     """Refuse an output that is also an input: as a path, by a link, or in another spelling.
 
     Args:
@@ -182,8 +180,8 @@ def part_of(target: str) -> str:
     return (os.path.realpath(target) if os.path.islink(target) else target) + ".part"
 
 
-def _keys_of(target: str | None) -> Iterator[Place | str]:
-    """Yield the places of the files that are written for a target, and the real paths, as they may not exist yet.
+def _keys_of(target: str | None) -> Iterator[FileId | str]:
+    """Yield the ids of the files that are written for a target, and the real paths, as they may not exist yet.
 
     Standard output has a place if it is a regular file, unless the shell has just emptied it.
     """
@@ -219,7 +217,7 @@ def _stream(raw: io.FileIO) -> TextIO:
 def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileIO:
     """Open FILE.part, and make sure that no other run is writing to it before anything is changed."""
     flags = os.O_RDWR | (0 if go_on_at else os.O_CREAT) | (os.O_EXCL if is_new else 0)
-    changed = OutputError(f"{name}: another run has continued this file meanwhile; check it, and run again")
+    changed = OutputError(f"{name}: another run has continued this file in the meantime; check it, and run again")
     try:
         raw = io.FileIO(part, "r+", opener=lambda path, _: os.open(path, flags, 0o666))
     except FileNotFoundError as e:
@@ -254,11 +252,11 @@ def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[Non
         if e.errno is None or e.filename not in (None, name, opened):
             raise
         cure = {
-            errno.ENOSPC: "free some and run again",
-            errno.EDQUOT: "free some and run again",
+            errno.ENOSPC: "free some space and run again",
+            errno.EDQUOT: "free some space and run again",
             errno.ENOENT: "make its folder first",
             errno.EISDIR: "give a file name",
-        }.get(e.errno, "choose a place that you can write to")
+        }.get(e.errno, "redirect it elsewhere" if name == "standard output" else "choose a place that you can write to")
         what = "is a folder" if e.errno == errno.EISDIR else (e.strerror or str(e)).lower()
         raise OutputError(f"{name}: {what}; {cure}") from e
 

@@ -9,8 +9,8 @@ from zsclip.pixels.ahead import Ahead
 from zsclip.pixels.colours import in_srgb
 from zsclip.pixels.decode import upright
 from zsclip.pixels.fit import Preprocess
-from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
+from zsclip.pixels.pillow_setup import set_up_pillow
 
 WIDTH, HEIGHT = 160, 130  # pixels; at most
 

@@ -1,1 +1,1 @@
-"""Where pictures come from: what a run covers, and how a picture is known again. No picture is decoded here."""
+"""Where pictures come from: what a run covers, and how a picture is recognised. No picture is decoded here."""

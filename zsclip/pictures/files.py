@@ -176,7 +176,7 @@ def _check_containers(roots: Sequence[str], search: _Search) -> None:
 
 
 class _Exclusion:
-    """Tells whether a path relative to the walked folder is left out, and which patterns left out nothing."""
+    """Decides whether a path relative to the walked folder is excluded, and records patterns that matched nothing."""
 
     def __init__(self, patterns: Sequence[str], passed_over: PassedOver) -> None:
         self.unused = dict.fromkeys(patterns)
@@ -240,7 +240,7 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
             files.append(root)
     yield Pictures(files)
     for pattern in excluded.unused:
-        search.note(f"--exclude {pattern!r}: left nothing out; check its spelling")
+        search.note(f"--exclude {pattern!r}: matched nothing; check its spelling")
 
 
 def _contained(root: str, excluded: _Exclusion, search: _Search) -> Iterator[Pictures]:

@@ -35,8 +35,8 @@ class Look(NamedTuple):
 class Sight:
     """A picture that was read.
 
-    content: its BLAKE2b digest. key: what it can be recognised by without being read; None if there is nothing, or if
-    it may change once more and keep its key.
+    content: its BLAKE2b digest. key: identifies it without reading it; None if nothing does, or if a further change
+    might leave the key the same.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""What a search for pictures leaves out, counted so that a run can say it. No file is opened here."""
+"""What a search for pictures leaves out, counted, so that a run can report it. No file is opened here."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-_LONGEST_ENDING = 20  # characters; what follows the last dot of "Mr. Smith and his dog" is no ending
+_LONGEST_ENDING = 20  # characters; what follows the last dot of "Mr. Smith and his dog" is not an extension
 
 
 @dataclass
@@ -32,4 +32,4 @@ def ending_of(name: str) -> str:
     dot = name.rfind(".")
     ending = name[dot:].lower()
     is_ending = dot > 0 and 1 < len(ending) <= _LONGEST_ENDING and " " not in ending
-    return ending if is_ending and not ending[1:].isdigit() else ""  # numbers count files, as in 1.2.840.113619
+    return ending if is_ending and not ending[1:].isdigit() else ""  # digits are not an extension, as in 1.2.840.113619

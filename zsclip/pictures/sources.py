@@ -39,8 +39,8 @@ class Source:
     """Pictures that are read together: a row group, or a folder's or a list's files.
 
     pictures: an id and the words of each, None if it has none. size: the bytes that `read` needs in memory.
-    read: gives their paths where they `are_files`, else the encoded pictures as pyarrow's bytes. files: those that they
-    are in.
+    read: gives their paths where they `are_files`, else the encoded pictures as pyarrow's bytes. files: those that
+    hold them.
     """
 
     where: str
@@ -143,7 +143,7 @@ def find_sources(
         yield _listed(text, note, predictions)
     else:
         raise InputError(
-            f"{text!r}: not labelled pictures; give a folder with a folder for each label, or .parquet, .csv, .tsv or "
+            f"{text!r}: not labelled images; give a folder with a folder for each label, or .parquet, .csv, .tsv or "
             ".jsonl"
         )
 
@@ -226,7 +226,7 @@ def _class_folders(
             continue
         paths = list(find_images([path], note=note, all_files=all_files, visited=visited, passed_over=passed_over))
         if not paths or not label.isprintable():
-            note(f"{path!r} skipped: {'no picture in it' if not paths else 'its name is not a text'}")
+            note(f"{path!r} skipped: {'no image in it' if not paths else 'its name is not printable text'}")
             continue
         found[label] = paths
     check_depth(root, found, note)
@@ -235,13 +235,13 @@ def _class_folders(
         yield Source(f"{root}/{label}", sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 
-_Place = tuple[int, int]  # device and inode
+_FileId = tuple[int, int]  # device and inode
 
 
-def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _Place], dict[str, _Place], set[_Place]]:
-    """Give the place of each label's folder, that of each link to a folder, and those of the root and all folders."""
-    folders: dict[str, _Place] = {}
-    links: dict[str, _Place] = {}
+def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _FileId], dict[str, _FileId], set[_FileId]]:
+    """Give the id of each label's folder, that of each link to a folder, and those of the root and all folders."""
+    folders: dict[str, _FileId] = {}
+    links: dict[str, _FileId] = {}
     try:
         with os.scandir(root) as entries:
             for entry in entries:
@@ -264,7 +264,7 @@ def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _Place
 
 
 def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source:
-    """Read a list of files, whose paths are relative to it; in rows of ours they are as they were given to that run.
+    """Read a list of files, whose paths are relative to it; in zsclip's own rows, paths are as that run was given them.
 
     The column `truth` comes before `label`, and of a picture with a row for each rank only the first counts.
     """
@@ -343,4 +343,5 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> list[str]:
 
 def _note_wordless(path: str, places: list[int], unit: str, note: Callable[[str], None]) -> None:
     if places:
-        note(f"{path}: skipped: {len(places)} without a label or caption, {unit} {places[0]} first")
+        some = f"{len(places)} {unit}{'' if len(places) == 1 else 's'}"
+        note(f"{path}: skipped: {some} without a label or caption, the first is {unit} {places[0]}")

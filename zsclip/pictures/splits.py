@@ -1,4 +1,4 @@
-"""Folders that hold parts of a data set instead of the pictures of a label, known by their names."""
+"""Folders that hold splits of a data set instead of the pictures of a label, recognised by their names."""
 
 import os
 import re
@@ -7,10 +7,10 @@ from itertools import takewhile
 
 from zsclip.errors import InputError
 
-# What the parts of a data set are called, those that are held out for tests first: val, test_set, train2017, fold_1.
+# Names of splits, those that are held out for tests first: val, test_set, train2017, fold_1.
 _SPLITS = ("val", "valid", "validation", "dev", "test", "testing", "train", "training", "fold")
 _SPLIT = re.compile(rf"({'|'.join(_SPLITS)})[ _-]?(set|data|images|\d+)?", re.IGNORECASE)
-# What a folder with all pictures of a data set is called, though it may as well be a label's.
+# Names of folders that hold all pictures of a data set, though each may be a label, too.
 _COLLECTIONS = frozenset(
     {"classes", "data", "dataset", "image", "images", "img", "imgs", "jpegimages", "photos", "pics", "pictures"}
 )
@@ -36,16 +36,16 @@ def check_depth(root: str, found: Mapping[str, Sequence[str]], note: Callable[[s
         if len(found) > 1 or len(first) == 1 or "" in first or first == {*splits_of(first)}:
             continue
         if splits_of((label, *shared)) or not _COLLECTIONS.isdisjoint(name.lower() for name in (label, *shared)):
-            raise InputError(f"{root!r}: all its pictures are in {label!r}, which is not a label; give {inner}")
-        note(f"{root}: all its pictures have one label, {label!r}; if the folders in it are labels, give {inner}")
+            raise InputError(f"{root!r}: all its images are in {label!r}, which is not a label; give {inner}")
+        note(f"{root}: all its images have one label, {label!r}; if the folders in it are labels, give {inner}")
 
 
 def splits_of(names: Iterable[str]) -> list[str]:
-    """Give the names that parts of a data set have, those that are held out for tests first."""
+    """Select the names of splits, those that are held out for tests first."""
     found = []
     for name in names:
         match = _SPLIT.fullmatch(name)
-        if match is not None and (match[1].lower() != "fold" or match[2]):  # one fold is of paper
+        if match is not None and (match[1].lower() != "fold" or match[2]):  # one may be of paper
             found.append(
                 (_SPLITS.index(match[1].lower()), re.sub(r"\d+", lambda digits: digits[0].zfill(9), name), name)
             )
@@ -56,8 +56,7 @@ def holds_splits(folder: str, splits: Sequence[str]) -> InputError:
     """Make the error for a folder with these splits in it."""
     some = splits[:_NAMED]
     more = len(splits) - len(some)
-    named, inside = (" or ".join(names) for names in (some, [os.path.join(folder, name) for name in some]))
-    others, another = (f" or {more} more", " or another of them") if more else ("", "")
-    return InputError(
-        f"{folder!r}: holds splits ({named}{others}), not a folder for each label; give {inside}{another}"
-    )
+    named, inside = " and ".join(some), " or ".join(os.path.join(folder, name) for name in some)
+    if more:
+        named, inside = f"{', '.join(some)} and {more} more", f"{inside} or another of them"
+    return InputError(f"{folder!r}: holds the splits {named}, not a folder for each label; give {inside}")

@@ -24,10 +24,10 @@ _OF_THE_WEB = (
     rb"\x89PNG\r\n\x1a\n",
     rb"RIFF.{4}WEBP",
 )
-# How pictures begin. A list of paths begins like none of them: that takes bytes which no path has there.
+# How pictures begin. No list of paths begins like this: a path cannot contain these bytes there.
 _SIGNATURES = (
     *_OF_THE_WEB,
-    # GIF: width and height of up to 8,191 pixels; or else, behind them, flags, a background, and no aspect ratio
+    # GIF: width and height of up to 8,191 pixels; or, after any size, flags, a background and no aspect ratio
     rb"GIF8[79]a(?:(?:.[\0-\x1f]){2}|.{4}(?:[\x80-\xff].|.\0)\0)",
     rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     rb"II[*+]\0|MM\0[*+]",  # TIFF, and many kinds of camera RAW
@@ -57,9 +57,9 @@ def read_stdin(
     note: Callable[[str], None] = lambda message: None,
     why_none: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[Pictures]:
-    """Yield the files whose paths are written to a file descriptor, those that arrive together, or the picture itself.
+    """Yield the files named on a descriptor, in groups as they arrive; or the one picture that it holds.
 
-    Another file that is surely not a list, such as a web page, counts as a picture that turns out to be none.
+    Another file that is surely not a list, such as a web page, counts as a picture that cannot be read.
 
     Reads the descriptor itself: a daemon thread that waits in `sys.stdin.buffer` holds its lock, and the interpreter
     aborts at exit when it cannot take it.

@@ -285,7 +285,7 @@ class Ahead(Generic[T, F]):
                 given_up += 1
                 if given_up > MAX_GIVEN_UP:
                     job.answer.put(
-                        InputError(f"{job.path!r}: {MAX_GIVEN_UP} pictures were given up as too slow; leave them out")
+                        InputError(f"{job.path!r}: {MAX_GIVEN_UP} images were given up as too slow; leave them out")
                     )
                     continue
                 job.answer.put((job.path, outcome))
@@ -302,7 +302,7 @@ def _start(target: Callable[[], None], name: str) -> None:
 
 
 def _cut(rows: list[tuple[str, T] | F], too_many: int) -> tuple[list[tuple[str, T] | F], list[tuple[str, T] | F]]:
-    """Cut off the last pictures, which are found columns."""
+    """Cut the last pictures off; they are columns of found results."""
     if too_many <= 0:
         return rows, []
     last = cast("F", rows[-1])

@@ -5,8 +5,6 @@ from PIL import Image, PngImagePlugin
 
 from zsclip.pixels.samples import bands_of
 
-MAX_EMPTY_FRAMES = 100  # of an animation, looked at for one that shows something
-
 
 def on_white(image: Image.Image) -> Image.Image:
     """Put a picture with transparency data on white, in mode RGB.
@@ -36,31 +34,11 @@ def _opaque(image: Image.Image) -> Image.Image:
     return (image.convert("LA") if image.mode == "La" else image).convert("RGB")
 
 
-def _is_empty(image: Image.Image) -> bool:
-    mode = "LA" if image.mode == "La" else "RGBA"
-    return all(band.convert(mode).getchannel("A").getbbox() is None for _, band in bands_of(image))
-
-
-def show_a_frame(image: Image.Image) -> None:
-    """Go on to the first frame of an animation that is not empty; to the first one if all are."""
-    if not getattr(image, "is_animated", False) or image.format == "TIFF" or image.tell() != 0:
-        return
-    try:
-        while image.has_transparency_data and _is_empty(image):
-            if image.tell() >= MAX_EMPTY_FRAMES:
-                raise EOFError
-            image.seek(image.tell() + 1)
-            image.load()
-    except EOFError:
-        image.seek(0)
-        image.load()
-
-
 def scale_key(opened: Image.Image) -> Image.Image | None:
-    """Bring the transparent colour of a PNG that was not loaded to the depth of the pixels that Pillow will give.
+    """Scale the transparent colour of an unloaded PNG to the bit depth that Pillow will give.
 
     Returns:
-        Which pixels have a transparent colour of 16 bits, as a mask in mode L: these pixels Pillow reduces to 8.
+        A mask in mode L of the pixels that match a 16-bit transparent colour, since Pillow reduces them to 8 bits.
     """
     key = opened.info.get("transparency")
     if not isinstance(opened, PngImagePlugin.PngImageFile) or not opened.tile or not isinstance(key, int | tuple):
@@ -86,7 +64,7 @@ def scale_key(opened: Image.Image) -> Image.Image | None:
 
 
 def with_key(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """Make transparent what has the transparent colour in its lower bytes, the mask, and in its upper ones; RGBA."""
+    """Make pixels transparent whose upper bytes match the colour and whose lower bytes are in the mask. RGBA."""
     upper = np.array(image.info["transparency"])
     rgba = Image.new("RGBA", image.size)
     for (y, band), (_, low) in zip(bands_of(image), bands_of(mask), strict=True):

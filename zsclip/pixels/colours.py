@@ -16,7 +16,7 @@ _COLOURS = Image.frombytes("RGB", (729, 1), bytes(itertools.chain(*itertools.pro
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """Convert a picture in mode RGB, L, CMYK or LAB to sRGB, as its profile says; to mode RGB, or L where it was that.
+    """Convert a picture in mode RGB, L, CMYK or LAB to sRGB, as its profile says; to mode RGB, or L if it was L.
 
     It is fastest after resizing. A profile that is broken or for other pictures is ignored.
     """

@@ -5,11 +5,11 @@ from PIL import Image
 from zsclip.pixels.layout import Layout
 
 # Measured with pictures of 9 to 36 megapixels and Pillow 11.3 to 13; tests/test_costs.py holds them.
-_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a pixel; 4 for all others
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes per pixel; 4 for all others
 _WORKING = {"WEBP": 8, "AVIF": 9, "HEIF": 9, "JPEG2000": 17}  # of the decoder itself, beside the picture
 _PROGRESSIVE = 6  # coefficients, kept until the last scan
-_ROW = 2 * 12  # bytes a row, of two pictures: where the row begins, and what fills it up
-_BAND, _MOST_BANDS = 32, 32_000_000  # bytes a pixel of the bands being converted, and the most of them
+_ROW = 2 * 12  # bytes per row, for two pictures: its pointer and its padding
+_BAND, _MOST_BANDS = 32, 32_000_000  # bytes per pixel of the bands being converted, and their limit
 
 
 def bytes_for(opened: Image.Image, is_turned: bool) -> int:

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from zsclip.pictures.refused import Refused
-from zsclip.pixels.alpha import on_white, scale_key, show_a_frame, with_key
+from zsclip.pixels.alpha import on_white, scale_key, with_key
+from zsclip.pixels.animation import show_a_frame
 from zsclip.pixels.colours import has_other_colours
 from zsclip.pixels.costs import bytes_for, bytes_for_samples
 from zsclip.pixels.fit import Preprocess, fit, jpeg_scale
-from zsclip.pixels.formats import readable_formats, set_up_pillow
 from zsclip.pixels.kinds import RAW, kind_of, known_kind_of
 from zsclip.pixels.layout import ORIENTATION, Layout, check_samples, read_layout
 from zsclip.pixels.libtiff import whole_pixels
 from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, MOST_MEMORY, Decoding
+from zsclip.pixels.pillow_setup import readable_formats, set_up_pillow
 from zsclip.pixels.reasons import check_file, skipped
 from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
@@ -139,7 +140,7 @@ def _by_pillow(
         _check_scans(file)
     if is_jpeg and found is None:
         _check_end(file)
-    turn = _turn(opened) if is_jpeg else None  # it would load others
+    turn = _turn(opened) if is_jpeg else None  # for other formats, reading EXIF would load the picture
     if is_jpeg and decoding.fast_jpeg and preprocess is not None:
         _reduce(opened, turn, preprocess)
     may_be_turned = turn is not None or (not is_jpeg and "exif" in opened.info)
@@ -172,7 +173,7 @@ def _decoded_tiff(file: IO[bytes], layout: Layout, decoding: Decoding, held: Exi
 
 
 def _memory(count: int, decoding: Decoding) -> AbstractContextManager[None]:
-    """Reserve what a picture takes, unless that is far more than its pixels explain, as of one that is a pixel wide."""
+    """Reserve memory for a picture; refuse it if that is far more than its pixel count explains (one pixel wide)."""
     if count > max(MOST_MEMORY, 9 * decoding.max_pixels):
         raise Refused("too-large", f"takes {count / 1e9:.1f} GB of memory to decode; convert it first")
     return decoding.budget.held(count)
@@ -271,7 +272,7 @@ def _check_scans(file: IO[bytes]) -> None:
     scans = count_scans(file.read())
     file.seek(place)
     if scans > MAX_SCANS:
-        raise Refused("unreadable", f"a JPEG of {scans} scans, more than {MAX_SCANS}, as made to keep a decoder busy")
+        raise Refused("unreadable", f"a JPEG with {scans} scans (limit {MAX_SCANS}), which would keep a decoder busy")
 
 
 def _check_end(file: IO[bytes]) -> None:

@@ -10,7 +10,7 @@ FAST_JPEG_MARGIN = (
     3  # at twice the size 5 of 41 photographs differed by a cosine below 0.999 (a tower of 64 pixels), at 3 none
 )
 MAX_RESIZED_PIXELS = 16_000_000  # of a resized picture larger than this, only the crop is computed
-MAX_SIDE = 1_000_000  # Pillow's weights for a side take 32 bytes a pixel
+MAX_SIDE = 1_000_000  # Pillow's weights for a side take 32 bytes per pixel
 _MOST_AVERAGED = 64  # pixels at a time; Pillow loses precision with many
 
 

@@ -38,9 +38,9 @@ Tags = dict[int, tuple[float, ...]]
 class Layout:
     """The first picture of a TIFF, as its tags declare it.
 
-    order: `<` or `>`. kind: `u`, `i` or `f`. samples: of a pixel, with `extra` ones of these types (1: alpha that the
-    colours are multiplied with, 2: other alpha). declared: the lowest and highest value. width, height: as stored.
-    profile: for colours.
+    order: `<` or `>`. kind: `u`, `i` or `f`. samples: their number per pixel. extra: the types of the
+    additional ones (1: alpha that the colours are multiplied with, 2: other alpha). declared: the lowest and highest
+    value. width, height: as stored. profile: for colours.
     """
 
     order: str
@@ -87,14 +87,14 @@ class Layout:
 
     @property
     def is_for_pillow(self) -> bool:
-        """Whether Pillow reads this kind rightly, or nobody here does."""
+        """Whether to leave this kind to Pillow: it reads it correctly, or we cannot."""
         if self.compression not in _BYTE_CODECS:
             return True
         return self.bits in (1, 2, 4, 8) and self.kind == "u" and not self.is_planar and self.blocks == (1, 1)
 
     @property
     def blocks(self) -> tuple[int, int]:
-        """Columns and rows of pixels that share a colour in samples without compression, which Pillow does not know."""
+        """Chroma subsampling (across, down) of uncompressed samples, which Pillow ignores."""
         if self.photometric != YCBCR or self.compression != UNPACKED or self.is_planar:
             return 1, 1
         across, down = (int(value) for value in self.tags.get(YCBCR_SUBSAMPLING, (1, 1))[:2])
@@ -108,7 +108,7 @@ class Layout:
         columns, rows = self.block_size
         unpacked = (columns * (1 if self.is_planar else self.samples) * self.bits + 7) // 8 * rows
         packed = int(max(self.tags.get(TILE_BYTES if self.is_tiled else STRIP_BYTES, (0,))))
-        return 3 * unpacked + 2 * packed  # as libtiff's picture, Pillow's pieces of it, and the whole; and twice packed
+        return 3 * unpacked + 2 * packed  # three unpacked copies (libtiff's, Pillow's, ours), two packed
 
     @property
     def block_size(self) -> tuple[int, int]:
@@ -130,7 +130,7 @@ class Layout:
 
 
 def read_layout(file: IO[bytes]) -> Layout | None:
-    """Read what the first picture declares; None if this is no TIFF, or one without the tags that a picture needs.
+    """Read what the first picture declares; None if this is not a TIFF, or one without the tags that a picture needs.
 
     Raises:
         Refused: a tag that pixels depend on has far more values than any picture needs; each takes 40 bytes in Pillow.
@@ -195,7 +195,7 @@ def _is_count_possible(tag: int, count: int) -> bool:
         return count <= _MOST_PROFILE
     is_possible = count <= (_MOST_PLACES if tag in _PLACES else _MOST_VALUES)
     if not is_possible and tag not in _DISPENSABLE:
-        raise Refused("too-large", f"a TIFF with {count:,} values of tag {tag}, more than any picture needs")
+        raise Refused("too-large", f"a TIFF with {count:,} values of tag {tag}, more than any image needs")
     return is_possible
 
 
@@ -219,7 +219,7 @@ def check_samples(layout: Layout) -> None:
     elif kind == "?" or bits > 64 or (kind == "f" and bits not in (16, 32, 64)) or (kind == "i" and bits < 8):
         what = f"samples of {bits} bits in format {layout.tags.get(SAMPLE_FORMAT, (1,))[0]}"
     elif layout.samples < layout.channels:
-        what = f"{layout.samples} samples a pixel instead of {layout.channels}"
+        what = f"{layout.samples} samples per pixel instead of {layout.channels}"
     elif layout.photometric == PALETTE and (bits > 16 or len(layout.tags.get(COLOR_MAP, ())) < 3 << bits):
         what = "a palette that is not complete"
     elif layout.photometric in (LAB, ICC_LAB) and (bits not in (8, 16) or kind == "f"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from zsclip.pixels.memory import available_memory
+from zsclip.pixels.available_memory import available_memory
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
 MAX_SCANS = 500  # of a JPEG; libjpeg-turbo advises it against files that keep a decoder busy
@@ -13,14 +13,14 @@ CPU_SECONDS = 10  # a picture that takes more CPU time is given up
 BYTES_A_SECOND = 8_000_000  # a picture gets one second more for every 8 MB that it holds: 12 megapixels get 10 s more
 WALL_SECONDS = 600  # a picture that takes longer than this by the clock is given up, too
 MOST_MEMORY = 1_500_000_000  # bytes for all pictures being decoded
-MEMORY_SHARE = 2  # and no more than one part in so many of what this process may use
+MEMORY_SHARE = 2  # and at most 1 / MEMORY_SHARE of the memory available to this process
 
 
 class MemoryBudget:
     """The bytes that pictures may take on all threads at once; a picture that takes more goes alone."""
 
     def __init__(self, most: int | None = None) -> None:
-        """Set the bytes; None: MOST_MEMORY, or less where there is less, which is looked up when it is needed."""
+        """Set the limit; None means MOST_MEMORY, or less on a smaller machine, checked on first use."""
         self._all = self._free = most
         self._held: dict[int, int] = {}  # by thread
         self._waiting: set[int] = set()  # threads
@@ -50,7 +50,7 @@ class MemoryBudget:
         """How long the picture that a thread is decoding may take."""
         return CPU_SECONDS + self._held.get(thread, 0) / BYTES_A_SECOND
 
-    def is_waited_for(self, thread: int) -> bool:
+    def is_waiting_for_memory(self, thread: int) -> bool:
         """Whether a thread is only waiting for memory."""
         return thread in self._waiting
 

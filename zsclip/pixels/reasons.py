@@ -28,7 +28,7 @@ CONTAINER = "an archive or a list; name it on the command line to read the image
 REFUSED_ENDINGS: dict[frozenset[str], tuple[ErrorKind, str]] = {
     RAW_ENDINGS: ("unsupported", RAW),
     VIDEO_ENDINGS: ("unsupported", VIDEO),
-    DRAWING_ENDINGS: ("unreadable", DRAWING),
+    DRAWING_ENDINGS: ("unsupported", DRAWING),
     frozenset({*ARCHIVES, *LISTS}): ("unsupported", CONTAINER),
 }
 
@@ -97,7 +97,7 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
 
 def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped | None:
     """Make a row for a picture whose decoder hangs, and release its pixels; None if it has not started."""
-    if decoding.budget.is_waited_for(thread):
+    if decoding.budget.is_waiting_for_memory(thread):
         return None
     seconds = decoding.budget.cpu_seconds(thread)
     decoding.budget.give_back(thread)

@@ -28,7 +28,7 @@ _WEBP_PIXELS = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"})
 
 @dataclass(frozen=True)
 class Repaired:
-    """A file without its metadata, and what was found of that.
+    """A file without its metadata, and the metadata that was found.
 
     endings: what to put behind the data; the pixels are equal with each, or some are missing.
     """
@@ -67,7 +67,7 @@ def may_lack_pixels(data: bytes) -> bool:
 
 
 def count_scans(data: bytes) -> int:
-    """Count the scans of a JPEG; those of its thumbnails too, as it has few."""
+    """Count the scans of a JPEG, including its thumbnails' scans, which are few."""
     return data.count(b"\xff\xda")
 
 
@@ -129,7 +129,7 @@ def _resumed(data: bytes, begin: int, end: int) -> int:
 
 
 def _frame_size(data: bytes, at: int) -> int:
-    """Count the pixels of the picture whose segments begin here, one right behind the other; 0 if none does."""
+    """Count the pixels of the picture whose segments follow one another from here; 0 if there is none."""
     pixels = 0
     while data[at : at + 1] == b"\xff" and at + 9 < len(data):
         code, begin = data[at + 1], at + 2
@@ -151,8 +151,8 @@ def _says_how_colours_are_stored(code: int, content: bytes) -> bool:
 def _after_scan(data: bytes, at: int, frame: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the segments from the first scan's data on that belong to this picture, and where each begins and ends.
 
-    A scan ends with its header. The last one is the end marker; or, where that is missing, one without a marker (0),
-    which ends where something else begins: nothing, or what a phone puts behind its pictures.
+    A scan ends with its header. The last segment is the end marker. If that is missing, a segment with marker 0 runs to
+    the end of the data, or to what a phone appends.
     """
     channels = {frame[6 + 3 * i] for i in range(frame[5])}
     while True:

@@ -60,7 +60,7 @@ def _as_image(out: NDArray[np.uint8], layout: Layout) -> Image.Image:
 
 
 def _lookup(layout: Layout) -> Callable[[NDArray[np.generic]], NDArray[np.uint8]] | None:
-    """Give how values become levels where this does not depend on the other values."""
+    """Return the function from values to levels where it does not depend on the other values."""
     if layout.photometric == PALETTE:
         palette = np.array(layout.tags[COLOR_MAP][: 3 << layout.bits], np.uint32).reshape(3, -1).T  # (entries, 3)
         colours = (palette if palette.max() <= 255 else palette // 256).astype(np.uint8)
@@ -71,7 +71,7 @@ def _lookup(layout: Layout) -> Callable[[NDArray[np.generic]], NDArray[np.uint8]
 
 
 def _scaled(file: IO[bytes], layout: Layout) -> Callable[[NDArray[np.generic]], NDArray[np.uint8]]:
-    """Give how values become levels; reads all of them where their range matters."""
+    """Return the function from values to levels; reads all values where their range matters."""
     is_small = layout.kind == "u" and layout.bits <= 8
     if layout.kind == "u" and (is_small or layout.is_multiplied or layout.photometric in (YCBCR, CMYK_INKS)):
         spread: Range = (0, 2.0**layout.bits - 1)

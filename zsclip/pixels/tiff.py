@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
 from zsclip.pictures.refused import Refused
-from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.layout import (
     BITS,
     BLACK_IS_ZERO,
@@ -33,6 +32,7 @@ from zsclip.pixels.layout import (
     Layout,
 )
 from zsclip.pixels.libtiff import whole_pixels
+from zsclip.pixels.pillow_setup import set_up_pillow
 
 _BAND_SAMPLES = 1 << 20  # decoded at a time
 _MOST_ROW_BYTES = 1 << 28

@@ -15,8 +15,8 @@ from PIL import Image
 
 from zsclip.errors import first_line
 from zsclip.pixels.decode import upright
-from zsclip.pixels.formats import set_up_pillow
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
+from zsclip.pixels.pillow_setup import set_up_pillow
 
 LOOKAHEAD = 2  # batches that are decoded while one is trained on
 _PICTURES_A_TASK = 32  # a future costs 20 us, a 64-px picture 500
@@ -116,8 +116,8 @@ def _decode(
         return ""
     try:
         if isinstance(content, str) and os.path.exists(content) and not os.path.isfile(content):
-            return f"{one.where}: picture skipped: a folder, pipe or device"  # a pipe may block for ever
+            return f"{one.where}: image skipped: a folder, pipe or device"  # a pipe may block for ever
         with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file, upright(file) as image:
             return picture(image, draws)
     except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
-        return f"{one.where}: picture skipped: {first_line(e)}"
+        return f"{one.where}: image skipped: {first_line(e)}"

@@ -65,7 +65,7 @@ def build_features(
         place = int(np.searchsorted(usable, len(kept)))
         missing = int(np.isnan(embeddings[usable[:place], 0]).sum())
         if missing:
-            note(f"{path}: unreadable pictures left out: {missing:,}; delete the file to try them again")
+            note(f"{path}: unreadable images left out: {missing:,}; delete the file to try them again")
     if place == len(usable):
         return embeddings
 

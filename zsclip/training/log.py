@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepDone:
     """A step that is done.
 
     step: out of `steps` in the epoch, from 1; size: height and width of the pictures; seconds_left: of training,
@@ -53,7 +53,7 @@ class HeldOutAccuracy:
     labels: int
 
 
-Event = Progress | EncodingProgress | HeldOutAccuracy
+Event = StepDone | EncodingProgress | HeldOutAccuracy
 
 
 def caveats(first: "Tensor", right: "Tensor", learning_rate: float) -> Iterator[str]:
@@ -67,14 +67,14 @@ def caveats(first: "Tensor", right: "Tensor", learning_rate: float) -> Iterator[
         gained, lost = int((right & ~first).sum()), int((first & ~right).sum())
         if lost > gained and differs(gained, lost):
             before, now = (f"{answers.float().mean():.1%}" for answers in (first, right))
-            shares = f"right for {before} of the held-out pictures before, {now} now"
+            shares = f"right for {before} of the held-out images before, {now} now"
             cure = f"use --learning-rate {learning_rate / 10:.1g}, or fewer --epochs"
             yield f"training made the model worse: {shares}; {cure}"
     if 0 < len(right) < HELD_OUT:
         count = int(right.sum())
         figure = share(count, len(right))
         limits = f"the true share may be anywhere from {100 * figure.low:.0f} to {figure.high:.0%}"
-        yield f"held-out: {count} of {len(right)} right; with so few pictures {limits}"
+        yield f"held-out: {count} of {len(right)} right; with so few images {limits}"
 
 
 def make_log_folder(log_dir: Path) -> None:

@@ -19,7 +19,7 @@ from zsclip.pictures.identity import Look
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sources import Names, Source, SourceCache, check_inputs, find_sources
 from zsclip.pixels.fit import Preprocess, fit
-from zsclip.pixels.passed_over import passed_over_line
+from zsclip.pixels.search_summary import passed_over_line
 from zsclip.training.augment import PICTURE_DRAWS, augmented
 from zsclip.training.decoding import Draws, Encoded, Numbers, decode_ahead, look_up
 from zsclip.training.sampling import CAPTION_DRAWS, Sampling, draw_texts, pair_weights, positives
@@ -139,7 +139,7 @@ class Pairs:
             weights = pair_weights(names, texts, positive, sampling, data_sets)  # (B, T)
             yield Batch(pictures, tuple(text.caption for text in texts), positive, weights)
         if not readable:
-            raise InputError("data: none of the pictures can be read; the notes above say why")
+            raise InputError("data: none of the images can be read; the notes above say why")
 
     def held_out_batches(
         self,
@@ -301,7 +301,7 @@ def read_pairs(
     names = [None if one is None else known[one] for one in names]
     usable = np.array([number for number, one in enumerate(names) if one is not None], dtype=np.int64)
     if not len(usable):
-        raise InputError(f"{', '.join(inputs) or 'data'}: no usable pair; give pictures with labels or captions")
+        raise InputError(f"{', '.join(inputs) or 'data'}: no usable pair; give images with labels or captions")
     is_labelled = np.array([bool((names[number] or Names("")).label) for number in usable])
     labels = tuple(sorted({one.label for one in known if one.label}))
     aside = _kept_aside([ids[number] for number in usable], is_labelled & (len(labels) > 1), holdout)

@@ -94,7 +94,7 @@ def _check_models(recipe: Recipe) -> None:
     for field in fields(recipe):
         if recipe.lock_image and field.name in _PICTURE_OPTIONS and getattr(recipe, field.name) != field.default:
             name = f"--{field.name.replace('_', '-')}"
-            raise InputError(f"{name}: does nothing with --lock-image, which encodes each picture once; leave it out")
+            raise InputError(f"{name}: does nothing with --lock-image, which encodes each image once; leave it out")
 
 
 def _check_choices(recipe: Recipe) -> None:

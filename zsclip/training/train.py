@@ -29,7 +29,7 @@ from zsclip.pixels.processors import available_cpus
 from zsclip.training.checkpoint import TrainingRun, averaged, resume, save_checkpoint
 from zsclip.training.export import WEIGHTS_FILE, write_model
 from zsclip.training.features import FEATURES_FILE, build_features
-from zsclip.training.log import Event, HeldOutAccuracy, Progress, caveats, make_log_folder, open_log
+from zsclip.training.log import Event, HeldOutAccuracy, StepDone, caveats, make_log_folder, open_log
 from zsclip.training.pairs import Pairs, read_pairs
 from zsclip.training.recipe import (
     Recipe,
@@ -87,7 +87,7 @@ def train(
     spec = find_architecture(recipe.arch) if recipe.arch is not None else find_model(recipe.init or "")
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     if recipe.holdout is None and not len(pairs.held_out):
-        note("held-out: no pictures are kept aside to measure on; that needs five labelled pictures and two labels")
+        note("held-out: no images to measure on; that needs five labelled images and two labels")
     _make_folder(out)
     identity = identity_of(recipe, pairs.digest, prompts, spec)
     run = _begin(recipe, spec, identity, pairs.steps(recipe.batch_size), device)
@@ -218,7 +218,7 @@ def _check_start_size(encoder: PairEncoder, recipe: Recipe, spec: ModelSpec) -> 
     """Try every picture size to come: a tower may have fixed positions, or need multiples of a patch."""
     own = spec.preprocess.size
     if recipe.start_size >= min(own):
-        raise InputError(f"--start-size {recipe.start_size}: not below the model's own {min(own)} pixels; give less")
+        raise InputError(f"--start-size {recipe.start_size}: must be smaller than the model's own {min(own)} pixels")
     encoder.model.eval()
     for height, width in {picture_size(epoch, own, recipe) for epoch in range(recipe.epochs)} - {own}:
         try:
@@ -230,12 +230,12 @@ def _check_start_size(encoder: PairEncoder, recipe: Recipe, spec: ModelSpec) -> 
 
 def _progress(
     run: TrainingRun, loss: float, rate: float, clock: deque[tuple[float, int]], spec: ModelSpec, recipe: Recipe
-) -> Progress:
+) -> StepDone:
     (begun, before), (now, images) = clock[0], clock[-1]
     seconds_a_step = (now - begun) / (len(clock) - 1)
     size, *later = (picture_size(epoch, spec.preprocess.size, recipe) for epoch in range(run.epoch, recipe.epochs))
     steps_left = run.steps - run.step + run.steps * sum(map(math.prod, later)) / math.prod(size)  # at this size
-    return Progress(
+    return StepDone(
         epoch=run.epoch + 1,
         step=run.step,
         steps=run.steps,

@@ -38,7 +38,7 @@ _WORDNET = re.compile(r"n\d{8}")
 _ID = re.compile(rf"\d+|{_WORDNET.pattern}|/[mgt]/\w+")  # numbers, or those of WordNet and of Freebase
 _QUOTED = r"""'[^'\\]*'|"[^"\\]*\""""
 _PYTHON_LIST = re.compile(rf"\s*\[\s*(?:{_QUOTED})(?:\s*,\s*(?:{_QUOTED}))*\s*,?\s*\]\s*")
-_OF_YOLO = frozenset({"nc", "path", "train", "val", "test"})  # what its data.yaml has beside the names
+_OF_YOLO = frozenset({"nc", "path", "train", "val", "test"})  # other keys of its data.yaml
 _NAMED = 8  # labels in a message
 _BULLETS = ("- ", "* ", "• ")
 _DISTRACTORS = Path(__file__).parents[1] / "data" / "distractors.txt"
@@ -125,7 +125,7 @@ def _together(given: list[tuple[Place, Label]], alone: bool) -> list[Label]:
 
 
 def _given_twice(pairs: Sequence[tuple[tuple[Place, Label], tuple[Place, Label]]]) -> InputError:
-    """Make the error for labels that were given before: each with the one before it."""
+    """Make the error for repeated labels, each paired with its first occurrence."""
     (first, same), (place, label) = pairs[0]
     how = "" if same.name == label.name else f" as {same.name!r}, the same text"
     how += before(first, place)
@@ -203,7 +203,7 @@ def _split(words: str) -> list[tuple[Place, Label]]:
                 return [(place, Label(checked(place, word[1:-1]))) for word in re.findall(_QUOTED, words)]
             raise InputError(
                 f"{place}: begins with [ but is not a JSON list of words; write words with commas between them, "
-                "or --label WORD for a word that begins so"
+                "or --label WORD for a word that begins with ["
             ) from e
     # A line break separates words, too, as in --labels "$(cat words.txt)".
     names = [checked(place, word) for word in re.split("[,\n]", words) if word.strip()]
@@ -226,15 +226,15 @@ def _check_kind(lines: Sequence[Text]) -> None:
     place, first = lines[0]
     found = None
     if first.startswith(("{", "[")):
-        found = "begins like JSON; call the file .json or .jsonl"
+        found = "begins like JSON; rename it to .json or .jsonl"
     elif first.startswith(("<", "version https://git-lfs")):
         found = "a web page, or a file that git did not fetch; check the path"
     elif {"label", "name"} & {cell.strip().lower() for cell in re.split(r"[,;\t]", first)[: 1 << 10]} - {first.lower()}:
-        found = "begins like a table; call the file .csv or .tsv"
+        found = "begins like a table; rename it to .csv or .tsv"
     elif all(re.fullmatch(r"""(["']).*\1,?""", line) for _, line in lines):
         found = "every line is in quotes; leave them out"
     elif len(lines) > 1 and all(re.match(r"\d+\s*[,:;\t]|n\d{8}\s", line) for _, line in lines):
-        found = "every line begins with a number; leave the numbers out, or write a .csv file with id,label above them"
+        found = "every line begins with a number; leave the numbers out, or write a .csv file with the header id,label"
     if found is not None:
         raise InputError(f"{place}: {found}")
 
@@ -251,7 +251,7 @@ def _read_file(file: str) -> list[tuple[Place, Label]]:
         given = [(place, Label(line)) for place, line in _without_bullets(lines)]
     else:
         raise InputError(
-            f"{file}: a {ending} file is not a list of labels; use .txt with one label a line, or {', '.join(TREES)}"
+            f"{file}: a {ending} file is not a list of labels; use .txt with one label per line, or {', '.join(TREES)}"
         )
     if not given:
         raise InputError(f"{file}: no labels found; write at least two")
@@ -259,18 +259,20 @@ def _read_file(file: str) -> list[tuple[Place, Label]]:
 
 
 def _without_bullets(lines: list[Text]) -> list[Text]:
-    """Read the lines of a list with a dash before each as its words; a dash before some of them is refused."""
+    """Strip the dash before every line; refuse a dash before only some."""
     plain = [line for line in lines if not line.text.startswith(_BULLETS)]
     if plain and len(plain) < len(lines):
         place, text = next(line for line in lines if line.text.startswith(_BULLETS))
-        raise InputError(f"{place}: {text!r} begins with {text[0]!r}, and {plain[0].text!r} does not; leave it out")
+        raise InputError(
+            f"{place}: {text!r} begins with {text[0]!r}, and {plain[0].text!r} does not; add it to all lines or none"
+        )
     return plain or [Text(place, checked(place, text[2:])) for place, text in lines]
 
 
 def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
     if isinstance(tree.value, str):
         raise InputError(
-            f"{tree.place}: expected a list or a mapping, found a single text; start each label with a dash"
+            f"{tree.place}: expected a list or a mapping, found a single string; start each label with a dash"
         )
     if isinstance(tree.value, tuple):
         if (names := _names_of_yolo(tree)) is not None:
@@ -286,7 +288,7 @@ def _labels_of(tree: Node) -> Iterator[tuple[Place, Label]]:
 
 
 def _names_of_yolo(tree: Node) -> Node | None:
-    """Give the names in a data.yaml of YOLO; None if it is none."""
+    """Give the names in a data.yaml of YOLO; None if this is not one."""
     assert isinstance(tree.value, tuple)
     keys = {key.value for key, _ in tree.value if isinstance(key.value, str)}
     return fields(tree)["names"] if "names" in keys and (len(keys) == 1 or keys & _OF_YOLO) else None
@@ -320,7 +322,7 @@ def _of_row(node: Node) -> Label:
                 f"{header}: no column named label or name, only {' and '.join(cells)}; rename one, or add a header"
             )
         raise InputError(
-            f"{node.place}: expected a text, found a mapping without label or name; put words with : or {{}} in quotes"
+            f"{node.place}: expected text, found a mapping without label or name; put words with : or {{}} in quotes"
         )
     name = names[-1] if _is_id(names[0]) else names[0]
     if _is_id(name) and not all(map(_is_id, found.values())):

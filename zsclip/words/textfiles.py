@@ -15,8 +15,8 @@ from zsclip.pictures.tables import TABLES, csv_records, delimiter_of
 TREES = (".yaml", ".yml", ".json", ".jsonl", *TABLES)
 LARGEST = 1 << 25  # bytes: a million labels take about half of it
 _YAML_NULLS = ("", "~", "null", "Null", "NULL")
-# Byte order marks, soft hyphens, marks of direction and the like. Joiners count where they do nothing: neither between
-# letters that they join or part, from Arabic to Mongolian, nor between the parts of an emoji.
+# Byte order marks, soft hyphens, marks of direction and the like. Joiners are stripped too, except between the
+# letters that they affect (Arabic to Mongolian) and inside an emoji.
 _JOINED = "[\u0600-\u18af\u2190-\u2bff\ufe0f\U0001f000-\U0001faff]"
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
@@ -106,7 +106,7 @@ def tree_of(place: Place, value: object) -> Node:
     if isinstance(value, Mapping):
         return Node(place, tuple((tree_of(place, key), tree_of(place, item)) for key, item in value.items()))
     if not isinstance(value, Iterable) or isinstance(value, bytes):
-        raise InputError(f"{place}: {value!r} is not a text; write words as str")
+        raise InputError(f"{place}: {value!r} is not a str; write words as str")
     return Node(place, [tree_of(place, item) for item in value])
 
 
@@ -140,7 +140,7 @@ def text_of(node: Node) -> Text:
     """Give a text, and refuse anything else."""
     if not isinstance(node.value, str):
         found = "nothing" if node.value is None else "a list" if isinstance(node.value, list) else "a mapping"
-        raise InputError(f"{node.place}: expected a text, found {found}; put words with : or {{}} in quotes")
+        raise InputError(f"{node.place}: expected text, found {found}; put words with : or {{}} in quotes")
     return Text(node.place, checked(node.place, node.value))
 
 
@@ -159,7 +159,7 @@ def _read(file: str) -> str:
         with open(file, "rb") as stream:
             content = stream.read(LARGEST + 1) if status.st_size <= LARGEST else b""
         if max(len(content), status.st_size) > LARGEST:
-            raise InputError(f"{file}: larger than {LARGEST >> 20} MB, so hardly a list of words; check the path")
+            raise InputError(f"{file}: larger than {LARGEST >> 20} MB, too large for a list of words; check the path")
         text = content.decode()
     except FileNotFoundError as e:
         raise InputError(f"{file}: no such file; check the path") from e
@@ -177,12 +177,12 @@ _JSON_FAULTS = {  # what the json module says, in words for people
     "Expecting value": "a value is missing",
     "Expecting ',' delimiter": "a comma or a closing bracket is missing",
     "Expecting ':' delimiter": "a colon is missing",
-    "Extra data": "something follows its end",
+    "Extra data": "extra text after the end",
 }
 
 
 def json_tree(place: Place, text: str) -> Node:
-    """Read JSON; where it begins is the place of all of it, as the json module reports no line numbers."""
+    """Read JSON; the place of every value is where the JSON begins, as the json module reports no line numbers."""
 
     def tree(value: Any) -> Node:
         if isinstance(value, tuple):
@@ -197,7 +197,7 @@ def json_tree(place: Place, text: str) -> Node:
         return tree(json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str))
     except json.JSONDecodeError as e:
         place = place._replace(line=place.line or e.lineno)
-        raise InputError(f"{place}: not valid JSON: {_JSON_FAULTS.get(e.msg, e.msg)}; correct it there") from e
+        raise InputError(f"{place}: not valid JSON: {_JSON_FAULTS.get(e.msg, e.msg)}; fix it there") from e
 
 
 def _table(file: str, text: str) -> Node:
@@ -254,7 +254,7 @@ def _yaml_cure(problem: str) -> str:
     if "',' or" in problem or "end of stream" in problem:
         return "close the bracket or quote before it"
     if "depth" in problem or "characters are not allowed" in problem:
-        return "correct it there"
+        return "fix it there"
     return "put words with : or {} in quotes"
 
 

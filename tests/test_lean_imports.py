@@ -16,7 +16,7 @@ KINDS = ("plain", "siglip", "coca", "timm", "mobileclip")
 _SCRIPT = """
 import contextlib, sys
 import numpy as np
-from zsclip.models.imports import lean_open_clip
+from zsclip.models.lean_imports import lean_open_clip
 from zsclip.models.find import find_model
 out, lean, *models = sys.argv[1:]
 with lean_open_clip() if lean == "lean" else contextlib.nullcontext():

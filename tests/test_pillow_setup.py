@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from test_decode import RED, colours, png, run_python, skipped
 
-from zsclip.pixels.formats import set_up_pillow
+from zsclip.pixels.pillow_setup import set_up_pillow
 
 
 def test_ghostscript_and_formats_that_match_anything_are_never_tried(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
     Image.new("RGB", (8, 8)).save(tmp_path / "y.png", format="TGA")
 
-    assert skipped(tmp_path / "x.jpg").error == "unreadable"
+    assert skipped(tmp_path / "x.jpg").error == "unsupported"
     assert skipped(tmp_path / "y.png").error == "unreadable"
 
 

@@ -306,7 +306,7 @@ def test_training_does_not_replace_the_model_that_it_starts_from(
     assert contents(model) == before
 
 
-def test_an_existing_file_that_is_no_input_is_replaced_when_asked(
+def test_an_existing_file_that_is_not_an_input_is_replaced_when_asked(
     photos: Path, model: Path, tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[bytes]]
 ) -> None:
     (tmp_path / "rows.csv").write_text("old")

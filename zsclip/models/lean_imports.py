@@ -29,8 +29,8 @@ def lean_open_clip() -> Iterator[None]:
 def _import_torchvision() -> None:
     """Import open_clip's dependencies without torch._dynamo.
 
-    One function of torchvision, `roi_align` for object detection, takes a function of torch._dynamo at import and calls
-    it only when called. It gets a stand-in that imports the real one at that time.
+    One function of torchvision, `roi_align` for object detection, imports a function of torch._dynamo, but calls it
+    only when it runs itself. It gets a stand-in that imports the real one at that time.
     """
     if "torchvision" in sys.modules or _DYNAMO in sys.modules:
         return
@@ -49,8 +49,8 @@ def _import_torchvision() -> None:
         del sys.modules[_DYNAMO], sys.modules[_DYNAMO_UTILS]
 
 
-def complete(room: str, library: str) -> None:
+def complete(module: str, library: str) -> None:
     """Give a module of open_clip the optional library that it was imported without."""
-    module = sys.modules[f"open_clip.{room}"]
-    if getattr(module, library, None) is None:
-        importlib.reload(module)
+    imported = sys.modules[f"open_clip.{module}"]
+    if getattr(imported, library, None) is None:
+        importlib.reload(imported)

@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin, held back while a batch is written: what is written and what is counted agree."""
+"""Delays Ctrl-C, SIGTERM and SIGHUP while a batch is written, so that the counts match the file."""
 
 import signal
 from collections.abc import Callable

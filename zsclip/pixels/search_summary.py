@@ -19,26 +19,30 @@ _KINDS = {
 def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     """Say which files of folders were passed over and why, as in `passed over: 12 .nef (camera RAW)`; "" if none.
 
+    Those that --all-files would not help have a reason and come first; the hint is for the others.
+
     Args:
         can_try: whether the command has --all-files.
     """
     counts = Counter({(ending, _kind(ending, count)): count for ending, count in found.endings.items()})
     unlabelled = Counter({(ending, _stray(ending, count)): count for ending, count in found.unlabelled.items()})
     ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], not item[0][0], item[0]))
-    parts = [f"{count:,} {ending or 'without an ending'}{about}" for (ending, about), count in ordered[:_MOST]]
-    if rest := sum(count for _, count in ordered[_MOST:]):
-        parts.append(f"{rest:,} with other endings")
+    parts = [(bool(about), f"{ending or 'without an ending'}{about}", count) for (ending, about), count in ordered]
+    if rest := parts[_MOST:]:
+        has_reason = any(has_reason for has_reason, _, _ in rest)
+        parts[_MOST:] = [(has_reason, "with other endings", sum(count for *_, count in rest))]
     if found.links:
-        parts.append(f"{found.links:,} link{'' if found.links == 1 else 's'} in archives")
+        parts.append((True, f"link{'' if found.links == 1 else 's'} in archives", found.links))
     if not parts:
         return ""
-    untried = sum(count for ending, count in found.endings.items() if ending not in ARCHIVES)
+    parts.sort(key=lambda part: not part[0])
+    untried = sum(count for has_reason, _, count in parts if not has_reason)
     hint = f" (--all-files tries {'it' if untried == 1 else 'them'})" if untried and can_try else ""
-    return f"passed over: {', '.join(parts)}{hint}"
+    return f"passed over: {', '.join(f'{count:,} {what}' for _, what, count in parts)}{hint}"
 
 
 def why_no_images(found: PassedOver) -> str:
-    """Say that a search found no picture, and why."""
+    """Say that a search found no image, and why."""
     parts = [passed_over_line(found)]
     if found.excluded:
         parts.append(f"--exclude left out {found.excluded:,}")

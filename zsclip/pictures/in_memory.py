@@ -10,7 +10,7 @@ from zsclip.pictures.pictures import Pictures
 
 
 class InMemory:
-    """Hands on pictures, and waits while many of them have not been read: pixels are large, and may be made just now.
+    """Hands on pictures, and waits while many are unread: pixels are large and may be produced on demand.
 
     Args:
         most: pictures that may wait to be read.
@@ -20,7 +20,7 @@ class InMemory:
         self._free = threading.Semaphore(most)
 
     def hand_on(self, name: str, encode: Callable[[], bytes]) -> Pictures:
-        """Give one picture, whose pixels are let go when they are read, which is once only."""
+        """Give one picture; its pixels can be read once, and are released then."""
         self._free.acquire()
         waiting = [encode]
 
@@ -33,7 +33,7 @@ class InMemory:
         return Pictures((name,), read)
 
     def close(self) -> None:
-        """Let go of a thread that waits: nothing will be read any more."""
+        """Release a waiting thread: nothing more will be read."""
         self._free.release()
 
 
