@@ -138,9 +138,10 @@ def _read_block(rows: _Rows, start: int) -> Any:
         block = next(reader)
     except Exception as e:  # pyarrow raises anything on damaged pages
         raise Refused("unreadable", f"row group {rows.group} is damaged: {first_line(e)}") from e
-    while len(_READERS) >= _MOST_READERS:
-        del _READERS[next(iter(_READERS))]
-    _READERS[rows] = place + len(block), reader
+    if len(block) == rows.together:  # else it is the last of its group
+        while len(_READERS) >= _MOST_READERS:
+            del _READERS[next(iter(_READERS))]
+        _READERS[rows] = place + len(block), reader
     return block
 
 
@@ -190,7 +191,7 @@ def path_groups(found: Iterable[tuple[str, str | None]], takes: Takes) -> Iterat
             yield Pictures(files)
             files = []
         if path is None:
-            yield failed(where, Refused("missing", "no path of an image is listed there"))
+            yield failed(where, Refused("missing", "this row has no image path"))
     yield Pictures(files)
 
 
@@ -229,15 +230,15 @@ def find_column(path: str, schema: Any, wanted: str | None) -> Column:
         if wanted not in kinds:
             raise InputError(f"{path}: no column {wanted!r}; it has {', '.join(kinds)}")
         if (kind := kinds[wanted]) is None:
-            raise InputError(f"{path}: column {wanted!r} holds {schema.field(wanted).type}, no images; choose another")
+            raise InputError(f"{path}: column {wanted!r} holds {schema.field(wanted).type}, not images; choose another")
         return Column(wanted, kind)
     of_kind = {kind: [name for name, each in kinds.items() if each == kind] for kind in ("struct", "binary", "path")}
     found = of_kind["struct"] or [name for name in of_kind["binary"] if name in _BINARY_NAMES] or of_kind["binary"]
     found = found or [name for name in PATH_COLUMNS if name in of_kind["path"]][:1]
     if len(found) > 1:
-        raise InputError(f"{path}: {' and '.join(found)} may all hold the images; choose one with --column")
+        raise InputError(f"{path}: several columns may hold the images: {', '.join(found)}; choose one with --column")
     if not found:
-        raise InputError(f"{path}: no column holds images; it has {', '.join(kinds)}; name one with --column")
+        raise InputError(f"{path}: found no column of images among {', '.join(kinds)}; name one with --column")
     return Column(found[0], kinds[found[0]] or "binary")
 
 

@@ -172,7 +172,7 @@ def _check_containers(roots: Sequence[str], search: _Search) -> None:
     for root in containers:
         check_container(root, search.column)
     if search.column is not None and not any(map(has_column, containers)):
-        raise InputError("--column: no Parquet file and no list is given; leave it out")
+        raise InputError("--column: only Parquet files and lists have columns; give one, or leave it out")
 
 
 class _Exclusion:

@@ -80,7 +80,7 @@ def _object(line: str) -> Mapping[str, Any]:
 def _column(path: str, names: Sequence[str], wanted: str | None) -> None:
     if not set(_names(wanted)) & set(names):
         found = f"found {', '.join(names)}" if names else "found none"
-        raise InputError(f"{path}: needs a column {' or '.join(_names(wanted))} with paths of images; {found}")
+        raise InputError(f"{path}: needs a column of image paths named {' or '.join(_names(wanted))}; {found}")
 
 
 def _names(wanted: str | None) -> Sequence[str]:

@@ -61,7 +61,7 @@ class Shard:
             )
         data = self.read(offset, size)
         if len(data) < size:
-            raise Refused("unreadable", "the archive ends before it does")
+            raise Refused("unreadable", "the archive ends before this image does")
         return data
 
     def key_of(self, place: int, size: int = 0) -> bytes | None:
@@ -234,7 +234,7 @@ def check_packed(size: int) -> None:
     """
     check_not_empty(size)
     if size > _LARGEST_PACKED:
-        raise Refused("too-large", f"{size:,} bytes, compressed in the archive; unpack it first")
+        raise Refused("too-large", f"{size:,} bytes, too large for a compressed archive; unpack it first")
 
 
 def check_not_empty(size: int) -> None:

@@ -29,12 +29,12 @@ class _Header(NamedTuple):
     target: str = ""
 
 
-class _BreaksOff(Exception):
-    """Raised where an archive cannot be read on, with the reason."""
+class _CutOff(Exception):
+    """Raised where the rest of an archive cannot be read, with the reason."""
 
 
 def find_in_tar(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pictures]:
-    """Yield the pictures of a tar archive in their order there, and at last one that says where it breaks off, if so.
+    """Yield the pictures of a tar archive in order. If it is cut off or damaged, a last row says where.
 
     Args:
         takes: whether a member of this name is a picture of the run; counts those that are not.
@@ -55,7 +55,7 @@ def find_in_tar(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pi
             elif walk.add(file):
                 yield from walk.group()
         yield from walk.group()
-    except _BreaksOff as e:
+    except _CutOff as e:
         yield from walk.group()
         yield failed(path, Refused("unreadable", str(e)))
     except Exception as e:
@@ -63,7 +63,7 @@ def find_in_tar(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pi
 
 
 class _Walk:
-    """The way through an archive, and the pictures that were found since the last group."""
+    """Walks through an archive, and collects the pictures found since the last group."""
 
     def __init__(self, shard: Shard, *, is_gzip: bool) -> None:
         self._shard = shard
@@ -77,7 +77,7 @@ class _Walk:
         """Yield the members whose bytes are all there.
 
         Raises:
-            _BreaksOff: the archive is damaged, or was cut off.
+            _CutOff: the archive is damaged, or was cut off.
         """
         headers = _Headers(self._shard.read if self._inflated is None else self._inflated.read, self._shard.size)
         place = 0
@@ -87,14 +87,14 @@ class _Walk:
             try:
                 member = headers.at(place)
             except tarfile.EmptyHeaderError as e:  # type: ignore[attr-defined]
-                raise _BreaksOff(f"the archive ends at byte {place:,} without an end mark; it may be cut off") from e
+                raise _CutOff(f"the archive ends at byte {place:,} without an end marker; it may be cut off") from e
             except Exception as e:  # tarfile raises anything at all on damaged headers
-                where = f"the archive breaks off at byte {place:,}" if place else "not a tar archive, or a damaged one"
-                raise _BreaksOff(f"{where}: {first_line(e)}{'; the rest is lost' if place else ''}") from e
+                where = f"the archive is damaged at byte {place:,}" if place else "not a tar archive, or a damaged one"
+                raise _CutOff(f"{where}: {first_line(e)}{'; what follows is lost' if place else ''}") from e
             if member is None:
                 return
             if not self._reaches(member.offset + member.size):
-                raise _BreaksOff(f"the archive breaks off at byte {place:,}, inside {member.name!r}; the rest is lost")
+                raise _CutOff(f"the archive is cut off inside {member.name!r}, which starts at byte {place:,}")
             yield member
             place = member.next
 
@@ -110,7 +110,7 @@ class _Walk:
                 for each in _Walk(self._shard, is_gzip=False).members():
                     if each.kind == "file":
                         self._files[each.name] = each
-            except _BreaksOff:
+            except _CutOff:
                 pass
         target = self._files.get(member.target)
         return None if target is None else target._replace(name=member.name)

@@ -21,19 +21,19 @@ _IN_EXTRA = 0xFFFFFFFF  # in place of a size of 64 bits
 def find_in_zip(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pictures]:
     """Yield the pictures of a zip archive in the order of its directory.
 
-    Of one that was cut off, the pictures that are complete come first, and at last one that says so.
+    If it is cut off, those that are complete are read, and a last row says so.
 
     Args:
         takes: whether a member of this name is a picture of the run; counts those that are not.
     """
     try:
         shard = open_shard(path)
-        broken: str | None = None
+        is_broken = False
         try:
             file: Any = Stream(shard.read, shard.size)
             members: Iterable[zipfile.ZipInfo] = zipfile.ZipFile(file).infolist()
-        except zipfile.BadZipFile as e:
-            members, broken = _complete_members(shard), first_line(e)
+        except zipfile.BadZipFile:
+            members, is_broken = _complete_members(shard), True
         found: list[tuple[str, zipfile.ZipInfo]] = []
         for info in members:
             name = _name_in_zip(info)
@@ -47,10 +47,10 @@ def find_in_zip(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pi
                 yield _zipped(shard, found)
                 found = []
         yield _zipped(shard, found)
-        if broken is not None:
+        if is_broken:
             is_zip = shard.read(0, 4) == _HEADER
-            what = "the archive is cut off or damaged: no directory at its end" if is_zip else "not a ZIP archive"
-            yield failed(path, Refused("unreadable", f"{what} ({broken})"))
+            what = "the archive is cut off or damaged: it has no directory" if is_zip else "not a ZIP archive"
+            yield failed(path, Refused("unreadable", what))
     except Exception as e:
         yield failed(path, e)
 
@@ -91,7 +91,9 @@ def _unzipped(shard: Shard, info: zipfile.ZipInfo) -> bytes | BinaryIO:
     if info.flag_bits & _ENCRYPTED:
         raise Refused("unsupported", "encrypted; unpack the archive with its password first")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise Refused("unsupported", f"compressed by method {info.compress_type} of ZIP; unpack the archive first")
+        raise Refused(
+            "unsupported", f"compressed with ZIP method {info.compress_type}, which is not supported; unpack it first"
+        )
     is_packed = info.compress_type == zipfile.ZIP_DEFLATED
     check_not_empty(info.file_size)
     if is_packed:
