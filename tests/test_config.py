@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -44,6 +45,7 @@ def change(folder: Path, **settings: Any) -> None:
         ({"text__layers": [1, 10**400]}, "'layers': 10000000000000000000;"),
         ({"text__context_length": 10**9}, "'context_length': 1000000000;"),
         ({"text__width": float("nan")}, "'width': nan;"),
+        ({"text__context_length": "1000000000"}, "'context_length': '1000000000'; it must be a number without quotes"),
         ({"embed_dim": 1e300}, "'embed_dim': 1e\\+300;"),
         ({"vision__mlp_ratio": 1e300}, "'mlp_ratio': 1e\\+300;"),
     ],
@@ -94,7 +96,7 @@ def spoil(folder: Path, name: str, value: torch.Tensor) -> None:
     save_file(state | {name: value}, path)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 200.0, [1.0, 2.0]])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 200.0, -50.0, [1.0, 2.0]])
 def test_a_logit_scale_that_is_not_a_usable_number_is_a_model_error(value: Any, folder: Path) -> None:
     spoil(folder, "logit_scale", torch.tensor(value))
 
@@ -102,9 +104,18 @@ def test_a_logit_scale_that_is_not_a_usable_number_is_a_model_error(value: Any, 
         _ = ClipModel(find_model(str(folder))).logit_scale
 
 
-def test_a_text_tower_that_produces_nan_is_a_model_error(folder: Path) -> None:
-    spoil(folder, "text_projection", torch.full((64, 32), torch.nan))
+@pytest.mark.parametrize(("value", "what"), [(torch.nan, "NaN or infinity"), (0.0, "only zeros")])
+def test_a_text_tower_that_produces_nothing_usable_is_a_model_error(value: float, what: str, folder: Path) -> None:
+    spoil(folder, "text_projection", torch.full((64, 32), value))
     model = ClipModel(find_model(str(folder)))
 
-    with pytest.raises(ModelError, match="the text tower produced NaN or infinity; the weights are damaged"):
+    with pytest.raises(ModelError, match=f"the text tower produced {what}; the weights are damaged"):
         model.encode_text(["a cat"])
+
+
+def test_an_image_tower_that_produces_only_zeros_is_a_model_error(folder: Path) -> None:
+    spoil(folder, "visual.proj", torch.zeros(64, 32))
+    model = ClipModel(find_model(str(folder)))
+
+    with pytest.raises(ModelError, match="the image tower produced only zeros; the weights are damaged"):
+        model.encode_images([np.zeros((3, 32, 32), np.uint8)])

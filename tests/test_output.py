@@ -88,6 +88,18 @@ def test_an_open_descriptor_is_written_at_its_position(tmp_path: Path, target: s
     assert (tmp_path / "rows").read_text() == "a\nb\nc\n"
 
 
+def test_a_file_that_is_named_by_way_of_proc_is_a_file_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("of last week\n")
+
+    with pytest.raises(InputError, match=r"rows\.csv: already exists"), open_output("/proc/self/cwd/rows.csv"):
+        pass
+
+    assert Path("rows.csv").read_text() == "of last week\n"
+
+
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "rows.jsonl"
     target.write_text("of last week\n")

@@ -579,7 +579,7 @@ def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path)
 
     assert sorted(numbers_in(epoch_of(pairs))) == [*range(10), *range(20, 40)]
     assert len(notes) == 1
-    assert notes[0].startswith(f"{shard}, row group 1: cannot be read, its pairs are skipped: ")
+    assert notes[0].startswith(f"{shard}, row group 1: cannot be read; its pairs are skipped: ")
 
 
 def test_a_shard_with_other_columns_is_one_line_that_names_them(shards: str) -> None:
@@ -619,7 +619,7 @@ def test_inputs_that_are_not_data_are_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_a_holdout_of_everything_is_refused(shards: str) -> None:
-    with pytest.raises(InputError, match="--holdout 1: keeps all 80 pairs aside; use a larger number, or 0"):
+    with pytest.raises(InputError, match="--holdout 1: holds out all 80 pairs; use a larger number, or 0"):
         read_pairs([shards], holdout=1)
 
 

@@ -69,7 +69,7 @@ def test_of_many_endings_the_most_frequent_are_named() -> None:
     line = passed_over_line(found)
 
     assert line.startswith("passed over: 100 .x00, 99 .x01, ")
-    assert line.endswith(" 93 .x07, 1,038 with other endings (--all-files tries them)")
+    assert line.endswith(" 93 .x07, 1,038 of other types (--all-files tries them)")
 
 
 def test_the_hint_is_not_for_endings_that_have_a_reason() -> None:
@@ -78,7 +78,7 @@ def test_the_hint_is_not_for_endings_that_have_a_reason() -> None:
 
     line = passed_over_line(found)
 
-    assert line.startswith("passed over: 50 .nef (camera RAW), 3 with other endings, 100 .x0, 99 .x1, ")
+    assert line.startswith("passed over: 50 .nef (camera RAW), 3 of other types, 100 .x0, 99 .x1, ")
     assert line.endswith(", 94 .x6 (--all-files tries them)")
     assert "(--all-files" not in passed_over_line(found, can_try=False)
 

@@ -155,7 +155,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path) -> None:
     row = skipped(tmp_path / "x.jpg")
 
     assert row.error == "unreadable"
-    assert f"more than {MAX_SCANS}" in row.message
+    assert f"(limit {MAX_SCANS})" in row.message
 
 
 # PNG and WebP.

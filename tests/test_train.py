@@ -817,7 +817,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_written(
 def test_the_folder_of_the_data_is_not_written_to(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(recipe.data[0])
 
-    with pytest.raises(InputError, match=r"--out .*link: is the folder of the data; write to another"):
+    with pytest.raises(InputError, match=r"--out .*link: is the data folder; choose another"):
         train(recipe, tmp_path / "link", device="cpu")
 
 

@@ -143,7 +143,7 @@ def calibrate(
 ) -> int:
     """Find out how far scores can be trusted, and which threshold to use.
 
-    Both are learnt from labelled images; without labels, those of the data are used. For each threshold, the table
+    Both are learnt from labelled images, by default with the labels of the data. For each threshold, the table
     shows the share of images with an answer, the share of those that are right, and the share that new images reach
     with 95% certainty. If there is too little data to guarantee the target, nothing is written. FILE holds labels,
     prompts and model too, so `zsclip classify INPUT --calibration FILE` needs no others.

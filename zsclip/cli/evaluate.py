@@ -178,7 +178,7 @@ def evaluate(
 ) -> int:
     """Measure how good the answers are on labelled images.
 
-    Without labels, those of the data are used. Where images may be unknown, `answered` is the share of images with an
+    By default, the data's labels are used. Where images may be unknown, `answered` is the share of images with an
     answer, and `precision` the share of the answers that are right; the other metrics go by the best label, whether or
     not it is the answer. With --multi-label, every label assigned other than the one true label counts as wrong, and
     `recall` is the share of images that were given their true label.

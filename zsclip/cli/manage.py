@@ -55,7 +55,7 @@ def prompts_show(
     model: Model,
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A prompt set.")] = "photo",
 ) -> None:
-    """Show the sentences of a prompt set, or those that labels become, with their token counts.
+    """Show the sentences of a prompt set, or those made from labels, with their token counts.
 
     Examples:
 

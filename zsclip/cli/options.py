@@ -37,7 +37,7 @@ PROMPTS = typer.Option(
     help="Put labels into the sentences of this set, by default photo; `zsclip prompts list` shows the sets.",
 )
 TEMPLATE = typer.Option(
-    "--template", metavar="TEXT", help="Put labels into this sentence, in place of {}, instead of a set of prompts."
+    "--template", metavar="TEXT", help="Replace {} in this sentence with each label; use no prompt set."
 )
 MODEL = typer.Option(
     "-m",

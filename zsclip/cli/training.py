@@ -118,7 +118,7 @@ class Captions:
         bool,
         typer.Option(
             "--kinds-are-true",
-            help="Do not count a broader word as wrong for an image of the batch that it also describes.",
+            help="Do not count a broader word as wrong for other images in the batch that it describes.",
         ),
     ] = False
     across: Annotated[

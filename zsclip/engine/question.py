@@ -84,7 +84,7 @@ def rule_of(question: Question, encoder: Encoder) -> Rule:
     file = scores.calibration or ""
     check_made_with(learnt, file, made_with(question.words, encoder))
     if question.words.groups and learnt.thresholds and scores.threshold is None:
-        raise InputError(f"{file}: has thresholds of labels, not of groups; calibrate without --per-label")
+        raise InputError(f"{file}: has thresholds for labels, not groups; calibrate without --per-label")
     rule = replace(rule, temperature=learnt.temperature)
     if scores.threshold is None:
         learnt_for = {comparable(label): threshold for label, threshold in learnt.thresholds.items()}

@@ -64,19 +64,21 @@ def read_json(name: str, path: Path) -> Any:
     except (OSError, ValueError, RecursionError) as e:
         raise ModelError(f"{name}: cannot read {str(path)!r}: {first_line(e)}; fetch it again") from e
     for key, number in numbers:
+        if isinstance(number, str):
+            raise ModelError(f"{name}: {str(path)!r} says {key!r}: {number!r:.20}; it must be a number without quotes")
         limit = _LIMITS.get(key, _LARGEST)
         if not abs(number) <= limit:  # nor is NaN
             raise ModelError(f"{name}: {str(path)!r} says {key!r}: {number!r:.20}; zsclip takes at most {limit:,}")
     return value
 
 
-def _numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
-    """Yield all numbers in a JSON value, with the last key above each."""
+def _numbers(value: Any, key: str) -> Iterator[tuple[str, float | str]]:
+    """Yield all numbers in a JSON value, and strings in place of a size, with the last key above each."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _numbers(inner, name)
     elif isinstance(value, list):
         for inner in value:
             yield from _numbers(inner, key)
-    elif isinstance(value, int | float):
+    elif isinstance(value, int | float) or (isinstance(value, str) and key in _LIMITS):
         yield key, value

@@ -70,7 +70,7 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
     if full.replace("/", "-") in _architectures():
         raise ModelError(f"no model {name!r}; an architecture needs a tag; `zsclip models list` shows the tags")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", full):
-        raise ModelError(f"no model or folder {name!r}; an open_clip model of the hub is written 'hf-hub:{full}'")
+        raise ModelError(f"no model or folder {name!r}; an open_clip model on the hub is written 'hf-hub:{full}'")
     if os.path.isdir(full):
         raise ModelError(f"{name}: this folder has no {CONFIG_FILE}; name a folder with it and the weights")
     plain, _, size = full.partition("@")

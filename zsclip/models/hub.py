@@ -34,14 +34,14 @@ def find_file(model: str, wanted: HubFiles, offline: bool) -> str:
         return path
     if offline or constants.HF_HUB_OFFLINE:
         missing = f"{wanted.repository} is not on this machine, and this run is offline"
-        raise not_available(model, f"{missing}; run `zsclip models fetch {model}` with a network")
+        raise not_available(model, f"{missing}; run `zsclip models fetch {model}` when online")
     found = _find_on_hub(model, wanted)
     if found is None:
         raise not_available(model, f"{wanted.repository} has none of {', '.join(wanted.filenames)}")
     try:
         return hf_hub_download(wanted.repository, found[0], cache_dir=constants.HF_HUB_CACHE)
     except Exception as e:  # the hub's client raises anything
-        raise not_available(model, f"cannot fetch {found[0]} of {wanted.repository}: {first_line(e)}") from e
+        raise not_available(model, f"cannot fetch {wanted.repository}/{found[0]}: {first_line(e)}") from e
 
 
 def cached_file(wanted: HubFiles) -> str | None:

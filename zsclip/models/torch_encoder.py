@@ -115,8 +115,8 @@ class ClipModel:
             (B, D) float32, rows of length 1, on the CPU.
 
         Raises:
-            ModelError: the device has no memory for a single picture, the model produced NaN or infinity, or the
-                tower cannot be compiled.
+            ModelError: the device has no memory for a single picture, the model produced NaN, infinity or
+                only zeros, or the tower cannot be compiled.
         """
         return self.begin_images(pixels)()
 
@@ -175,6 +175,8 @@ class ClipModel:
         if not finite.all():
             cure = "the weights are damaged" if self.precision == "fp32" else "use --precision fp32"
             raise ModelError(f"{self.spec.name}: the model produced NaN or infinity in {self.precision}; {cure}")
+        if not embeddings.any():  # all labels would have the same score
+            raise ModelError(f"{self.spec.name}: the image tower produced only zeros; the weights are damaged")
         return embeddings
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
@@ -196,13 +198,15 @@ class ClipModel:
             (N, D) float32, rows of length 1, on the CPU; row i is prompts[i].
 
         Raises:
-            ModelError: the text tower cannot be read, or produced NaN or infinity.
+            ModelError: the text tower cannot be read, or produced NaN, infinity or only zeros.
         """
         ids = self.tokenizer(list(prompts))  # (N, context_length)
         with tuned_for(self.device):
             embeddings = F.normalize(encode_tokens(self._text_tower, ids, self.device).float(), dim=-1)
             if not embeddings.isfinite().all():
                 raise ModelError(f"{self.spec.name}: the text tower produced NaN or infinity; the weights are damaged")
+            if not embeddings.any(dim=1).all():  # such a label would have the score of any picture
+                raise ModelError(f"{self.spec.name}: the text tower produced only zeros; the weights are damaged")
         return embeddings
 
     def token_counts(self, prompts: Sequence[str]) -> list[int]:

@@ -150,8 +150,10 @@ def read_scales(spec: ModelSpec) -> dict[str, Tensor]:
     if "logit_scale" not in scales:
         raise ModelError(f"{spec.name}: {spec.weights!r} has no logit_scale; it is not a CLIP model")
     for name, value in scales.items():
-        # No more than 1e30 after .exp(), so that a product with a cosine is finite in fp32.
-        if value.numel() != 1 or not -100 < float(value) < (70 if name == "logit_scale" else math.inf):
+        # No more than 1e30 after .exp(), so that a product with a cosine is finite in fp32; with less than 1e-4, all
+        # labels would have the same score.
+        lowest, highest = (-9, 70) if name == "logit_scale" else (-100, math.inf)
+        if value.numel() != 1 or not lowest < float(value) < highest:
             raise ModelError(f"{spec.name}: {name} in {spec.weights!r} is not a usable number; the weights are damaged")
     return scales
 

@@ -263,7 +263,7 @@ def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[Non
 
 def is_replaceable(target: str) -> bool:
     """Whether the target is or will be a regular file; /dev/stdout may lead to one, but must not be replaced."""
-    if target.startswith(("/dev/std", "/dev/fd/", "/proc/")):
+    if re.fullmatch(r"/dev/(std(in|out|err)|fd/\d+)|/proc/[^/]+(/task/[^/]+)?/fd/\d+", target):
         return False
     return os.path.isfile(target) or not os.path.exists(target)
 

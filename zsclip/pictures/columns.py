@@ -132,9 +132,9 @@ def _read_block(rows: _Rows, start: int) -> Any:
     place, reader = _READERS.pop(rows, (0, None))
     if reader is None or place > start:
         place, reader = 0, _blocks(rows)
-    while place < start:  # another run, or the thumbnails of this one, begin in the middle
-        place += len(next(reader))
     try:
+        while place < start:  # another run, or the thumbnails of this one, begin in the middle
+            place += len(next(reader))
         block = next(reader)
     except Exception as e:  # pyarrow raises anything on damaged pages
         raise Refused("unreadable", f"row group {rows.group} is damaged: {first_line(e)}") from e

@@ -132,7 +132,7 @@ def _by_pillow(
     opened = held.enter_context(Image.open(file, formats=readable_formats()))
     _check_size(opened.width * opened.height, decoding)
     if opened.width * len(opened.getbands()) * _row_depth(opened) > _MOST_ROW_BITS:
-        raise Refused("too-large", f"rows of {opened.width} pixels, more than a decoder holds")
+        raise Refused("too-large", f"rows of {opened.width} pixels, more than decoders allow")
     if found is not None:
         opened.info |= {"icc_profile": found.profile, "exif": found.exif or b""}
     is_jpeg = opened.format in ("JPEG", "MPO")

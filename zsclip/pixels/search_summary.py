@@ -30,7 +30,7 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     parts = [(bool(about), f"{ending or 'without an ending'}{about}", count) for (ending, about), count in ordered]
     if rest := parts[_MOST:]:
         has_reason = any(has_reason for has_reason, _, _ in rest)
-        parts[_MOST:] = [(has_reason, "with other endings", sum(count for *_, count in rest))]
+        parts[_MOST:] = [(has_reason, "of other types", sum(count for *_, count in rest))]
     if found.links:
         parts.append((True, f"link{'' if found.links == 1 else 's'} in archives", found.links))
     if not parts:

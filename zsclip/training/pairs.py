@@ -257,7 +257,7 @@ class Pairs:
             content = self._cache.read(source, row)
         except Exception as e:  # pyarrow raises anything on damaged pages
             self._broken.add(place)
-            self.note(f"{source.where}: cannot be read, its pairs are skipped: {first_line(e)}")
+            self.note(f"{source.where}: cannot be read; its pairs are skipped: {first_line(e)}")
             return Encoded(source.where, None)
         return Encoded(content if isinstance(content, str) else f"{source.where}, row {row}", content)
 
@@ -306,7 +306,7 @@ def read_pairs(
     labels = tuple(sorted({one.label for one in known if one.label}))
     aside = _kept_aside([ids[number] for number in usable], is_labelled & (len(labels) > 1), holdout)
     if aside.all():
-        raise InputError(f"--holdout {holdout}: keeps all {len(usable)} pairs aside; use a larger number, or 0")
+        raise InputError(f"--holdout {holdout}: holds out all {len(usable)} pairs; use a larger number, or 0")
     total = blake2b(digest_size=16)
     for identity, one in zip(ids, names, strict=True):
         total.update(f"{identity}\0{one}\0".encode(errors="surrogateescape"))

@@ -79,7 +79,7 @@ def train(
     recipe, device = _settled(recipe, device)
     check_inputs(recipe.data)
     if any(os.path.realpath(data) == os.path.realpath(out) for data in recipe.data):
-        raise InputError(f"--out {out}: is the folder of the data; write to another")
+        raise InputError(f"--out {out}: is the data folder; choose another")
     if log_dir is not None:
         make_log_folder(log_dir)
     threads = threads or available_cpus()
