@@ -333,6 +333,24 @@ def test_a_hostile_tar_is_one_row_in_no_time(bad: bytes, tmp_path: Path) -> None
     assert time.process_time() - begun < 5
 
 
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_those_that_tarfile_finds(format: int, tmp_path: Path) -> None:
+    names = [
+        "d" * 60 + "/" + "e" * 60 + ".png",
+        "n" * 96 + ".png",
+        "caf\u00e9.png",
+        os.fsdecode(b"\xe9.png"),
+        "d/a.png",
+    ]
+    album = [(name, bytes(size)) for size, name in zip((1, 511, 512, 513, 5000), names, strict=True)]
+    write_tar(tmp_path / "a.tar", album, format=format)
+    with tarfile.open(tmp_path / "a.tar", errors="surrogateescape") as archive:
+        expected = [(f"{tmp_path}/a.tar#{each.name}", archive.extractfile(each).read()) for each in archive]  # type: ignore[union-attr]
+
+    assert expected == [(f"{tmp_path}/a.tar#{name}", data) for name, data in album]
+    assert content_of(find_images([str(tmp_path / "a.tar")])) == expected
+
+
 def test_a_header_that_is_as_long_as_the_memory_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(header(b"x", b"77777777777\0", b"x"))
     os.truncate(tmp_path / "a.tar", 1 << 34)  # a hole
@@ -542,6 +560,11 @@ def test_a_large_picture_is_not_held_in_memory(
 
     sizes = [len(data) for data in album.values()]
     assert min(sizes) < 3000 < max(sizes)
+    if kind == "a.tar":
+        (some,) = find_images([str(tmp_path / kind)]).rest()
+        assert some.read is not None
+        in_memory = [isinstance(some.read(place), bytes) for place in range(len(some))]
+        assert in_memory == [size <= 3000 for size in sizes]
     for number, (row, same, size) in enumerate(zip(found, expected, sizes, strict=True)):
         is_packed = kind == "a.tar.gz" or (kind == "a.zip" and number % 2)
         if size > 3000 and is_packed:
@@ -666,24 +689,25 @@ def test_without_pyarrow_the_line_that_installs_it(run: Run, tmp_path: Path, mon
 def test_lists_are_relative_and_what_is_missing_is_a_row(run: Run, tmp_path: Path, model: str) -> None:
     chance = np.random.default_rng(0)
     folder_of(tmp_path / "d", {"a.png": picture(chance), "b.png": picture(chance)})
+    (tmp_path / "b.csv").write_text("file_name, x\n d/a.png , 1\n")
     lines = ["file_name,path", "a.png,x", f"{tmp_path}/d/b.png,x", "gone.png,x", ",x", "https://a.b/c.png,x"]
     (tmp_path / "d" / "a.csv").write_text("\n".join(lines))
     (tmp_path / "d" / "a.ndjson").write_text('{"path": "b.png"}\nnonsense\n\n{"image": 1}\n{"image": "a.png"}\n')
     command = ("classify", *LABELS, "-m", model, "-f", "jsonl", "-q")
 
-    done = run(*command, "d/a.csv", "d/a.ndjson")
+    done = run(*command, "d/a.csv", "d/a.ndjson", "b.csv")
 
     assert [(row["file_name"], row["error"]) for row in rows_of(done)] == [
         ("d/a.png", None), (f"{tmp_path}/d/b.png", None), ("d/gone.png", "missing"), ("d/a.csv:5", "missing"),
         ("https://a.b/c.png", "not-a-file"), ("d/b.png", None), ("d/a.ndjson:2", "missing"),
-        ("d/a.ndjson:4", "missing"), ("d/a.png", None),
+        ("d/a.ndjson:4", "missing"), ("d/a.png", None), ("d/a.png", None),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
 def test_our_own_rows_are_a_list_of_the_same_pictures(ending: str, run: Run, tmp_path: Path, model: str) -> None:
     chance = np.random.default_rng(0)
-    names = ["a.png", "tab\tand\\t.png", "two\nlines.png", os.fsdecode(b"\xe9.png"), "cut.png"]
+    names = ["a.png", " spaced.png ", "tab\tand\\t.png", "two\nlines.png", os.fsdecode(b"\xe9.png"), "cut.png"]
     folder_of(tmp_path / "d", {name: picture(chance) if name != "cut.png" else b"bad" for name in names})
     (tmp_path / "rows").mkdir()
     command = ("classify", *LABELS, "-m", model, "-q", "-k", "2")
@@ -766,7 +790,7 @@ def test_containers_that_come_through_stdin_or_a_list_are_rows(run: Run, tmp_pat
 def test_a_picture_with_the_ending_of_an_archive_is_a_picture(tmp_path: Path) -> None:
     (tmp_path / "photo.tar").write_bytes(ALBUM["00.png"])
 
-    assert list(find_images([str(tmp_path / "photo.tar")])) == [str(tmp_path / "photo.tar")]
+    assert content_of(find_images([str(tmp_path / "photo.tar")])) == [(str(tmp_path / "photo.tar"), ALBUM["00.png"])]
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.csv", "d/a.png"])

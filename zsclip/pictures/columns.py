@@ -170,11 +170,15 @@ def _paths(file: Any, shard: Shard, column: Column) -> Iterator[tuple[str, str |
             row += 1
 
 
-def relative_to(folder: str, path: Any) -> str | None:
-    """Give a path in a list as one of the working directory; None if there is none. A URL stays as it is."""
+def relative_to(folder: str | None, path: Any) -> str | None:
+    """Give a path in a list as one of the working directory; None if there is none. A URL stays as it is.
+
+    Args:
+        folder: that of the list; None for a path that is given exactly as it is.
+    """
     if not isinstance(path, str) or not path.strip() or _NO_PATH.search(path):
         return None
-    return path if "://" in path else os.path.join(folder, path.strip() if folder else path)
+    return path if folder is None or "://" in path else os.path.join(folder, path.strip())
 
 
 def path_groups(found: Iterable[tuple[str, str | None]], takes: Takes) -> Iterator[Pictures]:

@@ -49,7 +49,7 @@ def _listed(path: str, wanted: str | None) -> Iterator[tuple[str, str | None]]:
         if is_further_rank(record):
             continue
         value = next((record[name] for name in _names(wanted) if record.get(name) is not None), None)
-        yield f"{path}:{line}", relative_to("" if is_ours(record) else folder, value)
+        yield f"{path}:{line}", relative_to(None if is_ours(record) else folder, value)
 
 
 def _records(path: str, wanted: str | None) -> Iterator[_Record]:
