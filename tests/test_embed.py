@@ -230,7 +230,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_recognised(
 def test_a_large_file_is_encoded_but_not_kept(
     pictures: list[Path], no_grain: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(embed, "MAX_BYTES", 10)
     with opened() as store:
         assert run(pictures, Encoder(), store) == run(pictures, Encoder(), None)
         assert store.kept == 0

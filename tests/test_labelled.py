@@ -141,10 +141,10 @@ def test_no_more_than_two_row_groups_are_kept_in_memory(tmp_path):
     assert found.pictures.read is not None
     for place in range(6):
         found.pictures.read(place)
-    (tmp_path / "0.parquet").unlink()
+    (tmp_path / "0.parquet").write_bytes(b"")
 
     assert [found.pictures.read(place) for place in (5, 2)] == [png(5), png(2)]
-    with pytest.raises(OSError, match=r"0\.parquet"):
+    with pytest.raises(pa.ArrowInvalid):
         found.pictures.read(0)
 
 

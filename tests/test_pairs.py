@@ -589,7 +589,7 @@ def test_a_shard_with_other_columns_is_one_line_that_names_them(shards: str) -> 
     pairs = read_pairs([shards], note=notes.append)
 
     assert len(pairs.train) == 80
-    assert notes == [f"{other}: skipped: needs the columns image.bytes and label or captions, has ['label', 'url']"]
+    assert notes == [f"{other}: skipped: needs a column with images, and label or captions; has ['label', 'url']"]
 
 
 def test_other_data_have_another_digest(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 from test_decode import SIMPLE, noise, png, run_python, skipped
 from tiffs import RGB, quadrants, tiff
 
+from zsclip.pictures.refused import Refused
 from zsclip.pixels.decode import decode_image, upright
-from zsclip.pixels.skipped import Refused
 
 
 def test_every_bad_file_becomes_a_skipped_of_its_kind(tmp_path):

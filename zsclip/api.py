@@ -1,6 +1,5 @@
 """zsclip from Python: the same options, caches and answers as `zsclip classify`. Nothing is printed here."""
 
-import glob
 import io
 import os
 import re
@@ -10,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -30,9 +28,10 @@ from zsclip.models.embed import Embedded
 from zsclip.out import frames
 from zsclip.out.notebook import SHOWN, html_table
 from zsclip.out.thumbnails import HEIGHT, WIDTH
+from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import Pictures, again
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -154,11 +153,11 @@ class Classifier:
         """Classify pictures: paths, PIL images, (H, W, 3) uint8 arrays, or the bytes of encoded pictures.
 
         Args:
-            pictures: one of them, or any iterable of them. A folder is walked, and a glob expanded, as on the command
-                line; in an iterable folders are walked, and all else is taken as it is.
+            pictures: one of them, or any iterable of them. A folder is walked, an archive, a Parquet file or a list
+                entered, and a glob expanded, as on the command line; in an iterable globs are taken as they are.
 
         Returns:
-            One record for one picture; Answers, in order, for a folder, a glob or an iterable. A picture that could not
+            One record for one picture; Answers, in order, for everything else. A picture that could not
             be read is a record with `error` and `message`, and no label.
 
         Raises:
@@ -169,7 +168,7 @@ class Classifier:
             if path == "-":
                 raise InputError("'-': paths are read from stdin on the command line only; give them as a list")
             found = self._answers(find_images([path]).rest(), {})
-            is_one = not os.path.isdir(path) and (os.path.lexists(path) or not glob.has_magic(path))
+            is_one = os.path.lexists(path) and not os.path.isdir(path) and not is_container(path)
             return found[0] if is_one else found
         kept: dict[int, bytes] = {}
         with ExitStack() as stack:
@@ -193,8 +192,13 @@ class Classifier:
         whole = joined(parts)
         names = whole.names
 
+        with_paths = again(names)
+
         def read(place: int) -> bytes:
-            return kept[place] if place in kept else Path(names[place]).read_bytes()
+            if place in kept:
+                return kept[place]
+            with with_paths.open(place) as file:
+                return file.read()
 
         return Answers(**vars(whole), pictures=Pictures(names, read))
 
@@ -233,13 +237,13 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
     for number, item in enumerate(given):
         is_path = isinstance(item, str | os.PathLike)
         path = os.fsdecode(item) if is_path else ""
-        is_folder = is_path and os.path.isdir(path)
-        if is_path and not is_folder:
+        holds_some = is_path and (os.path.isdir(path) or is_container(path))
+        if is_path and not holds_some:
             files.append(path)
-        if files and (not is_path or is_folder or len(files) == _TOGETHER):
+        if files and (not is_path or holds_some or len(files) == _TOGETHER):
             yield Pictures(files)
             count, files = count + len(files), []
-        if is_folder:
+        if holds_some:
             for some in find_images([path]).rest():
                 yield some
                 count += len(some)

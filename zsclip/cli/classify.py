@@ -89,13 +89,15 @@ class Run:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
         speed, journal = self.session.speed, start.journal
         about = about_page(self.question, self.encoder, self.rule)
-        writer = Writer(self.output, self.wanted, self.paths.again, speed.cpus, speed.max_pixels, about)
+        writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels, about)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            again = [self.paths.again(journal.failed_paths)]
-            with self._interruptible(start, is_retry=True), self.answering(again) as batches:
+            from zsclip.pictures.pictures import again
+
+            failed = [again(journal.failed_paths)]
+            with self._interruptible(start, is_retry=True), self.answering(failed) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager

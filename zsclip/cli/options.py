@@ -57,7 +57,9 @@ class Inputs:
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT", help="Images, folders, quoted globs, or - to read paths, or one image, from stdin."
+            metavar="INPUT",
+            help="Images, folders, quoted globs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), or - to "
+            "read paths, or one image, from stdin.",
         ),
     ]
     exclude: Annotated[
@@ -68,6 +70,10 @@ class Inputs:
         bool, typer.Option("-0", "--null", help="Paths on stdin end in NUL, as `find -print0` writes them.")
     ] = False
     all_files: Annotated[bool, ALL_FILES] = False
+    column: Annotated[
+        str | None,
+        typer.Option("--column", metavar="NAME", help="Take images from this column of Parquet files and lists."),
+    ] = None
 
     def find(
         self, messages: "Messages", places: "Mapping[FileId, str] | None" = None, own: Sequence[str] = ()
@@ -100,14 +106,17 @@ class Inputs:
         roots = roots_of([each for each in self.inputs if each != STDIN])
         if self.limit is None and not may_find(roots, written, all_files=self.all_files):
             roots = [root for root in roots if not os.path.isdir(root)]
-        yield from _pictures(self._found(roots, own, lambda message: None))
+        yield from _pictures(self._found(roots, own, lambda message: None, enter=False))
 
-    def _found(self, inputs: list[str], own: Sequence[str], note: Callable[[str], None]) -> "Paths":
+    def _found(
+        self, inputs: list[str], own: Sequence[str], note: Callable[[str], None], *, enter: bool = True
+    ) -> "Paths":
         from zsclip.pictures.files import find_images
 
+        limit = None if self.limit is None else self.limit + (0 if enter else len(inputs))
         return find_images(
-            inputs, exclude=self.exclude, limit=self.limit, null=self.null, all_files=self.all_files,
-            own=[os.path.realpath(file) for file in own], note=note,
+            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files,
+            own=[os.path.realpath(file) for file in own], note=note, column=self.column, enter=enter,
         )  # fmt: skip
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.out.journal import Journal, Point
     from zsclip.out.output import FileId
-    from zsclip.pictures.pictures import Pictures
 
     Batches = Iterable[Answers]
 
@@ -207,13 +206,12 @@ def start_of(output: Output, settings: dict[str, object], paths: Iterator[str]) 
 class Writer:
     """The stages that rows pass through on their way to the files.
 
-    wanted: the answers to write; None stands for unknown; empty means all. again: gives pictures by their names;
-    threads, max_pixels: these three are for thumbnails. about: what a page says about the run.
+    wanted: the answers to write; None stands for unknown; empty means all. threads, max_pixels: for thumbnails.
+    about: what a page says about the run.
     """
 
     output: Output
     wanted: set[str | None]
-    again: "Callable[[Sequence[str]], Pictures]"
     threads: int
     max_pixels: int
     about: Mapping[str, str]
@@ -274,7 +272,7 @@ class Writer:
         if journal is not None:
             batches = journal.noted(batches, out)
         batches = only_wanted(batches, self.wanted)
-        small: dict[str, Any] = {"threads": self.threads, "max_pixels": self.max_pixels, "again": self.again}
+        small: dict[str, Any] = {"threads": self.threads, "max_pixels": self.max_pixels}
         for target, page in zip(self.output.pages, pages, strict=False):
             from zsclip.out.report import with_report
 

@@ -15,20 +15,18 @@ from numpy.typing import NDArray
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.models.encoder import Encoder
 from zsclip.pictures.identity import Sight, content_of
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import MAX_BYTES, Pictures
 from zsclip.pixels.ahead import Ahead
 from zsclip.pixels.decode import decode_file, decode_image
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import Decoding
 from zsclip.pixels.pillow_setup import set_up_pillow
-from zsclip.pixels.reasons import given_up, skipped
+from zsclip.pixels.reasons import START_BYTES, check_start, given_up, skipped
 from zsclip.pixels.skipped import Skipped
 from zsclip.pixels.workers import Elsewhere, read_file, worker_pool
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MAX_FILE_BYTES = 64_000_000  # a larger file is not held in memory, so it has no digest and is encoded every time
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +147,17 @@ def _finder(
         try:
             if pictures.read is not None:
                 data = pictures.read(place)
-                return known_or_decoded(data, Sight(name, content_of(data), None))
+                if not isinstance(data, bytes):
+                    with data:
+                        check_start(name, data.read(START_BYTES))
+                        return Pixels(decode_file(data, preprocess, decoding), None)
+                check_start(name, data)
+                key = None if pictures.key is None else pictures.key(place)
+                return known_or_decoded(data, Sight(name, content_of(data), key))
             if (done := elsewhere(name)) is not None:
                 pixels, sight = done
                 return _known(sight, store) or Pixels(pixels, sight)
-            if (file := read_file(name, MAX_FILE_BYTES)) is not None:
+            if (file := read_file(name, MAX_BYTES)) is not None:
                 return known_or_decoded(*file)
             outcome = decode_image(name, preprocess, decoding)
             return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from zsclip.answers.answers import Answers, Row
 from zsclip.out.text import unknown_of
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import again
 from zsclip.pixels.skipped import Skipped
 
 MAX_PICTURES = 400  # the rest of a run is left out
@@ -24,13 +24,8 @@ def with_contact_sheet(
     *,
     threads: int,
     max_pixels: int,
-    again: Callable[[Sequence[str]], Pictures] = Pictures,
 ) -> Iterator[Answers]:
-    """Pass batches on, and draw the first MAX_PICTURES pictures of the run, in order, as a PNG when it has ended.
-
-    Args:
-        again: gives pictures by their names.
-    """
+    """Pass batches on, and draw the first MAX_PICTURES pictures of the run, in order, as a PNG when it has ended."""
     shown: list[tuple[Row, bytes | None]] = []
     for batch in batches:
         some = batch.take(np.arange(min(MAX_PICTURES - len(shown), len(batch))))

@@ -34,7 +34,7 @@ def columns_of(answers: Answers) -> dict[str, list[Any]]:
     rows = list(answers.rows())
     bests = [row.best if isinstance(row, Prediction) else None for row in rows]
     return {
-        "file_name": [decoded(row.file_name) for row in rows],
+        "file_name": [str(decoded(row.file_name)) for row in rows],
         "label": answers.labels,
         "score": [best and best.score for best in bests],
         "cosine": [best and best.cosine for best in bests],

@@ -3,7 +3,7 @@
 import json
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -13,7 +13,7 @@ import numpy as np
 from zsclip.answers.answers import Answers, Row
 from zsclip.out.text import decoded, six_digits, without_surrogates
 from zsclip.out.thumbnails import thumbnails
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import Pictures, again
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.pixels.skipped import Skipped
 
@@ -33,15 +33,13 @@ def with_report(
     threads: int,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     pictures: Pictures | None = None,
-    again: Callable[[Sequence[str]], Pictures] = Pictures,
 ) -> Iterator[Answers]:
     """Pass batches on, and write the page as they come.
 
     Args:
         out: where the page goes. folder: the folder of the page; links to the pictures are relative to it.
         about: what the header says about the run: settings by their names.
-        pictures: all pictures of the run, in order; None if `again` gives them by the names of the answers, which are
-            paths of files if it is not given.
+        pictures: all pictures of the run, in order; None if the names of the answers tell where they are.
     """
     before, after = _PAGE.read_text(encoding="utf-8").split(_ROWS)
     before = before.replace(_ABOUT, _json({name: without_surrogates(text) for name, text in about.items()}))

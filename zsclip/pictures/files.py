@@ -1,15 +1,24 @@
-"""Which image files a run covers: files, folders, globs, stdin. No image is opened here."""
+"""Which images a run covers: files, folders, globs, archives, lists, stdin. No image is decoded here."""
 
 import glob
 import itertools
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 
 from zsclip.errors import InputError
+from zsclip.pictures.containers import (
+    ARCHIVES,
+    check_container,
+    expand_braces,
+    find_in_container,
+    has_column,
+    is_container,
+    is_list,
+)
 from zsclip.pictures.globs import expand_glob, fits
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.pictures import Paths, Pictures
@@ -21,6 +30,8 @@ ENDINGS = frozenset(
 )
 HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
+# What belongs to the pictures of an archive, by webdataset's convention; not worth a word beside pictures.
+_ABOUT_PICTURES = frozenset({".json", ".txt", ".cls", ".npy"})
 A_URL = "a URL; download it first and give the file"
 _TOGETHER = 512  # paths of a folder handed on together; one by one would cost more than finding them
 
@@ -41,6 +52,8 @@ class _Search:
     stdin_fd: int
     visited: "set[tuple[int, int]] | None"
     passed_over: PassedOver
+    column: str | None
+    enter: bool
 
 
 def find_images(
@@ -55,11 +68,14 @@ def find_images(
     stdin_fd: int = 0,
     visited: "set[tuple[int, int]] | None" = None,
     passed_over: PassedOver | None = None,
+    column: str | None = None,
+    enter: bool = True,
 ) -> Paths:
     """Check every input, then yield the path of each image of a run, in order, as it is found.
 
     Args:
-        inputs: files, folders, globs or `-` (paths on stdin, or one picture). A file is taken whatever its ending.
+        inputs: files, folders, globs, brace ranges or `-` (paths on stdin, or one picture). An archive, a Parquet file
+            or a list is entered; any other file is taken whatever its ending.
         exclude: globs to leave out. Without a slash, they match the name of any file or folder at any
             depth; with a slash, the path relative to the folder that is walked (for a file, the path as given).
         limit: the largest number of paths to yield, after exclusion.
@@ -70,13 +86,17 @@ def find_images(
         stdin_fd: the file descriptor that `-` stands for.
         visited: device and inode of folders not to enter; those entered are added. None enters all once per input.
         passed_over: where to count what is left out.
+        column: the column with the images of Parquet files and lists.
+        enter: whether to enter archives; if not, they are yielded as files, and lists before the files that they list.
 
     Raises:
-        InputError: an input does not exist, matches nothing, is a URL, or is `-` for the second time.
+        InputError: an input does not exist, matches nothing, is a URL, or is `-` for the second time; or no column of a
+            Parquet file or list holds pictures.
     """
     roots = roots_of(inputs, stdin_fd)
     passed_over = PassedOver() if passed_over is None else passed_over
-    search = _Search(exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over)
+    search = _Search(exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter)
+    _check_containers(roots, search)
     return Paths(_limited(_find(roots, search), limit), passed_over)
 
 
@@ -133,6 +153,8 @@ def _check(text: str, stdin_fd: int) -> list[str]:
         raise InputError(f"cannot read {text!r}: {_reason(e)}") from e
     if is_url(text):
         raise InputError(f"{text!r} is {A_URL}")
+    if (several := expand_braces(text)) != [text]:
+        return [path for each in several for path in _check(each, stdin_fd)]
     if not glob.has_magic(text):
         raise InputError(f"no such file or folder: {text!r}")
     # A trailing `**` matches folders and everything in them; walking only the folders gives each file once.
@@ -142,6 +164,15 @@ def _check(text: str, stdin_fd: int) -> list[str]:
     if not matches:
         raise InputError(f"no file or folder matches {text!r}")
     return sorted(matches, key=lambda match: _sort_key(match, os.path.isdir(match)))
+
+
+def _check_containers(roots: Sequence[str], search: _Search) -> None:
+    excluded = _Exclusion(search.exclude, PassedOver())
+    containers = [root for root in roots if root != STDIN and is_container(root) and not excluded(root)]
+    for root in containers:
+        check_container(root, search.column)
+    if search.column is not None and not any(map(has_column, containers)):
+        raise InputError("--column: only Parquet files and lists have columns; give one, or leave it out")
 
 
 class _Exclusion:
@@ -175,7 +206,7 @@ def _limited(found: Iterable[Pictures], limit: int | None) -> Iterator[Pictures]
     for some in found:
         if left is not None:
             if len(some) > left:
-                some = Pictures(some.names[:left], some.read)
+                some = replace(some, names=some.names[:left])
             left -= len(some)
         if len(some):
             yield some
@@ -188,7 +219,8 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
     files: list[str] = []  # files named one after the other
     for root in roots:
         is_folder = os.path.isdir(root)
-        if files and (root == STDIN or is_folder or len(files) == _TOGETHER):
+        is_entered = root != STDIN and not is_folder and is_container(root)
+        if files and (root == STDIN or is_folder or is_entered or len(files) == _TOGETHER):
             yield Pictures(files)
             files = []
         if root == STDIN:
@@ -200,16 +232,52 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
         elif is_folder:
             search.passed_over.folders.append(root)
             yield from map(Pictures, _walk(root, excluded if search.exclude else None, search))
-        elif not (search.exclude and excluded(root)):
+        elif search.exclude and excluded(root):
+            continue
+        elif is_entered:
+            yield from _contained(root, excluded, search)
+        else:
             files.append(root)
     yield Pictures(files)
     for pattern in excluded.unused:
         search.note(f"--exclude {pattern!r}: matched nothing; check its spelling")
 
 
+def _contained(root: str, excluded: _Exclusion, search: _Search) -> Iterator[Pictures]:
+    """Yield the pictures in an archive or a list."""
+    if not search.enter:
+        yield Pictures([root])
+        if not is_list(root):
+            return
+    search.passed_over.folders.append(root)
+    takes = partial(_is_taken, _endings(), excluded if search.exclude else None, search)
+    is_left_out = excluded if search.exclude else lambda name: False
+    yield from find_in_container(root, search.column, takes, is_left_out, search.passed_over)
+
+
+def _is_taken(endings: Collection[str], excluded: Callable[[str], bool] | None, search: _Search, name: str) -> bool:
+    """Whether a member of an archive is a picture of the run, as if it were in a folder; else it is counted."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    if any(part[0] == "." or part in SKIPPED_NAMES or part == "__MACOSX" for part in parts):
+        search.passed_over.hidden += 1
+        return False
+    if excluded and any(excluded("/".join(parts[: depth + 1])) for depth in range(len(parts))):
+        return False
+    if search.all_files or name[name.rfind(".") :].lower() in endings:
+        return True
+    ending = ending_of(parts[-1] if parts else "")
+    counts = search.passed_over.about if ending in _ABOUT_PICTURES else search.passed_over.endings
+    counts[ending] += 1
+    return False
+
+
+def _endings() -> frozenset[str]:
+    return ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS
+
+
 def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) -> Iterator[list[str]]:
     """Yield the images under a folder; a subfolder sorts as its name with a slash, as in git."""
-    endings = ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS
+    endings = _endings()
     own = {os.path.basename(path) for path in search.own}
     entries_of = partial(_entries, root, set() if search.visited is None else search.visited, excluded, search)
     found: list[str] = []
@@ -229,8 +297,8 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) ->
                 listings.append((os.path.join(path, ""), iter(entries)))
                 break
             if name[name.rfind(".") :].lower() not in endings:
-                if not search.all_files:
-                    search.passed_over.endings[ending_of(name)] += 1
+                if not search.all_files or name.lower().endswith(ARCHIVES):
+                    search.passed_over.endings[".tar.gz" if name.lower().endswith(".tar.gz") else ending_of(name)] += 1
                     continue
                 if name in own and os.path.realpath(before + name) in search.own:
                     continue

@@ -1,14 +1,18 @@
 """The pictures of a run, in the groups they were found in. No picture is decoded here."""
 
 import io
+import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import BinaryIO
 
 from zsclip.pictures.identity import file_keys
 from zsclip.pictures.passed_over import PassedOver
+from zsclip.pictures.refused import Refused
+
+MAX_BYTES = 64_000_000  # a larger picture is not held in memory, so it has no digest and is encoded every time
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,11 +20,15 @@ class Pictures:
     """Some pictures of one source, in order.
 
     names: n paths of files, or other names for the pictures.
-    read: gives the encoded picture at an index of names; threads may call it. None if names are paths of files.
+    read: gives the encoded picture at an index of names, or an open file if it is too large to be held in memory;
+        threads may call it. None if names are paths of files.
+    key: gives the key of the picture at an index, if it has one that shows, unread, that it has not changed; asked
+        before it is read, and after. None if there are no keys, or names are paths of files.
     """
 
     names: Sequence[str]
-    read: Callable[[int], bytes] | None = None
+    read: Callable[[int], bytes | BinaryIO] | None = None
+    key: Callable[[int], bytes | None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -31,11 +39,37 @@ class Pictures:
         Returns:
             None in place of a key that a picture does not have; None alone if only contents identify these pictures.
         """
-        return file_keys(self.names[start:stop]) if self.read is None else None
+        if self.read is None:
+            return file_keys(self.names[start:stop])
+        return None if self.key is None else list(map(self.key, range(start, stop)))
 
     def open(self, place: int) -> BinaryIO:
         """Open the encoded picture at an index."""
-        return open(self.names[place], "rb") if self.read is None else io.BytesIO(self.read(place))
+        if self.read is None:
+            return open(self.names[place], "rb")
+        data = self.read(place)
+        return io.BytesIO(data) if isinstance(data, bytes) else data
+
+
+class Member(str):
+    """The name of a picture that is not a file of its own. It knows its group and its place there.
+
+    So a picture can be read again from its row: a container may have two members of one name, and a dict of the names
+    of all members would not fit in memory.
+    """
+
+    __slots__ = ("pictures", "place")
+    pictures: Pictures
+    place: int
+
+    def __new__(cls, name: str, pictures: Pictures, place: int) -> "Member":
+        member = super().__new__(cls, name)
+        member.pictures, member.place = pictures, place
+        return member
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Leave the pictures behind where a name is pickled or copied."""
+        return str, (str(self),)
 
 
 class Paths(Iterator[str]):
@@ -46,9 +80,8 @@ class Paths(Iterator[str]):
 
     def __init__(self, found: Iterable[Pictures], passed_over: PassedOver) -> None:
         self.passed_over = passed_over
-        self._found = map(self._noted, found)
+        self._found = map(_with_members, found)
         self._names: Iterator[str] = iter(())  # the rest of the last group
-        self._in_hand: dict[str, Pictures] = {}  # those that are not files, by name
 
     def __next__(self) -> str:
         while True:
@@ -58,23 +91,38 @@ class Paths(Iterator[str]):
 
     def rest(self) -> Iterator[Pictures]:
         """Yield the pictures whose names were not yet taken one by one."""
-        return (some for some in chain([self.again(list(self._names))], self._found) if len(some))
+        return (some for some in chain([again(list(self._names))], self._found) if len(some))
 
-    def again(self, names: Sequence[str]) -> Pictures:
-        """Give pictures whose names were taken before."""
-        if self._in_hand.keys().isdisjoint(names):
-            return Pictures(names)
 
-        def read(place: int) -> bytes:
-            name = names[place]
-            some = self._in_hand.get(name)
-            if some is None or some.read is None:
-                return Path(name).read_bytes()
-            return some.read(some.names.index(name))
+def again(names: Sequence[str]) -> Pictures:
+    """Give the pictures of names that were taken from `Paths`."""
+    if not any(isinstance(name, Member) for name in names):
+        return Pictures(names)
 
-        return Pictures(names, read)
+    def read(place: int) -> bytes | BinaryIO:
+        name = names[place]
+        if not isinstance(name, Member):
+            return read_regular(name)
+        assert name.pictures.read is not None
+        return name.pictures.read(name.place)
 
-    def _noted(self, some: Pictures) -> Pictures:
-        if some.read is not None:
-            self._in_hand.update(dict.fromkeys(some.names, some))
+    def key(place: int) -> bytes | None:
+        name = names[place]
+        own = name.pictures.key if isinstance(name, Member) else None
+        return None if own is None else own(name.place)  # type: ignore[attr-defined]
+
+    return Pictures(names, read, key)
+
+
+def read_regular(path: str) -> bytes:
+    """Read a whole file, if it is one: a pipe could block for ever, and a device never end."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise Refused("not-a-file", "a pipe, socket or device")
+        return file.read()
+
+
+def _with_members(some: Pictures) -> Pictures:
+    if some.read is None or isinstance(some.names[0] if some.names else None, Member):
         return some
+    return replace(some, names=[Member(name, some, place) for place, name in enumerate(some.names)])

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from zsclip.errors import InputError, first_line
+from zsclip.pictures.columns import Column, find_column, open_parquet, read_group
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
 from zsclip.pictures.passed_over import PassedOver, ending_of
+from zsclip.pictures.ranges import open_shard
 from zsclip.pictures.splits import check_depth, holds_splits, splits_of
-from zsclip.pictures.tables import TABLES, check_single, check_true, csv_records, delimiter_of, not_utf_8
+from zsclip.pictures.tables import TABLES, check_single, check_true, is_further_rank, is_ours, not_utf_8, table_records
 
 
 @dataclass(frozen=True)
@@ -149,32 +150,26 @@ def find_sources(
 
 
 def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as e:
-        raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
-
-    def pictures(group: int) -> Any:
-        with pq.ParquetFile(path) as file:
-            return file.read_row_group(group, columns=["image.bytes"]).column("image").combine_chunks().field("bytes")
-
     wordless: list[int] = []
     row = 0
     try:
-        with pq.ParquetFile(path) as file:
+        shard = open_shard(path)
+        with open_parquet(shard) as file:
             columns, classes = set(file.schema_arrow.names), _class_names(file.schema_arrow.metadata)
             leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
             wanted = [name for name in ("label", "synonyms", "kinds", "captions", "source") if name in columns]
-            if "image.bytes" not in leaves or not {"label", "captions"} & columns:
-                note(f"{path}: skipped: needs the columns image.bytes and label or captions, has {sorted(columns)}")
+            column = _image_column(path, file.schema_arrow)
+            if column is None or not {"label", "captions"} & columns:
+                note(f"{path}: skipped: needs a column with images, and label or captions; has {sorted(columns)}")
                 return
             for group in range(file.metadata.num_row_groups):
                 try:
-                    ids = ["image.path"] if "image.path" in leaves else []
+                    ids = [leaf for leaf in leaves if leaf == f"{column.name}.path"]
                     table = file.read_row_group(group, columns=[*ids, *wanted])
                     some = []
                     for i, record in enumerate(table.to_pylist(), start=row):
-                        identity = (record.get("image") or {}).get("path") or f"{os.path.basename(path)}:{i}"
+                        named = record.get(column.name) if ids else None
+                        identity = (named or {}).get("path") or f"{os.path.basename(path)}:{i}"
                         if isinstance(number := record.get("label"), int) and 0 <= number < len(classes):
                             record["label"] = classes[number]
                         some.append((identity, _names(record)))
@@ -184,12 +179,23 @@ def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
                     note(f"{path}, row group {group}: skipped: {first_line(e)}")
                 else:
                     about = file.metadata.row_group(group)
-                    size = about.column(leaves.index("image.bytes")).total_uncompressed_size
-                    yield Source(f"{path}, row group {group}", size, some, partial(pictures, group), False, [path])
+                    size = about.column(leaves.index(column.leaf)).total_uncompressed_size
+                    read = partial(read_group, shard, column, group, about.num_rows)
+                    yield Source(f"{path}, row group {group}", size, some, read, False, [path])
                 row += file.metadata.row_group(group).num_rows
+    except InputError:
+        raise
     except Exception as e:
         note(f"{path}: skipped: not a complete Parquet file: {first_line(e)}")
     _note_wordless(path, wordless, "row", note)
+
+
+def _image_column(path: str, schema: Any) -> Column | None:
+    """Find the column with encoded pictures; None if there is none, or several."""
+    with suppress(InputError):
+        column = find_column(path, schema, None)
+        return column if column.kind != "path" else None
+    return None
 
 
 def _names(record: dict[str, Any]) -> Names | None:
@@ -270,10 +276,9 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source
     records = _table_records(path) if path.lower().endswith(TABLES) else _json_records(path)
     try:
         for line, record in records:
-            is_ours = "score_kind" in record and ("candidate" in record or "predictions" in record)
-            if is_ours and record.get("rank") not in (None, "", "1"):
+            if is_further_rank(record):
                 continue
-            if is_ours and "truth" not in record and not predictions:
+            if is_ours(record) and "truth" not in record and not predictions:
                 raise InputError(
                     f"{path}: these labels are zsclip's own answers; put the true labels in a column named truth"
                 )
@@ -282,7 +287,7 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source
             truth = "truth" if "truth" in record else "label"
             name = _text(record.get("file_name"), may_be_bytes=True)
             label, caption, meaning = (_text(record.get(key)) for key in (truth, "caption", "name"))
-            paths.append(name if is_ours else os.path.join(folder, name))
+            paths.append(name if is_ours(record) else os.path.join(folder, name))
             captions = (caption,) if caption else ()
             some.append((name, Names(label, captions=captions, name=meaning) if name and (label or caption) else None))
             if some[-1][1] is None:
@@ -315,11 +320,7 @@ def _table_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
             raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {','.join(header)}")
         return header
 
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        header = file.readline()
-        mark = delimiter_of(path, header)
-        is_escaped = mark == "\t" and "score_kind" in header.split(mark)  # as our rows are
-        yield from csv_records(path, chain([header], file), columns, delimiter=mark, is_escaped=is_escaped)
+    return table_records(path, columns, is_labelled=True)
 
 
 def _json_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:

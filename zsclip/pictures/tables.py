@@ -2,7 +2,9 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 from zsclip.errors import InputError
 
@@ -18,6 +20,37 @@ def delimiter_of(path: str, header: str) -> str:
     return next((mark for mark in "\t;" if mark in header and (is_tsv or "," not in header)), ",")
 
 
+def table_records(
+    path: str, columns: Callable[[list[str]], Sequence[str]], *, errors: str = "strict", is_labelled: bool = False
+) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Yield the rows of a list of pictures, of ours too; see `csv_records`.
+
+    Args:
+        errors: of the encoding; `surrogateescape` keeps the bytes of a name that is not UTF-8.
+        is_labelled: as in `csv_records`.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read.
+    """
+    with open(path, encoding="utf-8-sig", errors=errors, newline="") as file:
+        header = file.readline()
+        mark = delimiter_of(path, header)
+        is_escaped = mark == "\t" and "score_kind" in header.split(mark)  # as our rows are
+        yield from csv_records(
+            path, chain([header], file), columns, delimiter=mark, is_escaped=is_escaped, is_labelled=is_labelled
+        )
+
+
+def is_ours(record: Mapping[str, Any]) -> bool:
+    """Whether a row of a list was written by a run, so that its path is as it was given to that."""
+    return "score_kind" in record and ("candidate" in record or "predictions" in record)
+
+
+def is_further_rank(record: Mapping[str, Any]) -> bool:
+    """Whether a row of ours is about the same picture as the one before."""
+    return is_ours(record) and record.get("rank") not in (None, "", "1")
+
+
 def csv_records(
     path: str,
     lines: Iterable[str],
@@ -25,6 +58,7 @@ def csv_records(
     *,
     delimiter: str,
     is_escaped: bool = False,
+    is_labelled: bool = False,
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Yield the rows of a CSV file by column, each with the line that it ends on.
 
@@ -33,9 +67,10 @@ def csv_records(
         columns: gives the names of the columns in a header, or raises.
         delimiter: as `delimiter_of` gives it.
         is_escaped: whether cells have backslashes instead of quotes, as in the TSV that we write.
+        is_labelled: refuse a row with more cells than the header, as a label may have been cut at a comma in it.
 
     Raises:
-        InputError: it is not a CSV file, or a row has more cells than the header.
+        InputError: it is not a CSV file, or such a row is refused.
     """
     try:
         # Strict, as an unclosed quote would swallow all rows.
@@ -46,7 +81,7 @@ def csv_records(
         for record in reader:
             if is_escaped:
                 record = {name: cell and _unescaped(cell) for name, cell in record.items() if name}
-            elif any(cell.strip() for cell in record.pop(None, ())):  # empty ones may follow a last comma
+            elif is_labelled and any(cell.strip() for cell in record.pop(None, ())):  # a last comma adds an empty one
                 place = f"{path}:{reader.line_num}"
                 raise InputError(f"{place}: has more cells than the header; put words with a {delimiter!r} in quotes")
             yield reader.line_num, record

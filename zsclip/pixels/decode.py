@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from zsclip.pictures.refused import Refused
 from zsclip.pixels.alpha import on_white, scale_key, with_key
 from zsclip.pixels.animation import show_a_frame
 from zsclip.pixels.colours import has_other_colours
@@ -24,7 +25,7 @@ from zsclip.pixels.pillow_setup import readable_formats, set_up_pillow
 from zsclip.pixels.reasons import check_file, skipped
 from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
-from zsclip.pixels.skipped import Refused, Skipped
+from zsclip.pixels.skipped import Skipped
 
 RULES = "decode-v3"  # change it when a file gives other pixels than before; kept embeddings depend on it
 

@@ -2,8 +2,8 @@
 
 import re
 
+from zsclip.pictures.refused import ErrorKind
 from zsclip.pixels.pillow_setup import readable_formats
-from zsclip.pixels.skipped import ErrorKind
 
 NO_PICTURE = "damaged, or not an image in a supported format"
 RAW = "camera RAW is not supported; export it as JPEG first"

@@ -5,7 +5,7 @@ import struct
 from dataclasses import dataclass
 from typing import IO
 
-from zsclip.pixels.skipped import Refused
+from zsclip.pictures.refused import Refused
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 279

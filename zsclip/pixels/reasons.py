@@ -7,11 +7,13 @@ import stat
 
 from PIL import Image
 
+from zsclip.pictures.containers import ARCHIVES, LISTS
 from zsclip.pictures.files import A_URL, is_url
+from zsclip.pictures.refused import ErrorKind, Refused
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
 from zsclip.pixels.limits import DEFAULT_DECODING, WALL_SECONDS, Decoding
-from zsclip.pixels.skipped import ErrorKind, Refused, Skipped
+from zsclip.pixels.skipped import Skipped
 
 RAW_ENDINGS = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
@@ -21,10 +23,13 @@ VIDEO_ENDINGS = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv"}
 )
 DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
+START_BYTES = 16  # that tell a picture of the web
+CONTAINER = "an archive or a list; name it on the command line to read the images in it"
 REFUSED_ENDINGS: dict[frozenset[str], tuple[ErrorKind, str]] = {
     RAW_ENDINGS: ("unsupported", RAW),
     VIDEO_ENDINGS: ("unsupported", VIDEO),
     DRAWING_ENDINGS: ("unsupported", DRAWING),
+    frozenset({*ARCHIVES, *LISTS}): ("unsupported", CONTAINER),
 }
 
 
@@ -44,16 +49,25 @@ def check_file(path: str) -> None:
         raise Refused("not-a-file", "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device")
     if status.st_size == 0:
         raise Refused("unreadable", "the file is empty")
-    ending = os.path.splitext(path)[1].lower()
-    for endings, reason in REFUSED_ENDINGS.items():
-        if ending in endings and not _is_picture(path):
-            raise Refused(*reason)
+    if _reason_of(path) is not None:
+        with open(path, "rb") as file:
+            check_start(path, file.read(START_BYTES))
 
 
-def _is_picture(path: str) -> bool:
-    """Whether a file begins as a picture does, whatever its ending says. Not TIFF: camera RAW files begin like that."""
-    with open(path, "rb") as file:
-        return PICTURE_OF_THE_WEB.match(file.read(16)) is not None
+def check_start(name: str, start: bytes) -> None:
+    """Refuse a file by its ending, unless it begins as a picture does. Not as TIFF: camera RAW files begin like that.
+
+    Args:
+        start: its first bytes, START_BYTES or more.
+    """
+    reason = _reason_of(name)
+    if reason is not None and not PICTURE_OF_THE_WEB.match(start):
+        raise Refused(*reason)
+
+
+def _reason_of(name: str) -> tuple[ErrorKind, str] | None:
+    ending = os.path.splitext(name)[1].lower()
+    return next((reason for endings, reason in REFUSED_ENDINGS.items() if ending in endings), None)
 
 
 def skipped(error: Exception, path: str, decoding: Decoding = DEFAULT_DECODING) -> Skipped:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from zsclip.pictures.containers import ARCHIVES
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS, VIDEO_ENDINGS
@@ -23,13 +24,15 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     Args:
         can_try: whether the command has --all-files.
     """
-    counts = Counter({(ending, _kind(ending)): count for ending, count in found.endings.items()})
-    unlabelled = Counter({(ending, _stray(ending)): count for ending, count in found.unlabelled.items()})
+    counts = Counter({(ending, _kind(ending, count)): count for ending, count in found.endings.items()})
+    unlabelled = Counter({(ending, _stray(ending, count)): count for ending, count in found.unlabelled.items()})
     ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], not item[0][0], item[0]))
     parts = [(bool(about), f"{ending or 'without an ending'}{about}", count) for (ending, about), count in ordered]
     if rest := parts[_MOST:]:
         has_reason = any(has_reason for has_reason, _, _ in rest)
         parts[_MOST:] = [(has_reason, "of other types", sum(count for *_, count in rest))]
+    if found.links:
+        parts.append((True, f"link{'' if found.links == 1 else 's'} in archives", found.links))
     if not parts:
         return ""
     parts.sort(key=lambda part: not part[0])
@@ -46,6 +49,8 @@ def why_no_images(found: PassedOver) -> str:
     if found.hidden:
         parts.append(f"{found.hidden:,} hidden or generated")
     parts += found.others
+    if about := found.about.total():
+        parts.append(f"{about:,} text and data files in archives")
     said = "; ".join(filter(None, parts))
     if said:
         return f"no images{';' if parts[0] else ':'} {said}"
@@ -57,9 +62,11 @@ def why_no_images(found: PassedOver) -> str:
     return f"no images: the {len(folders):,} folders have no files; check the paths"
 
 
-def _kind(ending: str) -> str:
+def _kind(ending: str, count: int) -> str:
+    if ending in ARCHIVES:
+        return " (an archive; name it to read it)" if count == 1 else " (archives; name them to read them)"
     return next((f" ({kind})" for endings, kind in _KINDS.items() if ending in endings), "")
 
 
-def _stray(ending: str) -> str:
-    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending)
+def _stray(ending: str, count: int) -> str:
+    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending, count)

@@ -1,19 +1,8 @@
 """A picture without pixels, and why."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-ErrorKind = Literal[
-    "missing", "not-a-file", "permission", "unreadable", "too-large", "timeout", "out-of-memory", "unsupported"
-]
-
-
-class Refused(Exception):
-    """Raised for a file that is not decoded."""
-
-    def __init__(self, kind: ErrorKind, message: str) -> None:
-        super().__init__(message)
-        self.kind, self.message = kind, message
+from zsclip.pictures.refused import ErrorKind
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
+from zsclip.pictures.refused import Refused
 from zsclip.pixels.layout import (
     BITS,
     BLACK_IS_ZERO,
@@ -32,7 +33,6 @@ from zsclip.pixels.layout import (
 )
 from zsclip.pixels.libtiff import whole_pixels
 from zsclip.pixels.pillow_setup import set_up_pillow
-from zsclip.pixels.skipped import Refused
 
 _BAND_SAMPLES = 1 << 20  # decoded at a time
 _MOST_ROW_BYTES = 1 << 28

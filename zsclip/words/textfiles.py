@@ -247,7 +247,7 @@ def _table(file: str, text: str) -> Node:
         return names
 
     rows = []
-    for line, record in csv_records(file, io.StringIO(text), columns, delimiter=delimiter):
+    for line, record in csv_records(file, io.StringIO(text), columns, delimiter=delimiter, is_labelled=True):
         place = Place(file, line)
         if not any(cell and cell.strip() for cell in record.values()):  # spreadsheets add rows of nothing but commas
             continue

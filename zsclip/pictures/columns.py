@@ -1,0 +1,261 @@
+"""Pictures in a column of a Parquet file, or the paths of pictures. No row is read before it is wanted."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from zsclip.errors import InputError, first_line
+from zsclip.pictures.pictures import Pictures, read_regular
+from zsclip.pictures.ranges import TOGETHER, Blocks, Shard, Stream, Takes, check_not_empty, failed, open_shard
+from zsclip.pictures.refused import Refused
+
+PATH_COLUMNS = ("file_name", "path", "image")  # of a list, the best first
+_NO_PATH = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of a pair; the others stand for bytes of a name
+_BINARY_NAMES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "content")
+_BLOCK_BYTES = 1 << 25  # of pictures that are read together
+_BLOCKS: Blocks[Any] = Blocks()
+_READERS: "dict[_Rows, tuple[int, Iterator[Any]]]" = {}  # by row group, with the place of each in it
+_MOST_READERS = 2
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column with pictures: `struct` has their bytes and path, as Hugging Face writes them, `path` only paths."""
+
+    name: str
+    kind: Literal["struct", "binary", "path"]
+
+    @property
+    def leaf(self) -> str:
+        """The path of the bytes in the file's schema."""
+        return f"{self.name}.bytes" if self.kind == "struct" else self.name
+
+
+def check_parquet(path: str, wanted: str | None) -> None:
+    """Find the column with the pictures, before anything slow. A file that is damaged becomes a row later.
+
+    Raises:
+        InputError: pyarrow is missing, there is no such column, or there are several.
+    """
+    try:
+        with open_parquet(open_shard(path)) as file:
+            schema = file.schema_arrow
+    except InputError:
+        raise
+    except Exception:  # pyarrow raises anything on damaged files
+        return
+    find_column(path, schema, wanted)
+
+
+def find_in_parquet(path: str, wanted: str | None, takes: Takes) -> Iterator[Pictures]:
+    """Yield the pictures of a Parquet file, row by row.
+
+    Args:
+        wanted: the column they are in; None finds it.
+        takes: whether a row of this number, or a file of this path, is a picture of the run.
+    """
+    try:
+        shard = open_shard(path)
+        with open_parquet(shard) as file:
+            column = find_column(path, file.schema_arrow, wanted)
+            if column.kind == "path":
+                yield from path_groups(_paths(file, shard, column), takes)
+                return
+            about = file.metadata
+            first = 0
+            for group in range(about.num_row_groups):
+                of_group = about.row_group(group)
+                columns = map(of_group.column, range(of_group.num_columns))
+                size = sum(
+                    each.total_uncompressed_size for each in columns if each.path_in_schema.split(".")[0] == column.name
+                )
+                numbers = range(first, first + of_group.num_rows)
+                together = max(1, min(TOGETHER, len(numbers) * _BLOCK_BYTES // max(size, 1)))
+                rows = _Rows(shard, column.name, group, together, about)
+                for start in range(0, len(numbers), together):
+                    yield _pictures(rows, start, numbers[start : start + together], takes)
+                first = numbers.stop
+    except InputError:
+        raise
+    except Exception as e:  # pyarrow raises anything on damaged files
+        is_of_the_disk = isinstance(e, OSError) and e.errno is not None
+        yield failed(path, e if is_of_the_disk else Refused("unreadable", f"damaged, or not Parquet: {first_line(e)}"))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a row group, of which some are read together.
+
+    about: the metadata of the file, which may have thousands of groups.
+    """
+
+    shard: Shard
+    column: str
+    group: int
+    together: int
+    about: Any = field(compare=False)
+
+
+def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Takes) -> Pictures:
+    """Give some rows that are read together.
+
+    Args:
+        start: the first one's place in its row group. numbers: of all of them in the file.
+    """
+    shard = rows.shard
+    taken = [place for place, number in enumerate(numbers) if takes(str(number))]
+    files: set[int] = set()  # pictures that turned out to be files of their own; only these know when they change
+
+    def read(place: int) -> bytes:
+        value = _BLOCKS.read((rows, start), partial(_read_block, rows, start))[taken[place]].as_py()
+        about = value if isinstance(value, dict) else {"bytes": value}
+        data, path = about.get("bytes"), about.get("path")
+        if data is None and isinstance(path, str) and path:
+            files.add(place)
+            return read_regular(os.path.join(os.path.dirname(shard.path), path))
+        if data is None:
+            raise Refused("missing", "the row has no image")
+        check_not_empty(len(data))
+        return bytes(data)
+
+    def key(place: int) -> bytes | None:
+        return None if place in files else shard.key_of(numbers[taken[place]])
+
+    return Pictures([f"{shard.path}#{numbers[place]}" for place in taken], read, key)
+
+
+def _read_block(rows: _Rows, start: int) -> Any:
+    """Read some rows, by going on where a reader of their row group is; called by one thread at a time."""
+    place, reader = _READERS.pop(rows, (0, None))
+    if reader is None or place > start:
+        place, reader = 0, _blocks(rows)
+    try:
+        while place < start:  # another run, or the thumbnails of this one, begin in the middle
+            place += len(next(reader))
+        block = next(reader)
+    except Exception as e:  # pyarrow raises anything on damaged pages
+        raise Refused("unreadable", f"row group {rows.group} is damaged: {first_line(e)}") from e
+    if len(block) == rows.together:  # else it is the last of its group
+        while len(_READERS) >= _MOST_READERS:
+            del _READERS[next(iter(_READERS))]
+        _READERS[rows] = place + len(block), reader
+    return block
+
+
+def _blocks(rows: _Rows) -> Iterator[Any]:
+    """Yield the rows of a row group, some at a time; a group may be larger than the memory."""
+    import pyarrow as pa
+
+    waiting: list[Any] = []
+    with open_parquet(rows.shard, rows.about) as file:
+        for batch in file.iter_batches(rows.together, row_groups=[rows.group], columns=[rows.column]):
+            whole = pa.chunked_array([*waiting, batch.column(0)])
+            while len(whole) >= rows.together:
+                yield whole[: rows.together]
+                whole = whole[rows.together :]
+            waiting = whole.chunks
+    if waiting:
+        yield pa.chunked_array(waiting)
+
+
+def _paths(file: Any, shard: Shard, column: Column) -> Iterator[tuple[str, str | None]]:
+    row = 0
+    folder = os.path.dirname(shard.path)
+    for batch in file.iter_batches(TOGETHER, columns=[column.name]):
+        for path in batch.column(0).to_pylist():
+            yield f"{shard.path}#{row}", relative_to(folder, path)
+            row += 1
+
+
+def relative_to(folder: str | None, path: Any) -> str | None:
+    """Give a path in a list as one of the working directory; None if there is none. A URL stays as it is.
+
+    Args:
+        folder: that of the list; None for a path that is given exactly as it is.
+    """
+    if not isinstance(path, str) or not path.strip() or _NO_PATH.search(path):
+        return None
+    return path if folder is None or "://" in path else os.path.join(folder, path.strip())
+
+
+def path_groups(found: Iterable[tuple[str, str | None]], takes: Takes) -> Iterator[Pictures]:
+    """Yield the files of a list, together, and a row for each line without one.
+
+    Args:
+        found: where each is listed, and its path.
+    """
+    files: list[str] = []
+    for where, path in found:
+        if path is not None and takes(path):
+            files.append(path)
+        if files and (path is None or len(files) == TOGETHER):
+            yield Pictures(files)
+            files = []
+        if path is None:
+            yield failed(where, Refused("missing", "this row has no image path"))
+    yield Pictures(files)
+
+
+def open_parquet(shard: Shard, about: Any = None) -> Any:
+    """Open a Parquet file with pyarrow.
+
+    Args:
+        about: its metadata, if they were read before.
+
+    Raises:
+        InputError: pyarrow is missing.
+        Exception: of any type; pyarrow raises anything on damaged files.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as e:
+        raise InputError(f"{shard.path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
+    return pq.ParquetFile(pa.PythonFile(Stream(shard.read, shard.size), mode="r"), metadata=about)
+
+
+def read_group(shard: Shard, column: Column, group: int, count: int) -> Any:
+    """Read the encoded pictures of a whole row group, as pyarrow's bytes."""
+    rows = next(_blocks(_Rows(shard, column.leaf, group, max(1, count), None))).combine_chunks()
+    return rows.field("bytes") if column.kind == "struct" else rows
+
+
+def find_column(path: str, schema: Any, wanted: str | None) -> Column:
+    """Find the column with the pictures.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    kinds = {field.name: _kind(field.type) for field in schema}
+    if wanted is not None:
+        if wanted not in kinds:
+            raise InputError(f"{path}: no column {wanted!r}; it has {', '.join(kinds)}")
+        if (kind := kinds[wanted]) is None:
+            raise InputError(f"{path}: column {wanted!r} holds {schema.field(wanted).type}, not images; choose another")
+        return Column(wanted, kind)
+    of_kind = {kind: [name for name, each in kinds.items() if each == kind] for kind in ("struct", "binary", "path")}
+    found = of_kind["struct"] or [name for name in of_kind["binary"] if name in _BINARY_NAMES] or of_kind["binary"]
+    found = found or [name for name in PATH_COLUMNS if name in of_kind["path"]][:1]
+    if len(found) > 1:
+        raise InputError(f"{path}: several columns may hold the images: {', '.join(found)}; choose one with --column")
+    if not found:
+        raise InputError(f"{path}: found no column of images among {', '.join(kinds)}; name one with --column")
+    return Column(found[0], kinds[found[0]] or "binary")
+
+
+def _kind(kind: Any) -> Literal["struct", "binary", "path"] | None:
+    """Give what a column of a type may hold."""
+    from pyarrow import types
+
+    kind = getattr(kind, "storage_type", kind)  # of an extension type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_struct(kind):
+        names = [kind.field(i).name for i in range(kind.num_fields)]
+        return "struct" if "bytes" in names and _kind(kind.field("bytes").type) == "binary" else None
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return "binary"
+    return "path" if types.is_string(kind) or types.is_large_string(kind) else None

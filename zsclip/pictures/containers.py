@@ -1,0 +1,120 @@
+"""Files that hold or list many pictures, known by their endings: archives, Parquet files and lists."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+
+from zsclip.errors import InputError
+from zsclip.pictures.columns import check_parquet, find_in_parquet
+from zsclip.pictures.lists import check_list, find_in_list
+from zsclip.pictures.passed_over import PassedOver
+from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.ranges import Takes
+from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
+from zsclip.pictures.tars import find_in_tar
+from zsclip.pictures.zips import find_in_zip
+
+TARS = (".tar", ".tar.gz", ".tgz")
+ARCHIVES = (*TARS, ".zip", ".parquet")
+LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+_MOST_BRACES = 100_000  # inputs that one brace range may stand for
+
+
+def is_container(path: str) -> bool:
+    """Whether a file holds or lists pictures, by its ending, and is not a picture all the same."""
+    if not path.lower().endswith((*ARCHIVES, *LISTS)) or not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return PICTURE_OF_THE_WEB.match(file.read(16)) is None
+    except OSError:  # its row will say why
+        return True
+
+
+def check_container(path: str, column: str | None) -> None:
+    """Check what can be checked before anything slow.
+
+    Raises:
+        InputError: pyarrow is missing, or there is no column with pictures, or several.
+    """
+    if path.lower().endswith(".parquet"):
+        check_parquet(path, column)
+    elif is_list(path):
+        check_list(path, column)
+
+
+def find_in_container(
+    path: str, column: str | None, takes: Takes, is_left_out: Callable[[str], bool], out: PassedOver
+) -> Iterator[Pictures]:
+    """Yield the pictures that a file holds or lists.
+
+    Args:
+        column: of a Parquet file or list; None finds it.
+        takes: whether a member of this name in an archive is a picture of the run; counts those that are not.
+        is_left_out: the same for what has no ending to go by, the other way round: rows, and files that are listed.
+        out: where to count links in archives.
+    """
+    name = path.lower()
+    if name.endswith(TARS):
+        return find_in_tar(path, takes, out)
+    if name.endswith(".zip"):
+        return find_in_zip(path, takes, out)
+    find = find_in_list if is_list(path) else find_in_parquet
+    return find(path, column, lambda name: not is_left_out(name))
+
+
+def is_list(path: str) -> bool:
+    """Whether a file's name is that of a list of pictures."""
+    return path.lower().endswith(LISTS)
+
+
+def has_column(path: str) -> bool:
+    """Whether `--column` means something for a file."""
+    return is_list(path) or path.lower().endswith(".parquet")
+
+
+def expand_braces(text: str) -> list[str]:
+    """Give the texts that a brace expression stands for, as in bash: `{000..127}` counts, `{a,b}` lists; may nest.
+
+    Raises:
+        InputError: they are too many.
+    """
+    begin = -1
+    while (begin := text.find("{", begin + 1)) >= 0:
+        parts = _parts(text, begin)
+        options = [each for part in parts for each in expand_braces(part)] if len(parts) > 1 else _counted(parts)
+        if options:
+            end = begin + len(",".join(parts)) + 2
+            ends = expand_braces(text[end:])
+            if len(options) * len(ends) > _MOST_BRACES:
+                raise InputError(f"{text!r} stands for more than {_MOST_BRACES:,} files; use a smaller range")
+            return [text[:begin] + each + rest for each in options for rest in ends]
+    return [text]
+
+
+def _parts(text: str, begin: int) -> list[str]:
+    """Give what stands between the commas of the brace at a place; nothing if it is not closed."""
+    depth, parts, start = 0, [], begin + 1
+    for place in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0 or (depth == 1 and text[place] == ","):
+            parts.append(text[start:place])
+            start = place + 1
+        if depth == 0:
+            return parts
+    return []
+
+
+def _counted(parts: list[str]) -> list[str]:
+    """Count from one number to another, with the zeros of the longer one; nothing if that is not what is asked."""
+    match = re.fullmatch(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?", "".join(parts))
+    if match is None:
+        return []
+    first, last, step = match.groups()
+    begin, end, by = int(first), int(last), max(1, abs(int(step or 1)))
+    if abs(end - begin) // by >= _MOST_BRACES:
+        raise InputError(f"'{{{match[0]}}}' stands for more than {_MOST_BRACES:,} files; use a smaller range")
+    is_padded = any(re.match(r"-?0\d", each) for each in (first, last))
+    width = max(len(first), len(last)) if is_padded else 0
+    numbers = range(begin, end + 1, by) if begin <= end else range(begin, end - 1, -by)
+    return [f"{number:0{width}d}" for number in numbers]
