@@ -689,7 +689,7 @@ def test_without_pyarrow_the_line_that_installs_it(run: Run, tmp_path: Path, mon
 def test_lists_are_relative_and_what_is_missing_is_a_row(run: Run, tmp_path: Path, model: str) -> None:
     chance = np.random.default_rng(0)
     folder_of(tmp_path / "d", {"a.png": picture(chance), "b.png": picture(chance)})
-    (tmp_path / "b.csv").write_text("file_name, x\n d/a.png , 1\n")
+    (tmp_path / "b.csv").write_text("file_name, x\n d/a.png , 1, more\n")
     lines = ["file_name,path", "a.png,x", f"{tmp_path}/d/b.png,x", "gone.png,x", ",x", "https://a.b/c.png,x"]
     (tmp_path / "d" / "a.csv").write_text("\n".join(lines))
     (tmp_path / "d" / "a.ndjson").write_text('{"path": "b.png"}\nnonsense\n\n{"image": 1}\n{"image": "a.png"}\n')
