@@ -12,19 +12,19 @@ STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277
 MIN_VALUE, MAX_VALUE, PLANAR, PREDICTOR, COLOR_MAP = 280, 281, 284, 317, 320
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SUB_IFDS = 322, 323, 324, 325, 330
 EXTRA_SAMPLES, SAMPLE_FORMAT, S_MIN_VALUE, S_MAX_VALUE, YCBCR_SUBSAMPLING = 338, 339, 340, 341, 530
-SUBFILE_TYPE, ICC_PROFILE, DNG_VERSION = 254, 34675, 50706
+SUBFILE_TYPE, ICC_PROFILE, NO_DATA, DNG_VERSION = 254, 34675, 42113, 50706
 _WANTED = frozenset(
     {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP}
     | {STRIP_BYTES, MIN_VALUE, MAX_VALUE, PLANAR, PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS}
     | {TILE_BYTES, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, S_MIN_VALUE, S_MAX_VALUE, YCBCR_SUBSAMPLING, SUBFILE_TYPE}
-    | {ICC_PROFILE, DNG_VERSION}
+    | {ICC_PROFILE, NO_DATA, DNG_VERSION}
 )
 _TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
 _MOST_PLACES = 1 << 20  # strips or tiles; a picture of as many pixels as may be has fewer tiles of 16 x 16
 _MOST_VALUES = 3 << 16  # of another tag; a palette for 16 bits has as many
 _MOST_PROFILE = 1 << 24  # bytes
 _PLACES = frozenset({STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES})
-_DISPENSABLE = frozenset({MIN_VALUE, MAX_VALUE, S_MIN_VALUE, S_MAX_VALUE, SUB_IFDS, SUBFILE_TYPE, DNG_VERSION})
+_DISPENSABLE = frozenset({MIN_VALUE, MAX_VALUE, S_MIN_VALUE, S_MAX_VALUE, SUB_IFDS, SUBFILE_TYPE, NO_DATA, DNG_VERSION})
 _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # 4 is "undefined"
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 CHANNELS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3, LAB: 3, ICC_LAB: 3}
@@ -86,11 +86,31 @@ class Layout:
         return None
 
     @property
+    def full(self) -> float:
+        """The highest value that an integer of this depth may have."""
+        return 2.0 ** (self.bits - (self.kind == "i")) - 1
+
+    @property
+    def no_data(self) -> float | None:
+        """The value that stands for none; but 0, which is black all the same."""
+        text = bytes(int(value) for value in self.tags.get(NO_DATA, ()) if 0 < value < 128)
+        try:
+            return float(text) or None
+        except ValueError:
+            return None
+
+    @property
+    def has_small_palette(self) -> bool:
+        """Whether the colours of its palette are of 8 bits, as some writers store them, not of 16."""
+        return self.photometric == PALETTE and max(self.tags.get(COLOR_MAP, (0,))) <= 255
+
+    @property
     def is_for_pillow(self) -> bool:
         """Whether to leave this kind to Pillow: it reads it correctly, or we cannot."""
         if self.compression not in _BYTE_CODECS:
             return True
-        return self.bits in (1, 2, 4, 8) and self.kind == "u" and not self.is_planar and self.blocks == (1, 1)
+        is_plain = self.kind == "u" and not self.is_planar and self.blocks == (1, 1)
+        return self.bits in (1, 2, 4, 8) and is_plain and not self.has_small_palette
 
     @property
     def blocks(self) -> tuple[int, int]:

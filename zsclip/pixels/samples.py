@@ -1,6 +1,6 @@
 """Samples of any depth and sign -> 8-bit pictures on white."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import numpy as np
@@ -9,13 +9,11 @@ from PIL import Image
 
 from zsclip.pixels.layout import CMYK as CMYK_INKS
 from zsclip.pixels.layout import COLOR_MAP, ICC_LAB, LAB, PALETTE, WHITE_IS_ZERO, YCBCR, Layout, check_samples
+from zsclip.pixels.ranges import DIM, Range, find_range, highest
 from zsclip.pixels.tiff import Band, read_bands
 
 FULL_16 = (0, 65535)
-DARK_16 = 4095  # 16-bit samples that are all below this are of 12 bits or fewer: as 16 bits they would be black
 _BAND_PIXELS = 1 << 20
-
-Range = tuple[float, float]  # of samples: black, white
 
 
 def tiff_picture(file: IO[bytes], layout: Layout) -> Image.Image:
@@ -29,7 +27,9 @@ def tiff_picture(file: IO[bytes], layout: Layout) -> Image.Image:
         OSError: samples are missing.
     """
     check_samples(layout)
-    to_levels = _lookup(layout) or _scaled(file, layout)
+    spread = _range_of_colours(file, layout)
+    to_levels = _lookup(layout) or _scaled(layout, spread)
+    opaque = _range_of_alpha(file, layout, spread) if layout.alpha is not None else spread
     channels = 3 if layout.photometric == PALETTE else layout.channels
     out = np.zeros((layout.height, layout.width, channels), np.uint8)
     alpha = np.zeros(out.shape[:2], np.uint8) if layout.alpha is not None else None
@@ -41,7 +41,7 @@ def tiff_picture(file: IO[bytes], layout: Layout) -> Image.Image:
             part = slice(None) if layout.photometric == PALETTE else slice(band.plane, band.plane + 1)
             out[rows][..., part] = to_levels(band.values)
         if alpha is not None and band.plane in (None, layout.alpha):
-            alpha[rows] = _alpha_levels(band.values[..., layout.alpha if band.plane is None else 0], layout)
+            alpha[rows] = levels(band.values[..., layout.alpha if band.plane is None else 0], opaque)
     if alpha is not None and alpha.any():
         _put_on_white(out, alpha, layout)
     return _as_image(out, layout)
@@ -63,64 +63,71 @@ def _lookup(layout: Layout) -> Callable[[NDArray[np.generic]], NDArray[np.uint8]
     """Return the function from values to levels where it does not depend on the other values."""
     if layout.photometric == PALETTE:
         palette = np.array(layout.tags[COLOR_MAP][: 3 << layout.bits], np.uint32).reshape(3, -1).T  # (entries, 3)
-        colours = (palette if palette.max() <= 255 else palette // 256).astype(np.uint8)
+        colours = (palette if layout.has_small_palette else palette // 256).astype(np.uint8)
         return lambda values: colours[values[..., 0].astype(np.intp)]
     if layout.photometric in (LAB, ICC_LAB):
         return lambda values: np.right_shift(values, layout.bits - 8).astype(np.uint8)
     return None
 
 
-def _scaled(file: IO[bytes], layout: Layout) -> Callable[[NDArray[np.generic]], NDArray[np.uint8]]:
-    """Return the function from values to levels; reads all values where their range matters."""
-    is_small = layout.kind == "u" and layout.bits <= 8
-    if layout.kind == "u" and (is_small or layout.is_multiplied or layout.photometric in (YCBCR, CMYK_INKS)):
-        spread: Range = (0, 2.0**layout.bits - 1)
-    else:
-        colours = (band for band in read_bands(file, layout) if band.plane is None or band.plane < layout.channels)
-        actual = _actual(_colours(band, layout) for band in colours)
-        spread = range_of(actual, layout.kind, layout.bits, layout.declared)
+def _scaled(layout: Layout, spread: Range) -> Callable[[NDArray[np.generic]], NDArray[np.uint8]]:
+    """Return the function from values to levels."""
     inverted = 255 if layout.photometric == WHITE_IS_ZERO else 0
     return lambda values: levels(values, spread) ^ np.uint8(inverted)
 
 
+def _range_of_colours(file: IO[bytes], layout: Layout) -> Range:
+    """Find what is black and what is white; reads all values where that matters."""
+    if layout.photometric in (PALETTE, LAB, ICC_LAB):
+        return 0, layout.full
+    samples = layout.channels
+    if layout.kind == "u":
+        if layout.bits <= 8 or layout.photometric in (YCBCR, CMYK_INKS):
+            return 0, layout.full
+        if layout.is_multiplied:  # a transparent picture may have no bright colour: its alpha tells the range
+            if not _is_shallow(highest(_alphas(file, layout)), layout):
+                return 0, layout.full
+            samples += 1
+
+    def read() -> Iterator[NDArray[np.generic]]:
+        kept = *range(layout.channels), *([layout.alpha] if samples > layout.channels else [])
+        for band in read_bands(file, layout):
+            if band.plane is None:
+                yield band.values[..., kept] if samples > layout.channels else _colours(band, layout)
+            elif band.plane in kept:
+                yield band.values
+
+    count = layout.width * layout.height * samples
+    spread = find_range(read, count, layout.kind, layout.bits, layout.declared, layout.no_data)
+    return spread if samples == layout.channels else (0, spread[1])
+
+
+def _range_of_alpha(file: IO[bytes], layout: Layout, colours: Range) -> Range:
+    """Find what is transparent and what is opaque: the range of the colours where alpha is as shallow as they are."""
+    if layout.kind == "f":
+        most = highest(_alphas(file, layout)) if colours[1] > 1 else 1
+        return (0, 1) if most <= DIM else (0, max(most, colours[1]))
+    if colours[1] >= layout.full:
+        return 0, layout.full
+    most = highest(_alphas(file, layout))
+    if most <= colours[1] and (colours == layout.declared or _is_shallow(most, layout)):
+        return 0, colours[1]
+    return 0, most if _is_shallow(most, layout) else layout.full
+
+
+def _is_shallow(highest_alpha: float, layout: Layout) -> bool:
+    """Whether alpha has fewer bits than its type; as all of them, it would hide the picture."""
+    return 0 < highest_alpha <= (layout.full + 1) // 16 - 1
+
+
+def _alphas(file: IO[bytes], layout: Layout) -> Iterator[NDArray[np.generic]]:
+    for band in read_bands(file, layout):
+        if band.plane in (None, layout.alpha):
+            yield band.values[..., layout.alpha if band.plane is None else 0]
+
+
 def _colours(band: Band, layout: Layout) -> NDArray[np.generic]:
     return band.values if band.plane is not None else band.values[..., : layout.channels]
-
-
-def _actual(parts: Iterable[NDArray[np.generic]]) -> Range:
-    """Find the lowest and the highest finite value; (0, 0) if there is none."""
-    lows, highs = [], []
-    for part in parts:
-        numbers = part[np.isfinite(part)] if part.dtype.kind == "f" else part
-        if numbers.size:
-            lows.append(float(numbers.min()))
-            highs.append(float(numbers.max()))
-    return (min(lows), max(highs)) if lows else (0, 0)
-
-
-def range_of(actual: Range, kind: str, bits: int, declared: Range | None = None) -> Range:
-    """Choose what is black and what is white.
-
-    That is what the file declares, unless values lie outside; for 8 bits, for odd depths such as 12, and for 16 bits
-    that use more than 12, all that fit. Values within [0, 255], and floats within [0, 1], count as such; others go
-    from the lowest to the highest.
-
-    Args:
-        actual: the lowest and the highest value.
-        kind: `u`, `i` or `f`.
-    """
-    low, high = actual
-    if declared is not None and bits > 8 and declared[0] <= low and high <= declared[1]:
-        return declared
-    if kind == "u" and (bits < 16 or (bits == 16 and high > DARK_16)):
-        return 0, 2.0**bits - 1
-    if kind == "i" and bits == 8:
-        return (-128, 127) if low < 0 else (low, high)
-    if kind == "f" and low >= 0 and high <= 1:
-        return 0, 1
-    if low >= 0 and 1 < high <= 255:
-        return 0, 255
-    return low, high
 
 
 def levels(values: NDArray[np.generic], spread: Range) -> NDArray[np.uint8]:
@@ -134,10 +141,6 @@ def levels(values: NDArray[np.generic], spread: Range) -> NDArray[np.uint8]:
         halves = values.astype(np.float64).clip(*spread) / 2
         scaled = (halves - low) * (255 / (high - low) if high > low else 0)
         return np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
-
-
-def _alpha_levels(values: NDArray[np.generic], layout: Layout) -> NDArray[np.uint8]:
-    return levels(values, (0, 1) if layout.kind == "f" else (0, 2.0 ** (layout.bits - (layout.kind == "i")) - 1))
 
 
 def _put_on_white(out: NDArray[np.uint8], alpha: NDArray[np.uint8], layout: Layout) -> None:
@@ -164,7 +167,9 @@ def grey_picture(image: Image.Image) -> Image.Image:
     if image.format in ("PNG", "PPM", "JPEG2000") and kind != "f":
         spread: Range = FULL_16
     else:
-        spread = range_of(_actual(np.asarray(band) for _, band in bands_of(image)), kind, bits)
+        spread = find_range(
+            lambda: (np.asarray(band) for _, band in bands_of(image)), image.width * image.height, kind, bits
+        )
     key = image.info.get("transparency")
     grey = Image.new("L", image.size)
     for y, band in bands_of(image):
