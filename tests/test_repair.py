@@ -123,6 +123,61 @@ def test_a_jpeg_with_pixels_missing_stays_an_error(
     assert skipped(tmp_path / "x.jpg").error == "unreadable"
 
 
+def test_zeros_do_not_take_the_last_byte_of_a_scan(tmp_path: Path) -> None:
+    def narrow(width: int) -> bytes:
+        file = io.BytesIO()
+        scenery(width, 16).convert("L").save(file, "JPEG", quality=100, optimize=True)
+        return file.getvalue()
+
+    whole = next(data for data in map(narrow, range(8, 300)) if data.endswith(b"\xff\0\xff\xd9"))
+
+    assert_as_whole(whole[:-2] + bytes(5000), whole, tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"subsampling": 0}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("is_fast", [False, True])
+@pytest.mark.parametrize("trailer", [b"", b"behind", bytes(70_000)])
+def test_an_end_marker_does_not_hide_that_pixels_are_missing(
+    tmp_path: Path, mode: str, options: dict[str, object], is_fast: bool, trailer: bytes
+) -> None:
+    file = io.BytesIO()
+    scenery(500, 420).convert(mode).save(file, "JPEG", **{"quality": 95, **options})
+    whole = file.getvalue()[:-2]
+    scan = whole.rindex(b"\xff\xda") + 14
+    how = Decoding(fast_jpeg=is_fast)
+
+    (tmp_path / "x.jpg").write_bytes(whole + b"\xff\xd9" + trailer)
+    assert not isinstance(decode_image(str(tmp_path / "x.jpg"), SIMPLE, how), Skipped)
+    for kept in (-60, -3000, (scan - len(whole)) // 2, scan - len(whole)):
+        (tmp_path / "x.jpg").write_bytes(whole[:kept].rstrip(b"\xff") + b"\xff\xd9" + trailer)
+        assert skipped(tmp_path / "x.jpg", fast_jpeg=is_fast).error == "unreadable", kept
+
+
+def test_the_end_marker_may_lie_across_two_readings(tmp_path: Path) -> None:
+    whole = jpeg()
+
+    for length in range(65_536 - 24, 65_536 - 16):
+        comment = segment(0xFE, b"\xff\xd9" * ((length - len(whole) - 4) // 2) + b"x" * ((length - len(whole)) % 2))
+        assert_as_whole(whole[:20] + comment + whole[20:] + b"\xff\xd9", whole, tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.5])
+def test_an_end_marker_does_not_hide_that_a_progressive_jpeg_lacks_scans(tmp_path: Path, kept: float) -> None:
+    whole = jpeg(progressive=True)
+    (tmp_path / "x.jpg").write_bytes(whole[: round(len(whole) * kept)] + b"\xff\xd9")
+
+    assert skipped(tmp_path / "x.jpg").error == "unreadable"
+
+
+def test_a_progressive_jpeg_may_do_without_its_last_scans(tmp_path: Path) -> None:
+    whole = jpeg(progressive=True)
+    tables = [i for i in range(len(whole)) if whole.startswith(b"\xff\xc4", i)]
+    (tmp_path / "x.jpg").write_bytes(whole[: tables[-1]] + b"\xff\xd9")
+
+    assert not isinstance(decode_image(str(tmp_path / "x.jpg"), SIZED), Skipped)
+
+
 def test_a_progressive_jpeg_without_its_last_scan_is_an_error(tmp_path: Path) -> None:
     whole = jpeg(progressive=True)
     scans = [i for i in range(len(whole)) if whole.startswith(b"\xff\xda", i)]

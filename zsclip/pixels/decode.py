@@ -16,7 +16,9 @@ from zsclip.pixels.alpha import on_white, scale_key, with_key
 from zsclip.pixels.animation import show_a_frame
 from zsclip.pixels.colours import has_other_colours
 from zsclip.pixels.costs import bytes_for, bytes_for_samples
+from zsclip.pixels.declared_colours import declared_profile
 from zsclip.pixels.fit import Preprocess, fit, jpeg_scale
+from zsclip.pixels.jpeg import watch_end
 from zsclip.pixels.kinds import RAW, kind_of, known_kind_of
 from zsclip.pixels.layout import ORIENTATION, Layout, check_samples, read_layout
 from zsclip.pixels.libtiff import whole_pixels
@@ -27,7 +29,7 @@ from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaire
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
 from zsclip.pixels.skipped import Skipped
 
-RULES = "decode-v3"  # change it when a file gives other pixels than before; kept embeddings depend on it
+RULES = "decode-v4"  # change it when a file gives other pixels than before; kept embeddings depend on it
 
 MAX_REPAIRED = 1 << 28  # bytes of a file that is read whole for a second try
 _MOST_ROW_BITS = 2**31 - 64  # Pillow counts them in an int
@@ -137,9 +139,11 @@ def _by_pillow(
         opened.info |= {"icc_profile": found.profile, "exif": found.exif or b""}
     is_jpeg = opened.format in ("JPEG", "MPO")
     if is_jpeg and opened.info.get("progressive"):
-        _check_scans(file)
+        _check_scans(file, is_first_try=found is None)
     if is_jpeg and found is None:
         _check_end(file)
+    if is_jpeg:
+        watch_end(opened, file)
     turn = _turn(opened) if is_jpeg else None  # for other formats, reading EXIF would load the picture
     if is_jpeg and decoding.fast_jpeg and preprocess is not None:
         _reduce(opened, turn, preprocess)
@@ -225,6 +229,8 @@ def _not_turned(opened: Image.Image) -> tuple[Image.Image, Image.Transpose | Non
     unread = _unread_tiff(opened)
     if unread is not None:
         return _from_samples(*unread)
+    if (profile := declared_profile(opened)) is not None:
+        opened.info["icc_profile"] = profile
     mask = scale_key(opened)
     with whole_pixels():
         opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
@@ -266,13 +272,17 @@ def _row_depth(opened: Image.Image) -> int:
     return 16 if ";16" in arguments else 8
 
 
-def _check_scans(file: IO[bytes]) -> None:
+def _check_scans(file: IO[bytes], is_first_try: bool) -> None:
+    """Raise for a progressive JPEG with too many scans, or with too few to be sure that all its pixels are there."""
     place = file.tell()
     file.seek(0)
-    scans = count_scans(file.read())
+    data = file.read()
     file.seek(place)
+    scans = count_scans(data)
     if scans > MAX_SCANS:
         raise Refused("unreadable", f"a JPEG with {scans} scans (limit {MAX_SCANS}), which would keep a decoder busy")
+    if is_first_try and may_lack_pixels(data):
+        raise OSError("image file is truncated")
 
 
 def _check_end(file: IO[bytes]) -> None:

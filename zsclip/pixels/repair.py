@@ -7,7 +7,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,13 +55,17 @@ def repaired(data: bytes) -> Repaired | None:
 
 
 def may_lack_pixels(data: bytes) -> bool:
-    """Whether a JPEG has no end marker, so that a decoder may have made up pixels."""
+    """Whether a JPEG has no end marker, or lacks scans, so that a decoder may have made up pixels."""
     try:
-        end, frame = 2, b""
+        end, frame, is_progressive, scans = 2, b"", False, list[bytes]()
         for code, begin, end in _header(data):
-            frame = data[begin + 2 : end] if code in _FRAMES else frame
-        *_, (last, _, _) = _after_scan(data, end, frame)
-        return last != _END
+            if code in _FRAMES:
+                frame, is_progressive = data[begin + 2 : end], code in _PROGRESSIVE
+        scans.append(data[begin + 2 : end])
+        for code, begin, stop in _after_scan(data, end, frame):
+            if code == _SCAN:
+                scans.append(data[begin + 2 : stop])
+        return code != _END or (is_progressive and not _has_all_scans(frame, scans, is_progressive))
     except Exception:  # it has no frame, or a strange one
         return False
 
@@ -94,13 +98,19 @@ def _jpeg(data: bytes) -> Repaired | None:
     found = Repaired(
         b"".join(parts) + data[end:stop], b"".join(profile[number] for number in sorted(profile)) or None, exif
     )
-    if has_end:
+    has_all = _has_all_scans(frame, scans, is_progressive)
+    if has_end and (has_all or not is_progressive):
         return found
-    if not _has_all_scans(frame, scans, is_progressive):
+    if has_end:
+        return replace(found, data=found.data.removesuffix(_ENDINGS[0]), endings=_ENDINGS)
+    if not has_all:
         return None
     trailer = _TRAILER.search(found.data, found.data.rindex(b"\xff\xda"))
-    body = found.data[: trailer.start()] if trailer is not None else found.data
-    return Repaired(body.rstrip(b"\xff"), found.profile, exif, _ENDINGS)
+    body = found.data if trailer is None else found.data[: trailer.start()]
+    # Behind 255, a zero belongs to the scan. Others may, too, but as well stand for pixels that are missing.
+    is_stuffed = trailer is not None and trailer[0][0] == 0 and body.endswith(b"\xff")
+    body = body + b"\0" if is_stuffed else body.rstrip(b"\xff")
+    return replace(found, data=body, endings=_ENDINGS)
 
 
 def _header(data: bytes) -> Iterator[tuple[int, int, int]]:
