@@ -122,11 +122,14 @@ def test_a_signal_at_any_moment_of_a_start_ends_the_run(
     seconds = time.monotonic() - begun
     chance = random.Random(0)
     codes = []
-    for _ in range(100):
+    while len(codes) < 100:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.3, 0.9) * seconds)
+        if process.poll() is not None:  # ended before, as the first run was slower: try sooner
+            seconds *= 0.9
+            continue
         os.kill(process.pid, number)
         codes.append(process.wait(HANGS))
 
     assert set(codes) <= {128 + number, -number, 0}, codes
-    assert codes.count(0) < 10  # had ended before
+    assert codes.count(0) <= 3  # ended by themselves just then
