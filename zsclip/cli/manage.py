@@ -1,5 +1,6 @@
 """`zsclip prompts`, `zsclip models` and `zsclip cache`."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ import typer
 
 from zsclip.cli.groups import command
 from zsclip.cli.help import SHORT_HELP, Command, Group
-from zsclip.cli.options import Labels, Messages, Model, Network, Templates, read_bytes, set_environment
+from zsclip.cli.options import Labels, Messages, Model, Network, Templates, set_environment
 from zsclip.cli.terminal import counted, say, sized
 from zsclip.errors import InputError, ZsclipError
 
@@ -211,7 +212,7 @@ def cache_gc(
     """
     from zsclip.kept import storefile as store
 
-    size = read_bytes(max_size)
+    size = _read_bytes(max_size)
     with _store_errors():
         freed = max(0, store.collect(size)) if store.size_on_disk() else 0
     typer.echo(f"{freed / 1e6:.1f} MB freed, {store.size_on_disk() / 1e6:.1f} MB of image embeddings left")
@@ -242,3 +243,11 @@ def _store_errors() -> Iterator[None]:
         yield
     except (OSError, sqlite3.Error) as e:
         raise ZsclipError(f"embeddings: {e}; `zsclip cache clear` resets the cache") from e
+
+
+def _read_bytes(text: str) -> int:
+    """Read a size as people write it."""
+    found = re.fullmatch(r"\s*(\d+(\.\d+)?)\s*([kmgt]?b?)\s*", text, re.IGNORECASE)
+    if not found:
+        raise InputError(f"--max-size: {text!r} is not a size; write it like 500MB or 2GB")
+    return int(float(found[1]) * 1000 ** " kmgt".index(found[3].lower().rstrip("b") or " "))

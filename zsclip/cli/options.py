@@ -1,7 +1,6 @@
 """Every option that several commands share, defined once. Groups of options check their own values."""
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
@@ -398,11 +397,3 @@ def set_environment(network: Network, messages: Messages) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if not messages.show_progress:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-def read_bytes(text: str) -> int:
-    """Read a size as people write it."""
-    found = re.fullmatch(r"\s*(\d+(\.\d+)?)\s*([kmgt]?b?)\s*", text, re.IGNORECASE)
-    if not found:
-        raise InputError(f"--max-size: {text!r} is not a size; write it like 500MB or 2GB")
-    return int(float(found[1]) * 1000 ** " kmgt".index(found[3].lower().rstrip("b") or " "))
