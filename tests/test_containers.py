@@ -24,12 +24,12 @@ from PIL import Image
 
 from zsclip import Answers, Classifier
 from zsclip.errors import InputError
-from zsclip.pictures import columns, ranges
+from zsclip.pictures import columns, identity, shards
 from zsclip.pictures.containers import expand_braces
 from zsclip.pictures.files import find_images
 from zsclip.pictures.pictures import Paths, again
-from zsclip.pictures.ranges import Inflated, open_shard
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.shards import Inflated, open_shard
 from zsclip.pixels.search_summary import passed_over_line, why_no_images
 
 pa = pytest.importorskip("pyarrow")
@@ -188,7 +188,7 @@ def test_a_second_run_reads_no_picture(
 ) -> None:
     album = good_album()
     write(tmp_path / kind, album, "")
-    monkeypatch.setattr(ranges, "GRAIN_NS", 0)
+    monkeypatch.setattr(identity, "GRAIN_NS", 0)
     command = ("classify", kind, *LABELS, "-m", model, "-f", "jsonl")
     first = run(*command)
     assert b"encoded by an earlier run" not in first.stderr
@@ -196,7 +196,7 @@ def test_a_second_run_reads_no_picture(
     def refuse(*arguments: object) -> bytes:
         raise AssertionError("a picture is read")
 
-    for module, name in (("ranges", "Shard.picture"), ("columns", "_read_block"), ("tars", "check_packed")):
+    for module, name in (("shards", "Shard.picture"), ("columns", "_read_block"), ("tars", "check_packed")):
         monkeypatch.setattr(f"zsclip.pictures.{module}.{name}", refuse)
     second = run(*command)
 
@@ -213,7 +213,7 @@ def test_a_shard_that_was_changed_a_moment_ago_gives_no_keys_and_a_changed_one_o
         return [key for some in find_images([str(tmp_path / "a.tar")]).rest() for key in some.keys(0, len(some)) or ()]
 
     assert set(keys()) == {None}
-    monkeypatch.setattr(ranges, "GRAIN_NS", 0)
+    monkeypatch.setattr(identity, "GRAIN_NS", 0)
     first = keys()
     assert None not in first
     assert len(set(first)) == len(good_album())
@@ -230,7 +230,7 @@ def test_a_shard_that_changes_during_the_run_is_not_read_on(tmp_path: Path) -> N
     path = tmp_path / "a.tar"
     write_tar(path, [("a.png", b"first")])
     (some,) = find_images([str(path)]).rest()
-    ranges._opened.cache_clear()
+    shards._opened.cache_clear()
     path.unlink()
     write_tar(path, [("a.png", b"other")])
 
@@ -547,8 +547,8 @@ def test_bytes_are_inflated_right_wherever_one_goes_on(tmp_path: Path) -> None:
 def test_a_large_picture_is_not_held_in_memory(
     kind: str, run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranges, "MAX_BYTES", 3000)
-    monkeypatch.setattr(ranges, "_LARGEST_PACKED", 3000)
+    monkeypatch.setattr(shards, "MAX_BYTES", 3000)
+    monkeypatch.setattr(shards, "_LARGEST_PACKED", 3000)
     chance = np.random.default_rng(0)
     album = {f"{i}.{kind.lower()}": picture(chance, kind) for i in range(12) for kind in ("TIFF", "PNG", "BMP")}
     folder_of(tmp_path / "album", album)
@@ -592,7 +592,7 @@ def test_pictures_may_be_read_in_any_order(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_rows_of_parquet_without_bytes(run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranges, "GRAIN_NS", 0)
+    monkeypatch.setattr(identity, "GRAIN_NS", 0)
     chance = np.random.default_rng(0)
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "a.png").write_bytes(picture(chance))

@@ -17,6 +17,7 @@ from zsclip.errors import ModelError
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.models import embed
 from zsclip.models.embed import Embedded, embed_images, look_ahead
+from zsclip.pictures import identity
 from zsclip.pictures.identity import file_keys
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers
@@ -82,7 +83,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def no_grain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system whose clock tells every write."""
-    monkeypatch.setattr(workers, "GRAIN_NS", -(10**12))
+    monkeypatch.setattr(identity, "GRAIN_NS", -(10**12))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 100])

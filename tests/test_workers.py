@@ -21,6 +21,7 @@ from PIL import Image
 
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.models.embed import Pixels, look_ahead
+from zsclip.pictures import identity
 from zsclip.pictures.identity import Sight, content_of
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers as workers_module
@@ -134,7 +135,7 @@ def test_a_run_takes_what_processes_decode(files: list[str], monkeypatch: pytest
 
 
 def test_what_was_just_written_may_be_written_again(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers_module, "GRAIN_NS", HANGS * 10**9)  # in this process
+    monkeypatch.setattr(identity, "GRAIN_NS", HANGS * 10**9)  # in this process
     os.utime(files[0], (1, 1))
     read = read_file(files[0], 10**6)
     later = time.time() + HANGS

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.pictures import Pictures, read_regular
-from zsclip.pictures.ranges import TOGETHER, Blocks, Shard, Stream, Takes, check_not_empty, failed, open_shard
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.shards import TOGETHER, Blocks, Shard, Stream, Takes, check_not_empty, failed, open_shard
 
 PATH_COLUMNS = ("file_name", "path", "image")  # of a list, the best first
-_NO_PATH = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of a pair; the others stand for bytes of a name
+NO_PATH = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of a pair; the others stand for bytes of a name
 _BINARY_NAMES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "content")
 _BLOCK_BYTES = 1 << 25  # of pictures that are read together
 _BLOCKS: Blocks[Any] = Blocks()
@@ -176,7 +176,7 @@ def relative_to(folder: str | None, path: Any) -> str | None:
     Args:
         folder: that of the list; None for a path that is given exactly as it is.
     """
-    if not isinstance(path, str) or not path.strip() or _NO_PATH.search(path):
+    if not isinstance(path, str) or not path.strip() or NO_PATH.search(path):
         return None
     return path if folder is None or "://" in path else os.path.join(folder, path.strip())
 

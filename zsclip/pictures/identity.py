@@ -68,6 +68,16 @@ def file_key(path: str, look: bytes) -> bytes | None:
     return None if absolute is None else absolute + look
 
 
+def settled_key(path: str, status: os.stat_result, now: int) -> bytes | None:
+    """Give the key of a file that was opened; None if it was changed a moment ago, and may change again unnoticed.
+
+    Args:
+        now: in nanoseconds, when the status was taken.
+    """
+    is_settled = max(status.st_mtime_ns, status.st_ctime_ns) + GRAIN_NS < now
+    return file_key(path, look_of(status)) if is_settled else None
+
+
 def file_keys(paths: Sequence[str]) -> list[bytes | None]:
     """Give the key of each file; None if it cannot be found."""
     keys: list[bytes | None] = []

@@ -9,8 +9,8 @@ from typing import Any
 from zsclip.errors import InputError
 from zsclip.pictures.columns import PATH_COLUMNS, path_groups, relative_to
 from zsclip.pictures.pictures import Pictures
-from zsclip.pictures.ranges import Takes, failed
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.shards import Takes, failed
 from zsclip.pictures.tables import TABLES, is_further_rank, is_ours, table_records
 
 _Record = tuple[int, Mapping[str, Any]]

@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any
 
 from zsclip.errors import InputError, first_line
-from zsclip.pictures.columns import Column, find_column, open_parquet, read_group
+from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
 from zsclip.pictures.passed_over import PassedOver, ending_of
-from zsclip.pictures.ranges import open_shard
+from zsclip.pictures.shards import open_shard
 from zsclip.pictures.splits import check_depth, holds_splits, splits_of
 from zsclip.pictures.tables import TABLES, check_single, check_true, is_further_rank, is_ours, not_utf_8, table_records
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")  # halves of a surrogate pair
 
 
 @dataclass(frozen=True)
@@ -306,8 +308,7 @@ def _text(value: Any, *, may_be_bytes: bool = False) -> str:
     Args:
         may_be_bytes: allow `\udc80` to `\udcff`, which stand for the bytes of a name that is not UTF-8.
     """
-    others = "[\ud800-\udc7f\udd00-\udfff]" if may_be_bytes else "[\ud800-\udfff]"
-    if not isinstance(value, str) or re.search(others, value):
+    if not isinstance(value, str) or (NO_PATH if may_be_bytes else _NO_TEXT).search(value):
         return ""
     return value.strip()
 

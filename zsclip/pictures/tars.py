@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from zsclip.errors import first_line
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
-from zsclip.pictures.ranges import TOGETHER, Blocks, Inflated, Shard, Stream, Takes, check_packed, failed, open_shard
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.shards import TOGETHER, Blocks, Inflated, Shard, Stream, Takes, check_packed, failed, open_shard
 
 _BLOCK_BYTES = 1 << 25  # of pictures in a compressed archive that are inflated together
 _LARGEST_HEADER = 1 << 24  # bytes; a header may say how long the next one is

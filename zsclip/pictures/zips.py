@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 from zsclip.errors import first_line
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
-from zsclip.pictures.ranges import TOGETHER, Shard, Stream, Takes, check_not_empty, check_packed, failed, open_shard
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.shards import TOGETHER, Shard, Stream, Takes, check_not_empty, check_packed, failed, open_shard
 
 _LOCAL = struct.Struct("<4s3HI3L2H")  # the header of a member, before its name
 _HEADER = b"PK\3\4"

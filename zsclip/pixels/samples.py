@@ -9,7 +9,7 @@ from PIL import Image
 
 from zsclip.pixels.layout import CMYK as CMYK_INKS
 from zsclip.pixels.layout import COLOR_MAP, ICC_LAB, LAB, PALETTE, WHITE_IS_ZERO, YCBCR, Layout, check_samples
-from zsclip.pixels.ranges import DIM, Range, find_range, highest
+from zsclip.pixels.sample_range import DIM, Range, find_range, highest
 from zsclip.pixels.tiff import Band, read_bands
 
 FULL_16 = (0, 65535)

@@ -26,7 +26,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.pictures.identity import GRAIN_NS, LOOK_BYTES, Sight, content_of, file_key, look_of
+from zsclip.pictures.identity import LOOK_BYTES, Sight, content_of, file_key, settled_key
 from zsclip.pixels.decode import decode_file
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import Decoding
@@ -133,9 +133,7 @@ def read_file(path: str, most_bytes: int) -> tuple[bytes, Sight] | None:
         data = file.read(most_bytes + 1) if status.st_size <= most_bytes else None
     if data is None or len(data) > most_bytes:
         return None
-    # A change from here on shows in its look; a file changed a moment ago may change again unnoticed.
-    is_old = max(status.st_mtime_ns, status.st_ctime_ns) + GRAIN_NS < now
-    return data, Sight(path, content_of(data), file_key(path, look_of(status)) if is_old else None)
+    return data, Sight(path, content_of(data), settled_key(path, status, now))  # a change from here on shows
 
 
 class _Process:

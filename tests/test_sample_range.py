@@ -10,7 +10,7 @@ from PIL import Image
 from tiffs import BLACK_IS_ZERO, PALETTE, RGB, WHITE_IS_ZERO, tiff
 
 from zsclip.pixels.decode import upright
-from zsclip.pixels.ranges import find_range
+from zsclip.pixels.sample_range import find_range
 
 LEVELS = np.add.outer(np.arange(60) * 2, np.arange(80)) % 256  # (H, W); 0 to 197
 NO_DATA_TAG = 42113

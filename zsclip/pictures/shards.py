@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO, Generic, TypeVar, cast
 
-from zsclip.pictures.identity import GRAIN_NS, file_key, look_of
+from zsclip.pictures.identity import look_of, settled_key
 from zsclip.pictures.pictures import MAX_BYTES, Pictures
 from zsclip.pictures.refused import Refused
 
@@ -74,8 +74,7 @@ def open_shard(path: str) -> Shard:
     status, now = os.stat(path), time.time_ns()
     look = look_of(status)
     _opened(path, look)  # raises what forbids it
-    is_old = max(status.st_mtime_ns, status.st_ctime_ns) + GRAIN_NS < now
-    return Shard(path, status.st_size, look, file_key(path, look) if is_old else None)
+    return Shard(path, status.st_size, look, settled_key(path, status, now))
 
 
 class _Descriptor:
