@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from columns import columns, encoded
 
-from zsclip.answers.answers import Answers, Prediction, Row
+from zsclip.answers.answers import Answers, Prediction, Row, only_wanted
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import answer
 from zsclip.answers.scores import Rule
 from zsclip.cli.held_signals import HeldSignals
-from zsclip.cli.rows import only_wanted
 from zsclip.cli.tally import Tally
 from zsclip.models.embed import Embedded
 from zsclip.pixels.skipped import Skipped

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "out": {"answers", "kept", "pictures", "pixels"},
     "measure": {"answers", "models", "out", "pictures", "pixels", "words"},
     "training": {"answers", "kept", "measure", "models", "pictures", "pixels", "words"},
-    "engine": {"answers", "kept", "measure", "models", "pictures", "pixels", "words"},
+    "engine": {"answers", "kept", "measure", "models", "out", "pictures", "pixels", "words"},
     "cli": {"answers", "engine", "kept", "measure", "models", "out", "pictures", "pixels", "training", "words"},
     "__main__": {"cli"},
     "api": {"answers", "engine", "models", "out", "pictures", "pixels", "words"},

@@ -30,7 +30,7 @@ def test_the_format_follows_the_ending_or_the_reader() -> None:
 
 @pytest.mark.parametrize("target", ["rows.txt", "rows", "rows.csv.gz"])
 def test_an_ending_that_names_no_format_lists_those_that_do(target: str) -> None:
-    with pytest.raises(InputError, match=rf"^{target}: .*\.csv, \.html, \.jsonl, \.tsv, or --format$"):
+    with pytest.raises(InputError, match=rf"^{target}: .*\.csv, \.html, \.jsonl, \.parquet, \.tsv, or --format$"):
         format_of(target, is_terminal=True)
 
 

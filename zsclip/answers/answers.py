@@ -1,6 +1,6 @@
 """What a run produces: the answers for a batch of pictures as columns, in input order, or as one record per picture."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Literal, Self, overload
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from zsclip.pixels.skipped import Skipped
 
-_COLUMNS = ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth")
+_COLUMNS = ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth", "vectors")
 _NAMED = 8  # labels in a repr
 ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated"]
 
@@ -88,6 +88,7 @@ class Answers:
     distractors: K names. beaten_by: (n,) int32, index of the one that is better than every label, -1 where none is;
     None: nothing competed.
     truth: (n,) int32, index of the true label; None if pictures are not labelled.
+    vectors: (n, D) float32, rows of length 1, NaN where the picture was skipped; None unless they are wanted.
     """
 
     names: Sequence[str]
@@ -102,6 +103,7 @@ class Answers:
     distractors: tuple[str, ...] = ()
     beaten_by: NDArray[np.int32] | None = None
     truth: NDArray[np.int32] | None = None
+    vectors: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -196,3 +198,22 @@ def joined(parts: Sequence[Answers]) -> Answers:
     starts = accumulate(map(len, parts), initial=0)
     skipped = {start + i: why for start, part in zip(starts, parts, strict=False) for i, why in part.skipped.items()}
     return replace(parts[0], names=[name for part in parts for name in part.names], skipped=skipped, **columns)
+
+
+def only_wanted(batches: Iterable[Answers], wanted: set[str | None]) -> Iterable[Answers]:
+    """Keep pictures with these answers; with independent scores, those to which one of these labels applies.
+
+    All are kept if none is named. A failed picture has no answer, not even unknown.
+
+    Args:
+        wanted: None stands for unknown.
+    """
+    return (_with_answers(batch, wanted) for batch in batches) if wanted else batches
+
+
+def _with_answers(batch: Answers, wanted: set[str | None]) -> Answers:
+    places = [place for place, label in enumerate(batch.vocabulary) if label in wanted]
+    is_wanted = np.isin(batch.answered, places) if batch.applies is None else batch.applies[:, places].any(axis=1)
+    if None in wanted:
+        is_wanted |= batch.answered < 0
+    return batch.take(np.flatnonzero(is_wanted & batch.is_answered()))

@@ -28,12 +28,14 @@ _CELLS = 1 << 17  # of a score matrix: it is read several times, and this much f
 _FEWEST = 128  # pictures at once
 
 
-def classify(batches: Iterable[Embedded], classifier: Classifier, rule: Rule) -> Iterator[Answers]:
+def classify(
+    batches: Iterable[Embedded], classifier: Classifier, rule: Rule, *, with_vectors: bool = False
+) -> Iterator[Answers]:
     """Answer for every picture of every batch, in input order."""
-    return map(answer, batches, repeat(classifier), repeat(rule))
+    return map(answer, batches, repeat(classifier), repeat(rule), repeat(with_vectors))
 
 
-def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
+def answer(batch: Embedded, classifier: Classifier, rule: Rule, with_vectors: bool = False) -> Answers:
     """Answer for the pictures of a batch."""
     together = max(_FEWEST, _CELLS // len(classifier.class_embeddings) // PICTURES * PICTURES)
     starts = range(0, max(len(batch.vectors), 1), together)  # one round even for no pictures, to get empty columns
@@ -55,6 +57,7 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
         skipped=batch.skipped,
         distractors=classifier.distractors,
         beaten_by=_spread(rivals, batch, fill=-1) if classifier.distractors else None,
+        vectors=_spread(batch.vectors, batch, fill=np.nan) if with_vectors else None,
     )
 
 

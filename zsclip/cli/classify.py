@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, model_files, set_environment
+from zsclip.cli.parts import run_of, write_parts
 from zsclip.cli.progress import Listing, Progress, total_of
-from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
+from zsclip.cli.question import Scores, about_page, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
 
@@ -46,6 +47,7 @@ def classify(
         zsclip classify "2024-*/*.jpg" --labels-file imagenet --model tiny -k 5
     """
     from zsclip.engine.question import read_learnt, read_question, rule_of
+    from zsclip.engine.settings import settings_of
 
     set_environment(model, messages)
     given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
@@ -56,17 +58,20 @@ def classify(
     images = inputs.reads(output.replaced, own=own)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
     paths = inputs.find(messages, output.check(read), own)
+    if output.folder is not None:
+        return write_parts(run_of(question, wanted, inputs, output, model, speed, store), speed, store, messages)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)
-        start = start_of(output, settings_of(question, encoder, name, speed), paths)
+        settings = settings_of(question, encoder, name, speed)
+        start = start_of(output, settings, paths, messages)
         session = Session(speed, store, messages, progress, start.tally(output))
         session.tally.passed_over = paths.passed_over
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
-        run = Run(question, wanted, encoder, rule, output, session, inputs.limit, paths)
+        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths)
         is_listed = progress.visible and "-" not in inputs.inputs
         run.write(Listing(paths.rest()) if is_listed else paths.rest(), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
@@ -80,6 +85,7 @@ class Run:
     wanted: set[str | None]  # answers; None among them stands for unknown; empty wants all
     encoder: "Encoder"
     rule: "Rule"
+    settings: dict[str, object]
     output: Output
     session: Session
     limit: int | None
@@ -89,7 +95,8 @@ class Run:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
         speed, journal = self.session.speed, start.journal
         about = about_page(self.question, self.encoder, self.rule)
-        writer = Writer(self.output, self.wanted, speed.cpus, speed.max_pixels, about)
+        small = (speed.cpus, speed.max_pixels)
+        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
@@ -108,7 +115,8 @@ class Run:
             from zsclip.answers.classify import classify
 
             most = SLOW_PIECE if self.output.pages or self.output.contact_sheet else None
-            batches = tally.count(classify(embedded, self.classifier, self.rule), self.session.signals, most)
+            answers = classify(embedded, self.classifier, self.rule, with_vectors=self.output.embeddings is not None)
+            batches = tally.count(answers, self.session.signals, most)
             progress.images(tally, total_of(pictures, tally, self.limit))
             yield progress.before_first(batches) if self.output.fills_terminal else batches
             progress.stop()

@@ -66,7 +66,9 @@ class Findings(Report, Json):
     rows: Annotated[
         str | None,
         typer.Option(
-            "--rows", metavar="FILE", help="Write every answer beside the true label: a .jsonl, .csv or .tsv file."
+            "--rows",
+            metavar="FILE",
+            help="Write every answer beside the true label: a .jsonl, .csv, .tsv or .parquet file.",
         ),
     ] = None
     confusion: Annotated[
@@ -81,8 +83,13 @@ class Findings(Report, Json):
 
         super().__post_init__()
         check_ending("--confusion", self.confusion, ".png", ".csv")
-        if self.rows is not None and format_of(self.rows, False) == "html":
+        sink_name = None if self.rows is None else format_of(self.rows, False)
+        if sink_name == "html":
             raise InputError(f"--rows: {self.rows!r} is a page; use --report for that")
+        if sink_name == "parquet":
+            from zsclip.out.parquet import check_pyarrow
+
+            check_pyarrow(f"--rows {self.rows}")
 
     @property
     def files(self) -> tuple[str | None, ...]:
@@ -113,9 +120,14 @@ class Findings(Report, Json):
             about: what the page says about the run.
         """
         from zsclip.out.output import format_of, open_output
+        from zsclip.out.parquet import Layout, write_parquet
         from zsclip.out.sinks import SINKS, write_csv, write_tsv
 
-        sinks = SINKS | {"csv": partial(write_csv, truth=True), "tsv": partial(write_tsv, truth=True)}
+        sinks = SINKS | {
+            "csv": partial(write_csv, truth=True),
+            "tsv": partial(write_tsv, truth=True),
+            "parquet": partial(write_parquet, layout=Layout(truth=True)),
+        }
         with ExitStack() as files:
             out = self.rows and files.enter_context(open_output(self.rows, overwrite=self.overwrite))
             if self.report is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
-Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
+Format = Literal["table", "jsonl", "csv", "tsv", "paths", "parquet", "html"]
 
 ALL_FILES = typer.Option("--all-files", help="Try every file of a folder, whatever its extension.")
 

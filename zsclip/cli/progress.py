@@ -53,6 +53,10 @@ class Progress:
         """Show how many images are done, of how many where that is known, how fast, and the time left."""
         self._show(lambda: images_status(tally, total()))
 
+    def shows(self, status: Callable[[], str]) -> None:
+        """Show what a function says, whenever the line is drawn."""
+        self._show(status)
+
     def stop(self) -> None:
         """Remove the line, as the next output may go to the same terminal."""
         if self._bar is not None:

@@ -1,14 +1,13 @@
-"""The scores of `classify` as options, and the settings that its rows depend on."""
+"""The scores of `classify` as options, and how its answers came about, in words."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import Distractors, Speed
-from zsclip.cli.settings import digested, row_settings
+from zsclip.cli.options import Distractors
 from zsclip.cli.terminal import listed
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
@@ -81,19 +80,6 @@ class Scores(Deciding):
             help="Write only the rows with this answer; with --multi-label, all rows to which it applies.",
         ),
     ] = field(default_factory=list)
-
-
-def settings_of(question: "Question", encoder: "Encoder", model: str, speed: Speed) -> dict[str, object]:
-    """Give the settings that the answers to a question depend on, for the journal of a run."""
-    words, scores, learnt = question.words, question.scores, question.learnt
-    named = scores.distractors or ("of the calibration" if learnt is not None else "common")
-    return row_settings(words, encoder, model, speed.compile) | {
-        "batch-size": speed.batch_size, "top-k": scores.top_k, "threshold": scores.threshold,
-        "multi-label": scores.multi_label, "only": scores.only, "fast-jpeg": speed.fast_jpeg,
-        "max-pixels": speed.max_pixels, "by": digested(scores.by, words.groups) if words.groups else scores.by,
-        "calibration": None if learnt is None else digested(scores.calibration, asdict(learnt)),
-        "distractors": digested(named, words.distractors) if words.distractors else None,
-    }  # fmt: skip
 
 
 def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[str, str]:

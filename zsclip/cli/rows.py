@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import Format, Report, check_ending
+from zsclip.cli.options import Format, Messages, Report, check_ending
 from zsclip.cli.run import drain
+from zsclip.cli.sharing import Sharing
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, is_terminal
 from zsclip.errors import InputError
+from zsclip.out.output import Embeddings
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @group("Output")
-class Output(Report):
+class Output(Sharing, Report):
     """Where rows go, and in which format."""
 
     format: Annotated[
@@ -36,13 +38,18 @@ class Output(Report):
             "-f",
             "--format",
             metavar="FORMAT",
-            help="Write table, jsonl, csv, tsv, paths or html; by default, the extension of FILE decides; without "
-            "FILE, it is table on a terminal, else jsonl.",
+            help="Write table, jsonl, csv, tsv, paths, parquet or html; by default, the extension of FILE decides; "
+            "without FILE, it is table on a terminal, else jsonl.",
         ),
     ] = None
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write to FILE, which appears only once it is complete."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write to FILE, which appears only once it is complete; or to FOLDER/, in Parquet parts.",
+        ),
     ] = None
     contact_sheet: Annotated[
         str | None,
@@ -55,6 +62,12 @@ class Output(Report):
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Like --resume, but also retry the images that failed.")
     ] = False
+    embeddings: Annotated[
+        Embeddings | None,
+        typer.Option(
+            "--embeddings", metavar="float16|float32", help="Add the embeddings of the images to Parquet files."
+        ),
+    ] = None
     print0: Annotated[
         bool, typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
     ] = False
@@ -67,6 +80,18 @@ class Output(Report):
         sink_name = self.sink_name
         if self.print0 and sink_name != "paths":
             raise InputError("--print0: only paths can end in NUL; add --format paths")
+        if self.embeddings and sink_name != "parquet":
+            raise InputError("--embeddings: only Parquet files hold them; add --format parquet")
+        if sink_name == "parquet":
+            from zsclip.out.parquet import check_pyarrow
+
+            check_pyarrow("--format parquet")
+            if self.fills_terminal:
+                raise InputError("--format parquet: not for a terminal; add -o FILE")
+        self.check_sharing(has_folder=self.folder is not None)
+        if self.folder is not None:
+            self._check_folder(self.folder)
+            return
         if not self.goes_on:
             return
         flag = "--resume" if self.resume else "--retry-errors"
@@ -74,10 +99,26 @@ class Output(Report):
             raise InputError(
                 f"{flag}: a page or a sheet needs the whole run; leave out {flag}, and stored embeddings are reused"
             )
+        if self.retry_errors and sink_name == "parquet":
+            raise InputError(
+                "--retry-errors: a Parquet file is written whole; use --overwrite, and stored embeddings are reused"
+            )
         if self.file is None or not is_replaceable(self.file):
             raise InputError(f"{flag}: needs the file of the earlier run; add -o FILE")
         if self.overwrite:
             raise InputError(f"{flag}: keeps the rows that --overwrite would discard; use one of the two")
+
+    def _check_folder(self, folder: str) -> None:
+        if self.sink_name != "parquet":
+            raise InputError(f"-o {folder}: a folder gets Parquet files; leave out --format, or give a file name")
+        if self.report or self.contact_sheet:
+            flag = "--report" if self.report else "--contact-sheet"
+            raise InputError(f"{flag}: needs the whole run; write to a file instead of {folder}")
+
+    @property
+    def folder(self) -> str | None:
+        """The folder for parts, if rows do not go to a single file."""
+        return self.output if self.output and (self.output.endswith("/") or os.path.isdir(self.output)) else None
 
     @property
     def file(self) -> str | None:
@@ -89,7 +130,8 @@ class Output(Report):
         """The file for the rows if it is or will be a regular file, not a pipe or a device."""
         from zsclip.out.output import is_replaceable
 
-        return self.file if self.file is not None and is_replaceable(self.file) else None
+        is_file = self.file is not None and self.folder is None and is_replaceable(self.file)
+        return self.file if is_file else None
 
     @property
     def goes_on(self) -> bool:
@@ -101,7 +143,7 @@ class Output(Report):
         """The format of the rows."""
         from zsclip.out.output import format_of
 
-        return self.format or format_of(self.file, is_terminal(sys.stdout))
+        return self.format or ("parquet" if self.folder else format_of(self.file, is_terminal(sys.stdout)))
 
     @property
     def fills_terminal(self) -> bool:
@@ -118,11 +160,15 @@ class Output(Report):
     def settings(self) -> dict[str, object]:
         """The settings that the bytes of the rows depend on, besides the answers."""
         width = get_terminal_size((100, 24)).columns if self.sink_name == "table" else None
-        return {"format": self.sink_name, "print0": self.print0, "table width": width}
+        return {
+            "format": self.sink_name, "print0": self.print0, "table width": width, "embeddings": self.embeddings,
+        }  # fmt: skip
 
     @property
     def targets(self) -> list[tuple[str, str | None]]:
         """The flag and file of everything that is written; None is standard output."""
+        if self.folder is not None:  # its parts have names of their own
+            return []
         rows = ("standard output" if self.file is None else "-o", self.file)
         pages = (("--report", self.report), ("--contact-sheet", self.contact_sheet))
         return [rows, *((flag, file) for flag, file in pages if file is not None)]
@@ -153,7 +199,8 @@ class Output(Report):
 
         places = check_apart(self.targets)
         check_inputs(reads, places)
-        check_output(self.file, overwrite=self.overwrite or self.goes_on, resumable=True)
+        if self.folder is None:
+            check_output(self.file, overwrite=self.overwrite or self.goes_on, resumable=True)
         for file in filter(None, (self.report, self.contact_sheet)):
             check_output(file, overwrite=self.overwrite)
         return places
@@ -190,14 +237,17 @@ class Start:
         return self.end is not None and not (output.retry_errors and self.end.failed)
 
 
-def start_of(output: Output, settings: dict[str, object], paths: Iterator[str]) -> Start:
+def start_of(output: Output, settings: dict[str, object], paths: Iterator[str], messages: Messages) -> Start:
     """Look for an earlier run to continue, and drop the paths that already have rows."""
     from zsclip.out.journal import Journal
 
     if output.own_file is None:
         return Start()
-    journal = Journal(output.own_file, settings | output.settings, overwrite=output.overwrite)
+    can_grow = output.sink_name != "parquet"
+    journal = Journal(output.own_file, settings | output.settings, overwrite=output.overwrite, can_grow=can_grow)
     point = journal.go_on(paths) if output.goes_on else None
+    if point is not None and not can_grow:
+        messages.note(f"{output.own_file}: a Parquet file cannot be continued, so it is written from the beginning")
     end = journal.finished(paths) if output.goes_on and point is None else None
     return Start(journal, point, end)
 
@@ -207,7 +257,7 @@ class Writer:
     """The stages that rows pass through on their way to the files.
 
     wanted: the answers to write; None stands for unknown; empty means all. threads, max_pixels: for thumbnails.
-    about: what a page says about the run.
+    about: what a page says about the run. settings: what the rows depend on. width: of the embeddings.
     """
 
     output: Output
@@ -215,6 +265,8 @@ class Writer:
     threads: int
     max_pixels: int
     about: Mapping[str, str]
+    settings: Mapping[str, object]
+    width: int
 
     def write(self, batches: "Batches", out: TextIO, *, header: bool) -> None:
         """Write the rows that --only asks for, in the format of the run."""
@@ -225,8 +277,15 @@ class Writer:
             "tsv": partial(write_tsv, header=header),
             "paths": partial(write_paths, print0=self.output.print0, unknown=None in self.wanted),
             "html": drain,  # the page is written as rows pass
+            "parquet": self._write_parquet,
         }
         sinks[self.output.sink_name](batches, out)
+
+    def _write_parquet(self, batches: "Batches", out: TextIO) -> None:
+        from zsclip.out.parquet import Layout, write_parquet
+
+        about = {"settings": {**self.settings, **self.output.settings}}
+        write_parquet(batches, out, layout=Layout(self.output.embeddings, self.width, about=about))
 
     def write_rows(self, batches: "Batches", start: Start) -> None:
         """Write all rows to every file of the run."""
@@ -237,6 +296,7 @@ class Writer:
 
     def retry(self, batches: "Batches", journal: "Journal") -> None:
         """Replace the rows of the pictures that failed in earlier runs."""
+        from zsclip.answers.answers import only_wanted
         from zsclip.out.output import open_output
 
         file = self.output.own_file
@@ -269,6 +329,8 @@ class Writer:
             yield out, lambda batches: self._through(batches, out, pages, journal)
 
     def _through(self, batches: "Batches", out: TextIO, pages: list[TextIO], journal: "Journal | None") -> "Batches":
+        from zsclip.answers.answers import only_wanted
+
         if journal is not None:
             batches = journal.noted(batches, out)
         batches = only_wanted(batches, self.wanted)
@@ -286,24 +348,6 @@ class Writer:
         return batches
 
 
-def only_wanted(batches: "Batches", wanted: set[str | None]) -> "Batches":
-    """Keep pictures with these answers; with independent scores, those to which one of these labels applies.
-
-    All are kept if none is named. A failed picture has no answer, not even unknown.
-    """
-    return (_with_answers(batch, wanted) for batch in batches) if wanted else batches
-
-
-def _with_answers(batch: "Answers", wanted: set[str | None]) -> "Answers":
-    import numpy as np
-
-    places = [place for place, label in enumerate(batch.vocabulary) if label in wanted]
-    is_wanted = np.isin(batch.answered, places) if batch.applies is None else batch.applies[:, places].any(axis=1)
-    if None in wanted:
-        is_wanted |= batch.answered < 0
-    return batch.take(np.flatnonzero(is_wanted & batch.is_answered()))
-
-
 def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
     """Say what an interrupted run has written, and how to continue it."""
     from zsclip.out.output import part_of
@@ -315,6 +359,8 @@ def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: S
         return f"{output.own_file} is unchanged; run the same command again"
     if output.pages or output.contact_sheet is not None:
         return f"{counted(done, 'image')} done; run again with --overwrite; what was encoded is kept"
+    if output.sink_name == "parquet":
+        return f"{counted(done, 'image')} done; add --resume to start again; what was encoded is kept"
     if not done:
         return "no rows were written; run the same command again"
     rows = counted(done, "row") if output.sink_name == "jsonl" and not only else f"rows of {counted(done, 'image')}"

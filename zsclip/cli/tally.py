@@ -37,7 +37,10 @@ class Tally:
         self.known = 0  # images found in the store, so not encoded
         self.new_store: str | None = None  # the store's folder, if this run created it
         self.passed_over: PassedOver | None = None  # complete once all images have been found
-        self.started = time.monotonic()  # reset at the first image, so that speed leaves out loading the model
+        self.folder: str | None = None  # of parts
+        self.shards: Counter[str] = Counter()  # by what has become of them, see `Done`
+        self.began = time.monotonic()
+        self.started = self.began  # reset at the first image, so that speed leaves out loading the model
 
     @property
     def images(self) -> int:
@@ -46,8 +49,9 @@ class Tally:
 
     @property
     def exit_code(self) -> int:
-        """0 if every image was classified, 1 if some failed or there was none."""
-        return int(self.errors.total() + self.failed > 0 or self.images + self.done == 0)
+        """0 if every image was classified, 1 if some failed or there was none; those of other processes are theirs."""
+        is_none = self.images + self.done == 0 and not self.shards["elsewhere"]
+        return int(self.errors.total() + self.failed + self.shards["failed"] > 0 or is_none)
 
     def count(self, batches: "Iterable[Answers]", signals: HeldSignals, most: int | None = None) -> "Iterator[Answers]":
         """Count batches and pass them on; called again when failed pictures are retried.
@@ -117,6 +121,8 @@ class Tally:
         written = [f"{file} ({sized(os.path.getsize(file))})" for file in files]
         if written:
             lines.append(f"wrote {', '.join(written)}")
+        if self.shards:
+            lines.append(self._parts())
         if self.new_store is not None:
             lines.append(
                 f"embeddings are kept in {self.new_store}, so that these images are encoded only once; "
@@ -128,9 +134,21 @@ class Tally:
         """Say that there was no image, and why."""
         from zsclip.pixels.search_summary import why_no_images
 
+        if self.shards["elsewhere"]:
+            return "no images were left to this process"
         if self.done:
             return f"no new images; {counted(self.done, 'image')} done earlier"
         return "zsclip: " + ("no images" if self.passed_over is None else why_no_images(self.passed_over))
+
+    def _parts(self) -> str:
+        """Say how many parts were written, and what has become of the others."""
+        others = [
+            (self.shards["complete"], "complete before"),
+            (self.shards["elsewhere"], "being written by other processes"),
+            (self.shards["failed"], "failed"),
+        ]
+        said = "".join(f", {count:,} {what}" for count, what in others if count)
+        return f"wrote {counted(self.shards['written'], 'part')} in {self.folder}{said}"
 
     def _passed_over(self) -> str:
         from zsclip.pixels.search_summary import passed_over_line

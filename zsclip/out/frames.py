@@ -4,6 +4,7 @@ from typing import Any
 
 from zsclip.answers.answers import Answers, Candidate, Prediction
 from zsclip.errors import InputError
+from zsclip.out.parquet import Layout, check_pyarrow, record_batch
 from zsclip.out.text import decoded, without_surrogates
 
 
@@ -18,15 +19,12 @@ def to_pandas(answers: Answers) -> Any:
 
 def to_arrow(answers: Answers) -> Any:
     """Give a pyarrow.Table."""
-    try:
-        import pyarrow as pa
-    except ImportError as e:
-        raise InputError("to_arrow: needs pyarrow: pip install 'zsclip[parquet]'") from e
-    text, number = pa.string(), pa.float32()
-    candidate = pa.struct({"label": text, "score": number, "cosine": number})
-    types = {"score": number, "cosine": number, "predictions": pa.list_(candidate)}
-    columns = columns_of(answers)
-    return pa.table(columns, schema=pa.schema([(name, types.get(name, text)) for name in columns]))
+    check_pyarrow("to_arrow")
+    import pyarrow as pa
+
+    layout = Layout()
+    table = pa.Table.from_batches([record_batch(answers, layout, layout.schema())])
+    return table.drop_columns("file_name_bytes")
 
 
 def columns_of(answers: Answers) -> dict[str, list[Any]]:

@@ -69,10 +69,14 @@ class Journal:
         target: the file of `-o`.
         settings: everything that its rows depend on besides the pictures; JSON-like, see `changes`.
         overwrite: whether the run may replace a finished file; a run that continues it inherits this.
+        can_grow: whether rows can be added to FILE.part; if not, a run that continues it starts again.
     """
 
-    def __init__(self, target: str, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, target: str, settings: Mapping[str, Any], *, overwrite: bool = False, can_grow: bool = True
+    ) -> None:
         self.overwrite = overwrite
+        self._can_grow = can_grow
         self.failed_paths: list[str] = []  # paths of pictures that failed in earlier runs
         self._target = target
         self._part = part_of(target)
@@ -111,7 +115,7 @@ class Journal:
         if what:
             raise InputError(f"{self._part}: started with other settings: {what}; use those, or add --overwrite")
         self.overwrite = header["overwrite"]
-        for point in points:
+        for point in points if self._can_grow else ():
             if point.size > size:
                 break
             before = self._last.pictures

@@ -9,13 +9,14 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Literal, TextIO
 
 from zsclip.errors import InputError, OutputError
 
+Embeddings = Literal["float16", "float32"]  # how the numbers of a vector are written
 FileId = tuple[int, int]  # the device and inode of a file, the same however its path is written
 
-FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".tsv": "tsv"}
+FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".parquet": "parquet", ".tsv": "tsv"}
 
 
 def format_of(target: str | None, is_terminal: bool) -> str:
@@ -74,7 +75,7 @@ def open_output(
     out: TextIO | None = None
     is_ours = not overwrite and go_on_at is None  # a new file; an existing one, once nobody else writes it
     try:
-        with _as_output_error(name, file):
+        with as_output_error(name, file):
             if part:
                 out = _stream(_open_part(part, name, is_new=is_ours, go_on_at=go_on_at or 0))
                 is_ours = True
@@ -119,7 +120,7 @@ def check_output(target: str | None, *, overwrite: bool = False, resumable: bool
         _stdout_descriptor()
     elif is_replaceable(target):
         folder = os.path.dirname(os.path.realpath(target))
-        with _as_output_error(target, folder):
+        with as_output_error(target, folder):
             os.stat(folder)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -242,7 +243,7 @@ def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileI
 
 
 @contextmanager
-def _as_output_error(name: str, opened: str | int | None = None) -> Iterator[None]:
+def as_output_error(name: str, opened: str | int | None = None) -> Iterator[None]:
     """Turn an OSError of the output into an OutputError: one that names the opened file, or, from a write, no file."""
     try:
         yield

@@ -1,0 +1,343 @@
+"""Rows in a folder of parts: those of a single run, whoever wrote which part and whatever was killed on the way."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+from conftest import HANGS
+from PIL import Image
+from test_parquet import as_json
+
+from zsclip.cli.rows import Output
+from zsclip.errors import InputError
+from zsclip.out.parquet import read_about
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture
+def plain(tiny_model: Callable[[str], Path]) -> str:
+    return str(tiny_model("plain"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twenty pictures in a folder, one of them damaged and one with a name that is not UTF-8, and ten in two tars."""
+    noise = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(30):
+        Image.fromarray(noise.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{i:02}.png")
+    for number in range(2):
+        with tarfile.open(tmp_path / f"x-{number}.tar", "w") as archive:
+            for i in range(20 + 5 * number, 25 + 5 * number):
+                path = tmp_path / "photos" / f"{i:02}.png"
+                archive.add(path, path.name)
+                path.unlink()
+    (tmp_path / "photos" / "05.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    os.rename(tmp_path / "photos" / "07.png", os.fsencode(tmp_path / "photos") + b"/07\xff.png")
+    return tmp_path
+
+
+def asked(model: str) -> list[str]:
+    return ["classify", "x-0.tar", "x-1.tar", "photos", "-l", "red,green,blue", "-m", model, "--precision", "fp32"]
+
+
+def command(model: str, *more: str) -> list[str]:
+    return [*asked(model), "-o", "out/", "--shard-size", "6", *more]
+
+
+def parts_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows of all parts in the order of their names, as readers of such a folder give them."""
+    return as_json(pa.dataset.dataset(folder).to_table())
+
+
+def test_parts_hold_the_rows_of_a_single_run(run: Run, data: Path, plain: str) -> None:
+    done = run(*command(plain, "-k", "2"))
+    whole = run(*asked(plain), "-k", "2", "-f", "jsonl")
+
+    assert done.returncode == 1, done.stderr
+    assert [name[:12] for name in parts_of(data / "out")] == [f"files-{i:06}" for i in range(4)] + [
+        "x-0.tar-" + parts_of(data / "out")[4][8:12],
+        "x-1.tar-" + parts_of(data / "out")[5][8:12],
+    ]
+    expected = [json.loads(line) for line in whole.stdout.splitlines()]
+    assert len(expected) == 30
+    assert rows_of(data / "out") == sorted(expected, key=lambda row: row["file_name"])
+    about, end = read_about(str(data / "out" / "files-000000.parquet")) or ({}, {})
+    assert about["settings"]["labels"]["is"] == ["red", "green", "blue"]
+    assert end == {"images": 6, "failed": {"unreadable": 1}}
+    assert b"wrote 6 parts in out/\n" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--only", "red"), ("--multi-label", "--threshold", "0.5"), ("--embeddings", "float16"), ("--all-files",)],
+)
+def test_options_mean_the_same_for_parts(options: tuple[str, ...], run: Run, data: Path, plain: str) -> None:
+    arguments = ("classify", "photos", "-l", "red,green,blue", "-m", plain, "--precision", "fp32", *options)
+
+    assert run(*arguments, "-o", "out/", "--shard-size", "7").returncode == 1
+    assert run(*arguments, "-o", "whole.parquet").returncode == 1
+
+    parts = pa.dataset.dataset(data / "out").to_table()
+    assert parts.equals(pq.read_table(data / "whole.parquet"))
+    assert len(parts_of(data / "out")) == 3
+
+
+def test_complete_parts_are_kept_and_missing_ones_are_made(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+    expected = rows_of(data / "out")
+    before = {name: (data / "out" / name).stat().st_mtime_ns for name in parts_of(data / "out")}
+    (data / "out" / "files-000001.parquet").unlink()
+    cut = data / "out" / "files-000002.parquet"
+    cut.write_bytes(cut.read_bytes()[:-1])
+
+    again = run(*command(plain))
+
+    assert rows_of(data / "out") == expected
+    after = {name: (data / "out" / name).stat().st_mtime_ns for name in before}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"files-000001.parquet", "files-000002.parquet"}
+    assert b"wrote 2 parts in out/, 4 complete before" in again.stderr
+    nothing = run(*command(plain))
+    assert nothing.stderr.decode() == (
+        "zsclip: out/: already complete: 30 images, 1 failed; --retry-errors tries them again\n"
+    )
+    assert nothing.returncode == 1
+
+
+def test_parts_of_another_run_are_refused_in_words(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+    before = rows_of(data / "out")
+    (data / "more").mkdir()
+
+    labels = run(*command(plain, "-l", "red,blue"))
+    size = run(*command(plain, "--shard-size", "7"))
+    one_tar = run("classify", "x-0.tar", "-l", "red,blue", "-m", plain, "--precision", "fp32", "-o", "out/")
+    more = run(*command(plain, "more"))
+
+    assert (labels.returncode, b"labels: red, green, blue -> red, blue" in labels.stderr) == (2, True)
+    assert (size.returncode, b"shard-size: 6 -> 7" in size.stderr) == (2, True)
+    assert (one_tar.returncode, b"labels: " in one_tar.stderr) == (2, True)
+    assert (more.returncode, b"images: photos -> photos, more" in more.stderr) == (2, True)
+    assert rows_of(data / "out") == before
+    assert run(*command(plain, "--shard-size", "7", "--overwrite")).returncode == 1
+    assert [len(pq.read_table(data / "out" / name)) for name in parts_of(data / "out")] == [7, 7, 6, 5, 5]
+    assert rows_of(data / "out") == before
+
+
+def test_several_may_fill_a_folder_with_an_archive_each(run: Run, data: Path, plain: str) -> None:
+    for number in range(2):
+        done = run("classify", f"x-{number}.tar", "-l", "red,blue", "-m", plain, "-o", "out/")
+        assert done.returncode == 0, done.stderr
+
+    assert [row["file_name"] for row in rows_of(data / "out")] == [f"x-{i // 5 - 4}.tar#{i}.png" for i in range(20, 30)]
+
+
+def test_a_shard_that_has_changed_is_done_again(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+    with tarfile.open(data / "x-1.tar", "a") as archive:
+        archive.add(data / "photos" / "00.png", "00.png")
+    (data / "photos" / "19.png").unlink()
+    (data / "photos" / "18.png").unlink()
+
+    again = run(*command(plain))
+
+    told = again.stderr.decode()
+    assert "x-1.tar has changed, so it is written again" in told
+    assert "out/files-000003.parquet: its images are no longer among the inputs; delete it" in told
+    assert "wrote 1 part in out/, 4 complete before" in told
+    assert "x-1.tar#00.png" in [row["file_name"] for row in rows_of(data / "out")]
+
+
+def test_failed_images_are_tried_again(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+    shutil.copy(data / "photos" / "00.png", data / "photos" / "05.png")
+
+    assert run(*command(plain)).returncode == 1
+    done = run(*command(plain, "--retry-errors"))
+
+    assert done.returncode == 0
+    assert b"wrote 1 part in out/, 5 complete before" in done.stderr
+    assert not any(row["error"] for row in rows_of(data / "out"))
+
+
+def test_a_container_that_goes_or_is_damaged_is_a_row(run: Run, data: Path, plain: str) -> None:
+    (data / "x-0.tar").write_bytes((data / "x-0.tar").read_bytes()[:1500])
+
+    done = run(*command(plain))
+
+    assert done.returncode == 1
+    rows = [row for row in rows_of(data / "out") if row["file_name"].startswith("x-0.tar")]
+    assert rows[-1]["error"] == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"output": "out/", "format": "csv"}, "-o out/: "),
+        ({"output": "out/", "report": "a.html"}, "--report: "),
+        ({"output": "out/", "contact_sheet": "a.png"}, "--contact-sheet: "),
+        ({"output": "a.parquet", "shard_size": 3}, "--shard-size: "),
+        ({"shard_size": 3}, "--shard-size: "),
+    ],
+)
+def test_what_a_folder_cannot_hold_is_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=f"^{told}"):
+        Output(**options)
+
+
+def test_an_existing_folder_needs_no_slash(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+
+    assert Output(output=str(tmp_path / "out")).folder == str(tmp_path / "out")
+    assert Output(output="nothing.parquet").folder is None
+
+
+def test_an_image_through_stdin_is_refused(run: Run, data: Path, plain: str) -> None:
+    picture = (data / "photos" / "00.png").read_bytes()
+
+    done = run("classify", "-", "-l", "red,blue", "-m", plain, "-o", "out/", input=picture)
+    paths = run("classify", "-", "-l", "red,blue", "-m", plain, "-o", "out/", input=b"photos/00.png\nphotos/01.png\n")
+
+    assert (done.returncode, b"stdin: an image cannot be shared" in done.stderr) == (2, True)
+    assert paths.returncode == 0
+    assert [row["file_name"] for row in rows_of(data / "out")] == ["photos/00.png", "photos/01.png"]
+
+
+def test_no_images_say_why(run: Run, tmp_path: Path, plain: str) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.txt").touch()
+
+    done = run("classify", "photos", "-l", "red,blue", "-m", plain, "-o", "out/")
+
+    assert done.returncode == 1
+    assert b"no images; passed over: 1 .txt" in done.stderr
+
+
+def started(arguments: Sequence[str], folder: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "zsclip", *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def ended(process: "subprocess.Popen[bytes]") -> str:
+    assert process.stderr is not None
+    told = process.stderr.read().decode()
+    process.stderr.close()
+    process.wait(HANGS)
+    return told
+
+
+def test_processes_that_share_a_run_do_each_part_once(run: Run, data: Path, plain: str) -> None:
+    arguments = command(plain, "--no-store", "--shard-size", "2")
+    run(*arguments)
+    expected = rows_of(data / "out")
+    shutil.rmtree(data / "out")
+
+    told = [ended(process) for process in [started(arguments, data) for _ in range(3)]]
+
+    assert rows_of(data / "out") == expected
+    assert len(parts_of(data / "out")) == 12
+    assert "zsclip: " not in "".join(told).replace("zsclip: out/: already complete", "")
+    wrote = [int(line.split()[1]) for each in told for line in each.splitlines() if line.startswith("wrote ")]
+    assert sum(wrote) == 12
+
+
+def kill_at_random(run: Run, data: Path, plain: str, times: int) -> None:
+    """Kill one of two processes that share a run, or both, again and again."""
+    arguments = command(plain, "--shard-size", "1", "--batch-size", "1", "-j", "1")
+    begun = time.monotonic()
+    run(*arguments)
+    expected = rows_of(data / "out")
+    shutil.rmtree(data / "out")
+    pace = max(3.0, time.monotonic() - begun)
+    choose = random.Random(times)
+    cut = 0
+    for round_ in range(times):
+        if round_ % 10 == 0 and (data / "out").exists():
+            shutil.rmtree(data / "out")
+        processes = [started(arguments, data) for _ in range(2)]
+        time.sleep(choose.random() * pace)
+        for process in processes if choose.random() < 0.5 else processes[:1]:
+            cut += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            told = ended(process)
+            assert process.returncode in (1, -signal.SIGKILL), told
+
+    done = run(*arguments)
+
+    assert cut
+    assert done.returncode == 1
+    assert rows_of(data / "out") == expected
+    assert parts_of(data / "out") == sorted(
+        [f"files-{i:06}.parquet" for i in range(20)] + [n for n in parts_of(data / "out") if n.startswith("x-")]
+    )
+
+
+def test_processes_that_are_killed_leave_nothing_that_matters(run: Run, data: Path, plain: str) -> None:
+    kill_at_random(run, data, plain, 2)
+
+
+@pytest.mark.slow
+def test_thirty_kills_leave_nothing_that_matters(run: Run, data: Path, plain: str) -> None:
+    kill_at_random(run, data, plain, 30)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_leaves_no_claim(run: Run, data: Path, plain: str) -> None:
+    arguments = command(plain, "--shard-size", "1", "--batch-size", "1", "--no-store")
+    process = started(arguments, data)
+    while not (data / "out" / "files-000000.parquet").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+
+    process.send_signal(signal.SIGINT)
+    told = ended(process)
+
+    assert process.returncode == 130
+    assert told.startswith("zsclip: interrupted: ")
+    assert "in out/ are complete; run the same command again to continue" in told
+    unfinished = data / "out" / ".unfinished"
+    assert not unfinished.exists() or not list(unfinished.iterdir())
+    assert run(*arguments).returncode == 1
+    assert len(rows_of(data / "out")) == 30
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part(run_alone: Run, data: Path, plain: str) -> None:
+    """A limit on the size of files stands for it."""
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "from zsclip.cli.main import main; import zsclip.engine.parts as parts;"
+        "made = parts.write_parquet\n"
+        "def limited(*a, **b):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); made(*a, **b)\n"
+        "parts.write_parquet = limited\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command(plain, "--no-store")], cwd=data, capture_output=True, text=True
+    )
+
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.splitlines()[-1] == "zsclip: out/: file too large; choose a place that you can write to"
+    assert parts_of(data / "out") in ([], [".unfinished"])

@@ -1,0 +1,156 @@
+"""Claims: which of several processes works on which shard. They share nothing but a folder.
+
+A claim is a file `NAME.0` that only one process can create, and that it touches as long as it works. A process that is
+killed leaves it behind; whoever sees that creates `NAME.1`, which again only one can. Nothing is ever taken away from
+a process that works, so no moment is a bad one to be killed.
+"""
+
+import json
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from zsclip.errors import OutputError
+
+EXPIRY_SECONDS = 300.0  # for processes of other machines; those of this one are looked up
+_BEATS = 10  # within that time
+
+
+class Claims:
+    """The claims in a folder.
+
+    Args:
+        folder: made when it is needed, and removed when it is empty.
+        run: a name for the processes that belong together; see `given_up`.
+        expiry_seconds: after this time without a touch, a claim of another machine is taken over.
+    """
+
+    def __init__(self, folder: str, *, run: str = "", expiry_seconds: float = EXPIRY_SECONDS) -> None:
+        self._folder = folder
+        self._expiry = expiry_seconds
+        self._run = run
+        self._machine = _machine()
+
+    @contextmanager
+    def take(self, name: str) -> Iterator[str | None]:
+        """Claim a shard; give the path of a temporary file for what is made of it, or None if it is claimed already."""
+        try:
+            claim = self._take(name)
+        except OSError as e:
+            raise OutputError(
+                f"{self._folder}: {(e.strerror or str(e)).lower()}; choose a place that you can write to"
+            ) from e
+        if claim is None:
+            yield None
+            return
+        ended = threading.Event()
+        threading.Thread(target=self._beat, args=(claim, ended), daemon=True).start()
+        try:
+            yield f"{claim}.part"
+        finally:
+            ended.set()
+            for file in (f"{claim}.part", claim):
+                with suppress(OSError):
+                    os.unlink(file)
+
+    def given_up(self, name: str) -> int:
+        """Count the processes of this run that have ended while they worked on a shard."""
+        claims = [self._path(name, generation) for generation in self._generations(name)]
+        return sum(self._owner(claim).get("run") == self._run and self._is_left(claim) for claim in claims)
+
+    def clean(self, name: str) -> None:
+        """Remove what processes that were killed have left of a shard that is complete."""
+        for file in self._files(name):
+            with suppress(OSError):
+                os.unlink(os.path.join(self._folder, file))
+
+    def names(self) -> set[str]:
+        """Give the shards that have claims."""
+        with suppress(FileNotFoundError):
+            return {found[1] for file in os.listdir(self._folder) if (found := _CLAIM.fullmatch(file))}
+        return set()
+
+    def close(self) -> None:
+        """Remove the folder if it is empty."""
+        with suppress(OSError):
+            os.rmdir(self._folder)
+
+    def _take(self, name: str) -> str | None:
+        generations = self._generations(name)
+        if generations and not self._is_left(self._path(name, generations[-1])):
+            return None
+        claim = self._path(name, generations[-1] + 1 if generations else 0)
+        try:
+            descriptor = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return None
+        except FileNotFoundError:  # nobody has needed the folder yet, or the last one has just removed it
+            os.makedirs(self._folder, exist_ok=True)
+            return self._take(name)
+        with open(descriptor, "w") as file:
+            pid = os.getpid()
+            json.dump({"machine": self._machine, "pid": pid, "started": _started(pid), "run": self._run}, file)
+        return claim
+
+    def _path(self, name: str, generation: int) -> str:
+        return os.path.join(self._folder, f"{name}.{generation}")
+
+    def _files(self, name: str) -> list[str]:
+        with suppress(FileNotFoundError):
+            return [file for file in os.listdir(self._folder) if file.startswith(f"{name}.")]
+        return []
+
+    def _generations(self, name: str) -> list[int]:
+        """Give the numbers of a shard's claims, ascending; only the last one counts."""
+        found = (_CLAIM.fullmatch(file) for file in self._files(name))
+        return sorted(int(each[2]) for each in found if each and each[1] == name)
+
+    def _owner(self, claim: str) -> dict[str, object]:
+        try:
+            owner = json.loads(Path(claim).read_text())
+        except (OSError, ValueError):  # its owner is about to write it, or was killed before
+            return {}
+        return owner if isinstance(owner, dict) else {}
+
+    def _is_left(self, claim: str) -> bool:
+        """Whether the process that made a claim works no longer."""
+        owner = self._owner(claim)
+        if self._machine and owner.get("machine") == self._machine:
+            return _started(owner.get("pid")) != owner.get("started")
+        try:
+            return self._now() - os.stat(claim).st_mtime > self._expiry
+        except FileNotFoundError:  # it has just ended
+            return True
+
+    def _now(self) -> float:
+        """Give the time by the clock of the file system, as those of the machines may differ."""
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+
+    def _beat(self, claim: str, ended: threading.Event) -> None:
+        while not ended.wait(self._expiry / _BEATS):
+            with suppress(OSError):
+                os.utime(claim)
+
+
+_CLAIM = re.compile(r"(.+)\.(\d+)")
+
+
+def _machine() -> str:
+    """Identify this machine, and its numbering of processes; "" if that cannot be seen."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    return ""
+
+
+def _started(pid: object) -> str | None:
+    """Give when a process was started, as a number is used again; None if it runs no longer."""
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    return None

@@ -1,0 +1,242 @@
+"""A run whose rows go to a folder: one Parquet part for each shard, written by whichever process claims it."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TextIO
+
+from zsclip.answers.answers import Answers, only_wanted
+from zsclip.answers.classifier import Classifier
+from zsclip.answers.classify import classify
+from zsclip.answers.scores import Rule
+from zsclip.engine.claims import Claims
+from zsclip.engine.options import Computing
+from zsclip.engine.question import Question, rule_of
+from zsclip.engine.settings import digested, settings_of
+from zsclip.engine.shards import LOOSE, Finding, Shard
+from zsclip.errors import InputError
+from zsclip.models.embed import Embedded
+from zsclip.models.encoder import Encoder
+from zsclip.out.changes import changes
+from zsclip.out.output import Embeddings, as_output_error
+from zsclip.out.parquet import Layout, read_about, write_parquet
+
+_VERSION = 1
+_UNFINISHED = ".unfinished"  # hidden, so that readers of the folder see complete parts only
+_ATTEMPTS = 3  # for a container that is replaced while it is read
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides what a run writes. It can be sent to another process.
+
+    wanted: the answers to write; None stands for unknown; empty means all. folder: for the parts. is_stored: whether
+    embeddings are kept. name: of the processes that belong together, see `Claims`.
+    """
+
+    question: Question
+    wanted: frozenset[str | None]
+    model: str
+    offline: bool
+    computing: Computing
+    is_stored: bool
+    finding: Finding
+    folder: str
+    embeddings: Embeddings | None = None
+    overwrite: bool = False
+    retry_errors: bool = False
+    name: str = ""
+
+
+@dataclass
+class Counts:
+    """What was found out about the pictures of a shard."""
+
+    images: int = 0
+    unknown: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def of(self, batches: Iterable[Answers]) -> Iterator[Answers]:
+        """Count batches and pass them on."""
+        for batch in batches:
+            self.images += len(batch)
+            self.errors.update(each.error for each in batch.skipped.values())
+            has_answer = batch.answered >= 0
+            found = batch.answered[has_answer] if batch.applies is None else batch.applies.nonzero()[1]
+            self.labels.update(batch.vocabulary[label] for label in found.tolist())
+            self.unknown += len(batch) - len(batch.skipped) - int(has_answer.sum())
+            yield batch
+
+
+@dataclass(frozen=True)
+class Done:
+    """What has become of a shard.
+
+    how: written now, or complete since before, claimed by another process, or failed. counts: of its pictures, as far
+    as they are known. message: why it has failed.
+    """
+
+    shard: Shard
+    how: Literal["written", "complete", "elsewhere", "failed"]
+    counts: Counts = field(default_factory=Counts)
+    message: str = ""
+
+
+Write = Callable[[Shard, Counts], Iterable[Answers]]
+
+
+class Parts:
+    """The parts of a run, and what each must say to count as complete.
+
+    Args:
+        loose: the inputs that loose files come from. note: called with one line about what is done again.
+    """
+
+    def __init__(self, run: Run, loose: Sequence[str], encoder: Encoder, note: Callable[[str], None]) -> None:
+        self.rule: Rule = rule_of(run.question, encoder)
+        self.claims = Claims(os.path.join(run.folder, _UNFINISHED), run=run.name)
+        self._run = run
+        self._note = note
+        self._width = encoder.embed_dim
+        finding = run.finding
+        self._settings = settings_of(run.question, encoder, run.model, run.computing) | {
+            "embeddings": run.embeddings, "exclude": list(finding.exclude), "all-files": finding.all_files,
+            "column": finding.column,
+        }  # fmt: skip
+        self._of_loose = {
+            "images": digested(list(loose), loose), "limit": finding.limit, "shard-size": finding.size,
+        }  # fmt: skip
+
+    def path(self, shard: Shard) -> str:
+        """Give the part of a shard."""
+        return os.path.join(self._run.folder, f"{shard.name}.parquet")
+
+    def settings(self, shard: Shard) -> dict[str, object]:
+        """Give what the rows of a shard depend on, besides its pictures."""
+        return self._settings | (self._of_loose if shard.name.startswith(LOOSE) else {})
+
+    def prepare(self, shards: Sequence[Shard]) -> None:
+        """Make the folder, and check that it holds no parts of another run; with `overwrite`, remove those.
+
+        Raises:
+            InputError: it does.
+        """
+        folder = self._run.folder
+        with as_output_error(folder):
+            os.makedirs(folder, exist_ok=True)
+            found = sorted(name for name in os.listdir(folder) if name.endswith(".parquet") and name[0] != ".")
+        for is_loose in (False, True):
+            parts = [name for name in found if name.startswith(LOOSE) == is_loose]
+            for name in parts if self._run.overwrite else parts[:1]:
+                path = os.path.join(folder, name)
+                about = read_about(path)
+                differences = self._differences(about[0], is_loose) if about else ""
+                if differences and self._run.overwrite:
+                    os.unlink(path)
+                elif differences:
+                    raise _of_another_run(path, differences)
+        own = {f"{shard.name}.parquet" for shard in shards}
+        gone = [name for name in found if name.startswith(LOOSE) and name not in own] if shards else []
+        for name in gone if any(shard.name.startswith(LOOSE) for shard in shards) else ():
+            if os.path.exists(path := os.path.join(folder, name)):
+                self._note(f"{path}: its images are no longer among the inputs; delete it")
+
+    def complete(self, shard: Shard, *, quietly: bool = False) -> Counts | None:
+        """Give what is known of a shard that is complete; None if it is not, and say so if it has changed.
+
+        Raises:
+            InputError: the part is of another run.
+        """
+        path = self.path(shard)
+        about = read_about(path) if os.path.exists(path) else None
+        if about is None:
+            return None
+        differences = self._differences(about[0], shard.name.startswith(LOOSE))
+        if differences:
+            if self._run.overwrite:
+                return None
+            raise _of_another_run(path, differences)
+        if about[0]["shard"] != shard.identity():
+            if not quietly:
+                self._note(f"{path}: {shard.path or 'its list of images'} has changed, so it is written again")
+            return None
+        counts = Counts(about[1]["images"], errors=Counter(about[1]["failed"]))
+        return None if self._run.retry_errors and counts.errors else counts
+
+    def write(self, shard: Shard, temporary: str, answer: Write) -> Counts:
+        """Write a part, under another name until it is complete.
+
+        Args:
+            answer: gives the answers for the pictures of a shard, counted.
+        """
+        for _ in range(_ATTEMPTS):
+            identity, counts = shard.identity(), Counts()
+            about = {"version": _VERSION, "settings": self.settings(shard), "shard": identity}
+            layout = Layout(self._run.embeddings, self._width, about=about)
+            with as_output_error(self._run.folder, temporary), open(temporary, "w") as out:
+                self._write(answer(shard, counts), out, layout, counts)
+                os.fsync(out.fileno())
+                if shard.identity() == identity:
+                    os.replace(temporary, self.path(shard))
+                    return counts
+            self._note(f"{shard.path}: was replaced while it was read, so it is read again")
+        raise InputError(f"{shard.path}: is replaced again and again; wait until it is complete")
+
+    def _write(self, batches: Iterable[Answers], out: TextIO, layout: Layout, counts: Counts) -> None:
+        def end() -> Mapping[str, Any]:
+            return {"images": counts.images, "failed": counts.errors}
+
+        write_parquet(only_wanted(batches, set(self._run.wanted)), out, layout=layout, end=end)
+
+    def _differences(self, about: Mapping[str, Any], is_loose: bool) -> str:
+        if about.get("version") != _VERSION:
+            return f"format of parts: {about.get('version', 0)} -> {_VERSION}"
+        return "; ".join(changes(about["settings"], self._settings | (self._of_loose if is_loose else {})))
+
+
+def do_shards(shards: Iterable[Shard], parts: Parts, answer: Write) -> Iterator[Done]:
+    """Write the parts of all shards that no other process works on, and say what has become of each.
+
+    A shard that another process has claimed comes last, as that may have ended by then; it is not waited for.
+    """
+    elsewhere: list[Shard] = []
+    for shard in shards:
+        done = do_shard(shard, parts, answer)
+        if done.how == "elsewhere":
+            elsewhere.append(shard)
+        else:
+            yield done
+    for shard in elsewhere:
+        yield do_shard(shard, parts, answer)
+    parts.claims.close()
+
+
+def do_shard(shard: Shard, parts: Parts, answer: Write) -> Done:
+    """Write the part of a shard, unless it is complete or another process works on it."""
+    if (counts := parts.complete(shard)) is not None:
+        parts.claims.clean(shard.name)
+        return Done(shard, "complete", counts)
+    with parts.claims.take(shard.name) as temporary:
+        if temporary is None:
+            return Done(shard, "elsewhere")
+        if (counts := parts.complete(shard, quietly=True)) is not None:  # by another process, a moment ago
+            return Done(shard, "complete", counts)
+        try:
+            counts = parts.write(shard, temporary, answer)
+        except InputError as e:
+            return Done(shard, "failed", message=str(e))
+        parts.claims.clean(shard.name)
+        return Done(shard, "written", counts)
+
+
+def answers_of(embedded: Iterable[Embedded], matrix: Classifier, run: Run, rule: Rule) -> Iterator[Answers]:
+    """Answer for pictures as a run asks for it."""
+    return classify(embedded, matrix, rule, with_vectors=run.embeddings is not None)
+
+
+def _of_another_run(path: str, differences: str) -> InputError:
+    return InputError(
+        f"{path}: made with other settings: {differences}; write to another folder, or add --overwrite to replace it"
+    )

@@ -1,0 +1,173 @@
+"""The shards of a run, which several processes share: a container each, or some loose files. No container is opened."""
+
+import hashlib
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from zsclip.errors import InputError
+from zsclip.pictures.containers import is_container
+from zsclip.pictures.files import find_images, roots_of
+from zsclip.pictures.passed_over import PassedOver
+from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.shards import failed
+
+LOOSE = "files-"  # what the names of shards of loose files begin with
+_LONGEST = 80  # characters of a container's name in that of its shard
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Which pictures of the inputs belong to the run, as the options say it.
+
+    size: loose files in a shard.
+    """
+
+    inputs: tuple[str, ...]
+    size: int
+    exclude: tuple[str, ...] = ()
+    limit: int | None = None
+    null: bool = False
+    all_files: bool = False
+    column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A piece of a run.
+
+    name: unique, and the same for everyone who shares the run. path: of the container; "" for loose files. packed: the
+    names of loose files, compressed, as a run may have many millions. count: of loose files; None if it is not known.
+    """
+
+    name: str
+    path: str
+    packed: bytes = field(default=b"", repr=False)
+    count: int | None = None
+
+    def files(self) -> list[str]:
+        """Give the names of loose files."""
+        return [os.fsdecode(name) for name in zlib.decompress(self.packed).split(b"\0")]
+
+    def identity(self) -> dict[str, object]:
+        """Give what changes when the shard does: the names of loose files, or the size and time of a container."""
+        if not self.path:
+            names = hashlib.blake2b(zlib.decompress(self.packed), digest_size=16)
+            return {"files": self.count, "names": names.hexdigest()}
+        with suppress(OSError):
+            status = os.stat(self.path)
+            return {"path": self.path, "size": status.st_size, "changed": status.st_mtime_ns}
+        return {"path": self.path, "size": None}
+
+    def pictures(self, finding: Finding, passed_over: PassedOver) -> Iterator[Pictures]:
+        """Yield the pictures of the shard.
+
+        Args:
+            passed_over: where to count what is left out.
+        """
+        if not self.path:
+            yield Pictures(self.files())
+            return
+        try:
+            yield from find_images(
+                [self.path], exclude=finding.exclude, all_files=finding.all_files, column=finding.column,
+                passed_over=passed_over,
+            ).rest()  # fmt: skip
+        except InputError as e:  # it was there when the run was planned, and had the column
+            yield failed(self.path, FileNotFoundError(str(e)) if not os.path.exists(self.path) else e)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shards of a run, and which of its inputs loose files come from."""
+
+    shards: Sequence[Shard]
+    loose: tuple[str, ...]
+
+
+def plan(
+    finding: Finding,
+    passed_over: PassedOver,
+    *,
+    note: Callable[[str], None] = lambda message: None,
+    progress: Callable[[int], None] = lambda files: None,
+) -> Plan:
+    """Cut a run into shards: containers are taken as they are, loose files are listed in order and counted off.
+
+    Args:
+        passed_over: where to count what is left out. progress: called with the number of loose files found so far.
+
+    Raises:
+        InputError: as `find_images`; or a picture comes through stdin, or --limit would have to open containers.
+    """
+    of_inputs = [(text, roots_of([text])) for text in finding.inputs]
+    roots = [root for _, some in of_inputs for root in some]
+    containers = {root for root in set(roots) if root != "-" and not os.path.isdir(root) and is_container(root)}
+    from_loose = tuple(text for text, some in of_inputs if not containers.issuperset(some))
+    if finding.limit is not None and containers:
+        raise InputError("--limit: archives and lists in shards are not counted; use -o FILE, or leave out --limit")
+    if finding.exclude:
+        left_out = {root for root in containers if not _is_left(root, finding)}
+        containers -= left_out
+        roots = [root for root in roots if root not in left_out]
+    shards, loose = list[Shard](), list[str]()
+    taken: Counter[str] = Counter()
+    for of_containers, some in groupby(roots, containers.__contains__):
+        if not of_containers:
+            loose += some
+            continue
+        for path in some:
+            name = _name_of(path)
+            taken[name] += 1
+            shards.append(Shard(name if taken[name] == 1 else f"{name}-{taken[name]}", path))
+    if loose:
+        shards += _loose_shards(loose, finding, passed_over, note, progress)
+    return Plan(shards, from_loose)
+
+
+def _is_left(container: str, finding: Finding) -> bool:
+    """Whether --exclude leaves a container in the run."""
+    return any(True for _ in find_images([container], exclude=finding.exclude, column=finding.column, enter=False))
+
+
+def _loose_shards(
+    roots: Sequence[str],
+    finding: Finding,
+    passed_over: PassedOver,
+    note: Callable[[str], None],
+    progress: Callable[[int], None],
+) -> Iterator[Shard]:
+    found = find_images(
+        roots, exclude=finding.exclude, limit=finding.limit, null=finding.null, all_files=finding.all_files, note=note,
+        passed_over=passed_over,
+    )  # fmt: skip
+    names: list[str] = []
+    number = count = 0
+    for some in found.rest():
+        if some.read is not None:
+            raise InputError("stdin: an image cannot be shared by several processes; use -o FILE")
+        names += some.names
+        count += len(some)
+        progress(count)
+        while len(names) >= finding.size:
+            yield _loose_shard(number, names[: finding.size])
+            del names[: finding.size]
+            number += 1
+    if names:
+        yield _loose_shard(number, names)
+
+
+def _loose_shard(number: int, names: Sequence[str]) -> Shard:
+    return Shard(f"{LOOSE}{number:06}", "", zlib.compress(os.fsencode("\0".join(names)), 1), len(names))
+
+
+def _name_of(container: str) -> str:
+    """Make a name from that of a container, and a digest of its path, as another folder may have one of this name."""
+    path = os.path.normpath(container)
+    shown = re.sub(r"[^A-Za-z0-9.-]+", "_", os.path.basename(path))[:_LONGEST].strip("._-")
+    return f"{shown}-{hashlib.blake2b(os.fsencode(path), digest_size=6).hexdigest()}"
