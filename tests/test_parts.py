@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -341,3 +342,40 @@ def test_a_full_disk_is_one_line_and_leaves_no_part(run_alone: Run, data: Path, 
     assert done.returncode == 4, done.stderr
     assert done.stderr.splitlines()[-1] == "zsclip: out/: file too large; choose a place that you can write to"
     assert parts_of(data / "out") in ([], [".unfinished"])
+
+
+def test_a_dry_run_says_what_is_left_and_writes_nothing(run: Run, data: Path, plain: str) -> None:
+    before = run(*command(plain, "--dry-run"))
+    assert not (data / "out").exists()
+    run(*command(plain))
+    (data / "out" / "files-000001.parquet").unlink()
+    kept = parts_of(data / "out")
+
+    after = run(*command(plain, "--dry-run"))
+    done = run(*command(plain, "-l", "red,blue", "--dry-run"))
+    file = run(*asked(plain), "-o", "rows.csv", "--dry-run")
+
+    assert (before.returncode, after.returncode, file.returncode) == (0, 0, 0), file.stderr
+    first, second = before.stdout.decode().splitlines()
+    assert first == "6 shards, 0 complete; left: 30 images"
+    assert re.fullmatch(r"[\d,]+ a second on this machine: about \d+:\d\d, less if embeddings are stored", second)
+    assert after.stdout.decode().splitlines()[0] == "6 shards, 5 complete; left: 6 images"
+    assert (done.returncode, b"labels: " in done.stderr) == (2, True)
+    assert file.stdout.decode().splitlines()[0] == "30 images"
+    assert parts_of(data / "out") == kept
+    assert not (data / "rows.csv").exists()
+
+
+def test_images_of_many_archives_are_estimated_from_a_few(run: Run, data: Path, plain: str) -> None:
+    for number in range(2, 9):
+        shutil.copy(data / "x-0.tar", data / f"x-{number}.tar")
+
+    done = run("classify", "x-{2..8}.tar", "-l", "red,blue", "-m", plain, "-o", "out/", "--dry-run")
+
+    assert done.stdout.decode().splitlines()[0] == "7 shards, 0 complete; left: about 35 images"
+
+
+def test_nothing_left_takes_no_time(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+
+    assert run(*command(plain, "--dry-run")).stdout == b"6 shards, 6 complete; left: 0 images\n"

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from test_sinks import SURE
 import zsclip.cli.progress
 from zsclip.answers.answers import Answers
 from zsclip.cli.held_signals import HeldSignals
+from zsclip.cli.parts import shards_status
 from zsclip.cli.progress import Listing, Progress, images_status, total_of
 from zsclip.cli.run import interruptible
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import lasting, sized
 from zsclip.cli.training import training_line
+from zsclip.engine.parts import Counts
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
 from zsclip.training.log import EncodingProgress, StepDone
@@ -41,6 +44,45 @@ def test_the_time_left_is_known_with_the_total() -> None:
     assert images_status(tally, 1110) == "110 of 1,110 images, 1 a second, 16:40 left, 1 failed"
     assert images_status(tally, None) == "110 images, 1 a second, 1 failed"
     assert images_status(Tally(), 5) == "0 of 5 images"
+
+
+def test_shards_are_counted_with_the_time_left_and_failures_by_kind() -> None:
+    tally = Tally()
+    assert shards_status(tally, 20) == "0 of 20 shards, 0 images"
+    counted(tally, [columns([SURE] * 97 + [Skipped("a", "missing", "")] + [Skipped("a", "timeout", "")] * 2)])
+    tally.shards.update(written=4, complete=5, elsewhere=1)
+    tally.done = 1000
+    tally.started = time.monotonic() - 10
+
+    assert shards_status(tally, 20) == ("10 of 20 shards, 1,100 images, 10 a second, 0:25 left, 2 timeout, 1 missing")
+
+
+def test_the_summary_says_what_has_become_of_every_part() -> None:
+    tally = Tally()
+    tally.folder = "out/"
+    tally.shards.update(written=3, complete=1, elsewhere=2)
+    tally.add(Counts(5, 1, Counter(cat=3), Counter(missing=1)))
+
+    assert tally.summary()[1:] == [
+        "cat 3, unknown 1",
+        "1 failed: missing 1",
+        "wrote 3 parts in out/, 1 complete before, 2 being written by other processes",
+    ]
+    assert tally.exit_code == 1
+
+
+def test_a_process_that_finds_all_shards_taken_has_not_failed() -> None:
+    tally = Tally()
+    tally.folder = "out/"
+    tally.shards.update(elsewhere=2)
+
+    assert tally.exit_code == 0
+    assert tally.summary() == [
+        "no images were left to this process",
+        "wrote 0 parts in out/, 2 being written by other processes",
+    ]
+    tally.shards.update(failed=1)
+    assert tally.exit_code == 1
 
 
 def test_a_listing_keeps_order_knows_its_total_and_raises_in_turn() -> None:

@@ -20,7 +20,7 @@ import torch
 from against_others import found_photos, make_photos, save_model
 from torch import Tensor, nn
 
-from zsclip.measure.bench import _rate, _time_decoders, _time_stream, _wait
+from zsclip.measure.bench import _rate, _time_decoders, _wait, time_stream
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
 from zsclip.models.text import first_output
@@ -124,7 +124,7 @@ def main() -> None:
             pairs = [
                 (
                     _time_decoders(photos, spec.preprocess, cpus, DEFAULT_DECODING, 2 * SECONDS),
-                    _time_stream(photos, encoder, cpus, encoder.batch_size, DEFAULT_DECODING, 2 * SECONDS),
+                    time_stream(photos, encoder, cpus, encoder.batch_size, DEFAULT_DECODING, 2 * SECONDS),
                 )
                 for _ in range(RUNS)
             ]

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from zsclip.cli.dry_run import report_run_ahead
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, model_files, set_environment
 from zsclip.cli.parts import run_of, write_parts
@@ -46,28 +47,29 @@ def classify(
         zsclip classify photos/ -l "cat,dog,bird" -o labels.csv --report labels.html
         zsclip classify "2024-*/*.jpg" --labels-file imagenet --model tiny -k 5
     """
+    from zsclip.engine.estimate import left_in
     from zsclip.engine.question import read_learnt, read_question, rule_of
     from zsclip.engine.settings import settings_of
 
     set_environment(model, messages)
-    given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
-    question = read_question(given, sentences, scores, read_learnt(scores))
+    given = labels.read_given(alone=scores.one_is_enough)
+    question = read_question(given, prompts.read_given(), scores, read_learnt(scores))
     name = model.name(question.model)
     wanted = wanted_answers(scores.only, question.words.answers)
-    own = output.written(by_earlier_run=True)
-    images = inputs.reads(output.replaced, own=own)
-    read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
-    paths = inputs.find(messages, output.check(read), own)
+    read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name))
+    paths = _found(inputs, output, read, messages)
     if output.folder is not None:
-        return write_parts(run_of(question, wanted, inputs, output, model, speed, store), speed, store, messages)
+        shared = run_of(question, wanted, inputs, output, model, speed, store)
+        return write_parts(shared, output, speed, store, messages)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)
+        if output.dry_run:
+            return report_run_ahead("", left_in(paths), encoder, speed, progress)
         settings = settings_of(question, encoder, name, speed)
         start = start_of(output, settings, paths, messages)
-        session = Session(speed, store, messages, progress, start.tally(output))
-        session.tally.passed_over = paths.passed_over
+        session = Session(speed, store, messages, progress, start.tally(output, paths.passed_over))
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
@@ -75,6 +77,17 @@ def classify(
         is_listed = progress.visible and "-" not in inputs.inputs
         run.write(Listing(paths.rest()) if is_listed else paths.rest(), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
+
+
+def _found(inputs: Inputs, output: Output, read: "Iterable[tuple[str, str]]", messages: Messages) -> "Paths":
+    """Check every input and output, then find the images.
+
+    Args:
+        read: what else the run reads, and the path of each.
+    """
+    own = output.written(by_earlier_run=True)
+    places = output.check(chain(read, inputs.reads(output.replaced, own=own)))
+    return inputs.find(messages, places, own)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from zsclip.cli.dry_run import left_of, report_run_ahead
 from zsclip.cli.options import Inputs, Messages, Model, Speed, Store
 from zsclip.cli.progress import Progress
 from zsclip.cli.rows import Output
@@ -50,26 +51,54 @@ def run_of(
     )  # fmt: skip
 
 
-def write_parts(run: "Run", speed: Speed, store: Store, messages: Messages) -> int:
+def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages: Messages) -> int:
     """Write the parts of the shards that no other process works on; give the exit code."""
-    from zsclip.engine.parts import Parts, do_shards
+    from zsclip.engine.parts import Parts
     from zsclip.pictures.passed_over import PassedOver
 
     with Progress(messages.show_progress) as progress:
-        session = Session(speed, store, messages, progress)
-        tally, tally.folder = session.tally, run.folder
-        tally.passed_over = PassedOver()
+        tally = Tally(passed_over=PassedOver())
+        tally.folder = run.folder
+        session = Session(speed, store, messages, progress, tally)
         plan = plan_of(run, session)
         progress.step(f"looking for model {run.model}")
         encoder = speed.encoder(run.model, run.offline)
         parts = Parts(run, plan.loose, encoder, messages.note)
-        parts.prepare(plan.shards)
+        parts.prepare(plan.shards, is_dry=output.dry_run)
+        if output.dry_run:
+            return report_run_ahead(*left_of(plan, parts, run.finding), encoder, speed, progress)
         total = len(plan.shards)
-        local = _Local(run, parts, encoder, session, total)
         with interruptible(lambda: _how_to_go_on(tally, total), session.signals):
-            for done in do_shards(plan.shards, parts, local.answer):
+            for done in _on_engine(output, run, plan, parts, encoder, session):
                 note_done(done, tally)
     return report_parts(session)
+
+
+def _on_engine(
+    output: Output, run: "Run", plan: "Plan", parts: "Parts", encoder: "Encoder", session: Session
+) -> "Iterator[Done]":
+    """Let the engine of the run work on all shards."""
+    from zsclip.engine.parts import do_shards
+
+    total, tally = len(plan.shards), session.tally
+    if output.engine == "local" or not total:
+        yield from do_shards(plan.shards, parts, _Local(run, parts, encoder, session, total).answer)
+        return
+    from zsclip.engine.ray import do_shards_on_ray, pool_for, started_ray
+
+    session.progress.step("starting Ray")
+    with started_ray():
+        pool = pool_for(total, run.computing.threads, output.gpus)
+        session.messages.note(
+            f"{counted(pool.actors, 'actor')} on Ray, {'a GPU and ' if pool.gpus else ''}"
+            f"{counted(pool.cpus, 'processor')} each"
+        )
+        session.progress.shows(lambda: shards_status(tally, total))
+        tally.started = time.monotonic()
+        for done in do_shards_on_ray(run, plan, pool, parts.claims):
+            if done.how == "written":
+                tally.add(done.counts)
+            yield done
 
 
 def plan_of(run: "Run", session: Session) -> "Plan":
@@ -139,7 +168,7 @@ class _Local:
 
 def shards_status(tally: Tally, total: int) -> str:
     """Say how far a run is: shards, images, speed, the time left, and failures by kind."""
-    seconds = max(time.monotonic() - tally.began, 1e-9)
+    seconds = max(time.monotonic() - tally.started, 1e-9)
     parts = [f"{tally.shards.total():,} of {counted(total, 'shard')}", counted(tally.done + tally.images, "image")]
     if tally.images:
         parts.append(f"{tally.images / seconds:,.0f} a second")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.out.journal import Journal, Point
     from zsclip.out.output import FileId
+    from zsclip.pictures.passed_over import PassedOver
 
     Batches = Iterable[Answers]
 
@@ -223,14 +224,18 @@ class Start:
         """Whether the header of the file is already written."""
         return self.point is not None and self.point.pictures > 0
 
-    def tally(self, output: Output) -> Tally:
-        """Start the counts at what an earlier run has done."""
+    def tally(self, output: Output, passed_over: "PassedOver | None" = None) -> Tally:
+        """Start the counts at what an earlier run has done.
+
+        Args:
+            passed_over: what the search for pictures leaves out.
+        """
         earlier = self.point or self.end
         if earlier is None:
-            return Tally()
+            return Tally(passed_over=passed_over)
         if output.retry_errors:
-            return Tally(earlier.pictures - earlier.failed)
-        return Tally(earlier.pictures, earlier.failed)
+            return Tally(earlier.pictures - earlier.failed, passed_over=passed_over)
+        return Tally(earlier.pictures, earlier.failed, passed_over)
 
     def is_complete(self, output: Output) -> bool:
         """Whether nothing is left to do."""

@@ -11,6 +11,7 @@ from zsclip.cli.terminal import counted, sized
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
+    from zsclip.engine.parts import Counts
     from zsclip.kept.store import EmbeddingStore
     from zsclip.models.embed import Embedded
     from zsclip.pictures.passed_over import PassedOver
@@ -23,9 +24,10 @@ class Tally:
 
     Args:
         done, failed: images that have rows from the earlier run that this one continues, and how many of them failed.
+        passed_over: what the search for images leaves out, complete once all have been found.
     """
 
-    def __init__(self, done: int = 0, failed: int = 0) -> None:
+    def __init__(self, done: int = 0, failed: int = 0, passed_over: "PassedOver | None" = None) -> None:
         self.done = done
         self.failed = failed
         self.labels: Counter[str] = Counter()  # with independent scores, an image counts for every label that applies
@@ -36,11 +38,10 @@ class Tally:
         self.written = 0  # images whose rows are written, including an earlier run's
         self.known = 0  # images found in the store, so not encoded
         self.new_store: str | None = None  # the store's folder, if this run created it
-        self.passed_over: PassedOver | None = None  # complete once all images have been found
+        self.passed_over = passed_over
         self.folder: str | None = None  # of parts
         self.shards: Counter[str] = Counter()  # by what has become of them, see `Done`
-        self.began = time.monotonic()
-        self.started = self.began  # reset at the first image, so that speed leaves out loading the model
+        self.started = time.monotonic()  # reset at the first image, so that speed leaves out loading the model
 
     @property
     def images(self) -> int:
@@ -85,6 +86,13 @@ class Tally:
             self.errors.update(each.error for each in batch.skipped.values())
             self.encoded += len(batch.vectors)
             yield batch
+
+    def add(self, counts: "Counts") -> None:
+        """Count the pictures of a shard that another process has answered."""
+        self.labels += counts.labels
+        self.errors += counts.errors
+        self.unknown += counts.unknown
+        self.answered += counts.images - counts.unknown - counts.errors.total()
 
     def note_store(self, store: "EmbeddingStore", folder: str | None) -> None:
         """Take the store's counts at the end of a run, and its folder if this run created it."""

@@ -25,7 +25,8 @@ class Claims:
 
     Args:
         folder: made when it is needed, and removed when it is empty.
-        run: a name for the processes that belong together; see `given_up`.
+        run: a name for processes that belong together, of which something else makes sure that only one works on a
+            shard at a time: a claim of the same name is left. Empty for a process that belongs to none.
         expiry_seconds: after this time without a touch, a claim of another machine is taken over.
     """
 
@@ -58,9 +59,9 @@ class Claims:
                     os.unlink(file)
 
     def given_up(self, name: str) -> int:
-        """Count the processes of this run that have ended while they worked on a shard."""
+        """Count the processes of this run that have ended while they worked on a shard; asked before it is taken."""
         claims = [self._path(name, generation) for generation in self._generations(name)]
-        return sum(self._owner(claim).get("run") == self._run and self._is_left(claim) for claim in claims)
+        return sum(self._owner(claim).get("run") == self._run for claim in claims)
 
     def clean(self, name: str) -> None:
         """Remove what processes that were killed have left of a shard that is complete."""
@@ -119,6 +120,8 @@ class Claims:
     def _is_left(self, claim: str) -> bool:
         """Whether the process that made a claim works no longer."""
         owner = self._owner(claim)
+        if self._run and owner.get("run") == self._run:
+            return True
         if self._machine and owner.get("machine") == self._machine:
             return _started(owner.get("pid")) != owner.get("started")
         try:

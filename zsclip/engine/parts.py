@@ -117,13 +117,18 @@ class Parts:
         """Give what the rows of a shard depend on, besides its pictures."""
         return self._settings | (self._of_loose if shard.name.startswith(LOOSE) else {})
 
-    def prepare(self, shards: Sequence[Shard]) -> None:
+    def prepare(self, shards: Sequence[Shard], *, is_dry: bool = False) -> None:
         """Make the folder, and check that it holds no parts of another run; with `overwrite`, remove those.
+
+        Args:
+            is_dry: change nothing.
 
         Raises:
             InputError: it does.
         """
         folder = self._run.folder
+        if is_dry and not os.path.exists(folder):
+            return
         with as_output_error(folder):
             os.makedirs(folder, exist_ok=True)
             found = sorted(name for name in os.listdir(folder) if name.endswith(".parquet") and name[0] != ".")
@@ -133,9 +138,9 @@ class Parts:
                 path = os.path.join(folder, name)
                 about = read_about(path)
                 differences = self._differences(about[0], is_loose) if about else ""
-                if differences and self._run.overwrite:
+                if differences and self._run.overwrite and not is_dry:
                     os.unlink(path)
-                elif differences:
+                elif differences and not self._run.overwrite:
                     raise _of_another_run(path, differences)
         own = {f"{shard.name}.parquet" for shard in shards}
         gone = [name for name in found if name.startswith(LOOSE) and name not in own] if shards else []

@@ -84,7 +84,7 @@ def bench(
         seconds=per_picture,
         decoding=decoding_rate,
         model=model_rate,
-        stream=_time_stream(pictures, encoder, threads, batch_size, decoding, seconds),
+        stream=time_stream(pictures, encoder, threads, batch_size, decoding, seconds),
         text=_rate(lambda: model.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
         threads=threads,
         batch_size=batch_size,
@@ -162,7 +162,7 @@ def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> d
     return {"copy": copied, "image tower": max(encoded - copied, 0.0), "score": scored}
 
 
-def _time_stream(
+def time_stream(
     pictures: Pictures, encoder: Encoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
 ) -> float:
     """Measure the pictures a second of a whole run, without its start."""

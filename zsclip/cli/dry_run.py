@@ -1,0 +1,54 @@
+"""`zsclip classify --dry-run`: what would run, and how long it would take."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from zsclip.cli.options import Speed
+from zsclip.cli.progress import Progress
+from zsclip.cli.terminal import counted, lasting
+
+if TYPE_CHECKING:
+    from zsclip.engine.estimate import Left
+    from zsclip.engine.parts import Parts
+    from zsclip.engine.shards import Finding, Plan
+    from zsclip.models.encoder import Encoder
+
+_SECONDS = 2.0  # of timing
+
+
+def report_run_ahead(what: str, left: "Left", encoder: "Encoder", speed: Speed, progress: Progress) -> int:
+    """Time a sample, and say how many images a run has and how long they take.
+
+    Args:
+        what: is said before the number of images.
+
+    Returns:
+        The exit code.
+    """
+    about = "about " if left.is_estimated else ""
+    lines = [f"{what}{about}{counted(left.images, 'image')}"]
+    if left.sample:
+        progress.step(f"loading {encoder.spec.name}")
+        from zsclip.measure.bench import time_stream
+
+        encoder.load()
+        progress.step("timing some images")
+        size = speed.size or encoder.batch_size
+        rate = time_stream(left.sample, encoder, speed.cpus, size, speed.decoding, _SECONDS)
+        lines.append(
+            f"{rate:,.0f} a second on this machine: about {lasting(left.images / rate)}, less if embeddings are stored"
+        )
+    progress.stop()
+    typer.echo("\n".join(lines))
+    return 0
+
+
+def left_of(plan: "Plan", parts: "Parts", finding: "Finding") -> "tuple[str, Left]":
+    """Look which parts are complete; say how many, and give what is left."""
+    from zsclip.engine.estimate import left_in_shards
+
+    todo = [shard for shard in plan.shards if parts.complete(shard, quietly=True) is None]
+    complete = len(plan.shards) - len(todo)
+    said = f"{counted(len(plan.shards), 'shard')}, {complete:,} complete; left: "
+    return said, left_in_shards(todo, finding)
