@@ -164,7 +164,7 @@ def test_a_shard_that_has_changed_is_done_again(run: Run, data: Path, plain: str
 
     told = again.stderr.decode()
     assert "x-1.tar has changed, so it is written again" in told
-    assert "out/files-000003.parquet: its images are no longer among the inputs; delete it" in told
+    assert "no longer among the inputs have rows in 'out/files-000003.parquet'; delete them" in told
     assert "wrote 1 part in out/, 4 complete before" in told
     assert "x-1.tar#00.png" in [row["file_name"] for row in rows_of(data / "out")]
 

@@ -10,8 +10,8 @@ from zsclip.cli.terminal import counted, lasting
 
 if TYPE_CHECKING:
     from zsclip.engine.estimate import Left
-    from zsclip.engine.parts import Parts
-    from zsclip.engine.shards import Finding, Plan
+    from zsclip.engine.parts import Run
+    from zsclip.engine.shards import Plan
     from zsclip.models.encoder import Encoder
 
 _SECONDS = 2.0  # of timing
@@ -44,11 +44,14 @@ def report_run_ahead(what: str, left: "Left", encoder: "Encoder", speed: Speed, 
     return 0
 
 
-def left_of(plan: "Plan", parts: "Parts", finding: "Finding") -> "tuple[str, Left]":
+def left_of(run: "Run", plan: "Plan", encoder: "Encoder") -> "tuple[str, Left]":
     """Look which parts are complete; say how many, and give what is left."""
     from zsclip.engine.estimate import left_in_shards
+    from zsclip.engine.parts import Parts
 
-    todo = [shard for shard in plan.shards if parts.complete(shard, quietly=True) is None]
+    parts = Parts(run, plan.loose, encoder, lambda note: None)
+    parts.check(is_dry=True)
+    todo = [shard for shard in plan.shards if parts.complete(shard) is None]
     complete = len(plan.shards) - len(todo)
     said = f"{counted(len(plan.shards), 'shard')}, {complete:,} complete; left: "
-    return said, left_in_shards(todo, finding)
+    return said, left_in_shards(todo, run.finding)

@@ -13,7 +13,7 @@ from zsclip.cli.rows import Output
 from zsclip.cli.run import Session, build_text_matrix, embedding, interruptible, report_run
 from zsclip.cli.sharing import SHARD_SIZE
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, lasting, say
+from zsclip.cli.terminal import counted, lasting, listed, say
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -53,7 +53,7 @@ def run_of(
 
 def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages: Messages) -> int:
     """Write the parts of the shards that no other process works on; give the exit code."""
-    from zsclip.engine.parts import Parts
+    from zsclip.engine.parts import make_folder, parts_gone
     from zsclip.pictures.passed_over import PassedOver
 
     with Progress(messages.show_progress) as progress:
@@ -63,39 +63,43 @@ def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages
         plan = plan_of(run, session)
         progress.step(f"looking for model {run.model}")
         encoder = speed.encoder(run.model, run.offline)
-        parts = Parts(run, plan.loose, encoder, messages.note)
-        parts.prepare(plan.shards, is_dry=output.dry_run)
         if output.dry_run:
-            return report_run_ahead(*left_of(plan, parts, run.finding), encoder, speed, progress)
-        total = len(plan.shards)
-        with interruptible(lambda: _how_to_go_on(tally, total), session.signals):
-            for done in _on_engine(output, run, plan, parts, encoder, session):
-                note_done(done, tally)
+            return report_run_ahead(*left_of(run, plan, encoder), encoder, speed, progress)
+        make_folder(run.folder)
+        on_engine = _on_ray if output.engine == "ray" and plan.shards else _here
+        with interruptible(lambda: _how_to_go_on(tally, len(plan.shards)), session.signals):
+            for done in on_engine(run, plan, encoder, session, output):
+                note_done(done, session)
+    if gone := parts_gone(run, plan.shards):
+        messages.note(f"images that are no longer among the inputs have rows in {listed(gone)}; delete them")
     return report_parts(session)
 
 
-def _on_engine(
-    output: Output, run: "Run", plan: "Plan", parts: "Parts", encoder: "Encoder", session: Session
-) -> "Iterator[Done]":
-    """Let the engine of the run work on all shards."""
-    from zsclip.engine.parts import do_shards
+def _here(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, output: Output) -> "Iterator[Done]":
+    """Work on all shards in this process."""
+    from zsclip.engine.parts import Parts, do_shards
 
-    total, tally = len(plan.shards), session.tally
-    if output.engine == "local" or not total:
-        yield from do_shards(plan.shards, parts, _Local(run, parts, encoder, session, total).answer)
-        return
+    parts = Parts(run, plan.loose, encoder, session.messages.note)
+    parts.check()
+    yield from do_shards(plan.shards, parts, _Local(run, parts, encoder, session, len(plan.shards)).answer)
+
+
+def _on_ray(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, output: Output) -> "Iterator[Done]":
+    """Let actors work on all shards."""
+    from zsclip.engine.question import rule_of
     from zsclip.engine.ray import do_shards_on_ray, pool_for, started_ray
 
+    rule_of(run.question, encoder)  # checks it, before anything slow
+    tally, total = session.tally, len(plan.shards)
     session.progress.step("starting Ray")
     with started_ray():
         pool = pool_for(total, run.computing.threads, output.gpus)
-        session.messages.note(
-            f"{counted(pool.actors, 'actor')} on Ray, {'a GPU and ' if pool.gpus else ''}"
-            f"{counted(pool.cpus, 'processor')} each"
-        )
+        with_gpu = "a GPU and " if pool.gpus else ""
+        each = f"{with_gpu}{counted(pool.cpus, 'processor')}"
+        session.messages.note(f"{counted(pool.actors, 'actor')} on Ray, {each} each")
         session.progress.shows(lambda: shards_status(tally, total))
         tally.started = time.monotonic()
-        for done in do_shards_on_ray(run, plan, pool, parts.claims):
+        for done in do_shards_on_ray(run, plan, pool):
             if done.how == "written":
                 tally.add(done.counts)
             yield done
@@ -116,9 +120,12 @@ def plan_of(run: "Run", session: Session) -> "Plan":
     )
 
 
-def note_done(done: "Done", tally: Tally) -> None:
+def note_done(done: "Done", session: Session) -> None:
     """Count a shard, and say at once if it has failed."""
+    tally = session.tally
     tally.shards[done.how] += 1
+    for note in done.notes:
+        session.messages.note(note)
     if done.how == "complete":
         tally.done += done.counts.images
         tally.failed += done.counts.errors.total()

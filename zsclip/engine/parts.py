@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
@@ -82,6 +83,34 @@ class Done:
     how: Literal["written", "complete", "elsewhere", "failed"]
     counts: Counts = field(default_factory=Counts)
     message: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def claims_of(run: Run) -> Claims:
+    """Give the claims on the shards of a run."""
+    return Claims(os.path.join(run.folder, _UNFINISHED), run=run.name)
+
+
+def make_folder(folder: str) -> None:
+    """Make the folder of a run, if it is not there."""
+    with as_output_error(folder):
+        os.makedirs(folder, exist_ok=True)
+
+
+def parts_in(folder: str) -> list[str]:
+    """Give the names of all parts in a folder, in order."""
+    with as_output_error(folder):
+        try:
+            return sorted(name for name in os.listdir(folder) if name.endswith(".parquet") and name[0] != ".")
+        except FileNotFoundError:
+            return []
+
+
+def parts_gone(run: Run, shards: Sequence[Shard]) -> list[str]:
+    """Give the parts of loose files that an earlier list had and this one has not."""
+    own = {f"{shard.name}.parquet" for shard in shards if shard.name.startswith(LOOSE)}
+    found = [name for name in parts_in(run.folder) if name.startswith(LOOSE)] if own else []
+    return [os.path.join(run.folder, name) for name in found if name not in own]
 
 
 Write = Callable[[Shard, Counts], Iterable[Answers]]
@@ -96,7 +125,7 @@ class Parts:
 
     def __init__(self, run: Run, loose: Sequence[str], encoder: Encoder, note: Callable[[str], None]) -> None:
         self.rule: Rule = rule_of(run.question, encoder)
-        self.claims = Claims(os.path.join(run.folder, _UNFINISHED), run=run.name)
+        self.claims = claims_of(run)
         self._run = run
         self._note = note
         self._width = encoder.embed_dim
@@ -117,36 +146,26 @@ class Parts:
         """Give what the rows of a shard depend on, besides its pictures."""
         return self._settings | (self._of_loose if shard.name.startswith(LOOSE) else {})
 
-    def prepare(self, shards: Sequence[Shard], *, is_dry: bool = False) -> None:
-        """Make the folder, and check that it holds no parts of another run; with `overwrite`, remove those.
+    def check(self, *, is_dry: bool = False) -> None:
+        """Check that the folder holds no parts of another run; with `overwrite`, remove those, unless it is dry.
 
-        Args:
-            is_dry: change nothing.
+        Only the first part of each kind is read: the first process sees that they are all of one run, and so on.
 
         Raises:
             InputError: it does.
         """
-        folder = self._run.folder
-        if is_dry and not os.path.exists(folder):
-            return
-        with as_output_error(folder):
-            os.makedirs(folder, exist_ok=True)
-            found = sorted(name for name in os.listdir(folder) if name.endswith(".parquet") and name[0] != ".")
+        names = parts_in(self._run.folder)
         for is_loose in (False, True):
-            parts = [name for name in found if name.startswith(LOOSE) == is_loose]
-            for name in parts if self._run.overwrite else parts[:1]:
-                path = os.path.join(folder, name)
+            of_kind = [name for name in names if name.startswith(LOOSE) == is_loose]
+            for name in of_kind if self._run.overwrite else of_kind[:1]:
+                path = os.path.join(self._run.folder, name)
                 about = read_about(path)
                 differences = self._differences(about[0], is_loose) if about else ""
-                if differences and self._run.overwrite and not is_dry:
-                    os.unlink(path)
-                elif differences and not self._run.overwrite:
+                if differences and not self._run.overwrite:
                     raise _of_another_run(path, differences)
-        own = {f"{shard.name}.parquet" for shard in shards}
-        gone = [name for name in found if name.startswith(LOOSE) and name not in own] if shards else []
-        for name in gone if any(shard.name.startswith(LOOSE) for shard in shards) else ():
-            if os.path.exists(path := os.path.join(folder, name)):
-                self._note(f"{path}: its images are no longer among the inputs; delete it")
+                if differences and not is_dry:
+                    with suppress(FileNotFoundError):  # another process does the same
+                        os.unlink(path)
 
     def complete(self, shard: Shard, *, quietly: bool = False) -> Counts | None:
         """Give what is known of a shard that is complete; None if it is not, and say so if it has changed.

@@ -13,8 +13,7 @@ from typing import Any
 
 from zsclip.answers.answers import Answers
 from zsclip.answers.classifier import Classifier, build_classifier
-from zsclip.engine.claims import Claims
-from zsclip.engine.parts import Counts, Done, Parts, Run, answers_of, do_shard
+from zsclip.engine.parts import Counts, Done, Parts, Run, answers_of, claims_of, do_shard
 from zsclip.engine.run import embedding, opened_store
 from zsclip.engine.shards import Plan, Shard
 from zsclip.errors import InputError, ZsclipError
@@ -102,7 +101,7 @@ def pool_for(shards: int, threads: int | None, gpus: int | None) -> Pool:
     return Pool(max(1, min(cpus // each, shards)), each, 0)
 
 
-def do_shards_on_ray(run: Run, plan: Plan, pool: Pool, claims: Claims) -> Iterator[Done]:
+def do_shards_on_ray(run: Run, plan: Plan, pool: Pool) -> Iterator[Done]:
     """Let actors write the parts of all shards that no other process works on, and say what has become of each.
 
     An actor that dies is started again and does its shard once more; a shard that has killed several is skipped.
@@ -110,6 +109,7 @@ def do_shards_on_ray(run: Run, plan: Plan, pool: Pool, claims: Claims) -> Iterat
     import ray.data
 
     run = replace(run, name=uuid.uuid4().hex, computing=replace(run.computing, threads=pool.cpus))
+    claims = claims_of(run)
     of_name = {shard.name: shard for shard in plan.shards}
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -144,14 +144,16 @@ class _Actor:
         os.environ.update(variables)
         self._run = run
         self._loose = loose
+        self._notes: list[str] = []
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Write the part of a shard."""
         shard: Shard = pickle.loads(batch["shard"][0])
         try:
-            done: Done | ZsclipError = self._do(shard)
+            done: Done | ZsclipError = replace(self._do(shard), notes=tuple(self._notes))
         except ZsclipError as e:
             done = e
+        self._notes.clear()
         return {"done": [pickle.dumps((shard.name, done))]}
 
     def _do(self, shard: Shard) -> Done:
@@ -175,7 +177,9 @@ class _Actor:
 
     @cached_property
     def _parts(self) -> Parts:
-        return Parts(self._run, self._loose, self._encoder, lambda note: None)
+        parts = Parts(self._run, self._loose, self._encoder, self._notes.append)
+        parts.check()
+        return parts
 
     @cached_property
     def _matrix(self) -> Classifier:
