@@ -27,6 +27,12 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 ray = pytest.importorskip("ray")
 
 
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would keep a token in the home folder."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
 def kill_actors(folder: Path, shard: str, times: int, killed: list[int], stop: threading.Event) -> None:
     """Kill, as often, the actor that has claimed a shard."""
     for generation in range(times):
@@ -106,6 +112,11 @@ def test_a_cluster_that_runs_already_is_used(
 
     assert "2 actors on Ray" in told
     assert rows_of(data / "out") == rows_of(data / "expected")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    other = started([*arguments, "--engine", "ray", "-o", "out2/"], data)
+    missing = ended(other)
+    assert (other.returncode, missing.count("\n")) == (2, 1)
+    assert missing.startswith("zsclip: RAY_ADDRESS 127.0.0.1:1: Failed to connect to Ray cluster")
 
 
 @pytest.mark.slow

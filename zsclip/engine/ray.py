@@ -16,7 +16,7 @@ from zsclip.answers.classifier import Classifier, build_classifier
 from zsclip.engine.parts import Counts, Done, Parts, Run, answers_of, claims_of, do_shard
 from zsclip.engine.run import embedding, opened_store
 from zsclip.engine.shards import Plan, Shard
-from zsclip.errors import InputError, ZsclipError
+from zsclip.errors import InputError, ZsclipError, first_line
 from zsclip.models.encoder import Encoder
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pixels.processors import available_cpus
@@ -47,7 +47,11 @@ def check_ray() -> None:
 
 @contextmanager
 def started_ray() -> Iterator[None]:
-    """Connect to the cluster of RAY_ADDRESS, or start Ray on this machine; stop at the end what was started."""
+    """Connect to the cluster of RAY_ADDRESS, or start Ray on this machine; stop at the end what was started.
+
+    Raises:
+        InputError: there is no such cluster, or it does not let us in.
+    """
     # What is not written in Python has loggers of its own, which warn of how Ray Data makes its actors.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
@@ -55,9 +59,16 @@ def started_ray() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     is_first = not ray.is_initialized()
     if is_first:
-        cpus = None if os.environ.get("RAY_ADDRESS") else available_cpus()
-        with _silent_stderr():  # to which it reports that it has no more to say
-            ray.init(num_cpus=cpus, log_to_driver=False, include_dashboard=False, configure_logging=False)
+        address = os.environ.get("RAY_ADDRESS")
+        cpus = None if address else available_cpus()
+        try:
+            with _silent_stderr():  # to which it reports that it has no more to say
+                ray.init(num_cpus=cpus, log_to_driver=False, include_dashboard=False, configure_logging=False)
+        except (ConnectionError, RuntimeError) as e:
+            what = f"RAY_ADDRESS {address}" if address else "--engine ray"
+            raise InputError(
+                f"{what}: {first_line(e)}; check the cluster, and RAY_AUTH_MODE if it wants a token"
+            ) from e
         with suppress(ValueError):  # outside the main thread, signals are not ours
             signal.signal(signal.SIGTERM, handler)  # which Ray has replaced
     try:
