@@ -46,13 +46,8 @@ def kill_actors(folder: Path, shard: str, times: int, killed: list[int], stop: t
             sleep(0.001)
 
 
-@pytest.mark.parametrize(
-    "times",
-    [
-        1,
-        pytest.param(3, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 3])
 def test_two_actors_write_what_one_process_does_although_some_die(times: int, run: Run, data: Path, plain: str) -> None:
     arguments = command(plain, "--no-store", "-j", "1", "--shard-size", "3")
     run(*arguments, "-o", "expected/")
@@ -112,11 +107,6 @@ def test_a_cluster_that_runs_already_is_used(
 
     assert "2 actors on Ray" in told
     assert rows_of(data / "out") == rows_of(data / "expected")
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    other = started([*arguments, "--engine", "ray", "-o", "out2/"], data)
-    missing = ended(other)
-    assert (other.returncode, missing.count("\n")) == (2, 1)
-    assert missing.startswith("zsclip: RAY_ADDRESS 127.0.0.1:1: Failed to connect to Ray cluster")
 
 
 @pytest.mark.slow
@@ -148,6 +138,17 @@ def test_parts_of_another_run_and_missing_gpus_are_one_line(run: Run, data: Path
     assert (other.returncode, told.count("\n")) == (2, 1)
     assert "made with other settings: labels: " in told
     assert (gpus.returncode, missing) == (2, "zsclip: --gpus 9: Ray has 0; use fewer, or leave it out\n")
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(
+    run: Run, data: Path, plain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+
+    done = run(*command(plain), "--engine", "ray")
+
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(b"zsclip: RAY_ADDRESS 127.0.0.1:1: connection refused; check the cluster")
 
 
 def test_options_of_engines_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

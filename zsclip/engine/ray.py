@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import re
 import signal
+import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from zsclip.models.encoder import Encoder
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pixels.processors import available_cpus
 
+_PATIENCE_SECONDS = 20.0
 DEADLY = 3  # actors that a shard may kill before it is skipped
 _CPUS = 4  # of an actor without a GPU, or with one
 _MOST_TASKS = 10_000  # which each take as many shards; a task costs Ray some milliseconds
@@ -59,16 +62,16 @@ def started_ray() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     is_first = not ray.is_initialized()
     if is_first:
-        address = os.environ.get("RAY_ADDRESS")
+        address = os.environ.get("RAY_ADDRESS", "")
         cpus = None if address else available_cpus()
         try:
+            _check_address(address)
             with _silent_stderr():  # to which it reports that it has no more to say
                 ray.init(num_cpus=cpus, log_to_driver=False, include_dashboard=False, configure_logging=False)
-        except (ConnectionError, RuntimeError) as e:
+        except (OSError, RuntimeError) as e:
             what = f"RAY_ADDRESS {address}" if address else "--engine ray"
-            raise InputError(
-                f"{what}: {first_line(e)}; check the cluster, and RAY_AUTH_MODE if it wants a token"
-            ) from e
+            why = (isinstance(e, OSError) and e.strerror) or first_line(e)
+            raise InputError(f"{what}: {why.lower()}; check the cluster, and RAY_AUTH_MODE if it needs a token") from e
         with suppress(ValueError):  # outside the main thread, signals are not ours
             signal.signal(signal.SIGTERM, handler)  # which Ray has replaced
     try:
@@ -76,6 +79,13 @@ def started_ray() -> Iterator[None]:
     finally:
         if is_first:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise an OSError if nobody answers there; Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address)
+    if found is not None:  # else it is a name that Ray resolves, such as auto
+        socket.create_connection((found[1], int(found[2])), timeout=_PATIENCE_SECONDS).close()
 
 
 @contextmanager
