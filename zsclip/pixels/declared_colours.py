@@ -49,9 +49,9 @@ def declared_profile(opened: Image.Image) -> bytes | None:
 def _png(opened: Image.Image, file: IO[bytes]) -> bytes | None:
     """Read the chunks that say it, the most telling one first: cICP, a profile or sRGB, gAMA with cHRM."""
     chunks = dict(_png_chunks(file))
-    if (codes := chunks.get(b"cICP")) is not None and len(codes) == 4:
-        if (profile := _of_codes(codes[0], codes[1])) is not None and codes[2:] == b"\0\1":
-            return profile
+    codes = chunks.get(b"cICP", b"")
+    if len(codes) == 4 and codes[2:] == b"\0\1" and (profile := _of_codes(*codes[:2])) is not None:
+        return profile
     if opened.info.get("icc_profile") or b"sRGB" in chunks or len(chunks.get(b"gAMA", b"")) != 4:
         return None
     gamma = 100_000 / int.from_bytes(chunks[b"gAMA"], "big")
