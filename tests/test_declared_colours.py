@@ -120,6 +120,14 @@ def test_codes_for_colours_in_an_avif(tmp_path: Path, colour: tuple[int, ...]) -
     assert_near(seen(plain, tmp_path), stored_in("Display P3", colour), 3)
 
 
+def test_codes_for_colours_in_a_heic(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    stored = stored_in("Display P3", (200, 120, 40))
+    for primaries, shown in ((12, (200, 120, 40)), (1, stored)):
+        codes = {"color_primaries": primaries, "transfer_characteristic": 13, "matrix_coefficients": 6}
+        assert_near(seen(saved(stored, "HEIF", quality=100, **codes), tmp_path), shown, 5)
+
+
 def test_the_gamma_and_primaries_of_a_png(tmp_path: Path) -> None:
     usual, linear = struct.pack(">I", 45_455), struct.pack(">I", 100_000)
     for colour in SAFE:

@@ -33,7 +33,9 @@ def declared_profile(opened: Image.Image) -> bytes | None:
     What is broken in it is ignored, as it must not cost the picture.
     """
     find = _FINDERS.get(opened.format or "")
-    if find is None or not isinstance(opened, ImageFile.ImageFile) or opened.fp is None or not opened.tile:
+    if find is None or not isinstance(opened, ImageFile.ImageFile) or opened.fp is None:
+        return None
+    if not opened.tile and opened.format != "HEIF":  # which never has any
         return None
     if opened.info.get("icc_profile") and opened.format != "PNG":
         return None
@@ -111,6 +113,11 @@ def _avif(opened: Image.Image, file: IO[bytes]) -> bytes | None:
     return _of_codes(*struct.unpack(">HH", codes.pop())) if len(codes) == 1 else None
 
 
+def _heif(opened: Image.Image, file: IO[bytes]) -> bytes | None:
+    codes = opened.info["nclx_profile"]
+    return _of_codes(codes["color_primaries"], codes["transfer_characteristics"])
+
+
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 0
     while at + 8 <= len(data):
@@ -149,7 +156,7 @@ def _gif(opened: Image.Image, file: IO[bytes]) -> bytes | None:
 
 _FINDERS = {
     "PNG": _png, "JPEG": _jpeg, "MPO": _jpeg, "JPEG2000": _jpeg_2000, "BMP": _bmp, "GIF": _gif, "AVIF": _avif,
-    "HEIF": _avif,
+    "HEIF": _heif,
 }  # fmt: skip
 
 
