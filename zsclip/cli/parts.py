@@ -13,7 +13,7 @@ from zsclip.cli.rows import Output
 from zsclip.cli.run import Session, build_text_matrix, embedding, interruptible, report_run
 from zsclip.cli.sharing import SHARD_SIZE
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, lasting, listed, say
+from zsclip.cli.terminal import counted, lasting, say
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -55,6 +55,7 @@ def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages
     """Write the parts of the shards that no other process works on; give the exit code."""
     from zsclip.engine.parts import make_folder, parts_gone
     from zsclip.pictures.passed_over import PassedOver
+    from zsclip.words.textfiles import listed
 
     with Progress(messages.show_progress) as progress:
         tally = Tally(passed_over=PassedOver())
