@@ -145,6 +145,15 @@ def test_parts_of_another_run_are_refused_in_words(run: Run, data: Path, plain: 
     assert rows_of(data / "out") == before
 
 
+def test_a_part_of_another_run_is_refused_even_if_this_one_has_no_such_shard(run: Run, data: Path, plain: str) -> None:
+    run("classify", "x-0.tar", "-l", "red,blue", "-m", plain, "-o", "out/")
+
+    done = run("classify", "x-1.tar", "-l", "red,green", "-m", plain, "-o", "out/")
+
+    assert (done.returncode, b"labels: red, blue -> red, green" in done.stderr) == (2, True)
+    assert len(parts_of(data / "out")) == 1
+
+
 def test_several_may_fill_a_folder_with_an_archive_each(run: Run, data: Path, plain: str) -> None:
     for number in range(2):
         done = run("classify", f"x-{number}.tar", "-l", "red,blue", "-m", plain, "-o", "out/")

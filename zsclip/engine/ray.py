@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from zsclip.answers.answers import Answers
-from zsclip.answers.classifier import Classifier, build_classifier
+from zsclip.answers.classifier import Classifier, build_classifier, notes
 from zsclip.engine.parts import Counts, Done, Parts, Run, answers_of, claims_of, do_shard
 from zsclip.engine.run import embedding, opened_store
 from zsclip.engine.shards import Plan, Shard
@@ -145,13 +145,15 @@ def do_shards_on_ray(run: Run, plan: Plan, pool: Pool) -> Iterator[Done]:
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
     )
+    said: set[str] = set()  # every actor notes what is odd about the labels
     for row in results.iter_rows():
         name, outcome = pickle.loads(row["done"])
         if isinstance(outcome, ZsclipError):
             raise outcome
         if outcome.how == "failed":
             claims.clean(name)
-        yield replace(outcome, shard=of_name[name])
+        yield replace(outcome, shard=of_name[name], notes=tuple(note for note in outcome.notes if note not in said))
+        said.update(outcome.notes)
     claims.close()
 
 
@@ -204,8 +206,10 @@ class _Actor:
 
     @cached_property
     def _matrix(self) -> Classifier:
-        asked = self._run.question
-        return build_classifier(asked.words, self._encoder, multi_label=asked.scores.multi_label)
+        words, scores = self._run.question.words, self._run.question.scores
+        matrix = build_classifier(words, self._encoder, multi_label=scores.multi_label)
+        self._notes += notes(words, matrix.cut, self._encoder)
+        return matrix
 
 
 def _nothing(shard: Shard) -> Shard:
