@@ -7,11 +7,11 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from zsclip.cli.dry_run import report_run_ahead
+from zsclip.cli.dry_run import report_file_ahead
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, model_files, set_environment
 from zsclip.cli.parts import run_of, write_parts
-from zsclip.cli.progress import Listing, Progress, total_of
+from zsclip.cli.progress import Progress, total_of
 from zsclip.cli.question import Scores, about_page, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
@@ -47,7 +47,6 @@ def classify(
         zsclip classify photos/ -l "cat,dog,bird" -o labels.csv --report labels.html
         zsclip classify "2024-*/*.jpg" --labels-file imagenet --model tiny -k 5
     """
-    from zsclip.engine.estimate import left_in
     from zsclip.engine.question import read_learnt, read_question, rule_of
     from zsclip.engine.settings import settings_of
 
@@ -66,7 +65,7 @@ def classify(
         encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)
         if output.dry_run:
-            return report_run_ahead("", left_in(paths), encoder, speed, progress)
+            return report_file_ahead(paths, encoder, speed, progress)
         settings = settings_of(question, encoder, name, speed)
         start = start_of(output, settings, paths, messages)
         session = Session(speed, store, messages, progress, start.tally(output, paths.passed_over))
@@ -74,8 +73,7 @@ def classify(
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
         run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths)
-        is_listed = progress.visible and "-" not in inputs.inputs
-        run.write(Listing(paths.rest()) if is_listed else paths.rest(), start)
+        run.write(progress.listed(paths.rest(), is_streaming="-" in inputs.inputs), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
 
 

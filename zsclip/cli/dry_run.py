@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from zsclip.engine.parts import Run
     from zsclip.engine.shards import Plan
     from zsclip.models.encoder import Encoder
+    from zsclip.pictures.pictures import Paths
 
 _SECONDS = 2.0  # of timing
 
@@ -42,6 +43,13 @@ def report_run_ahead(what: str, left: "Left", encoder: "Encoder", speed: Speed, 
     progress.stop()
     typer.echo("\n".join(lines))
     return 0
+
+
+def report_file_ahead(paths: "Paths", encoder: "Encoder", speed: Speed, progress: Progress) -> int:
+    """Find all images, and say how many a run has and how long they take."""
+    from zsclip.engine.estimate import left_in
+
+    return report_run_ahead("", left_in(paths), encoder, speed, progress)
 
 
 def left_of(run: "Run", plan: "Plan", encoder: "Encoder") -> "tuple[str, Left]":

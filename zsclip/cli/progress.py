@@ -53,6 +53,10 @@ class Progress:
         """Show how many images are done, of how many where that is known, how fast, and the time left."""
         self._show(lambda: images_status(tally, total()))
 
+    def listed(self, pictures: "Iterable[Pictures]", *, is_streaming: bool) -> "Iterable[Pictures]":
+        """List pictures ahead if their number will be shown; from a stream, answers come while it is still written."""
+        return Listing(pictures) if self.visible and not is_streaming else pictures
+
     def shows(self, status: Callable[[], str]) -> None:
         """Show what a function says, whenever the line is drawn."""
         self._show(status)

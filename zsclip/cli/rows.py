@@ -74,8 +74,6 @@ class Output(Sharing, Report):
     ] = False
 
     def __post_init__(self) -> None:
-        from zsclip.out.output import is_replaceable
-
         super().__post_init__()
         check_ending("--contact-sheet", self.contact_sheet, ".png")
         sink_name = self.sink_name
@@ -92,9 +90,12 @@ class Output(Sharing, Report):
         self.check_sharing(has_folder=self.folder is not None)
         if self.folder is not None:
             self._check_folder(self.folder)
-            return
-        if not self.goes_on:
-            return
+        elif self.goes_on:
+            self._check_going_on(sink_name)
+
+    def _check_going_on(self, sink_name: str) -> None:
+        from zsclip.out.output import is_replaceable
+
         flag = "--resume" if self.resume else "--retry-errors"
         if self.report or self.contact_sheet or sink_name == "html":
             raise InputError(

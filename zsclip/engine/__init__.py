@@ -1,1 +1,1 @@
-"""How a run is put together: its checked options, its question, and pictures on their way to embeddings."""
+"""How a run is put together: its options and question, pictures on their way to embeddings, and shards to share."""

@@ -5,7 +5,6 @@ import pickle
 import re
 import signal
 import socket
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -139,7 +138,7 @@ def do_shards_on_ray(run: Run, plan: Plan, pool: Pool) -> Iterator[Done]:
     variables = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
     results = items.map_batches(
         _Actor,
-        fn_constructor_args=(run, plan.loose, os.getcwd(), sys.path, variables),
+        fn_constructor_args=(run, plan.loose, os.getcwd(), variables),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=1),
         num_cpus=pool.cpus,
@@ -160,9 +159,7 @@ def do_shards_on_ray(run: Run, plan: Plan, pool: Pool) -> Iterator[Done]:
 class _Actor:
     """Loads the model at the first shard, and writes one part after another."""
 
-    def __init__(
-        self, run: Run, loose: Sequence[str], folder: str, path: list[str], variables: Mapping[str, str]
-    ) -> None:
+    def __init__(self, run: Run, loose: Sequence[str], folder: str, variables: Mapping[str, str]) -> None:
         os.chdir(folder)  # paths may be relative
         os.environ.update(variables)
         self._run = run
