@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from zsclip.kept.cache import cache_dir
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.kept.storefile import (
     FILE_NAME,
+    MAX_BYTES,
     are_whole,
     check_sums,
     clear,
@@ -283,6 +285,24 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
         assert 0 < len(looked_up(store, [each.name for each in sights])) < len(found)
     collect(0)
     assert counts() == {}
+
+
+def test_a_run_leaves_no_log_behind_though_a_thread_still_has_the_file_open(tmp_path: Path) -> None:
+    with closing(opened()) as store, ThreadPoolExecutor(1) as other:
+        store.keep([(sight(tmp_path / str(i), b"%d" % i), vector(0)) for i in range(100)])
+        assert len(other.submit(looked_up, store, [str(tmp_path / "0")]).result()) == 1
+        log = cache_dir() / f"{FILE_NAME}-wal"
+        assert log.stat().st_size > 0
+        store.close()
+
+        assert not log.exists() or log.stat().st_size == 0
+
+
+def test_a_log_does_not_count_as_space_that_is_freed(tmp_path: Path) -> None:
+    with closing(opened()) as store:
+        store.keep([(sight(tmp_path / str(i), b"%d" % i), vector(0)) for i in range(100)])
+
+        assert collect(MAX_BYTES) == 0
 
 
 def test_renamed_pictures_do_not_evict_others(tmp_path: Path) -> None:
