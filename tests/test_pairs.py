@@ -244,7 +244,7 @@ def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
 
     captions = dict(zip(numbers_in([batch]), batch.captions, strict=True))
     assert captions == {10: "a photo of a brown bear.", 20: "a photo of a owl."}
-    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} skipped: no image in it"]
+    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r}: skipped: no image in it"]
 
 
 def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path: Path) -> None:
@@ -357,18 +357,18 @@ def test_pairs_with_the_same_caption_are_positives_of_each_other(tmp_path: Path)
 def test_a_broader_word_is_not_a_negative_for_pictures_it_describes(tmp_path: Path) -> None:
     rows = [row(0, "dog", kinds=["animal"]), row(1, "cat"), row(2, "animal")]
 
-    positives, weights = one_batch(tmp_path, rows, kinds=0.0, kinds_are_true=True)
+    positives, weights = one_batch(tmp_path, rows, broader=0.0, broader_are_true=True)
 
     assert positives.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     # The dog is an animal; that an animal is a dog is not said.
     assert weights.tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
-    assert (one_batch(tmp_path, rows, kinds=0.0)[1] == 1).all()
+    assert (one_batch(tmp_path, rows, broader=0.0)[1] == 1).all()
 
 
 def test_a_picture_keeps_its_own_broader_word(tmp_path: Path) -> None:
     rows = [row(i, label, kinds=["animal"]) for i, label in enumerate(("dog", "cat", "dog"))]
 
-    positives, weights = one_batch(tmp_path, rows, kinds=1.0, kinds_are_true=True)
+    positives, weights = one_batch(tmp_path, rows, broader=1.0, broader_are_true=True)
 
     assert positives.all()  # the same caption
     assert (weights == 1).all()
@@ -377,8 +377,8 @@ def test_a_picture_keeps_its_own_broader_word(tmp_path: Path) -> None:
 def test_a_picture_is_compared_with_a_caption_of_every_label(shards: str) -> None:
     write_shard(Path(shards) / "2.parquet", [row(90 + i, "cow", synonyms=["ox"]) for i in range(4)])
     pairs = read_pairs([shards])
-    plain = replace(AS_IT_IS, batch_size=3, kinds=1.0, synonyms=0.5)
-    whole, seen = epoch_of(pairs, sampling=replace(plain, all_labels=True)), set()
+    plain = replace(AS_IT_IS, batch_size=3, broader=1.0, synonyms=0.5)
+    whole, seen = epoch_of(pairs, sampling=replace(plain, against_all_labels=True)), set()
 
     for batch, without in zip(whole, epoch_of(pairs, sampling=plain), strict=True):
         own, others = batch.captions[:3], batch.captions[3:]
@@ -399,7 +399,7 @@ def test_captions_whose_word_a_source_does_not_have_count_less_there(tmp_path: P
     rows.append(row(4, "dog", source="drawings"))
 
     assert (one_batch(tmp_path, rows)[1] == 1).all()
-    assert one_batch(tmp_path, rows, across=0.25)[1].tolist() == [
+    assert one_batch(tmp_path, rows, other_data_weight=0.25)[1].tolist() == [
         [1, 1, 0.25, 0.25, 1],
         [1, 1, 0.25, 0.25, 1],  # the last has another source, but there are dogs in this one too
         [1, 0.25, 1, 0.25, 1],
@@ -413,7 +413,7 @@ def test_a_broader_word_counts_fully_wherever_it_occurs(tmp_path: Path) -> None:
     rows = [row(i, label, kinds=["animal"], source=source) for i, (label, source) in enumerate(animals)]
     rows.append(row(2, "car", source="photos"))
 
-    weights = one_batch(tmp_path, rows, kinds=1.0, across=0.25)[1]
+    weights = one_batch(tmp_path, rows, broader=1.0, other_data_weight=0.25)[1]
 
     assert weights.tolist() == [[1, 1, 1], [1, 1, 0.25], [1, 1, 1]]
 

@@ -88,7 +88,7 @@ def recipe(tmp_path: Path) -> Recipe:
         precision="fp32",
         holdout=8,
         colour=0.05,
-        weights="fp32",
+        save_precision="fp32",
     )
 
 
@@ -365,13 +365,13 @@ def test_a_finished_run_is_not_trained_further(recipe: Recipe, tmp_path: Path) -
     assert_same(before, weights(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("all_labels", [False, True])
-def test_accumulated_parts_equal_the_whole_batch(all_labels: bool, recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("against_all_labels", [False, True])
+def test_accumulated_parts_equal_the_whole_batch(against_all_labels: bool, recipe: Recipe, tmp_path: Path) -> None:
     losses: dict[int, list[float]] = {}
     for parts in (1, 4):
         some = losses.setdefault(parts, [])
         train(
-            replace(recipe, accumulate=parts, all_labels=all_labels),
+            replace(recipe, accumulate=parts, against_all_labels=against_all_labels),
             tmp_path / str(parts),
             progress=lambda event, some=some: some.append(event.loss) if isinstance(event, StepDone) else None,
         )
@@ -457,7 +457,7 @@ def test_sigterm_ends_the_process_with_a_checkpoint(recipe: Recipe, tmp_path: Pa
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 def test_the_result_loads_here_and_in_open_clip(recipe: Recipe, tmp_path: Path, dtype: str) -> None:
     out = tmp_path / "out"
-    train(replace(recipe, weights=dtype, average=0.9), out)
+    train(replace(recipe, save_precision=dtype, average=0.9), out)
 
     ours = load_model(find_model(str(out)), "cpu", "fp32")
     theirs = open_clip.create_model(f"local-dir:{out}").eval()
@@ -703,7 +703,7 @@ def test_data_too_few_to_measure_on_are_named(recipe: Recipe, tmp_path: Path, la
     notes: list[str] = []
 
     assert train(replace(recipe, data=(str(few),), holdout=None, epochs=1), tmp_path / "out", note=notes.append) == []
-    assert notes == ["held-out: no images to measure on; that needs five labelled images and two labels"]
+    assert notes == ["held-out: no images to measure on; give at least five labelled images with two labels"]
 
 
 def test_equal_captions_are_encoded_once_and_learn_as_often(recipe: Recipe, tmp_path: Path) -> None:

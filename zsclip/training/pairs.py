@@ -25,7 +25,7 @@ from zsclip.training.decoding import Draws, Encoded, Numbers, decode_ahead, look
 from zsclip.training.sampling import CAPTION_DRAWS, Sampling, draw_texts, pair_weights, positives
 
 MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures in memory: all of a small data set, else a window
-HELD_OUT = 100  # labelled pictures; with this many, 95 % of measured shares are within 10 points of the truth
+HELD_OUT = 100  # labelled pictures; with this many, 95% of measured shares are within 10 points of the truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ class Pairs:
             InputError: no picture of a whole epoch can be read.
         """
         order = self._order(sampling.seed, epoch)
-        data_sets, labels = self._data_sets(), self._label_names() if sampling.all_labels else []
+        data_sets, labels = self._data_sets(), self._label_names() if sampling.against_all_labels else []
         parts = (
             (place, order[place * sampling.batch_size : (place + 1) * sampling.batch_size])
             for place in range(step, self.steps(sampling.batch_size))
