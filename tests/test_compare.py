@@ -211,7 +211,9 @@ def test_each_variant_is_measured_as_eval_measures_it(run: Run, data: Path, tiny
 
 
 def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> None:
-    done = run("compare", "data", "--model", f"local-dir:{tiny_model('plain')}", "--prompts", "product", "--templates")
+    done = run(
+        "compare", "data", "--model", f"local-dir:{tiny_model('plain')}", "--prompts", "product", "--each-template"
+    )
 
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
@@ -226,10 +228,10 @@ def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> 
         ([], "compare: nothing to compare"),
         (["--prompts", "photo", "--prompts", "photo"], "compare: nothing to compare"),
         (
-            ["--prompts", "photo", "--prompts", "plain", "--templates"],
-            "--templates: compares the templates of one prompt set",
+            ["--prompts", "photo", "--prompts", "plain", "--each-template"],
+            "--each-template: compares the templates of one prompt set",
         ),
-        (["--templates"], "--templates: 'photo' has one template; give --prompts with more"),
+        (["--each-template"], "--templates: 'photo' has one template; give --prompts with more"),
         (["--prompts", "photo", "--prompts", "nope"], "no prompt set or file 'nope'"),
     ],
 )
