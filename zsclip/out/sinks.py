@@ -57,7 +57,8 @@ def write_table(batches: Iterable[Answers], out: TextIO) -> None:
     from rich.text import Text
 
     width = max(40, shutil.get_terminal_size((100, 24)).columns)
-    path_width = max(12, min(60, width - 40))
+    # From 91 columns on, the answer has room for `unknown (microscope picture won)`.
+    path_width = max(12, min(60, width - 51), min(40, width - 40))
     # Writes to memory only, as rich itself would raise SystemExit at a closed pipe.
     console = Console(file=io.StringIO(), force_terminal=out.isatty() or None, width=width, highlight=False)
     for answers in batches:
