@@ -109,7 +109,7 @@ def test_words_in_the_other_unicode_form_are_equal_and_written_as_they_are(
     assert only == [row for row in rows if row["label"] == typed]
     assert {row["label"] for row in rows} <= {typed, "taxi"}
     assert [row["file_name"] for row in left] == [f"data/{on_disk}/{number}.png" for number in range(6)]
-    assert {each["label"]: each["pictures"] for each in json.loads(found.stdout)["labels"]} == {typed: 6, "taxi": 6}
+    assert {each["label"]: each["images"] for each in json.loads(found.stdout)["labels"]} == {typed: 6, "taxi": 6}
 
 
 def test_blanks_around_a_variable_are_ignored(

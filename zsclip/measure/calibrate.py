@@ -19,7 +19,7 @@ from zsclip.out.text import escaped
 
 FEWEST = 10  # pictures to learn from
 CERTAINTY = 0.95  # that every precision in the table is reached
-STEPS = 20  # thresholds to choose from: those that answer 5 % of the pictures, 10 %, and so on
+STEPS = 20  # thresholds to choose from: those that answer 5% of the pictures, 10%, and so on
 _DOUBT = (1 - CERTAINTY) / STEPS  # for each of them (Bonferroni): otherwise the best would just be the luckiest
 _FOLDS = 5
 _SHARPEST = 1000.0  # search temperatures within this factor; if all answers are right, there is no best one
@@ -47,7 +47,7 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a threshold gives.
+    """The results at one threshold.
 
     answered: share of the pictures with an answer. precision: share of those answers that are right, None without any.
     at_least: the precision on new pictures, with a certainty of CERTAINTY for all thresholds of a table together.
@@ -80,13 +80,13 @@ class Wish:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What N labelled pictures say.
+    """The temperature and thresholds learnt from N labelled pictures.
 
     table: the thresholds to choose from, the lowest first. chosen: those that reach the target, one or one per label;
-    a label that cannot reach it has an infinite one. overall: what all of them together give on these pictures.
+    a label that cannot reach it has an infinite one. overall: the results of all of them together on these pictures.
     """
 
-    pictures: int
+    images: int
     temperature: Temperature
     table: tuple[Threshold, ...]
     chosen: tuple[Threshold, ...]
@@ -119,8 +119,8 @@ class Learnt:
         needed = math.ceil(math.log(_DOUBT) / math.log(target)) if 0 < target < 1 else math.inf  # if all are right
         if needed == math.inf:
             why = "no number of images can prove that all answers are right; lower --target-precision"
-        elif self.pictures < needed:
-            why = f"{self.pictures:,} images are too few; give {needed:,} or more, or lower --target-precision"
+        elif self.images < needed:
+            why = f"{self.images:,} images are too few; give {needed:,} or more, or lower --target-precision"
         elif self.wish.per_label:
             why = "no label has enough right answers; give more images, or leave out --per-label"
         else:
@@ -193,7 +193,7 @@ def threshold_for(scores: NDArray[np.float64], share: float) -> float:
 
 
 def table_of(scores: NDArray[np.float64], right: NDArray[np.bool_], label: str | None = None) -> tuple[Threshold, ...]:
-    """Give what STEPS thresholds give, the lowest first.
+    """Give the results at STEPS thresholds, the lowest first.
 
     Args:
         scores: (N,) of the best labels; -1 where no label is the answer. right: (N,) whether the best label is right.
@@ -224,7 +224,8 @@ def cosines_of(
         true += [places[labels[place]] for place in batch.places.tolist()]
         similar.append(cosines(batch.vectors, classifier.class_embeddings))
     if len(true) < FEWEST:
-        raise InputError(f"data: {len(true)} readable images are too few to learn from; give {FEWEST} or more")
+        some = f"{len(true)} readable image{' is' if len(true) == 1 else 's are'}"
+        raise InputError(f"data: {some} too few to learn from; give {FEWEST} or more")
     return np.concatenate([block for block in similar if len(block)]), np.array(true, np.int64)
 
 

@@ -18,7 +18,7 @@ BEST = 5  # candidates per picture, for top-5
 
 
 @dataclass(frozen=True)
-class OfLabel:
+class LabelResult:
     """The results of one label.
 
     precision: share of the answers with this label that are right; None if it was never the answer. recall: share of
@@ -27,11 +27,11 @@ class OfLabel:
     """
 
     label: str
-    pictures: int
+    images: int
     precision: float | None
     recall: float | None
     taken_for: str | None
-    so_often: int
+    times_taken: int
     unknown: int = 0
 
 
@@ -45,7 +45,7 @@ class Scorecard:
 
     pictures: int
     figures: Mapping[str, Figure | None]
-    labels: tuple[OfLabel, ...]
+    labels: tuple[LabelResult, ...]
     confusion: NDArray[np.int64]
 
     @property
@@ -143,7 +143,7 @@ def evaluate(
 
     Args:
         given: as `judge` fills it; None if the best label is always the answer.
-        several: whether a picture may have several labels; one that is not its only true label counts as wrong.
+        several: whether a picture may be given several labels; each one that is not its true label counts as wrong.
 
     Raises:
         InputError: none of the pictures could be read.
@@ -176,18 +176,18 @@ def _spelt(word: str) -> str:
     return " ".join(word.replace("_", " ").split()) or word
 
 
-def _of_label(place: int, labels: Sequence[str], pictures: int, confusion: NDArray[np.int64]) -> OfLabel:
+def _of_label(place: int, labels: Sequence[str], pictures: int, confusion: NDArray[np.int64]) -> LabelResult:
     right, answers = confusion[place, place], confusion[:, place].sum()
     others = confusion[place, : len(labels)].copy()
     others[place] = 0
     worst = int(others.argmax())
-    return OfLabel(
+    return LabelResult(
         label=labels[place],
-        pictures=pictures,
+        images=pictures,
         precision=float(right / answers) if answers else None,
         recall=float(right / pictures) if pictures else None,
         taken_for=labels[worst] if others[worst] else None,
-        so_often=int(others[worst]),
+        times_taken=int(others[worst]),
         unknown=int(confusion[place, len(labels) :].sum()),
     )
 
@@ -208,13 +208,13 @@ def report_lines(scorecard: Scorecard, most: int | None = None) -> list[str]:
     width = max(map(len, [*names.values(), "label"]))
     unknown = "  unknown" if scorecard.may_be_unknown else ""
     lines += ["", f"{'label':<{width}}    images   recall  precision{unknown}  most often taken for"]
-    with_pictures = sorted((each for each in scorecard.labels if each.pictures), key=lambda each: each.recall or 0.0)
-    for each in with_pictures[:most]:
-        taken_for = f"{names[each.taken_for]} ({each.so_often:,})" if each.taken_for else ""
-        numbers = f"{each.pictures:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"
+    with_images = sorted((each for each in scorecard.labels if each.images), key=lambda each: each.recall or 0.0)
+    for each in with_images[:most]:
+        taken_for = f"{names[each.taken_for]} ({each.times_taken:,})" if each.taken_for else ""
+        numbers = f"{each.images:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"
         numbers += f"  {each.unknown:>6,}" if unknown else ""
         lines.append(f"{names[each.label]:<{width}}  {numbers}  {taken_for}".rstrip())
-    hidden = len(with_pictures) - len(with_pictures[:most])
+    hidden = len(with_images) - len(with_images[:most])
     if hidden:
         lines.append(f"and {hidden:,} labels with a higher recall; --all-labels shows them")
     return lines
