@@ -264,20 +264,24 @@ def test_the_store_is_listed_verified_and_emptied(run: Run, photos: Path, model:
     assert b"embeddings" not in unkept
     assert b"earlier" not in unkept
     assert run("cache", "info").stdout.decode().splitlines()[-1] == f"  3 images, encoded by {model}"
-    assert run("cache", "verify").stdout == b"3 embeddings, 0 damaged\n"
+    intact = run("cache", "verify").stdout.decode()
+    assert re.fullmatch(r"3 image embeddings and \d+ other rows, 0 damaged\n", intact)
     path = cache_dir() / STORE_NAME
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE embeddings SET vector = zeroblob(128) WHERE id = 1")
+    with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection, connection:
+        connection.execute("UPDATE rows SET value = zeroblob(LENGTH(value)) WHERE kind = 'text'")
     damaged = run("cache", "verify")
-    assert (damaged.returncode, damaged.stdout) == (1, b"3 embeddings, 1 damaged, and deleted\n")
+    assert (damaged.returncode, damaged.stdout.decode()) == (1, intact.replace("0 damaged", "4 damaged and deleted"))
+    assert b"label embeddings" not in run("cache", "info").stdout
     assert b", 2 of them encoded by an earlier run\n" in run(*arguments).stderr
     assert b"freed" in run("cache", "gc", "--max-size", "0").stdout
-    assert run("cache", "verify").stdout == b"0 embeddings, 0 damaged\n"
+    assert run("cache", "verify").stdout.startswith(b"0 image embeddings and ")
     assert run("cache", "gc", "--max-size", "much").returncode == 2
     path.write_bytes(b"no database" * 1000)
     broken = run("cache", "verify")
     assert (broken.returncode, broken.stderr.count(b"\n")) == (1, 1)
-    assert b"`zsclip cache clear` resets the cache" in broken.stderr
+    assert b"`zsclip cache clear` resets it" in broken.stderr
     assert run("cache", "clear").returncode == 0
     assert not path.exists()
 
@@ -619,11 +623,12 @@ def test_every_flag_of_train_reaches_the_recipe(
     changes = {
         "epochs": "2", "batch-size": "20", "accumulate": "2", "learning-rate": "1e-4", "weight-decay": "0.2",
         "warmup": "0.5", "precision": "bf16", "average": "0.5", "start-size": "16", "prompts": "plain",
-        "synonyms": "0.5", "kinds": "0.5", "across": "0.5", "crop-scale": "0.5", "blur": "0.5", "chroma": "0.5",
-        "saturation": "0.5", "sharpen": "0.5", "colour": "0.5", "holdout": "9", "weights": "fp32", "seed": "1",
+        "synonyms": "0.5", "broader": "0.5", "other-data-weight": "0.5", "crop-scale": "0.5", "blur": "0.5",
+        "chroma": "0.5", "saturation": "0.5", "sharpen": "0.5", "colour": "0.5", "holdout": "9",
+        "save-precision": "fp32", "seed": "1",
     }  # fmt: skip
     attempts = [(name, [*arch, f"--{name}", value]) for name, value in changes.items()]
-    attempts += [(name, [*arch, f"--{name}"]) for name in ("kinds-are-true", "all-labels")]
+    attempts += [(name, [*arch, f"--{name}"]) for name in ("broader-are-true", "against-all-labels")]
     attempts += [(f"lock-{tower}", ["--init", str(model), f"--lock-{tower}"]) for tower in ("image", "text")]
     for name, flags in attempts:
         capfd.readouterr()
@@ -791,7 +796,7 @@ def test_cache_info_and_clear(run: Run, photos: Path, model: str, capfd: pytest.
     run("classify", "photos", *COLOURS, "--model", model)
 
     assert main(["cache", "info"]) == 0
-    assert re.search(r"^text +3 rows", capfd.readouterr().out, flags=re.MULTILINE)
+    assert re.search(r"^label embeddings +3 rows", capfd.readouterr().out, flags=re.MULTILINE)
     assert main(["cache", "clear"]) == 0
     assert main(["cache", "info"]) == 0
     assert "rows" not in capfd.readouterr().out.replace("freed", "")

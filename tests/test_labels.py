@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_read_is_named(empty_folder: Path) -> None:
     assert refusal_of("latin.txt", b"cat\ndog\ncaf\xe9\n") == "latin.txt:3: not UTF-8; save the file as UTF-8"
     assert refusal_of("utf16.txt", "cat\ndog".encode("utf-16")) == "utf16.txt:1: UTF-16; save it as UTF-8"
     assert refusal_of("utf16.yaml", "cat\ndog".encode("utf-16-le")) == (
-        "utf16.yaml: has zero bytes, so it is UTF-16; save it as UTF-8"
+        "utf16.yaml: contains NUL bytes; save it as UTF-8 text"
     )
     for name, content in (("zip.csv", b"PK\3\4\x14\0\x80\xff"), ("zip.txt", b"PK\3\4\0\0")):
         assert refusal_of(name, content).endswith("an Excel workbook, or another zip archive; save it as CSV")
@@ -221,7 +221,7 @@ def test_a_control_character_in_yaml_is_reported() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; fix it there"),
+        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; correct this line"),
         ('["cat", true]', "pets.json: true is not text; put it in quotes"),
         ('["cat", null]', "pets.json: expected text, found nothing; "),
         ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use name, group, synonyms, prompts"),
@@ -508,7 +508,7 @@ def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
         (
             "a.csv",
             "id,name\n0,crane, bird\n",
-            "a.csv:2: has more cells than the header; put words with a ',' in quotes",
+            "a.csv:2: has more cells than the header; put cells that contain ',' in quotes",
         ),
         ("a.csv", 'name\n"taxi\n', "a.csv: not a CSV file in UTF-8: unexpected end of data; "),
         ("a.csv", "name\ntaxi\ntaxi\n", "a.csv:3: label 'taxi' was already given on line 2; "),
@@ -528,7 +528,7 @@ def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
         ("a.XLSX", b"PK\3\4", "a.XLSX: a .xlsx file is not a list of labels; "),
         ("a.md", "cat\ndog\n", "a.md: a .md file is not a list of labels; "),
         ("a.txt", b"\x89PNG\r\n\x1a\n\0\0", "a.txt:1: not UTF-8; "),
-        ("a.txt", b"cat\0dog\0", "a.txt: has zero bytes, so it is not UTF-8; "),
+        ("a.txt", b"cat\0dog\0", "a.txt: contains NUL bytes; "),
         ("a.csv", "label,id,label\na,0,b\n", "a.csv:1: has 2 columns named label; rename all but one"),
         ("a.json", '{"cat": 0, "dog": 1}', "a.json: '0' after label 'cat' is only a number; write it before the label"),
         ("a.json", '{"categories": [{"name": "cat"}, {"id": 1}], "images": []}', "a.json: expected text, found a "),
@@ -620,7 +620,7 @@ def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> No
         ("[ ] goldfish\n[x] taxi\n", "begins with a checkbox; leave the checkboxes out"),
         ("- [ ] goldfish\n- [x] taxi\n", "every line begins with a checkbox; leave the checkboxes out"),
         ("a photo of a {}\n{} in the wild\n", "every line is a prompt with a placeholder, not a label; use --prompts"),
-        ("a.jpg\nb c.PNG\n", "every line is the name of a picture; write labels, one per line"),
+        ("a.jpg\nb c.PNG\n", "every line is an image file name; write labels, one per line"),
         ("goldfish:\n  synonyms: [carp]\ntaxi:\n", "looks like YAML; rename it to .yaml"),
     ],
 )
@@ -704,12 +704,12 @@ def test_words_on_the_only_line_of_a_file_are_not_several_labels(mark: str) -> N
     line = mark.join(["goldfish", "taxi", "cat"])
 
     assert refusal_of("a.txt", line) == (
-        f"a.txt:1: label {line!r} is the only one; write one label per line if it is 3, or give another to compare it "
-        "with"
+        f"a.txt:1: label {line!r} is the only one; write one label per line if you meant 3, or give another to compare "
+        "it with"
     )
     assert names(read_labels(files=["a.txt"], alone=True)) == [line]
     assert list(doubts(read_labels(files=["a.txt"], alone=True))) == [
-        f"{line!r} is one label; if it is 3, write each on its own line, or as --labels A,B"
+        f"{line!r} is one label; if you meant 3, write each on its own line, or use --labels A,B"
     ]
 
 
@@ -721,7 +721,7 @@ def test_words_on_the_only_line_of_a_file_are_not_several_labels(mark: str) -> N
         (["10 goldfish", "20 taxi"], "all labels begin with a number, such as '10 goldfish'; "),
         (["label", "goldfish", "taxi"], "the first label is 'label'; leave it out if it is a header"),
         (["Class", "goldfish"], "the first label is 'Class'; "),
-        (["a.jpg", "b.png"], "all labels look like the names of pictures, such as 'a.jpg'"),
+        (["a.jpg", "b.png"], "all labels look like image file names, such as 'a.jpg'"),
         (["goldfish", "label"], None),
         (["0", "cat"], None),
         (["1 cat", "2 cats"], None),

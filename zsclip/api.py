@@ -86,10 +86,10 @@ class Classifier:
     Args:
         labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
             of a labels file; or the name of a built-in list. A calibration brings its own.
-        model: by default what the variable ZSCLIP_MODEL says, the calibration's, or `base`.
-        prompts: by default the calibration's, or `photo`.
+        model: by default the one in ZSCLIP_MODEL, else the calibration's, else `base`.
+        prompts: by default the calibration's, else `photo`.
         templates: sentences with one {} each, instead of a set of prompts.
-        device: by default `auto`, or what the variable ZSCLIP_DEVICE says.
+        device: by default the one in ZSCLIP_DEVICE, else `auto`.
         store: whether embeddings are kept on disk, and looked up there.
 
     Raises:

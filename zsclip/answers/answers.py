@@ -77,8 +77,8 @@ class Answers:
     """The answers for n pictures, as columns; row i belongs to names[i].
 
     names: n, as they were given, undecodable bytes as surrogate escapes (`os.fsdecode`).
-    vocabulary: G names of what was answered with: labels, or their groups.
-    classes: (n, k) int32, places of the k best labels, best first. scores: (n, k) float32, their probabilities in
+    vocabulary: G names that answers are chosen from: labels, or their groups.
+    classes: (n, k) int32, indices of the k best labels, best first. scores: (n, k) float32, their probabilities in
     [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1]. Both are NaN where the picture was skipped.
     answered: (n,) int32, index of the answer; -1 where the best score is under the threshold, where a
     distractor is better, and where the picture was skipped.
@@ -107,7 +107,7 @@ class Answers:
         return len(self.names)
 
     def is_candidate(self) -> NDArray[np.bool_]:
-        """Whether each of the k best labels is offered: with independent scores only one that applies. (n, k) bool."""
+        """Whether each of the k best labels is a candidate; independent scores: only if it applies. (n, k) bool."""
         if self.applies is None:
             return np.ones_like(self.classes, bool)
         return np.take_along_axis(self.applies, self.classes, axis=1)

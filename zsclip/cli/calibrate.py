@@ -144,15 +144,15 @@ def calibrate(
     """Find out how far scores can be trusted, and which threshold to use.
 
     Both are learnt from labelled images, by default with the labels of the data. For each threshold, the table
-    shows the share of images with an answer, the share of those that are right, and the share that new images reach
-    with 95% certainty. If there is too little data to guarantee the target, nothing is written. FILE holds labels,
-    prompts and model too, so `zsclip classify INPUT --calibration FILE` needs no others.
+    shows the share of images with an answer, the share of those answers that are right, and the lowest share to expect
+    on new images, with 95% certainty. If there is too little data to guarantee the target, nothing is written. The file
+    also holds the labels, the prompts and the model, so `zsclip classify INPUT --calibration FILE` needs nothing else.
 
     Examples:
 
-        zsclip calibrate pictures/ --target-precision 0.95 -o labels.calib.json
-        zsclip calibrate pictures/ --target-share 0.8 --per-label
-        zsclip calibrate pictures/ --model tiny --distractors common
+        zsclip calibrate labelled/ --target-precision 0.95 -o labels.calib.json
+        zsclip calibrate labelled/ --target-share 0.8 --per-label
+        zsclip calibrate labelled/ --model tiny --distractors common
     """
     from zsclip.answers.classifier import check_words
     from zsclip.engine.question import made_with

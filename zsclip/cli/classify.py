@@ -37,7 +37,7 @@ def classify(
 ) -> int:
     """Give every image the label that fits it best.
 
-    A label is a word or a few. zsclip puts it into a sentence, and compares the sentence with every image.
+    A label is a word or a short phrase. zsclip puts it into a sentence, and compares the sentence with every image.
 
     Examples:
 
@@ -77,7 +77,7 @@ class Run:
     """Everything that the rows of one run need."""
 
     question: "Question"
-    wanted: set[str | None]  # answers; None among them stands for unknown; empty wants all
+    wanted: set[str | None]  # answers; None among them stands for unknown; empty means all
     encoder: "Encoder"
     rule: "Rule"
     output: Output

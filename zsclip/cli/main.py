@@ -27,13 +27,13 @@ from zsclip.errors import ZsclipError
 
 app = typer.Typer(
     cls=Group,
-    help="""Zero-shot image classification from the shell: words in, the right word for every image out.
+    help="""Zero-shot image classification from the shell: words in, the word that fits every image best out.
 
     Examples:
 
         zsclip classify photos/ --labels "cat,dog,bird"
         zsclip classify photos/ --labels "cat,dog,bird" --model tiny -o labels.csv
-        zsclip eval pictures/ --model tiny
+        zsclip eval labelled/ --model tiny
     """,
     no_args_is_help=True,
     rich_markup_mode=None,  # our own help pages: rich would cost a third of the start

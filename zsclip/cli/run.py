@@ -59,7 +59,7 @@ def counted_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingSt
 
 @contextmanager
 def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session) -> "Iterator[Iterator[Embedded]]":
-    """Look up and decode pictures; meanwhile load the model if the first one is not in the store. Give batches."""
+    """Look up and decode pictures; meanwhile load the model if the first picture is not in the store. Give batches."""
     session.progress.step("looking up images")
     from zsclip.engine.run import embedding
 

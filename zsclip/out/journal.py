@@ -1,7 +1,7 @@
 """The journal of a run that writes a file: with it, another run can continue, or see that nothing is left to do.
 
 While rows are written, `FILE.part.json` lies beside them. Its first line is an object: what the rows depend on. Each
-further one is a place between two batches. A resumed run forms the same batches, so no number depends on where a
+further one is a position between two batches. A resumed run forms the same batches, so no number depends on where a
 run was cut.
 
 For a finished file, the cache keeps the same facts under the digest of its content: the file may be moved, copied or
@@ -150,7 +150,7 @@ class Journal:
             if count != end.pictures:
                 what = [f"images: {end.pictures:,} -> {count:,}"]
             elif self._paths.hexdigest() != end.paths:
-                what = [f"images: {count:,} -> {count:,} different ones"]
+                what = [f"images: a different list of {count:,}"]
         if what:
             raise InputError(
                 f"{self._target}: made with other settings: {'; '.join(what)}; write to another file, or add "
@@ -332,7 +332,7 @@ def _size(out: TextIO) -> int:
 
 
 def _records(digest: str) -> list[dict[str, Any]]:
-    """Give the records of how a content was made, the latest last."""
+    """Give the records of how a file with this content was made, the latest last."""
     kept = read_rows(_KIND, [digest]).get(digest)
     records = json.loads(zlib.decompress(kept)) if kept else []
     return [each for each in records if each["version"] == _VERSION]

@@ -183,7 +183,7 @@ def part_of(target: str) -> str:
 def _keys_of(target: str | None) -> Iterator[FileId | str]:
     """Yield the ids of the files that are written for a target, and the real paths, as they may not exist yet.
 
-    Standard output has a place if it is a regular file, unless the shell has just emptied it.
+    Standard output counts as a file if it is a regular file that the shell has not just emptied.
     """
     is_ours = target is not None and is_replaceable(target)
     for file in files_of(target) if target is not None and is_ours else (target,):

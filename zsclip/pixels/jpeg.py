@@ -1,4 +1,4 @@
-"""JPEGs that end before their pixels do: a decoder makes up the rest, and Pillow does not mention it."""
+"""JPEGs that end before their pixels do: a decoder makes up the rest, and Pillow does not report it."""
 
 from collections.abc import Iterator
 from typing import IO
@@ -25,7 +25,7 @@ def watch_end(opened: Image.Image, file: IO[bytes]) -> None:
 
 
 def _only_scan(file: IO[bytes]) -> int | None:
-    """Find where the data of a scan with all channels begin; None if there is none such, or not of plain codes."""
+    """Find where the data of a scan with all channels begin; None if there is none, or it is not Huffman-coded."""
     place, channels = file.tell(), 0
     file.seek(2)
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 _MOST_PROFILE = 1 << 24  # bytes of an unpacked profile
-# Put behind a JPEG without an end marker: where pixels are missing, each ending is read as other pixels.
+# Endings to try after a JPEG without an end marker: if pixels are missing, the results differ.
 _ENDINGS = (b"\xff\xd9", b"\x55\xaa\x3c" * 100 + b"\xff\xd9")
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # one that ends the data of a scan
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -107,7 +107,7 @@ def _jpeg(data: bytes) -> Repaired | None:
         return None
     trailer = _TRAILER.search(found.data, found.data.rindex(b"\xff\xda"))
     body = found.data if trailer is None else found.data[: trailer.start()]
-    # Behind 255, a zero belongs to the scan. Others may, too, but as well stand for pixels that are missing.
+    # A zero after 255 belongs to the scan. Any other zero may be data, or stand for missing pixels.
     is_stuffed = trailer is not None and trailer[0][0] == 0 and body.endswith(b"\xff")
     body = body + b"\0" if is_stuffed else body.rstrip(b"\xff")
     return replace(found, data=body, endings=_ENDINGS)

@@ -17,7 +17,7 @@ class Words:
     """What pictures are compared with.
 
     labels, prompts: C labels, and the prompts of each. sentences: the set that the labels were put into.
-    neutral: the prompts of a word for anything, which a label that is scored by itself is held against.
+    neutral: the prompts of the neutral word that each label is compared with when labels are scored by themselves.
     groups: C names, the group that each label is reported as; None reports labels.
     distractors: the prompts of words that only compete, by name.
     """
