@@ -19,7 +19,7 @@ from zsclip.cli.main import main
 from zsclip.errors import InputError
 from zsclip.measure.calibrate import (
     STEPS,
-    Wish,
+    Target,
     cosines_of,
     fit_temperature,
     learn,
@@ -127,11 +127,11 @@ def test_a_table_promises_too_much_at_most_once_in_twenty_times():
 
 @pytest.mark.parametrize("per_label", [False, True])
 def test_what_is_learnt_is_what_classify_gives(per_label):
-    wish = Wish(precision=0.8, per_label=per_label)
+    target = Target(precision=0.8, per_label=per_label)
     labels = [str(i) for i in range(6)]
     similar, truth = drawn(1.0, pictures=6000)
 
-    learnt = learn(similar, truth, labels, 60, wish)  # a model three times as sure as it should be
+    learnt = learn(similar, truth, labels, 60, target)  # a model three times as sure as it should be
 
     made = learnt.calibration(MADE_WITH)
     classifier = Classifier(tuple(labels), np.eye(6, dtype=np.float32), None, 60, None, ())
@@ -155,7 +155,7 @@ def test_scores_that_say_nothing_promise_nothing():
     random = np.random.default_rng(0)
     similar = random.random((400, 2)).astype(np.float32)
 
-    learnt = learn(similar, random.integers(0, 2, 400), ["a", "b"], 10, Wish(precision=0.8))
+    learnt = learn(similar, random.integers(0, 2, 400), ["a", "b"], 10, Target(precision=0.8))
 
     assert learnt.chosen[0].value == math.inf
     with pytest.raises(InputError, match=r"80\.0% cannot be guaranteed: the best threshold"):
@@ -169,7 +169,7 @@ def test_scores_that_say_nothing_promise_nothing():
 def test_few_pictures_promise_nothing_even_if_all_answers_are_right(target, why):
     similar = np.tile(np.eye(2, dtype=np.float32), (20, 1))
 
-    learnt = learn(similar, np.tile([0, 1], 20), ["a", "b"], 10, Wish(precision=target))
+    learnt = learn(similar, np.tile([0, 1], 20), ["a", "b"], 10, Target(precision=target))
 
     assert learnt.overall.answered.value == 0
     with pytest.raises(InputError, match=why):
@@ -182,7 +182,7 @@ def test_a_temperature_that_makes_held_out_scores_worse_is_not_used(seed):
     similar, truth = drawn(1.0, pictures=40, labels=40, seed=seed)
     labels = [str(i) for i in range(40)]
 
-    learnt = learn(similar, truth, labels, 20, Wish(share=0.5))
+    learnt = learn(similar, truth, labels, 20, Target(share=0.5))
 
     found = learnt.temperature
     used = found.fitted < found.plain and not found.is_chance
@@ -193,7 +193,7 @@ def test_a_temperature_that_makes_held_out_scores_worse_is_not_used(seed):
     assert line.startswith("temperature: unchanged, as ") is not found.helps
     if not found.helps and seed == 0:
         with pytest.raises(InputError, match="no file is written: rescaling the scores would not help"):
-            learn(similar, truth, labels, 20, Wish()).calibration(MADE_WITH)
+            learn(similar, truth, labels, 20, Target()).calibration(MADE_WITH)
 
 
 def test_distractors_compete_and_are_never_the_answer(colour_model):
@@ -220,7 +220,7 @@ def test_pictures_that_a_distractor_takes_are_learnt_from_but_not_answered():
     similar = np.array([[0.9, 0.1, 0.2], [0.1, 0.8, 0.2], [0.3, 0.1, 0.9], [0.2, 0.1, 0.9]], np.float32)
     truth = np.array([0, 1, 0, 0])
 
-    learnt = learn(np.tile(similar, (3, 1)), np.tile(truth, 3), ["a", "b"], 10, Wish(share=1.0))
+    learnt = learn(np.tile(similar, (3, 1)), np.tile(truth, 3), ["a", "b"], 10, Target(share=1.0))
 
     assert not learnt.temperature.helps  # it is for the pictures that are not answered
     scores = softmax_scores(similar, 10)
@@ -346,7 +346,7 @@ def test_the_table_of_labels_names_those_that_are_never_answered():
     similar, truth = drawn(0.1, pictures=2000, labels=3)
     similar[:, 2] -= 0.25  # so it is rarely the best
 
-    learnt = learn(similar, np.where(truth == 2, 0, truth), ["a", "b\x1b", "c"], 20, Wish(0.9, per_label=True))
+    learnt = learn(similar, np.where(truth == 2, 0, truth), ["a", "b\x1b", "c"], 20, Target(0.9, per_label=True))
 
     lines = list(learnt_lines(learnt))
     rows = [line.split() for line in lines[3:6]]
@@ -369,7 +369,7 @@ def test_scores_that_are_probabilities_already_are_rarely_changed_and_others_nea
             return calibration_error(Judged(truths, best, best == truths, scores.max(axis=1).astype(float)))
 
         for seed in range(20):
-            found = learn(*drawn(true, pictures=50, labels=10, seed=seed), labels, 20, Wish()).temperature
+            found = learn(*drawn(true, pictures=50, labels=10, seed=seed), labels, 20, Target()).temperature
             if found.helps:
                 used[true] += 1
                 assert error(found.value) < error(1.0) + 0.03

@@ -27,7 +27,7 @@ from zsclip.errors import InputError
 from zsclip.pictures import columns, identity, shards
 from zsclip.pictures.containers import expand_braces
 from zsclip.pictures.files import find_images
-from zsclip.pictures.pictures import Paths, again
+from zsclip.pictures.pictures import Paths, pictures_named
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.shards import Inflated, open_shard
 from zsclip.pixels.search_summary import passed_over_line, why_no_images
@@ -411,7 +411,7 @@ def test_members_of_one_name_are_told_apart_when_they_are_read_again(run: Run, t
     good, other = picture(chance), picture(chance)
     write_tar(tmp_path / "a.tar", [("a.png", good), ("a.png", b"bad"), ("a.png", other)])
     names = list(find_images([str(tmp_path / "a.tar")]))
-    assert [again(names[::-1]).open(place).read() for place in range(3)] == [other, b"bad", good]
+    assert [pictures_named(names[::-1]).open(place).read() for place in range(3)] == [other, b"bad", good]
     command = ("classify", "a.tar", *LABELS, "-m", model, "-q")
 
     assert run(*command, "-o", "rows.jsonl", "--report", "page.html", "--contact-sheet", "sheet.png").returncode == 1

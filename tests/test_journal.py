@@ -64,21 +64,21 @@ def run(
     """A run of one format or another into a file, as the command line does it; gives the content of the file."""
     journal = Journal(str(target), settings or SETTINGS, overwrite=overwrite)
     left = iter(paths)
-    point = journal.go_on(left) if resume or retry else None
-    end = journal.finished(left) if (resume or retry) and point is None else None
-    go_on_at = point.size if point else None
+    point = journal.resume(left) if resume or retry else None
+    end = journal.check_finished(left) if (resume or retry) and point is None else None
+    resume_at = point.size if point else None
     if end is None:
-        with journal, open_output(str(target), overwrite=journal.overwrite, go_on_at=go_on_at) as out:
+        with journal, open_output(str(target), overwrite=journal.overwrite, resume_at=resume_at) as out:
             journal.begin()
             rows = journal.noted(batches(list(left), **options), out)
             write(target, rows, out, header=not (point and point.pictures))
-            journal.finish(out)
+            journal.record_finished(out)
     if retry and journal.failed_paths:
         with journal, open(target, "rb") as old, open_output(str(target), overwrite=True) as out:
             journal.begin(retries=True)
             header = journal.retries_first_row
             write(target, journal.retried(batches(journal.failed_paths, **options), old, out), out, header=header)
-            journal.finish(out)
+            journal.record_finished(out)
     return target.read_text()
 
 
@@ -199,7 +199,7 @@ def test_trying_again_may_be_cut_and_the_finished_file_stays(tmp_path: Path, is_
     target = tmp_path / "rows.jsonl"
     before = run(target, PATHS, bad=BAD)
     journal = Journal(str(target), SETTINGS)
-    journal.finished(iter(PATHS))
+    journal.check_finished(iter(PATHS))
 
     def cut() -> None:
         with journal, open(target, "rb") as old, open_output(str(target), overwrite=True) as out:
@@ -228,11 +228,11 @@ def test_a_finished_file_is_known_wherever_it_is_moved(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     moved = target.rename(tmp_path / "elsewhere" / "answers.csv")
 
-    end = Journal(str(moved), SETTINGS).finished(iter(PATHS))
+    end = Journal(str(moved), SETTINGS).check_finished(iter(PATHS))
 
     assert end is not None
     assert (end.pictures, end.failed) == (10, 1)
-    assert Journal(str(target), SETTINGS).finished(iter(PATHS)) is None
+    assert Journal(str(target), SETTINGS).check_finished(iter(PATHS)) is None
     assert run(moved, PATHS, resume=True) == rows
     assert os.listdir(tmp_path / "elsewhere") == ["answers.csv"]
 
@@ -367,7 +367,7 @@ def test_a_run_with_names_that_are_not_text_is_resumed(tmp_path: Path) -> None:
 
     journal = Journal(str(tmp_path / "rows.csv"), SETTINGS)
     left = iter(paths)
-    point = journal.go_on(left)
+    point = journal.resume(left)
     assert point is not None
     assert (point.pictures, list(islice(left, 9))) == (2, paths[2:])
     assert json.loads((tmp_path / "rows.csv.part.json").read_text().splitlines()[0])["settings"] == SETTINGS

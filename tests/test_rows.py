@@ -14,7 +14,7 @@ from conftest import HANGS
 from PIL import Image
 
 from zsclip.answers.answers import Answers
-from zsclip.cli.rows import Output, Start, going_on
+from zsclip.cli.rows import Output, Start, resume_hint
 from zsclip.cli.tally import Tally
 from zsclip.errors import InputError
 from zsclip.out import jsonl
@@ -53,7 +53,7 @@ def test_an_interrupted_run_says_what_is_written_and_how_to_go_on(
     tally = Tally()
     tally.written = 3
 
-    assert going_on(Output(**options), Start(), tally, is_retry, only) == told
+    assert resume_hint(Output(**options), Start(), tally, is_retry, only) == told
 
 
 def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
@@ -61,10 +61,10 @@ def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
     start = Start(point=Point(5, 2, 100, ""))
     tally = start.tally(output)
 
-    assert going_on(output, start, tally, False, []).startswith("5 rows are in ")
+    assert resume_hint(output, start, tally, False, []).startswith("5 rows are in ")
     tally.written = 1
-    assert going_on(output, start, tally, False, []).startswith("6 rows are in ")
-    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows were written")
+    assert resume_hint(output, start, tally, False, []).startswith("6 rows are in ")
+    assert resume_hint(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows were written")
 
 
 @pytest.mark.parametrize(

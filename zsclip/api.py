@@ -31,7 +31,7 @@ from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
-from zsclip.pictures.pictures import Pictures, again
+from zsclip.pictures.pictures import Pictures, pictures_named
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -192,7 +192,7 @@ class Classifier:
         whole = joined(parts)
         names = whole.names
 
-        with_paths = again(names)
+        with_paths = pictures_named(names)
 
         def read(place: int) -> bytes:
             if place in kept:

@@ -117,9 +117,9 @@ class Answers:
         more = f" and {len(self.vocabulary) - _NAMED:,} more" if len(self.vocabulary) > _NAMED else ""
         failed = f"{len(self.skipped):,} failed, " if self.skipped else ""
         images = f"{len(self):,} image{'' if len(self) == 1 else 's'}"
-        return f"{type(self).__name__}({images}, {failed}labels: {named}{more})"
+        return f"{type(self).__name__}({images}, {failed}among {named}{more})"
 
-    def is_answered(self) -> NDArray[np.bool_]:
+    def was_read(self) -> NDArray[np.bool_]:
         """Whether each picture could be read, even if its answer is unknown. (n,) bool."""
         good = np.ones(len(self), bool)
         good[list(self.skipped)] = False
@@ -155,7 +155,7 @@ class Answers:
     def rows(self) -> Iterator[Row]:
         """Give one record per picture."""
         truths = [None] * len(self) if self.truth is None else [self.vocabulary[place] for place in self.truth.tolist()]
-        rivals = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
+        beaten_by = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
         columns = (self.classes, self.scores, self.cosines, self.is_candidate(), self.answered)
         for place, (classes, scores, cosines, shown, answer) in enumerate(
             zip(*(column.tolist() for column in columns), strict=True)
@@ -172,7 +172,7 @@ class Answers:
                 predictions=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
                 score_kind=self.score_kind,
                 truth=truths[place],
-                beaten_by=None if rivals[place] < 0 else self.distractors[rivals[place]],
+                beaten_by=None if beaten_by[place] < 0 else self.distractors[beaten_by[place]],
                 labels=self._that_apply(place, classes) if self.applies is not None else (label,) if label else (),
             )
 

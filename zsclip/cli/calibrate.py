@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @group("Scores")
-class Target:
+class TargetOptions:
     """The target that the threshold must reach."""
 
     target_precision: Annotated[
@@ -98,9 +98,9 @@ class CalibrationFile(Overwrite, Json):
         Returns:
             A description of each file that would be replaced, by its id.
         """
-        from zsclip.out.output import check_apart, check_inputs, check_output
+        from zsclip.out.output import check_inputs, check_output, check_outputs_differ
 
-        places = check_apart([("standard output", None), ("-o", self.output)])
+        places = check_outputs_differ([("standard output", None), ("-o", self.output)])
         check_inputs(reads, places)
         check_output(self.output, overwrite=self.overwrite)
         return places
@@ -134,7 +134,7 @@ def calibrate(
     labels: Labels,
     prompts: Prompts,
     distractors: Distractors,
-    target: Target,
+    target: TargetOptions,
     model: Model,
     speed: Speed,
     store: Store,
@@ -183,12 +183,16 @@ def calibrate(
 
 
 def learn(
-    embedded: "Iterator[Embedded]", truths: Sequence[str], classifier: "Classifier", target: Target, session: Session
+    embedded: "Iterator[Embedded]",
+    truths: Sequence[str],
+    classifier: "Classifier",
+    options: TargetOptions,
+    session: Session,
 ) -> "Learnt":
     """Learn what scores mean from pictures whose labels are known."""
-    from zsclip.measure.calibrate import Wish, cosines_of, learn
+    from zsclip.measure.calibrate import Target, cosines_of, learn
 
     similar, truth = cosines_of(session.tally.count_encoded(embedded), list(truths), classifier)
     note_if_few(len(truth), session.messages)
-    wish = Wish(target.target_precision, target.target_share, target.per_label)
-    return learn(similar, truth, classifier.labels, classifier.logit_scale, wish)
+    target = Target(options.target_precision, options.target_share, options.per_label)
+    return learn(similar, truth, classifier.labels, classifier.logit_scale, target)

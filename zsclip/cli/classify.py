@@ -11,7 +11,7 @@ from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, model_files, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
 from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
-from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
+from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ class Run:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            from zsclip.pictures.pictures import again
+            from zsclip.pictures.pictures import pictures_named
 
-            failed = [again(journal.failed_paths)]
+            failed = [pictures_named(journal.failed_paths)]
             with self._interruptible(start, is_retry=True), self.answering(failed) as batches:
                 writer.retry(batches, journal)
 
@@ -122,4 +122,4 @@ class Run:
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only
         session = self.session
-        return interruptible(lambda: going_on(self.output, start, session.tally, is_retry, only), session.signals)
+        return interruptible(lambda: resume_hint(self.output, start, session.tally, is_retry, only), session.signals)

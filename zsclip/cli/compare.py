@@ -98,9 +98,9 @@ def compare(
     set_environment(network, messages)
     grid = read_grid(variants)
     from zsclip.answers.classifier import check_words
-    from zsclip.out.output import check_apart, check_inputs
+    from zsclip.out.output import check_inputs, check_outputs_differ
 
-    places = check_apart([("standard output", None)])
+    places = check_outputs_differ([("standard output", None)])
     check_inputs(chain(variants.reads(), data.reads(), *map(model_files, grid.models)), places)
     from zsclip.measure.compare import judged_by, template_gains
 

@@ -95,10 +95,10 @@ class Findings(Report, Json):
         Returns:
             A description of each file that would be replaced, by its id.
         """
-        from zsclip.out.output import check_apart, check_inputs, check_output
+        from zsclip.out.output import check_inputs, check_output, check_outputs_differ
 
         flags = zip(("--rows", "--report", "--confusion"), self.files, strict=True)
-        places = check_apart([("standard output", None), *((flag, file) for flag, file in flags if file)])
+        places = check_outputs_differ([("standard output", None), *((flag, file) for flag, file in flags if file)])
         check_inputs(reads, places)
         for file in filter(None, self.files):
             check_output(file, overwrite=self.overwrite)
@@ -277,6 +277,6 @@ def scorecard_of(
     from zsclip.measure.evaluate import evaluate, judge
 
     judged: list[Judged] = []
-    given = np.zeros((len(labels), len(labels) + 1), np.int64) if may_be_unknown else None
-    write(judge(answers, truths, labels, judged, given))
-    return evaluate(judged, labels, given, several=several)
+    counts = np.zeros((len(labels), len(labels) + 1), np.int64) if may_be_unknown else None
+    write(judge(answers, truths, labels, judged, counts))
+    return evaluate(judged, labels, counts, several=several)

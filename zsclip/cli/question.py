@@ -112,7 +112,7 @@ def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[s
         "scores": "each label by itself" if scores.multi_label else "",
         "threshold": _threshold_of(rule),
         "calibration": scores.calibration or "",
-        "competing words": f"{len(words.distractors):,}" if words.distractors else "",
+        "distractors": f"{len(words.distractors):,}" if words.distractors else "",
         "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
     }
     return {key: value for key, value in about.items() if value}

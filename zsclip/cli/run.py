@@ -97,7 +97,7 @@ def build_text_matrix(
 
 
 @contextmanager
-def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None = None) -> Iterator[None]:
+def interruptible(resume_hint: Callable[[], str], signals: HeldSignals | None = None) -> Iterator[None]:
     """If the block is interrupted or terminated, say how to continue.
 
     Args:
@@ -109,7 +109,7 @@ def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None =
     except (KeyboardInterrupt, SystemExit) as e:
         ended = _ENDED_BY.get(130 if isinstance(e, KeyboardInterrupt) else e.code)  # type: ignore[arg-type]
         if ended is not None:
-            say(f"zsclip: {ended}: {how_to_go_on()}")
+            say(f"zsclip: {ended}: {resume_hint()}")
         raise
 
 
@@ -117,7 +117,7 @@ def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None =
 def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Session]:
     """Open a session for a command that writes nothing until the end."""
 
-    def how_to_go_on() -> str:
+    def resume_hint() -> str:
         images = counted(session.tally.images, "image")
         if store.no_store:
             return f"{images} encoded, but not kept, because of --no-store"
@@ -125,7 +125,7 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
 
     with Progress(messages.show_progress) as progress:
         session = Session(speed, store, messages, progress)
-        with interruptible(how_to_go_on, session.signals):
+        with interruptible(resume_hint, session.signals):
             yield session
 
 

@@ -242,12 +242,12 @@ def train(
     settings: dict[str, Any] = asdict(start) | asdict(schedule) | asdict(captions) | asdict(augmentation)
     again = f"run the same command again to resume from the last checkpoint in {trained.out}"
     with interruptible(lambda: again), training_report(messages) as report:
-        from zsclip.out.output import check_apart, check_inputs
+        from zsclip.out.output import check_inputs, check_outputs_differ
         from zsclip.training.recipe import Recipe
         from zsclip.training.train import files_in
         from zsclip.training.train import train as run_training
 
-        places = check_apart([("--out", file) for file in files_in(trained.out)])
+        places = check_outputs_differ([("--out", file) for file in files_in(trained.out)])
         check_inputs(chain(pairs.reads(), start.reads(), captions.reads()), places)
         settings |= {"holdout": trained.holdout, "save_precision": trained.save_precision}
         recipe = Recipe(data=tuple(pairs.data), **settings)

@@ -85,7 +85,7 @@ class Journal:
         self._known = 0  # pictures with rows from earlier runs
         self._retries = False
 
-    def go_on(self, paths: Iterator[str]) -> Point | None:
+    def resume(self, paths: Iterator[str]) -> Point | None:
         """Check that an earlier run can be continued, and drop the paths that already have rows from the list.
 
         Returns:
@@ -123,7 +123,7 @@ class Journal:
         self._known = self._last.pictures
         return self._last
 
-    def finished(self, paths: Iterator[str]) -> Point | None:
+    def check_finished(self, paths: Iterator[str]) -> Point | None:
         """Check that a finished file was made by the same run, and remove all paths from the list.
 
         Returns:
@@ -230,7 +230,7 @@ class Journal:
         self._failures = failures
         self._last = Point(self._last.pictures, failed, _size(out), self._last.paths)
 
-    def finish(self, out: TextIO) -> None:
+    def record_finished(self, out: TextIO) -> None:
         """Record how the file was made, once all rows are written, under the digest of its content."""
         out.flush()
         end = Point(self._last.pictures, self._last.failed, _size(out), self._paths.hexdigest(), tuple(self._failures))
@@ -310,7 +310,7 @@ def _in_runs(batch: Answers, first: int, out: TextIO, failures: list[Failures]) 
     if not batch.skipped:
         yield batch
         return
-    is_failed = ~batch.is_answered()
+    is_failed = ~batch.was_read()
     bounds = [0, *(np.flatnonzero(np.diff(is_failed)) + 1).tolist(), len(batch)]
     for begin, end in pairwise(bounds):
         start = _size(out)

@@ -42,7 +42,7 @@ def write_paths(batches: Iterable[Answers], out: TextIO, *, print0: bool = False
     """
     end = "\0" if print0 else "\n"
     for answers in batches:
-        wanted = answers.is_answered() if unknown else answers.answered >= 0
+        wanted = answers.was_read() if unknown else answers.answered >= 0
         out.writelines(in_utf8(path) + end for path in compress(answers.names, wanted.tolist()))
         out.flush()
 

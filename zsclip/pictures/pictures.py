@@ -91,11 +91,11 @@ class Paths(Iterator[str]):
 
     def rest(self) -> Iterator[Pictures]:
         """Yield the pictures whose names were not yet taken one by one."""
-        return (some for some in chain([again(list(self._names))], self._found) if len(some))
+        return (some for some in chain([pictures_named(list(self._names))], self._found) if len(some))
 
 
-def again(names: Sequence[str]) -> Pictures:
-    """Give the pictures of names that were taken from `Paths`."""
+def pictures_named(names: Sequence[str]) -> Pictures:
+    """Give the pictures with these names, which were taken from `Paths`."""
     if not any(isinstance(name, Member) for name in names):
         return Pictures(names)
 

@@ -74,7 +74,7 @@ def draw_caption(names: Names, sampling: Sampling, what: float, which: float, ho
 
 
 @dataclass(frozen=True)
-class Text:
+class Caption:
     """A caption: the name in it, and the label of the picture, or the label that it was drawn for."""
 
     caption: str
@@ -84,7 +84,7 @@ class Text:
 
 def draw_texts(
     names: Sequence[Names], labels: Sequence[Names], sampling: Sampling, draws: NDArray[np.float64]
-) -> list[Text]:
+) -> list[Caption]:
     """Write B captions for the pictures, then one for each of L labels.
 
     Args:
@@ -93,11 +93,11 @@ def draw_texts(
     texts = []
     for one, row in zip((*names, *labels), draws.tolist(), strict=True):
         caption, name = draw_caption(one, sampling, *row)
-        texts.append(Text(caption, name, one.label or caption))
+        texts.append(Caption(caption, name, one.label or caption))
     return texts
 
 
-def positives(names: Sequence[Names], texts: Sequence[Text]) -> NDArray[np.bool_]:
+def positives(names: Sequence[Names], texts: Sequence[Caption]) -> NDArray[np.bool_]:
     """Which of T texts (the first B are the pictures' own) have the label or caption of each picture. (B, T) bool."""
     count = len(names)
     return _equal([text.caption for text in texts], count) | _equal([text.label for text in texts], count)
@@ -105,7 +105,7 @@ def positives(names: Sequence[Names], texts: Sequence[Text]) -> NDArray[np.bool_
 
 def pair_weights(
     names: Sequence[Names],
-    texts: Sequence[Text],
+    texts: Sequence[Caption],
     positives: NDArray[np.bool_],
     sampling: Sampling,
     sources: Mapping[str, AbstractSet[str]],

@@ -61,8 +61,8 @@ def with_distractors(words: Words, file: str | None) -> Words:
     """Let the words of a file compete, or the common ones; None adds none."""
     if file is None:
         return words
-    rivals = expand(read_distractors(words.labels, file), words.sentences)
-    return replace(words, distractors=dict(zip(rivals.names, rivals.prompts, strict=True)))
+    others = expand(read_distractors(words.labels, file), words.sentences)
+    return replace(words, distractors=dict(zip(others.names, others.prompts, strict=True)))
 
 
 def fill_template(template: str, name: str) -> str:
