@@ -114,7 +114,7 @@ def test_the_table_holds_what_each_threshold_gives():
     assert table[0].answered.value == 1
 
 
-def test_a_table_promises_too_much_at_most_once_in_twenty_times():
+def test_a_table_guarantees_too_much_at_most_once_in_twenty_times():
     """Scores that say nothing: every threshold has the same precision, and one of many will always look the best."""
     broken = 0
     for seed in range(200):
@@ -150,7 +150,7 @@ def test_what_is_learnt_is_what_classify_gives(per_label):
     assert learnt.temperature.fitted < 0.5 * learnt.temperature.plain
 
 
-def test_scores_that_say_nothing_promise_nothing():
+def test_scores_that_say_nothing_guarantee_nothing():
     """Some threshold looks perfect on the pictures that it was chosen by."""
     random = np.random.default_rng(0)
     similar = random.random((400, 2)).astype(np.float32)
@@ -166,7 +166,7 @@ def test_scores_that_say_nothing_promise_nothing():
     ("target", "why"),
     [(0.99, "40 images are too few; give 597 or more, or lower"), (1.0, "no number of images can prove")],
 )
-def test_few_pictures_promise_nothing_even_if_all_answers_are_right(target, why):
+def test_few_pictures_guarantee_nothing_even_if_all_answers_are_right(target, why):
     similar = np.tile(np.eye(2, dtype=np.float32), (20, 1))
 
     learnt = learn(similar, np.tile([0, 1], 20), ["a", "b"], 10, Target(precision=target))
@@ -296,7 +296,7 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "not a calibration; `zsclip calibrate -o "),
         ("[]", "not a calibration"),
@@ -308,10 +308,10 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
         ),
     ],
 )
-def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, told):
+def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, message):
     (tmp_path / "c.json").write_text(text)
 
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_calibration(str(tmp_path / "c.json"))
     with pytest.raises(InputError, match="cannot be read: no such file"):
         read_calibration(str(tmp_path / "gone.json"))
@@ -321,11 +321,11 @@ def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, 
 def test_a_threshold_that_is_no_probability_is_refused_with_the_reason(tmp_path, threshold):
     file = tmp_path / "c.json"
     text = '{"version": 1, "made_with": {}, "temperature": null, "threshold": %s, "thresholds": %s, "distractors": {}}'
-    told = f"not a calibration: its threshold%s is {json.loads(threshold)!r}, not a number from 0 to 1"
+    message = f"not a calibration: its threshold%s is {json.loads(threshold)!r}, not a number from 0 to 1"
 
     for written, of in (((threshold, "{}"), ""), (("0.5", f'{{"cat": {threshold}}}'), " of 'cat'")):
         file.write_text(text % written)
-        with pytest.raises(InputError, match=re.escape(told % of)):
+        with pytest.raises(InputError, match=re.escape(message % of)):
             read_calibration(str(file))
     file.write_text(text % ("null", '{"cat": 0, "dog": 1, "owl": 0.5, "ox": null}'))
     assert read_calibration(str(file)).thresholds == {"cat": 0, "dog": 1, "owl": 0.5, "ox": math.inf}
@@ -448,7 +448,7 @@ def test_distractors_are_kept_with_a_calibration(run: Run, data: Path, tiny_mode
     assert all(total < 0.99 for total in scores)
 
 
-def test_the_file_alone_asks_the_same_again(run: Run, data: Path, tiny_model) -> None:
+def test_a_calibration_file_alone_reproduces_the_answers(run: Run, data: Path, tiny_model) -> None:
     (data.parent / "labels.yaml").write_text("red: {synonyms: [scarlet]}\ngreen: [no green]\nblue:\n")
     own = ("--labels-file", "labels.yaml", "--template", "my {}", "--model", f"local-dir:{tiny_model('plain')}")
 
@@ -475,7 +475,7 @@ def test_the_file_alone_asks_the_same_again(run: Run, data: Path, tiny_model) ->
     assert [row.label for row in made(data)] == labels
 
 
-def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_model) -> None:
+def test_data_that_guarantee_nothing_leave_no_file(run: Run, data: Path, tiny_model) -> None:
     common = ("calibrate", "data", "-o", "c.json", "--target-precision", "0.99")
     common += ("--model", f"local-dir:{tiny_model('plain')}")
 
@@ -490,7 +490,7 @@ def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_mode
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (
             ["classify", ".", "--labels", "a,b", "--multi-label", "--none-of-these"],
@@ -509,11 +509,15 @@ def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_mode
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_looked_for(
-    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--model", "nowhere"]) == 2
-    assert told in capfd.readouterr().err
+    assert message in capfd.readouterr().err
 
 
 def test_a_file_too_large_for_a_calibration_is_not_read(tmp_path: Path) -> None:

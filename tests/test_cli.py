@@ -81,7 +81,7 @@ def test_the_readme_shows_exactly_the_commands_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["classify"], 2, "missing argument"),
         (["classify", "x.jpg", "--labls", "a"], 2, "no such option: --labls"),
@@ -106,10 +106,10 @@ def test_the_readme_shows_exactly_the_commands_that_exist() -> None:
         (["models", "info", "nope"], 3, "no model 'nope'"),
     ],
 )
-def test_a_mistake_is_one_line_and_an_exit_code(
+def test_a_mistake_gets_one_line_and_an_exit_code(
     arguments: list[str],
     code: int,
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -127,7 +127,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     assert captured.out == ""
     assert captured.err.startswith("zsclip: ")
     assert captured.err.count("\n") == 1
-    assert told in captured.err
+    assert message in captured.err
     assert list(tmp_path.glob("*.part")) == []
 
 
@@ -248,7 +248,7 @@ def test_known_pictures_are_answered_without_torch(photos: Path, model: str, tmp
         json.loads(b)["label"] for b in first.splitlines()
     ]
     assert of_again == of_shorter == "1 []"
-    assert all("torch" in told for told in (of_first, of_without, of_other))
+    assert all("torch" in message for message in (of_first, of_without, of_other))
     assert (shorter.count(b"\n"), other.count(b"\n")) == (44, 44)
 
 
@@ -297,7 +297,7 @@ def test_resume_needs_a_file(run: Run, photos: Path, model: str) -> None:
         assert f"zsclip: {message}".encode() in result.stderr
 
 
-def test_a_finished_file_is_complete_or_of_other_settings(
+def test_resume_accepts_a_finished_file_of_the_same_run_and_refuses_others(
     photos: Path,
     model: str,
     tiny_model: Callable[[str], Path],
@@ -311,7 +311,7 @@ def test_a_finished_file_is_complete_or_of_other_settings(
     rows = Path("rows.csv").read_bytes()
     capfd.readouterr()
 
-    def told(code: int, *arguments: str) -> str:
+    def message(code: int, *arguments: str) -> str:
         assert main([*arguments]) == code
         assert sorted(os.listdir()) == ["photos", "rows.csv"]
         captured = capfd.readouterr()
@@ -319,10 +319,10 @@ def test_a_finished_file_is_complete_or_of_other_settings(
         return captured.err
 
     complete = "zsclip: rows.csv: already complete: 4 images, 1 failed; --retry-errors tries them again\n"
-    assert told(1, *arguments, "--resume") == complete
-    assert told(1, *arguments, "--resume", "-q") == ""
+    assert message(1, *arguments, "--resume") == complete
+    assert message(1, *arguments, "--resume", "-q") == ""
     other = [*arguments, "--label", "fox", "--model", str(tiny_model("siglip")), "--prompts", "plain", "--resume"]
-    assert told(2, *other) == (
+    assert message(2, *other) == (
         "zsclip: rows.csv: made with other settings: labels: red, green, blue -> red, green, blue, fox; "
         f"prompts: photo -> plain; model: {model} -> {tiny_model('siglip')}; write to another file, or add --overwrite "
         "to replace it\n"
@@ -345,9 +345,9 @@ def test_only_the_failed_rows_of_a_finished_file_are_made_again(
 
     assert main([*arguments, "-o", "rows.csv", "--retry-errors"]) == 1
 
-    told = capfd.readouterr().err
-    assert told.startswith("2 images")
-    assert "\nwrote rows.csv (" in told
+    message = capfd.readouterr().err
+    assert message.startswith("2 images")
+    assert "\nwrote rows.csv (" in message
     after = Path("rows.csv").read_text().splitlines()
     assert main([*arguments, "-o", "fresh.csv", "-q"]) == 1
     fresh = Path("fresh.csv").read_text().splitlines()
@@ -361,7 +361,7 @@ def test_only_the_failed_rows_of_a_finished_file_are_made_again(
     assert capfd.readouterr().err == "zsclip: rows.csv: already complete: 5 images\n"
 
 
-def test_a_second_model_answers_label_by_label(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
+def test_a_siglip_model_scores_each_label_by_itself(run: Run, photos: Path, tiny_model: Callable[[str], Path]) -> None:
     result = run("classify", "photos", *COLOURS, "--model", tiny_model("siglip"), "--multi-label", "--threshold", "0")
 
     rows = [json.loads(line) for line in result.stdout.splitlines()]
@@ -434,8 +434,8 @@ def test_an_interrupted_run_leaves_its_finished_rows_and_says_how_to_go_on(
     rows = [json.loads(line) for line in part.read_text().splitlines()]
     assert [row["file_name"] for row in rows] == ["photos/red.png", "photos/gone.png"]
     assert not (tmp_path / "rows.jsonl").exists()
-    told = process.stderr.read().decode()
-    assert told == f"zsclip: {ended}: 2 rows are in rows.jsonl.part; add --resume to continue\n"
+    message = process.stderr.read().decode()
+    assert message == f"zsclip: {ended}: 2 rows are in rows.jsonl.part; add --resume to continue\n"
     assert main(["classify", "-", *COLOURS, "-o", str(tmp_path / "rows.jsonl")]) == 2  # never silently overwritten
 
 
@@ -511,8 +511,8 @@ def test_a_finished_file_is_kept_before_a_model_is_looked_for(
         (["calibrate", "photos", "-o", "old.json"], "old.json", ""),
     ):
         assert main([*arguments, "--model", "nowhere"]) == 2
-        told = capfd.readouterr().err
-        assert told == f"zsclip: {name}: already exists; add --overwrite to replace it{hint}\n"
+        message = capfd.readouterr().err
+        assert message == f"zsclip: {name}: already exists; add --overwrite to replace it{hint}\n"
         assert Path(name).read_text() == "precious"
 
 
@@ -562,7 +562,7 @@ def test_a_full_disk_is_exit_4(run: Run, photos: Path, model: str, tmp_path: Pat
         assert b"no space left" in result.stderr
 
 
-def test_a_closed_stdout_is_one_line(photos: Path, model: str, tmp_path: Path) -> None:
+def test_a_closed_stdout_is_reported_in_one_line(photos: Path, model: str, tmp_path: Path) -> None:
     command = f"{sys.executable} -m zsclip classify photos {' '.join(COLOURS)} --model {model} >&-"
 
     result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
@@ -712,11 +712,11 @@ def test_the_examples_of_train_run_and_their_model_classifies(
 
     captured = capfd.readouterr()
     assert captured.out == f"{out}\n"
-    told = captured.err.splitlines()
-    assert told[0].startswith("epoch 0 (before training): ")
-    assert told[0].endswith("of 6 held-out images, 3 labels")
-    assert told[-1].startswith("zsclip: held-out: ")
-    assert not [line for line in told if "worse" in line]
+    message = captured.err.splitlines()
+    assert message[0].startswith("epoch 0 (before training): ")
+    assert message[0].endswith("of 6 held-out images, 3 labels")
+    assert message[-1].startswith("zsclip: held-out: ")
+    assert not [line for line in message if "worse" in line]
     assert main(["classify", "pictures", "--labels", "oak,ash,elm", "--model", out, "-q"]) == 0
 
 
@@ -786,10 +786,10 @@ def test_models_list_is_an_aligned_table_on_a_terminal(columns: str, monkeypatch
 def test_models_info_describes_a_model(tiny_model: Callable[[str], Path], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "info", str(tiny_model("siglip"))]) == 0
 
-    told = capfd.readouterr().out
-    assert "24 x 24 px (both sides scaled; " in told
-    assert "sigmoid" in told
-    assert str(tiny_model("siglip") / "open_clip_model.safetensors") in told
+    message = capfd.readouterr().out
+    assert "24 x 24 px (both sides scaled; " in message
+    assert "sigmoid" in message
+    assert str(tiny_model("siglip") / "open_clip_model.safetensors") in message
 
 
 def test_cache_info_and_clear(run: Run, photos: Path, model: str, capfd: pytest.CaptureFixture[str]) -> None:

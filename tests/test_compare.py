@@ -31,7 +31,7 @@ Run = Callable[..., CompletedProcess[bytes]]
 
 
 def judged_as(right: "np.ndarray") -> Judged:
-    """Pictures of two labels, answered right or wrong as told."""
+    """Pictures of two labels, answered right or wrong as given."""
     truth = np.arange(len(right)) % 2
     return Judged(truth, np.where(right, truth, 1 - truth), np.ones(len(right), bool), np.full(len(right), 0.5))
 
@@ -223,7 +223,7 @@ def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "compare: nothing to compare"),
         (["--prompts", "photo", "--prompts", "photo"], "compare: nothing to compare"),
@@ -236,7 +236,7 @@ def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> 
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_looked_for(
-    arguments: list[str], told: str, data: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(data), "--model", "nowhere", *arguments]) == 2
-    assert told in capfd.readouterr().err
+    assert message in capfd.readouterr().err

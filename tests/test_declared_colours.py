@@ -83,7 +83,7 @@ def exif_of(colour_space: int, interoperability: str) -> Image.Exif:
 
 @pytest.mark.parametrize("write", [jp2, bmp, gif])
 @pytest.mark.parametrize("space", SPACES)
-def test_a_profile_that_pillow_does_not_read(tmp_path: Path, space: str, write: Any) -> None:
+def test_a_profile_that_pillow_does_not_read_is_used(tmp_path: Path, space: str, write: Any) -> None:
     for colour in SHOWN if space != "ProPhoto" else SAFE:
         assert_near(seen(write(stored_in(space, colour), WIDE[space]), tmp_path), colour)
 
@@ -97,7 +97,7 @@ def test_a_broken_profile_does_not_cost_the_picture(tmp_path: Path, profile: byt
     assert seen(gif((200, 100, 50), wide, b"XMP DataXMP"), tmp_path) == [200, 100, 50]
 
 
-def test_codes_for_colours_in_a_png(tmp_path: Path) -> None:
+def test_colour_codes_in_a_png_are_used(tmp_path: Path) -> None:
     for colour in SHOWN:
         stored = stored_in("Display P3", colour)
         assert_near(seen(png(stored, cICP=bytes((12, 13, 0, 1))), tmp_path), colour)
@@ -108,7 +108,7 @@ def test_codes_for_colours_in_a_png(tmp_path: Path) -> None:
         assert seen(png((200, 100, 50), cICP=codes), tmp_path) == [200, 100, 50]
 
 
-def test_the_gamma_and_primaries_of_a_png(tmp_path: Path) -> None:
+def test_the_gamma_and_primaries_of_a_png_are_used(tmp_path: Path) -> None:
     usual, linear = struct.pack(">I", 45_455), struct.pack(">I", 100_000)
     for colour in SAFE:
         light = np.array(colour) / 255
@@ -136,7 +136,7 @@ def test_a_png_in_srgb_stays_as_it_is(tmp_path: Path, chunks: dict[str, bytes]) 
     assert seen(png((20, 5, 9), **chunks), tmp_path) == [20, 5, 9]
 
 
-def test_adobe_rgb_as_cameras_declare_it(tmp_path: Path) -> None:
+def test_adobe_rgb_is_recognised_as_cameras_declare_it(tmp_path: Path) -> None:
     for colour in SAFE:
         stored = stored_in("Adobe RGB", colour)
         how = {"quality": 100, "subsampling": 0}

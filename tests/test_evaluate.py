@@ -283,7 +283,7 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--confusion", "x.jpg"], "--confusion: cannot write 'x.jpg'; use a name that ends in .png or .csv"),
         (["--rows", "x.txt"], "x.txt: unknown extension"),
@@ -291,10 +291,10 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_looked_for(
-    arguments: list[str], told: str, classes: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, classes: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", str(classes), "--model", "nowhere", *arguments]) == 2
-    assert told in capfd.readouterr().err
+    assert message in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -382,9 +382,9 @@ def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd
 
     folders = " or ".join(str(data / name) for name in named.split(" or "))
     held = named.replace(" or ", " and ")
-    told = f"{str(data)!r}: holds the splits {held}, not a folder for each label; give {folders}"
-    assert capfd.readouterr().err == f"zsclip: {told}\n"
-    with pytest.raises(InputError, match=re.escape(told)):
+    message = f"{str(data)!r}: holds the splits {held}, not a folder for each label; give {folders}"
+    assert capfd.readouterr().err == f"zsclip: {message}\n"
+    with pytest.raises(InputError, match=re.escape(message)):
         read_pairs([str(data)])  # for training
 
 
@@ -434,7 +434,7 @@ def test_labels_may_hold_folders(folders: tuple[str, ...], own: str | None, tmp_
         (("Dataset/images/cat", "Dataset/images/dog/deep"), "", "Dataset/images"),
     ],
 )
-def test_splits_and_labels_one_folder_down_are_not_measured(
+def test_splits_and_label_folders_one_level_too_deep_are_refused(
     folders: tuple[str, ...], holder: str, named: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -443,16 +443,16 @@ def test_splits_and_labels_one_folder_down_are_not_measured(
 
     assert main(["eval", str(data), "--model", "nowhere", "--labels", "cat,dog"]) == 2
 
-    told = capfd.readouterr().err.splitlines()[-1]
+    message = capfd.readouterr().err.splitlines()[-1]
     if holder:
         inner = f"{data}{holder}"
         folder = " or ".join(f"{inner}/{name}" for name in named.split(" or "))
         held = named.replace(" or ", " and ")
-        assert told == f"zsclip: {inner!r}: holds the splits {held}, not a folder for each label; give {folder}"
+        assert message == f"zsclip: {inner!r}: holds the splits {held}, not a folder for each label; give {folder}"
     else:
-        assert told.startswith(f"zsclip: {str(data)!r}: all its images are in '{folders[0].split('/')[0]}', which ")
-        assert told.endswith(f"; give {data}/{named}")
-    with pytest.raises(InputError, match=re.escape(told.removeprefix("zsclip: "))):
+        assert message.startswith(f"zsclip: {str(data)!r}: all its images are in '{folders[0].split('/')[0]}', which ")
+        assert message.endswith(f"; give {data}/{named}")
+    with pytest.raises(InputError, match=re.escape(message.removeprefix("zsclip: "))):
         read_pairs([str(data)])
 
 

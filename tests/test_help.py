@@ -32,7 +32,7 @@ OPTIONS = [(name, param) for name, command in COMMANDS.items() for param in comm
 
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Give a function: arguments -> what is printed, at a width of so many columns."""
+    """Give a function: arguments -> what is printed, at a width of N columns."""
 
     def text(*arguments: str, columns: int = 80) -> str:
         monkeypatch.setenv("COLUMNS", str(columns))

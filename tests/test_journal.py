@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_while_its_journal_begins_leaves_nothing(
 @pytest.mark.parametrize(
     "damage", [lambda data: data, lambda data: data + b'{"half a ro' * 9999, lambda data: data[:-7]]
 )
-def test_a_cut_run_ends_as_one_that_was_not(tmp_path: Path, ending: str, killed_after: int, damage) -> None:
+def test_a_resumed_run_writes_the_same_file(tmp_path: Path, ending: str, killed_after: int, damage) -> None:
     expected = run(tmp_path / f"expected.{ending}", PATHS)
     target = tmp_path / f"rows.{ending}"
     with pytest.raises(Killed):
@@ -126,7 +126,7 @@ def test_a_run_may_be_cut_again_and_again(tmp_path: Path) -> None:
     assert run(tmp_path / "rows.csv", PATHS, resume=True, killed_after=4) == expected
 
 
-def test_killed_before_its_first_row_it_begins(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_before_its_first_row_starts_again(tmp_path: Path) -> None:
     expected = run(tmp_path / "expected.csv", PATHS)
     (tmp_path / "rows.csv.part").touch()
 
@@ -243,14 +243,14 @@ def test_a_finished_file_of_another_run_is_refused_in_words(tmp_path: Path) -> N
     labels = {"is": ["cat", "dog", "fox"], "digest": "b"}
     swapped = [*PATHS[:3], "x.png", *PATHS[4:]]
 
-    for paths, settings, told in (
+    for paths, settings, message in (
         (PATHS, SETTINGS | {"labels": labels}, "labels: cat, dog -> cat, dog, fox;"),
         (PATHS, {"labels": labels, "threshold": 0.5}, "labels: .*fox; threshold: none -> 0.5;"),
         ([*PATHS, "more.png"], SETTINGS, "images: 10 -> 11;"),
         (PATHS[:9], SETTINGS, "images: 10 -> 9;"),
         (swapped, SETTINGS, "images: a different list of 10;"),
     ):
-        with pytest.raises(InputError, match=rf"rows.csv: made with other settings: {told} .*--overwrite"):
+        with pytest.raises(InputError, match=rf"rows.csv: made with other settings: {message} .*--overwrite"):
             run(target, paths, resume=True, settings=settings)
     assert target.read_text() == rows
 
@@ -266,7 +266,7 @@ def test_the_same_rows_may_be_those_of_several_runs(tmp_path: Path) -> None:
         run(tmp_path / "rows.csv", [], settings=others[3], resume=True)
     for settings in others:
         run(tmp_path / "rows.csv", [], settings=settings, overwrite=True)
-    with pytest.raises(InputError, match=r"threshold: 19 -> none;"):  # so many are not kept
+    with pytest.raises(InputError, match=r"threshold: 19 -> none;"):  # only the latest records are kept
         run(tmp_path / "rows.csv", [], resume=True)
 
 
@@ -307,7 +307,7 @@ def test_half_a_copy_of_a_file_that_is_gone_is_not_continued(tmp_path: Path) -> 
         run(tmp_path / "rows.csv", PATHS, resume=True)
 
 
-def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_created_after_the_interruption_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "rows.csv"
     with pytest.raises(Killed):
         run(target, PATHS, killed_after=4)
@@ -320,7 +320,7 @@ def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "told"),
+    ("before", "now", "message"),
     [
         ({"model": {"is": "tiny", "digest": 1}}, {"model": {"is": "base", "digest": 2}}, ["model: tiny -> base"]),
         ({"model": {"is": "tiny", "digest": 1}}, {"model": {"is": "other name", "digest": 1}}, []),
@@ -345,8 +345,8 @@ def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> No
         ),
     ],
 )
-def test_changes_are_reported_in_words(before: dict, now: dict, told: list[str]) -> None:
-    assert list(changes(before, now)) == told
+def test_changes_are_reported_in_words(before: dict, now: dict, message: list[str]) -> None:
+    assert list(changes(before, now)) == message
 
 
 def test_rows_without_a_record_are_refused(tmp_path: Path) -> None:

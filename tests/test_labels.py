@@ -132,7 +132,7 @@ def test_one_label_alone_is_enough_only_where_labels_are_judged_one_by_one() -> 
     assert refusal_of("pets.txt", "\ncat\n").startswith("pets.txt:2: label 'cat' is the only one")
 
 
-def test_no_labels_at_all_is_refused_where_they_should_be() -> None:
+def test_an_empty_list_of_labels_is_refused() -> None:
     assert refusal() == 'labels: none given; use --labels "cat,dog", --label WORD or --labels-file FILE'
     assert refusal(" , ") == "--labels: no label in ' , '; write words with commas between them, as in \"cat,dog\""
     assert refusal("a,b", ("  ",)) == "--label: empty text; write a word, or leave it out"
@@ -576,17 +576,17 @@ def test_a_pipe_is_read_up_to_a_limit_and_a_device_not_at_all(empty_folder: Path
 
 
 def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> None:
-    def told(given: object) -> str:
+    def message(given: object) -> str:
         with pytest.raises(InputError) as caught:
             labels_of(given)
         return str(caught.value)
 
-    assert told("cat,dog") == (
+    assert message("cat,dog") == (
         "labels: no such file, and no built-in list: 'cat,dog'; give words as a list, as in labels=['cat', 'dog']"
     )
-    assert told("cat").endswith("as in labels=['cat']")
-    assert told(Path("cat,dog")) == "cat,dog: no such file; check the path"
-    assert told([]) == 'labels: none given; give words as a list, as in labels=["cat", "dog"]'
+    assert message("cat").endswith("as in labels=['cat']")
+    assert message(Path("cat,dog")) == "cat,dog: no such file; check the path"
+    assert message([]) == 'labels: none given; give words as a list, as in labels=["cat", "dog"]'
 
 
 @pytest.mark.parametrize(
@@ -729,13 +729,13 @@ def test_words_on_the_only_line_of_a_file_are_not_several_labels(mark: str) -> N
         (["cat"], None),
     ],
 )
-def test_labels_that_may_not_be_meant_are_noted(words: list[str], note: str | None) -> None:
+def test_suspicious_labels_are_noted(words: list[str], note: str | None) -> None:
     noted = list(doubts(labels_of(words, alone=True)))
 
     assert len(noted) == (note is not None)
     assert all(each.startswith(note or "") for each in noted)
 
 
-def test_numbers_with_prompts_are_meant() -> None:
+def test_numbers_with_prompts_are_not_suspicious() -> None:
     assert list(doubts([Label("0", prompts=("the digit 0",)), Label("1")])) == []
     assert list(doubts([Label("goldfish", found_as="0"), Label("taxi", found_as="1")])) == []

@@ -126,7 +126,7 @@ def test_a_run_that_fails_leaves_its_complete_rows_in_the_part_file(tmp_path: Pa
 
 
 class Interrupted(io.TextIOBase):
-    """A stream that a signal comes to after so many writes."""
+    """A stream that gets a signal after N writes."""
 
     def __init__(self, out: TextIO, writes: int) -> None:
         self._out, self._left = out, writes

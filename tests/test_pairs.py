@@ -126,7 +126,7 @@ def test_pairs_that_fill_no_batch_wait_for_another_epoch(shards: str) -> None:
     assert [len(batch.captions) for batch in epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=300))] == [80]
 
 
-def test_a_slice_is_kept_aside_by_its_ids_alone(shards: str, tmp_path: Path) -> None:
+def test_a_slice_is_held_out_by_its_ids_alone(shards: str, tmp_path: Path) -> None:
     pairs = read_pairs([shards], holdout=5)
     held = sorted(int(p[0, 0, 0]) for pixels, _ in pairs.held_out_batches(PREPROCESS, batch_size=4) for p in pixels)
     (tmp_path / "one").mkdir()
@@ -144,7 +144,7 @@ def listed(path: Path, rows: Sequence[str], header: str = "file_name,label") -> 
 
 
 @pytest.mark.parametrize(("count", "aside"), [(4, 0), (5, 1), (80, 16), (700, 100), (10_000, 200)])
-def test_a_hundred_pictures_are_kept_aside_where_the_data_allow_and_a_fifth_at_most(
+def test_a_hundred_pictures_are_held_out_where_the_data_allow_and_a_fifth_at_most(
     tmp_path: Path, count: int, aside: int
 ) -> None:
     rows = [f"{i}.png,{'dog' if i % 2 else 'cat'}" for i in range(count)]
@@ -167,7 +167,7 @@ def test_more_data_keep_the_same_pictures_aside(tmp_path: Path) -> None:
     assert len(fewer - more) < 15
 
 
-def test_a_picture_of_several_captions_is_kept_aside_with_all_of_them(tmp_path: Path) -> None:
+def test_a_picture_of_several_captions_is_held_out_with_all_of_them(tmp_path: Path) -> None:
     rows = [f"{i // 2}.png,{'dog' if i // 2 % 2 else 'cat'},{'' if i % 2 else 'a caption'}" for i in range(200)]
     pairs = read_pairs([listed(tmp_path / "a.csv", rows, "file_name,label,caption")], holdout=None)
 
@@ -518,7 +518,7 @@ def test_a_whole_picture_is_not_cropped_whatever_its_shape(tmp_path: Path) -> No
     assert (batch.pictures[0, 0, :, 0].mean(), batch.pictures[0, 0, :, -1].mean()) == pytest.approx((100, 200), abs=30)
 
 
-def test_an_unreadable_picture_is_one_line_and_all_others_stay(tmp_path: Path) -> None:
+def test_an_unreadable_picture_is_noted_in_one_line_and_all_others_stay(tmp_path: Path) -> None:
     rows = [row(i) for i in range(20)]
     rows[3]["image"]["bytes"] = encoded(3)[:50]
     rows[8]["image"]["bytes"] = None
@@ -533,7 +533,7 @@ def test_an_unreadable_picture_is_one_line_and_all_others_stay(tmp_path: Path) -
     assert sorted(note.split(": ")[0] for note in notes) == [f"{shard}, row group 0, row {i}" for i in (3, 8)]
 
 
-def test_a_file_that_is_gone_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_noted_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(7))
     (tmp_path / "pairs.csv").write_text("path,caption\na.png,one\ngone.png,two\n")
     notes: list[str] = []
@@ -544,7 +544,7 @@ def test_a_file_that_is_gone_is_one_line(tmp_path: Path) -> None:
     assert notes[0].startswith(f"{tmp_path / 'gone.png'}: image skipped: ")
 
 
-def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
+def test_rows_without_words_are_noted_in_one_line_for_each_shard(tmp_path: Path) -> None:
     rows = [row(i) for i in range(8)]
     rows[2]["label"] = rows[5]["label"] = None
     rows[5]["captions"] = ["", "  "]
@@ -556,7 +556,7 @@ def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
     assert notes == [f"{shard}: skipped: 2 rows without a label or caption, the first is row 2"]
 
 
-def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> None:
+def test_a_truncated_shard_is_noted_in_one_line_and_the_others_are_read(shards: str) -> None:
     broken = Path(shards) / "0.parquet"
     broken.write_bytes(broken.read_bytes()[:-100])
     notes: list[str] = []
@@ -566,7 +566,7 @@ def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> N
     assert notes[0].startswith(f"{broken}: skipped: not a complete Parquet file: ")
 
 
-def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path) -> None:
+def test_a_damaged_row_group_is_noted_in_one_line_and_the_others_are_read(tmp_path: Path) -> None:
     rows = [row(i) for i in range(40)]
     shard = write_shard(tmp_path / "a.parquet", rows)
     column = pq.ParquetFile(shard).metadata.row_group(1).column(0)
@@ -582,7 +582,7 @@ def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path)
     assert notes[0].startswith(f"{shard}, row group 1: cannot be read; its pairs are skipped: ")
 
 
-def test_a_shard_with_other_columns_is_one_line_that_names_them(shards: str) -> None:
+def test_a_shard_with_other_columns_is_noted_in_one_line_that_names_them(shards: str) -> None:
     other = Path(shards) / "other.parquet"
     pq.write_table(pa.table({"url": ["http://x"], "label": ["dog"]}), other)
     notes: list[str] = []

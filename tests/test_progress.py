@@ -160,7 +160,7 @@ def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (KeyboardInterrupt(), "zsclip: interrupted: add --resume\n"),
         (SystemExit(143), "zsclip: terminated: add --resume\n"),
@@ -169,11 +169,13 @@ def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -
         (SystemExit("what"), ""),
     ],
 )
-def test_an_interruption_says_how_to_go_on(error: BaseException, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_says_how_to_go_on(
+    error: BaseException, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(type(error)), interruptible(lambda: "add --resume"):
         raise error
 
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == message
 
 
 def test_sizes_and_times_are_readable() -> None:

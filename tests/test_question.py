@@ -164,7 +164,7 @@ def test_a_calibration_is_for_labels_in_either_unicode_form(
     assert [row["cosine"] for row in rows] == [row["cosine"] for row in own]
 
 
-def test_a_group_is_one_in_either_unicode_form(run: Run, photos: Path, model: tuple[str, str]) -> None:
+def test_groups_are_equal_in_both_unicode_forms(run: Run, photos: Path, model: tuple[str, str]) -> None:
     words = f"cat: {{group: {COMPOSED}}}\ndog: {{group: {DECOMPOSED}}}\ncar: {{group: other}}\n"
     (photos.parent / "words.yaml").write_text(words)
 

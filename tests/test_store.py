@@ -121,7 +121,7 @@ def test_a_picture_with_an_unknown_look_is_identified_by_content_only(tmp_path: 
         assert np.array_equal(found.vectors[0], vector(1))
 
 
-def test_another_recipe_knows_nothing_of_it(kept: list[Sight]) -> None:
+def test_an_embedding_is_not_found_under_another_recipe(kept: list[Sight]) -> None:
     with closing(opened("other")) as store:
         assert found_in(store, [kept[0].name]) == {}
         assert store.find_content(kept[0]) is None
@@ -434,7 +434,7 @@ def test_what_an_earlier_version_kept_is_read(kept: list[Sight]) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 3, 512])
-def test_every_flipped_bit_and_another_recipe_or_content_is_seen(width: int) -> None:
+def test_the_checksum_detects_every_flipped_bit_and_another_recipe_or_content(width: int) -> None:
     value = vector(0)[None, :width]
     content, other = content_of(b"x"), content_of(b"y")
     (kept,) = check_sums("r", [content], value)
@@ -474,7 +474,7 @@ def test_a_path_given_twice_is_found_twice(kept: list[Sight]) -> None:
         assert list(looked_up(store, paths).places) == [0, 1, 2]
 
 
-def test_keys_are_found_in_any_order_and_beside_many_that_are_not_asked_for(tmp_path: Path) -> None:
+def test_keys_are_found_in_any_order_and_among_many_others(tmp_path: Path) -> None:
     sights = [sight(tmp_path / f"{i:03d}", b"%d" % i) for i in range(300)]
     paths = [each.name for each in sights]
     with closing(opened()) as store:

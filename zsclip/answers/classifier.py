@@ -58,7 +58,7 @@ def check_words(words: Words, encoder: "Encoder") -> None:
         text = prompt if prompt.isascii() else tokenizer.cleaned(prompt)  # which mends what was decoded wrongly
         letters = _letters(text)
         alike.setdefault(letters, []).append(place)
-        if len(text.encode()) > tokenizer.context_length:  # else it cannot have so many tokens
+        if len(text.encode()) > tokenizer.context_length:  # a shorter text fits the context for certain
             begin_alike.setdefault(letters[: tokenizer.context_length // 2], []).append(place)
     check = partial(_check_different, words, encoder.spec.name)
     check(alike.values(), tokenizer.cleaned, "")

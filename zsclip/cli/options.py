@@ -80,7 +80,7 @@ class Inputs:
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
-            places: of files that the run replaces, as `check_outputs_differ` gives them; a picture that is one of them, from
+            places: of files that the run replaces, by id; a picture that is one of them, from
                 stdin or by a symbolic link, ends the run.
             own: files that an earlier run or this one writes, which must not be read as pictures.
         """
