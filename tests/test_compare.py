@@ -231,7 +231,7 @@ def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> 
             ["--prompts", "photo", "--prompts", "plain", "--each-template"],
             "--each-template: compares the templates of one prompt set",
         ),
-        (["--each-template"], "--templates: 'photo' has one template; give --prompts with more"),
+        (["--each-template"], "--each-template: 'photo' has one template; give --prompts with more"),
         (["--prompts", "photo", "--prompts", "nope"], "no prompt set or file 'nope'"),
     ],
 )

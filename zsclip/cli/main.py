@@ -27,7 +27,7 @@ from zsclip.errors import ZsclipError
 
 app = typer.Typer(
     cls=Group,
-    help="""Zero-shot image classification from the shell: words in, the word that fits every image best out.
+    help="""Zero-shot image classification from the shell: words in, the best-fitting word for every image out.
 
     Examples:
 

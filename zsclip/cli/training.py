@@ -129,8 +129,8 @@ class Captions:
         typer.Option(
             "--other-data-weight",
             metavar="WEIGHT",
-            help="Use this weight for wrong captions from other data sets, whose labels do not occur in the image's "
-            "own; below 1, the model learns less from recognising the data set.",
+            help="Count a wrong caption this much if its label does not occur in the image's own data set; below 1, "
+            "the model learns less from recognising the data set.",
         ),
     ] = 1.0
     against_all_labels: Annotated[
@@ -155,7 +155,7 @@ class Augmentation:
     ] = 0.35
     colour: Annotated[
         float,
-        typer.Option("--colour", metavar="STRENGTH", help="Change brightness, contrast and tint by up to this share."),
+        typer.Option("--colour", metavar="STRENGTH", help="Change brightness, contrast and tint by up to this much."),
     ] = 0.2
     blur: Annotated[float, typer.Option("--blur", metavar="SHARE", help="Blur this share of the images.")] = 0.0
     sharpen: Annotated[float, typer.Option("--sharpen", metavar="SHARE", help="Sharpen this share of the images.")] = (
