@@ -236,7 +236,7 @@ def test_a_name_of_another_convention_is_answered_with_ours(hub_cache: Path, nam
     with pytest.raises(ModelError) as error:
         find_model(name)
 
-    assert str(error.value).endswith(repr(ours))
+    assert repr(ours) in str(error.value)
     if "," in ours:
         assert find_model(ours, with_weights=False).name == ours
 

@@ -41,7 +41,7 @@ def test_the_time_left_is_known_with_the_total() -> None:
     assert images_status(tally, 1110) == "110 of 1,110 images, 1 a second, 16:40 left, 1 failed"
     assert images_status(tally, None) == "110 images, 1 a second, 1 failed"
     tally.started -= 300
-    assert images_status(tally, None) == "110 images, 0.2 a second, 1 failed"
+    assert images_status(tally, None) == "110 images, 0.03 a second, 1 failed"
     assert images_status(Tally(), 5) == "0 of 5 images"
 
 

@@ -799,7 +799,7 @@ def test_nan_or_infinity_ends_the_run(recipe: Recipe, tmp_path: Path) -> None:
         ({"weight_decay": -0.1}, "--weight-decay: -0.1 is below 0"),
         ({"precision": "fp8"}, "--precision: 'fp8' is not one of auto, fp32, bf16, fp16"),
         ({"precision": "fp16"}, "--precision fp16: trains on CUDA only"),
-        ({"kinds": 1.5}, "--kinds: 1.5 is not between 0 and 1"),
+        ({"broader": 1.5}, "--broader: 1.5 is not between 0 and 1"),
         ({"data": ("nowhere",)}, "no such file or folder: 'nowhere'"),
     ],
 )
