@@ -119,6 +119,15 @@ def test_a_claim_of_another_machine_is_left_when_it_is_no_longer_touched(folder:
             assert part.endswith("a.1.part")
 
 
+def test_a_claim_of_the_same_run_is_left_wherever_its_process_was(folder: str) -> None:
+    """Ray gives a shard to one actor at a time, and to the next one only when that has died."""
+    with Claims(folder, run="mine").take("a"):
+        of_another_machine(folder)
+        with Claims(folder, run="another").take("a") as nothing, Claims(folder, run="mine").take("a") as part:
+            assert nothing is None
+            assert part is not None
+
+
 def test_a_claim_is_touched_as_long_as_its_process_works(folder: str) -> None:
     with Claims(folder, expiry_seconds=0.5).take("a"):
         claim = of_another_machine(folder)

@@ -130,7 +130,7 @@ def test_embeddings_may_have_half_the_size() -> None:
     column = pq.read_table(written(batches, Layout("float16", 8)))["embedding"]
 
     assert column.type == pa.list_(pa.float16(), 8)
-    good = batches[0].is_answered()
+    good = batches[0].was_read()
     np.testing.assert_allclose(
         np.array(column.drop_null().to_pylist(), np.float32), batches[0].vectors[good], atol=1e-3
     )

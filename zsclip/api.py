@@ -31,7 +31,7 @@ from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
-from zsclip.pictures.pictures import Pictures, again
+from zsclip.pictures.pictures import Pictures, pictures_named
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -87,10 +87,10 @@ class Classifier:
     Args:
         labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
             of a labels file; or the name of a built-in list. A calibration brings its own.
-        model: by default what the variable ZSCLIP_MODEL says, the calibration's, or `base`.
-        prompts: by default the calibration's, or `photo`.
+        model: by default the one in ZSCLIP_MODEL, else the calibration's, else `base`.
+        prompts: by default the calibration's, else `photo`.
         templates: sentences with one {} each, instead of a set of prompts.
-        device: by default `auto`, or what the variable ZSCLIP_DEVICE says.
+        device: by default the one in ZSCLIP_DEVICE, else `auto`.
         store: whether embeddings are kept on disk, and looked up there.
 
     Raises:
@@ -194,7 +194,7 @@ class Classifier:
         whole = joined(parts)
         names = whole.names
 
-        with_paths = again(names)
+        with_paths = pictures_named(names)
 
         def read(place: int) -> bytes:
             if place in kept:

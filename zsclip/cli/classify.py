@@ -13,7 +13,7 @@ from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, 
 from zsclip.cli.parts import run_of, write_parts
 from zsclip.cli.progress import Progress, total_of
 from zsclip.cli.question import Scores, about_page, wanted_answers
-from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
+from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def classify(
 ) -> int:
     """Give every image the label that fits it best.
 
-    A label is a word or a few. zsclip puts it into a sentence, and compares the sentence with every image.
+    A label is a word or a short phrase. zsclip puts it into a sentence, and compares the sentence with every image.
 
     Examples:
 
@@ -93,7 +93,7 @@ class Run:
     """Everything that the rows of one run need."""
 
     question: "Question"
-    wanted: set[str | None]  # answers; None among them stands for unknown; empty wants all
+    wanted: set[str | None]  # answers; None among them stands for unknown; empty means all
     encoder: "Encoder"
     rule: "Rule"
     settings: dict[str, object]
@@ -112,9 +112,9 @@ class Run:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            from zsclip.pictures.pictures import again
+            from zsclip.pictures.pictures import pictures_named
 
-            failed = [again(journal.failed_paths)]
+            failed = [pictures_named(journal.failed_paths)]
             with self._interruptible(start, is_retry=True), self.answering(failed) as batches:
                 writer.retry(batches, journal)
 
@@ -141,4 +141,4 @@ class Run:
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only
         session = self.session
-        return interruptible(lambda: going_on(self.output, start, session.tally, is_retry, only), session.signals)
+        return interruptible(lambda: resume_hint(self.output, start, session.tally, is_retry, only), session.signals)

@@ -6,7 +6,7 @@ import typer
 
 from zsclip.cli.options import Speed
 from zsclip.cli.progress import Progress
-from zsclip.cli.terminal import counted, lasting
+from zsclip.cli.terminal import counted, duration
 
 if TYPE_CHECKING:
     from zsclip.engine.estimate import Left
@@ -38,7 +38,7 @@ def report_run_ahead(what: str, left: "Left", encoder: "Encoder", speed: Speed, 
         size = speed.size or encoder.batch_size
         rate = time_stream(left.sample, encoder, speed.cpus, size, speed.decoding, _SECONDS)
         lines.append(
-            f"{rate:,.0f} a second on this machine: about {lasting(left.images / rate)}, less if embeddings are stored"
+            f"{rate:,.0f} a second on this machine: about {duration(left.images / rate)}, less if embeddings are stored"
         )
     progress.stop()
     typer.echo("\n".join(lines))

@@ -80,7 +80,7 @@ class Inputs:
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
-            places: of files that the run replaces, as `check_apart` gives them; a picture that is one of them, from
+            places: of files that the run replaces, by id; a picture that is one of them, from
                 stdin or by a symbolic link, ends the run.
             own: files that an earlier run or this one writes, which must not be read as pictures.
         """
@@ -90,7 +90,7 @@ class Inputs:
         return Paths(_refusing(found.rest(), places), found.passed_over) if places else found
 
     def reads(self, written: Sequence[str], *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, as far as that has to be known before it starts, and the path of each; see `find`.
+        """Yield a description and the path of each input that must be checked before the run starts; see `find`.
 
         Args:
             written: files that the run writes. Folders, which may be huge, are walked only if one of these may be found
@@ -147,7 +147,7 @@ class Labels:
     """The labels to choose from."""
 
     labels: Annotated[
-        str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Choose among these labels.")
+        str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Use these labels, separated by commas.")
     ] = None
     label: Annotated[
         list[str], typer.Option("--label", metavar="LABEL", help="Add one label as it is, commas included.")
@@ -155,7 +155,7 @@ class Labels:
     labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         yield from ((f"--labels-file {file}", file) for file in self.labels_file)
 
     def read_given(self, *, alone: bool = False) -> "list[Label] | None":
@@ -198,7 +198,7 @@ class Prompts(Templates):
         return self.read_or(self.prompts or "photo")
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         from zsclip.words.prompts import prompt_set_names
 
         if not self.template and self.prompts is not None and self.prompts not in prompt_set_names():
@@ -219,7 +219,7 @@ class Distractors:
     ] = None
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         if self.distractors is not None:
             yield f"--distractors {self.distractors}", self.distractors
 
@@ -313,7 +313,7 @@ class Store:
     """Whether embeddings are kept."""
 
     no_store: Annotated[
-        bool, typer.Option("--no-store", help="Encode every image again, and keep no embeddings on disk.")
+        bool, typer.Option("--no-store", help="Encode every image again, and keep no embeddings of images.")
     ] = False
 
 
@@ -385,7 +385,7 @@ def _refusing(found: "Iterable[Pictures]", places: "Mapping[FileId, str]") -> "I
 
 
 def model_files(name: str) -> Iterator[tuple[str, str]]:
-    """Yield what a run with this model reads of it, and the path of each."""
+    """Yield a description and the path of each file of a model that a run reads."""
     from zsclip.models.find import files_of
 
     yield from ((f"a file of the model {name}", file) for file in files_of(name))

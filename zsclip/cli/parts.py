@@ -13,7 +13,7 @@ from zsclip.cli.rows import Output
 from zsclip.cli.run import Session, build_text_matrix, embedding, interruptible, report_run
 from zsclip.cli.sharing import SHARD_SIZE
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, lasting, say
+from zsclip.cli.terminal import counted, duration, say
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -181,7 +181,7 @@ def shards_status(tally: Tally, total: int) -> str:
     if tally.images:
         parts.append(f"{tally.images / seconds:,.0f} a second")
     if tally.shards["written"]:
-        parts.append(f"{lasting(seconds / tally.shards['written'] * (total - tally.shards.total()))} left")
+        parts.append(f"{duration(seconds / tally.shards['written'] * (total - tally.shards.total()))} left")
     parts += [f"{count:,} {kind}" for kind, count in tally.errors.most_common()]
     return ", ".join(parts)
 

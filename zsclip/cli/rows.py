@@ -90,7 +90,7 @@ class Output(Sharing, Report):
         self.check_sharing(has_folder=self.folder is not None)
         if self.folder is not None:
             self._check_folder(self.folder)
-        elif self.goes_on:
+        elif self.is_resumed:
             self._check_going_on(sink_name)
 
     def _check_going_on(self, sink_name: str) -> None:
@@ -136,7 +136,7 @@ class Output(Sharing, Report):
         return self.file if is_file else None
 
     @property
-    def goes_on(self) -> bool:
+    def is_resumed(self) -> bool:
         """Whether this run continues an earlier one."""
         return self.resume or self.retry_errors
 
@@ -188,7 +188,7 @@ class Output(Sharing, Report):
         """
         from zsclip.out.output import files_of
 
-        first = 1 if by_earlier_run and not self.goes_on else 0
+        first = 1 if by_earlier_run and not self.is_resumed else 0
         return [file for _, target in self.targets if target is not None for file in files_of(target)[first:]]
 
     def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
@@ -197,12 +197,12 @@ class Output(Sharing, Report):
         Returns:
             A description of each file that would be replaced, by its id.
         """
-        from zsclip.out.output import check_apart, check_inputs, check_output
+        from zsclip.out.output import check_inputs, check_output, check_outputs_differ
 
-        places = check_apart(self.targets)
+        places = check_outputs_differ(self.targets)
         check_inputs(reads, places)
         if self.folder is None:
-            check_output(self.file, overwrite=self.overwrite or self.goes_on, resumable=True)
+            check_output(self.file, overwrite=self.overwrite or self.is_resumed, resumable=True)
         for file in filter(None, (self.report, self.contact_sheet)):
             check_output(file, overwrite=self.overwrite)
         return places
@@ -251,10 +251,10 @@ def start_of(output: Output, settings: dict[str, object], paths: Iterator[str], 
         return Start()
     can_grow = output.sink_name != "parquet"
     journal = Journal(output.own_file, settings | output.settings, overwrite=output.overwrite, can_grow=can_grow)
-    point = journal.go_on(paths) if output.goes_on else None
+    point = journal.resume(paths) if output.is_resumed else None
     if point is not None and not can_grow:
         messages.note(f"{output.own_file}: a Parquet file cannot be continued, so it is written from the beginning")
-    end = journal.finished(paths) if output.goes_on and point is None else None
+    end = journal.check_finished(paths) if output.is_resumed and point is None else None
     return Start(journal, point, end)
 
 
@@ -298,7 +298,7 @@ class Writer:
         with self._opened(start) as (out, through):
             self.write(through(batches), out, header=not start.has_header)
             if start.journal is not None:
-                start.journal.finish(out)
+                start.journal.record_finished(out)
 
     def retry(self, batches: "Batches", journal: "Journal") -> None:
         """Replace the rows of the pictures that failed in earlier runs."""
@@ -311,7 +311,7 @@ class Writer:
             journal.begin(retries=True)
             header = journal.retries_first_row
             self.write(only_wanted(journal.retried(batches, old, out), self.wanted), out, header=header)
-            journal.finish(out)
+            journal.record_finished(out)
 
     @contextmanager
     def _opened(self, start: Start) -> "Iterator[tuple[TextIO, Callable[[Batches], Batches]]]":
@@ -323,8 +323,8 @@ class Writer:
             if journal is not None:
                 files.enter_context(journal)
                 overwrite = journal.overwrite
-            go_on_at = start.point.size if start.point else None
-            rows_to = open_output(output.file, overwrite=overwrite, go_on_at=go_on_at, resumable=True)
+            resume_at = start.point.size if start.point else None
+            rows_to = open_output(output.file, overwrite=overwrite, resume_at=resume_at, resumable=True)
             out = files.enter_context(rows_to)
             pages = [out] if output.sink_name == "html" else []
             for target in (output.report, output.contact_sheet):
@@ -354,7 +354,7 @@ class Writer:
         return batches
 
 
-def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
+def resume_hint(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
     """Say what an interrupted run has written, and how to continue it."""
     from zsclip.out.output import part_of
 

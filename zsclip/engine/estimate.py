@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zsclip.engine.shards import Finding, Shard
 from zsclip.pictures.passed_over import PassedOver
-from zsclip.pictures.pictures import Paths, Pictures, again
+from zsclip.pictures.pictures import Paths, Pictures, pictures_named
 
 _SAMPLE = 64  # pictures
 _FEW = 4  # shards that are looked into
@@ -39,7 +39,7 @@ def left_in(found: Iterable[str]) -> Left:
             sample.append(name)
         elif (place := choose.randrange(count)) < _SAMPLE:
             sample[place] = name
-    return Left(count, False, again(sample))
+    return Left(count, False, pictures_named(sample))
 
 
 def left_in_shards(shards: Sequence[Shard], finding: Finding) -> Left:
@@ -54,7 +54,7 @@ def left_in_shards(shards: Sequence[Shard], finding: Finding) -> Left:
     listed = [left_in(_names(shard, finding)) for shard in _spread(loose, _FEW)]
     names = [name for left in (*inside, *listed) for name in left.sample.names]
     images += sum(shard.count or 0 for shard in loose)
-    return Left(images, len(some) < len(containers), again(names))
+    return Left(images, len(some) < len(containers), pictures_named(names))
 
 
 def _names(shard: Shard, finding: Finding) -> Paths:

@@ -113,7 +113,6 @@ def plan(
         raise InputError("--limit: archives and lists in shards are not counted; use -o FILE, or leave out --limit")
     if finding.exclude:
         left_out = {root for root in containers if not _is_left(root, finding)}
-        containers -= left_out
         roots = [root for root in roots if root not in left_out]
     shards, loose = list[Shard](), list[str]()
     taken: Counter[str] = Counter()

@@ -59,14 +59,16 @@ def _lines(answers: Answers, labels: Sequence[str], distractors: Sequence[str]) 
     names = [*labels, "null"]  # for -1, no label
     answered = [names[place] for place in answers.answered.tolist()]
     names = [*distractors, "null"]
-    rivals = ["null"] * len(answers)
+    beaten_by = ["null"] * len(answers)
     if answers.beaten_by is not None:
-        rivals = [names[place] for place in answers.beaten_by.tolist()]
+        beaten_by = [names[place] for place in answers.beaten_by.tolist()]
     beginnings = _beginnings(answers, labels)
     kind = f'"score_kind": "{answers.score_kind}", "predictions": ['
     lines = [
-        f'{beginning}"label": {label}, {best}, {kind}{each}], "beaten_by": {rival}{_END}'
-        for beginning, label, best, each, rival in zip(beginnings, answered, numbers, candidates, rivals, strict=True)
+        f'{beginning}"label": {label}, {best}, {kind}{each}], "beaten_by": {winner}{_END}'
+        for beginning, label, best, each, winner in zip(
+            beginnings, answered, numbers, candidates, beaten_by, strict=True
+        )
     ]
     for place, skipped in answers.skipped.items():
         lines[place] = beginnings[place] + _failure(skipped)

@@ -119,7 +119,7 @@ def record_batch(answers: Answers, layout: Layout, schema: Any) -> Any:
     """Put a batch into the columns of a schema, without an object for each picture."""
     import pyarrow as pa
 
-    failed = ~answers.is_answered()
+    failed = ~answers.was_read()
     labels, rivals = map(_texts, (answers.vocabulary, answers.distractors))
     names, raw = _names(answers.names)
     nothing = np.full(len(answers), -1, np.int32)

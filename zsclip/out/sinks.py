@@ -42,7 +42,7 @@ def write_paths(batches: Iterable[Answers], out: TextIO, *, print0: bool = False
     """
     end = "\0" if print0 else "\n"
     for answers in batches:
-        wanted = answers.is_answered() if unknown else answers.answered >= 0
+        wanted = answers.was_read() if unknown else answers.answered >= 0
         out.writelines(in_utf8(path) + end for path in compress(answers.names, wanted.tolist()))
         out.flush()
 
@@ -57,7 +57,8 @@ def write_table(batches: Iterable[Answers], out: TextIO) -> None:
     from rich.text import Text
 
     width = max(40, shutil.get_terminal_size((100, 24)).columns)
-    path_width = max(12, min(60, width - 40))
+    # From 91 columns on, the answer has room for `unknown (microscope picture won)`.
+    path_width = max(12, min(60, width - 51), min(40, width - 40))
     # Writes to memory only, as rich itself would raise SystemExit at a closed pipe.
     console = Console(file=io.StringIO(), force_terminal=out.isatty() or None, width=width, highlight=False)
     for answers in batches:

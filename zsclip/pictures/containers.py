@@ -21,7 +21,7 @@ _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 
 
 def is_container(path: str) -> bool:
-    """Whether a file holds or lists pictures, by its ending, and is not a picture all the same."""
+    """Whether a file is an archive or a list by its extension, and does not begin like a picture."""
     if not path.lower().endswith((*ARCHIVES, *LISTS)) or not os.path.isfile(path):
         return False
     try:
@@ -51,7 +51,7 @@ def find_in_container(
     Args:
         column: of a Parquet file or list; None finds it.
         takes: whether a member of this name in an archive is a picture of the run; counts those that are not.
-        is_left_out: the same for what has no ending to go by, the other way round: rows, and files that are listed.
+        is_left_out: whether --exclude leaves out a row or a listed file, which have no extension to check.
         out: where to count links in archives.
     """
     name = path.lower()

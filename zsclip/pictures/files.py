@@ -30,7 +30,7 @@ ENDINGS = frozenset(
 )
 HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
-# What belongs to the pictures of an archive, by webdataset's convention; not worth a word beside pictures.
+# What belongs to the pictures of an archive, by webdataset's convention; not reported if it has pictures.
 _ABOUT_PICTURES = frozenset({".json", ".txt", ".cls", ".npy"})
 A_URL = "a URL; download it first and give the file"
 _TOGETHER = 512  # paths of a folder handed on together; one by one would cost more than finding them
@@ -114,8 +114,8 @@ def roots_of(inputs: Sequence[str], stdin_fd: int = 0) -> list[str]:
 def may_find(roots: Sequence[str], files: Iterable[str], *, all_files: bool) -> bool:
     """Whether a walk of the folders among some roots may meet one of some files, other than by a symbolic link.
 
-    It may if the file lies below one of them and is named like a picture, or has another hard link, which may be
-    anywhere; or if where it lies cannot be seen, as with /dev/stdout.
+    It may if the file lies below one of them and is named like a picture. It may also if the file has another hard
+    link, which may be anywhere, or if its place is unknown, as that of /dev/stdout.
     """
     folders = [os.path.join(os.path.realpath(root), "") for root in roots if os.path.isdir(root)]
     for file in files if folders else ():

@@ -10,9 +10,9 @@ _LONGEST_ENDING = 20  # characters; what follows the last dot of "Mr. Smith and 
 class PassedOver:
     """What was left out so far; complete once all pictures have been found.
 
-    endings: files of folders and archives that are not tried, by ending in lower case, "" for those without one.
-    unlabelled: the same for files beside the label folders of a data set. about: the same for texts and numbers in
-    archives, which belong to the pictures there. links: those in archives, and devices. hidden, excluded: files and
+    endings: files of folders and archives that are not tried, by extension in lower case, "" for those without one.
+    unlabelled: the same for files beside the label folders of a data set. about: the same for text and number files
+    that accompany pictures in archives. links: those in archives, and devices. hidden, excluded: files and
     folders. folders: those that were walked, and archives. others: further reasons why there may be no picture, in
     words.
     """

@@ -22,8 +22,8 @@ class Pictures:
     names: n paths of files, or other names for the pictures.
     read: gives the encoded picture at an index of names, or an open file if it is too large to be held in memory;
         threads may call it. None if names are paths of files.
-    key: gives the key of the picture at an index, if it has one that shows, unread, that it has not changed; asked
-        before it is read, and after. None if there are no keys, or names are paths of files.
+    key: gives the key of the picture at an index, or None; asked before and after it is read, to notice a change. None
+        if there are no keys, or names are paths of files.
     """
 
     names: Sequence[str]
@@ -91,11 +91,11 @@ class Paths(Iterator[str]):
 
     def rest(self) -> Iterator[Pictures]:
         """Yield the pictures whose names were not yet taken one by one."""
-        return (some for some in chain([again(list(self._names))], self._found) if len(some))
+        return (some for some in chain([pictures_named(list(self._names))], self._found) if len(some))
 
 
-def again(names: Sequence[str]) -> Pictures:
-    """Give the pictures of names that were taken from `Paths`."""
+def pictures_named(names: Sequence[str]) -> Pictures:
+    """Give the pictures with these names, which were taken from `Paths`."""
     if not any(isinstance(name, Member) for name in names):
         return Pictures(names)
 

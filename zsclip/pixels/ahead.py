@@ -115,7 +115,7 @@ class Ahead(Generic[T, F]):
         self._places: SimpleQueue[None] = SimpleQueue()  # one for each picture that may be worked on now
         self._pictures: SimpleQueue[object] = SimpleQueue()  # pictures to look up, then _END or an error
         self._ahead: SimpleQueue[object] = SimpleQueue()  # found or pending results, in order, then _END or an error
-        self._begins_with: SimpleQueue[object] = SimpleQueue()  # _UNKNOWN, what was made of the first one, or both
+        self._begins_with: SimpleQueue[object] = SimpleQueue()  # _UNKNOWN, the first picture's result, or both
         self._slots.put(PATHS_AHEAD)
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
         self._allow(self._allowed)

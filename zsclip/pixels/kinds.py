@@ -86,7 +86,7 @@ def kind_of(start: bytes) -> tuple[ErrorKind, str]:
     if start[:3] == b"\xff\xd8\xff":
         return "unreadable", "a damaged JPEG, or one of a kind that is not supported"
     if start and not start.strip(b"\0"):
-        return "unreadable", "nothing but zero bytes: the copy or download failed"
+        return "unreadable", "only NUL bytes: the copy or download failed"
     if _TEXT.fullmatch(start):
         return "unreadable", "text, not an image"
     return "unreadable", NO_PICTURE

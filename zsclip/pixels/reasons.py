@@ -55,7 +55,7 @@ def check_file(path: str) -> None:
 
 
 def check_start(name: str, start: bytes) -> None:
-    """Refuse a file by its ending, unless it begins as a picture does. Not as TIFF: camera RAW files begin like that.
+    """Refuse a file by its extension, unless its first bytes are a picture's. TIFF's do not count: RAW files have them.
 
     Args:
         start: its first bytes, START_BYTES or more.

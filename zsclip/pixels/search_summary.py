@@ -27,7 +27,7 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     counts = Counter({(ending, _kind(ending, count)): count for ending, count in found.endings.items()})
     unlabelled = Counter({(ending, _stray(ending, count)): count for ending, count in found.unlabelled.items()})
     ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], not item[0][0], item[0]))
-    parts = [(bool(about), f"{ending or 'without an ending'}{about}", count) for (ending, about), count in ordered]
+    parts = [(bool(about), f"{ending or 'without an extension'}{about}", count) for (ending, about), count in ordered]
     if rest := parts[_MOST:]:
         has_reason = any(has_reason for has_reason, _, _ in rest)
         parts[_MOST:] = [(has_reason, "of other types", sum(count for *_, count in rest))]
