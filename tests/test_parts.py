@@ -154,6 +154,16 @@ def test_a_part_of_another_run_is_refused_even_if_this_one_has_no_such_shard(run
     assert len(parts_of(data / "out")) == 1
 
 
+def test_an_archive_may_have_the_name_of_loose_files(run: Run, data: Path, plain: str) -> None:
+    (data / "x-0.tar").rename(data / "files-000000.tar")
+
+    assert run("classify", "files-000000.tar", "-l", "red,blue", "-m", plain, "-o", "out/").returncode == 0
+    assert run("classify", "photos", "-l", "red,blue", "-m", plain, "-o", "out/").returncode == 1
+
+    again = run("classify", "files-000000.tar", "photos", "-l", "red,blue", "-m", plain, "-o", "out/")
+    assert b"already complete: 25 images" in again.stderr, again.stderr
+
+
 def test_several_may_fill_a_folder_with_an_archive_each(run: Run, data: Path, plain: str) -> None:
     for number in range(2):
         done = run("classify", f"x-{number}.tar", "-l", "red,blue", "-m", plain, "-o", "out/")

@@ -15,7 +15,7 @@ from zsclip.engine.claims import Claims
 from zsclip.engine.options import Computing
 from zsclip.engine.question import Question, rule_of
 from zsclip.engine.settings import digested, settings_of
-from zsclip.engine.shards import LOOSE, Finding, Shard
+from zsclip.engine.shards import Finding, Shard, is_loose
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.models.encoder import Encoder
@@ -108,8 +108,8 @@ def parts_in(folder: str) -> list[str]:
 
 def parts_gone(run: Run, shards: Sequence[Shard]) -> list[str]:
     """Give the parts of loose files that an earlier list had and this one has not."""
-    own = {f"{shard.name}.parquet" for shard in shards if shard.name.startswith(LOOSE)}
-    found = [name for name in parts_in(run.folder) if name.startswith(LOOSE)] if own else []
+    own = {f"{shard.name}.parquet" for shard in shards if is_loose(shard.name)}
+    found = [name for name in parts_in(run.folder) if is_loose(_shard_of(name))] if own else []
     return [os.path.join(run.folder, name) for name in found if name not in own]
 
 
@@ -144,7 +144,7 @@ class Parts:
 
     def settings(self, shard: Shard) -> dict[str, object]:
         """Give what the rows of a shard depend on, besides its pictures."""
-        return self._settings | (self._of_loose if shard.name.startswith(LOOSE) else {})
+        return self._settings | (self._of_loose if is_loose(shard.name) else {})
 
     def check(self, *, is_dry: bool = False) -> None:
         """Check that the folder holds no parts of another run; with `overwrite`, remove those, unless it is dry.
@@ -155,12 +155,12 @@ class Parts:
             InputError: it does.
         """
         names = parts_in(self._run.folder)
-        for is_loose in (False, True):
-            of_kind = [name for name in names if name.startswith(LOOSE) == is_loose]
+        for kind in (False, True):
+            of_kind = [name for name in names if is_loose(_shard_of(name)) == kind]
             for name in of_kind if self._run.overwrite else of_kind[:1]:
                 path = os.path.join(self._run.folder, name)
                 about = read_about(path)
-                differences = self._differences(about[0], is_loose) if about else ""
+                differences = self._differences(about[0], kind) if about else ""
                 if differences and not self._run.overwrite:
                     raise _of_another_run(path, differences)
                 if differences and not is_dry:
@@ -177,7 +177,7 @@ class Parts:
         about = read_about(path) if os.path.exists(path) else None
         if about is None:
             return None
-        differences = self._differences(about[0], shard.name.startswith(LOOSE))
+        differences = self._differences(about[0], is_loose(shard.name))
         if differences:
             if self._run.overwrite:
                 return None
@@ -214,10 +214,10 @@ class Parts:
 
         write_parquet(only_wanted(batches, set(self._run.wanted)), out, layout=layout, end=end)
 
-    def _differences(self, about: Mapping[str, Any], is_loose: bool) -> str:
+    def _differences(self, about: Mapping[str, Any], of_loose: bool) -> str:
         if about.get("version") != _VERSION:
             return f"format of parts: {about.get('version', 0)} -> {_VERSION}"
-        return "; ".join(changes(about["settings"], self._settings | (self._of_loose if is_loose else {})))
+        return "; ".join(changes(about["settings"], self._settings | (self._of_loose if of_loose else {})))
 
 
 def do_shards(shards: Iterable[Shard], parts: Parts, answer: Write) -> Iterator[Done]:
@@ -258,6 +258,10 @@ def do_shard(shard: Shard, parts: Parts, answer: Write) -> Done:
 def answers_of(embedded: Iterable[Embedded], matrix: Classifier, run: Run, rule: Rule) -> Iterator[Answers]:
     """Answer for pictures as a run asks for it."""
     return classify(embedded, matrix, rule, with_vectors=run.embeddings is not None)
+
+
+def _shard_of(part: str) -> str:
+    return part.removesuffix(".parquet")
 
 
 def _of_another_run(path: str, differences: str) -> InputError:

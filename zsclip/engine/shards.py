@@ -17,7 +17,6 @@ from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.shards import failed
 
-LOOSE = "files-"  # what the names of shards of loose files begin with
 _LONGEST = 80  # characters of a container's name in that of its shard
 
 
@@ -88,6 +87,11 @@ class Plan:
 
     shards: Sequence[Shard]
     loose: tuple[str, ...]
+
+
+def is_loose(name: str) -> bool:
+    """Whether a name is that of a shard of loose files."""
+    return re.fullmatch(r"files-\d+", name) is not None
 
 
 def plan(
@@ -162,7 +166,7 @@ def _loose_shards(
 
 
 def _loose_shard(number: int, names: Sequence[str]) -> Shard:
-    return Shard(f"{LOOSE}{number:06}", "", zlib.compress(os.fsencode("\0".join(names)), 1), len(names))
+    return Shard(f"files-{number:06}", "", zlib.compress(os.fsencode("\0".join(names)), 1), len(names))
 
 
 def _name_of(container: str) -> str:
