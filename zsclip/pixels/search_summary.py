@@ -5,12 +5,13 @@ from collections import Counter
 from zsclip.pictures.containers import ARCHIVES
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS
 from zsclip.pictures.passed_over import PassedOver
-from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS, VIDEO_ENDINGS
+from zsclip.pictures.sampling import VIDEO_ENDINGS
+from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS
 
 _MOST = 8  # endings that are named
 _KINDS = {
     RAW_ENDINGS: "camera RAW",
-    VIDEO_ENDINGS: "video",
+    VIDEO_ENDINGS: "video; --every 1s reads it",
     DRAWING_ENDINGS: "drawing or document",
     HEIC_ENDINGS: "needs pip install 'zsclip[heic]'",
 }
