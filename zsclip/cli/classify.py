@@ -13,6 +13,7 @@ from zsclip.cli.progress import Listing, Progress, total_of
 from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
+from zsclip.cli.video import Video
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @command(common=("inputs", "labels", "labels_file", "model", "top_k", "threshold", "format", "output", "report"))
 def classify(
     inputs: Inputs,
+    video: Video,
     labels: Labels,
     prompts: Prompts,
     scores: Scores,
@@ -55,7 +57,8 @@ def classify(
     own = output.written(by_earlier_run=True)
     images = inputs.reads(output.replaced, own=own)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
-    paths = inputs.find(messages, output.check(read), own)
+    sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
+    paths = inputs.find(messages, output.check(read), own, sampling)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)

@@ -1,4 +1,4 @@
-"""Frames of videos and animations as the pictures of a run: decoded once, in order, and no faster than they are read."""
+"""Frames of videos and animations as the pictures of a run: decoded in order, and no faster than they are read."""
 
 import json
 import os

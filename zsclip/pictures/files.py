@@ -75,7 +75,7 @@ def find_images(
     passed_over: PassedOver | None = None,
     column: str | None = None,
     enter: bool = True,
-    sampling: Sampling = DEFAULT_SAMPLING,
+    sampling: Sampling | None = None,
 ) -> Paths:
     """Check every input, then yield the path of each image of a run, in order, as it is found.
 
@@ -94,7 +94,7 @@ def find_images(
         passed_over: where to count what is left out.
         column: the column with the images of Parquet files and lists.
         enter: whether to enter archives; if not, they are yielded as files, and lists before the files that they list.
-        sampling: which frames of videos are taken.
+        sampling: which frames of videos are taken; None: the first one of every second.
 
     Raises:
         InputError: an input does not exist, matches nothing, is a URL, or is `-` for the second time; or no column of a
@@ -103,8 +103,9 @@ def find_images(
     roots = roots_of(inputs, stdin_fd)
     passed_over = PassedOver() if passed_over is None else passed_over
     search = _Search(
-        exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter, sampling, Unread()
-    )
+        exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter,
+        sampling or DEFAULT_SAMPLING, Unread(),
+    )  # fmt: skip
     _check_containers(roots, search)
     return Paths(_limited(_find(roots, search), limit), passed_over, search.unread.close)
 
@@ -277,7 +278,7 @@ def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Picture
             is_clip = name[name.rfind(".") :].lower() in clips and is_container(name, search.sampling)
             if is_clip and search.enter:
                 yield Pictures(names[start:place])
-                yield from _contained(name, lambda name: False, search)
+                yield from _contained(name, _Exclusion((), search.passed_over), search)
                 start = place + 1
         yield Pictures(names[start:])
 
@@ -293,6 +294,9 @@ def _is_taken(endings: Collection[str], excluded: Callable[[str], bool] | None, 
     if search.all_files or name[name.rfind(".") :].lower() in endings:
         return True
     ending = ending_of(parts[-1] if parts else "")
+    if ending in VIDEO_ENDINGS:
+        search.passed_over.videos += 1
+        return False
     counts = search.passed_over.about if ending in _ABOUT_PICTURES else search.passed_over.endings
     counts[ending] += 1
     return False

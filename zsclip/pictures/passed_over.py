@@ -12,15 +12,16 @@ class PassedOver:
 
     endings: files of folders and archives that are not tried, by ending in lower case, "" for those without one.
     unlabelled: the same for files beside the label folders of a data set. about: the same for texts and numbers in
-    archives, which belong to the pictures there. links: those in archives, and devices. hidden, excluded: files and
-    folders. folders: those that were walked, and archives. others: further reasons why there may be no picture, in
-    words.
+    archives, which belong to the pictures there. links, videos: those in archives; devices are among the links. hidden,
+    excluded: files and folders. folders: those that were walked, and archives. others: further reasons why there may be
+    no picture, in words.
     """
 
     endings: Counter[str] = field(default_factory=Counter)
     unlabelled: Counter[str] = field(default_factory=Counter)
     about: Counter[str] = field(default_factory=Counter)
     links: int = 0
+    videos: int = 0
     hidden: int = 0
     excluded: int = 0
     folders: list[str] = field(default_factory=list)

@@ -55,7 +55,9 @@ class Video:
         self.end = Fraction(0)
         self.damage: str | None = None
         self._path, self._keyframes, self._max_pixels = path, keyframes, max_pixels
-        self._dts: dict[int | None, float] = {}  # of packets that went in, by pts; the order in which they build on others
+        self._dts: dict[
+            int | None, float
+        ] = {}  # of packets that went in, by pts; the order in which they build on others
         self._lost: float | None = None  # from this dts on, frames may be damaged
         self._is_counted = False  # whether that is among the damages
         self._damages = self._given = 0
@@ -83,7 +85,7 @@ class Video:
             stream = _video_stream(container)
             self._check_size(stream.codec_context)
             missing = _missing_bytes(container, stream, self._path)
-            stream.thread_type, stream.thread_count = "AUTO", _THREADS  # type: ignore[assignment]
+            stream.thread_type, stream.thread_count = "AUTO", _THREADS
             if self._keyframes:
                 stream.codec_context.skip_frame = "NONKEY"
             yield from self._whole_frames(container, stream)
@@ -149,7 +151,7 @@ class Video:
                 if len(self._dts) > _MOST_INSIDE:
                     del self._dts[next(iter(self._dts))]
             try:
-                yield from stream.codec_context.decode(None if is_end else packet)  # type: ignore[arg-type]
+                yield from stream.codec_context.decode(None if is_end else packet)
             except (av.FFmpegError, ValueError) as e:
                 if isinstance(e, av.EOFError):
                     return

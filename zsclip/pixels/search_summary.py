@@ -32,8 +32,9 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     if rest := parts[_MOST:]:
         has_reason = any(has_reason for has_reason, _, _ in rest)
         parts[_MOST:] = [(has_reason, "of other types", sum(count for *_, count in rest))]
-    if found.links:
-        parts.append((True, f"link{'' if found.links == 1 else 's'} in archives", found.links))
+    for what, count in (("link", found.links), ("video", found.videos)):
+        if count:
+            parts.append((True, f"{what}{'' if count == 1 else 's'} in archives", count))
     if not parts:
         return ""
     parts.sort(key=lambda part: not part[0])
