@@ -14,6 +14,7 @@ from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
 from zsclip.cli.video import Video
+from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -49,6 +50,9 @@ def classify(
     """
     from zsclip.engine.question import read_learnt, read_question, rule_of
 
+    if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
+        flag = "--multi-label" if scores.multi_label else "--top-k"
+        raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
     set_environment(model, messages)
     given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
     question = read_question(given, sentences, scores, read_learnt(scores))
