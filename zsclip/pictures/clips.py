@@ -134,7 +134,7 @@ class Unread:
             return shot
 
     def close(self) -> None:
-        """Release all: nothing more will be read."""
+        """Release all: nothing more will be held."""
         with self._changed:
             self._is_closed = True
             self._shots.clear()

@@ -9,7 +9,6 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from zsclip.errors import first_line
 from zsclip.pictures.refused import Refused
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Video:
         self._dts: dict[
             int | None, float
         ] = {}  # of packets that went in, by pts; the order in which they build on others
-        self._lost: float | None = None  # from this dts on, frames may be damaged
+        self._lost: float | None = -math.inf  # from this dts on, frames may be damaged; clips may begin anywhere
         self._is_counted = False  # whether that is among the damages
         self._damages = self._given = 0
         self._last = self._first_damage = Fraction(0)
@@ -79,8 +78,10 @@ class Video:
             container = av.open(
                 f"file:{self._path}", "r", options=limits, container_options=options, metadata_errors="replace"
             )
+        except (PermissionError, FileNotFoundError, MemoryError):
+            raise
         except (av.FFmpegError, ValueError) as e:
-            raise Refused("unreadable", f"not a video, or a damaged one: {_reason(e)}") from e
+            raise Refused("unreadable", "damaged, or not a video in a supported format") from e
         with container:
             stream = _video_stream(container)
             self._check_size(stream.codec_context)
@@ -114,7 +115,7 @@ class Video:
                 self._lose(dts)
                 continue
             if self._lost is not None and dts >= self._lost:
-                if not frame.key_frame or dts == self._lost:
+                if not frame.key_frame or dts == self._lost:  # each frame before a key frame builds on lost ones
                     continue
                 self._lost = None
             self._check_size(frame)
@@ -141,13 +142,14 @@ class Video:
             if packet is not None and packet.stream_index != stream.index:
                 continue
             if packet is not None and not is_end:
-                dts = -math.inf if packet.dts is None else packet.dts
+                dts = -math.inf if packet.dts is None else float(packet.dts)
                 clock.see(packet)
                 if packet.is_corrupt:
                     self._lose(dts)
                     continue
                 inside.append(dts)
-                self._dts[packet.pts] = dts
+                if packet.dts is not None:
+                    self._dts[packet.pts] = dts
                 if len(self._dts) > _MOST_INSIDE:
                     del self._dts[next(iter(self._dts))]
             try:
@@ -160,7 +162,7 @@ class Video:
                 return
 
     def _lose(self, dts: float) -> None:
-        """Leave out frames from a dts on. It is not damage if nothing comes before: recordings begin anywhere."""
+        """Leave out frames from a dts on. It is not damage if nothing comes before."""
         if self._lost is None:
             self._lost, self._is_counted = dts, False
         self._lost = min(self._lost, dts)
@@ -267,7 +269,3 @@ def _vint(data: bytes, place: int) -> tuple[int, int]:
     first = data[place] if place < len(data) else 0x80
     count = 9 - first.bit_length() if first else 8
     return int.from_bytes(data[place : place + count], "big") & ((1 << 7 * count) - 1), count
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or first_line(error)).lower()

@@ -11,7 +11,7 @@ from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS
 _MOST = 8  # endings that are named
 _KINDS = {
     RAW_ENDINGS: "camera RAW",
-    VIDEO_ENDINGS: "video; --every 1s reads it",
+    VIDEO_ENDINGS: "video; add --every 1s",
     DRAWING_ENDINGS: "drawing or document",
     HEIC_ENDINGS: "needs pip install 'zsclip[heic]'",
 }
