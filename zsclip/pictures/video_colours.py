@@ -46,7 +46,7 @@ def _in_rgb(frame: "VideoFrame", width: int, height: int) -> "NDArray[np.uint8]"
     is_resized = (width, height) != (frame.width, frame.height)
     way = Interpolation.BICUBIC if is_resized else Interpolation.BILINEAR
     wanted = {"width": width, "height": height, "format": "rgb24", "src_colorspace": space}
-    wanted |= {"interpolation": way | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT}
+    wanted |= {"interpolation": way}  # rounded exactly, it would take four times as long for two grey levels
     if frame.color_trc in _HDR or frame.color_primaries in _WIDE:
         try:
             to_srgb = {"dst_color_trc": _SRGB, "dst_color_primaries": _SRGB_PRIMARIES}
