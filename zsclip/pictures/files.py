@@ -102,6 +102,7 @@ def find_images(
     """
     roots = roots_of(inputs, stdin_fd)
     passed_over = PassedOver() if passed_over is None else passed_over
+    passed_over.can_read_videos = sampling is not None
     search = _Search(
         exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter,
         sampling or DEFAULT_SAMPLING, Unread(),

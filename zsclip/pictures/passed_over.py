@@ -14,7 +14,7 @@ class PassedOver:
     unlabelled: the same for files beside the label folders of a data set. about: the same for texts and numbers in
     archives, which belong to the pictures there. links, videos: those in archives; devices are among the links. hidden,
     excluded: files and folders. folders: those that were walked, and archives. others: further reasons why there may be
-    no picture, in words.
+    no picture, in words. can_read_videos: whether the command would read videos in folders if it were asked to.
     """
 
     endings: Counter[str] = field(default_factory=Counter)
@@ -26,6 +26,7 @@ class PassedOver:
     excluded: int = 0
     folders: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    can_read_videos: bool = False
 
 
 def ending_of(name: str) -> str:

@@ -11,7 +11,7 @@ from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS
 _MOST = 8  # endings that are named
 _KINDS = {
     RAW_ENDINGS: "camera RAW",
-    VIDEO_ENDINGS: "video; add --every 1s",
+    VIDEO_ENDINGS: "video",
     DRAWING_ENDINGS: "drawing or document",
     HEIC_ENDINGS: "needs pip install 'zsclip[heic]'",
 }
@@ -25,8 +25,8 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     Args:
         can_try: whether the command has --all-files.
     """
-    counts = Counter({(ending, _kind(ending, count)): count for ending, count in found.endings.items()})
-    unlabelled = Counter({(ending, _stray(ending, count)): count for ending, count in found.unlabelled.items()})
+    counts = Counter({(ending, _kind(ending, count, found)): count for ending, count in found.endings.items()})
+    unlabelled = Counter({(ending, _stray(ending, count, found)): count for ending, count in found.unlabelled.items()})
     ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], not item[0][0], item[0]))
     parts = [(bool(about), f"{ending or 'without an ending'}{about}", count) for (ending, about), count in ordered]
     if rest := parts[_MOST:]:
@@ -64,11 +64,13 @@ def why_no_images(found: PassedOver) -> str:
     return f"no images: the {len(folders):,} folders have no files; check the paths"
 
 
-def _kind(ending: str, count: int) -> str:
+def _kind(ending: str, count: int, found: PassedOver) -> str:
+    if ending in VIDEO_ENDINGS and found.can_read_videos:
+        return " (video; add --every 1s)"
     if ending in ARCHIVES:
         return " (an archive; name it to read it)" if count == 1 else " (archives; name them to read them)"
     return next((f" ({kind})" for endings, kind in _KINDS.items() if ending in endings), "")
 
 
-def _stray(ending: str, count: int) -> str:
-    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending, count)
+def _stray(ending: str, count: int, found: PassedOver) -> str:
+    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending, count, found)
