@@ -91,7 +91,7 @@ class Video:
                 stream.codec_context.skip_frame = "NONKEY"
             yield from self._whole_frames(container, stream)
         if not self._given:
-            why = "it is cut off" if missing else "its data are damaged" if self._lost is not None else "it has none"
+            why = "it is cut off" if missing else "its data are damaged, or there is none"
             raise Refused("unreadable", f"no frame can be decoded: {why}")
         if missing:
             self.damage = f"the video is cut off after {float(self._last):.3f} s: {missing:,} bytes are missing"
