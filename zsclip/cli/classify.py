@@ -13,6 +13,8 @@ from zsclip.cli.progress import Listing, Progress, total_of
 from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
+from zsclip.cli.video import Video
+from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 @command(common=("inputs", "labels", "labels_file", "model", "top_k", "threshold", "format", "output", "report"))
 def classify(
     inputs: Inputs,
+    video: Video,
     labels: Labels,
     prompts: Prompts,
     scores: Scores,
@@ -47,6 +50,9 @@ def classify(
     """
     from zsclip.engine.question import read_learnt, read_question, rule_of
 
+    if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
+        flag = "--multi-label" if scores.multi_label else "--top-k"
+        raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
     set_environment(model, messages)
     given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
     question = read_question(given, sentences, scores, read_learnt(scores))
@@ -55,7 +61,8 @@ def classify(
     own = output.written(by_earlier_run=True)
     images = inputs.reads(output.replaced, own=own)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
-    paths = inputs.find(messages, output.check(read), own)
+    sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
+    paths = inputs.find(messages, output.check(read), own, sampling)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)

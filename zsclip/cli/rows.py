@@ -55,6 +55,13 @@ class Output(Report):
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Like --resume, but also retry the images that failed.")
     ] = False
+    segments: Annotated[
+        bool,
+        typer.Option(
+            "--segments",
+            help="Join neighbouring frames of a video with the same answer into rows with start, end, label and score.",
+        ),
+    ] = False
     print0: Annotated[
         bool, typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
     ] = False
@@ -67,6 +74,8 @@ class Output(Report):
         sink_name = self.sink_name
         if self.print0 and sink_name != "paths":
             raise InputError("--print0: only paths can end in NUL; add --format paths")
+        if self.segments:
+            self._check_segments()
         if not self.is_resumed:
             return
         flag = "--resume" if self.resume else "--retry-errors"
@@ -78,6 +87,16 @@ class Output(Report):
             raise InputError(f"{flag}: needs the file of the earlier run; add -o FILE")
         if self.overwrite:
             raise InputError(f"{flag}: keeps the rows that --overwrite would discard; use one of the two")
+
+    def _check_segments(self) -> None:
+        from zsclip.out.segments import FORMS
+
+        if self.sink_name not in FORMS:
+            raise InputError(f"--segments: cannot be written as {self.sink_name}; use --format {' or '.join(FORMS)}")
+        others = (("--resume", self.resume), ("--retry-errors", self.retry_errors), ("--report", self.report))
+        for flag, value in (*others, ("--contact-sheet", self.contact_sheet)):
+            if value:
+                raise InputError(f"--segments: {flag} needs a row for every frame; leave one of the two out")
 
     @property
     def file(self) -> str | None:
@@ -118,7 +137,8 @@ class Output(Report):
     def settings(self) -> dict[str, object]:
         """The settings that the bytes of the rows depend on, besides the answers."""
         width = get_terminal_size((100, 24)).columns if self.sink_name == "table" else None
-        return {"format": self.sink_name, "print0": self.print0, "table width": width}
+        segments = {"segments": True} if self.segments else {}
+        return {"format": self.sink_name, "print0": self.print0, "table width": width} | segments
 
     @property
     def targets(self) -> list[tuple[str, str | None]]:
@@ -220,6 +240,11 @@ class Writer:
         """Write the rows that --only asks for, in the format of the run."""
         from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
 
+        if self.output.segments:
+            from zsclip.out.segments import write_segments
+
+            write_segments(batches, out, self.output.sink_name, self.wanted)
+            return
         sinks: dict[str, Callable[[Any, TextIO], None]] = SINKS | {
             "csv": partial(write_csv, header=header),
             "tsv": partial(write_tsv, header=header),
@@ -271,6 +296,8 @@ class Writer:
     def _through(self, batches: "Batches", out: TextIO, pages: list[TextIO], journal: "Journal | None") -> "Batches":
         if journal is not None:
             batches = journal.noted(batches, out)
+        if self.output.segments:  # whether frames are neighbours shows only among all of them
+            return batches
         batches = only_wanted(batches, self.wanted)
         small: dict[str, Any] = {"threads": self.threads, "max_pixels": self.max_pixels}
         for target, page in zip(self.output.pages, pages, strict=False):
@@ -313,7 +340,7 @@ def resume_hint(output: Output, start: Start, tally: Tally, is_retry: bool, only
         return f"the rows of {counted(done, 'image')} were written; with -o FILE a run can be resumed"
     if is_retry:
         return f"{output.own_file} is unchanged; run the same command again"
-    if output.pages or output.contact_sheet is not None:
+    if output.pages or output.contact_sheet is not None or output.segments:
         return f"{counted(done, 'image')} done; run again with --overwrite; what was encoded is kept"
     if not done:
         return "no rows were written; run the same command again"
