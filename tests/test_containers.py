@@ -756,12 +756,12 @@ def test_a_webdatasets_summary_is_short_and_no_images_has_a_reason(tmp_path: Pat
     )
     found = find_images([str(tmp_path / "a.tar")])
     assert len(list(found)) == 3
-    assert passed_over_line(found.passed_over) == "passed over: 3 .mp4 (video)"
+    assert passed_over_line(found.passed_over) == "passed over: 3 videos in archives"
 
     found = find_images([str(tmp_path / "a.tar")], exclude=["*.jpg"])
     assert not list(found)
     assert why_no_images(found.passed_over) == (
-        "no images; passed over: 3 .mp4 (video); --exclude left out 3; 6 text and data files in archives"
+        "no images; passed over: 3 videos in archives; --exclude left out 3; 6 text and data files in archives"
     )
     names = [name.partition("#")[2] for name in find_images([str(tmp_path / "a.tar")], all_files=True)]
     assert len(names) == 12

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"answers", "kept", "measure", "models", "out", "pictures", "pixels", "words"},
     "cli": {"answers", "engine", "kept", "measure", "models", "out", "pictures", "pixels", "training", "words"},
     "__main__": {"cli"},
-    "api": {"answers", "engine", "models", "out", "pictures", "pixels", "words"},
+    "api": {"answers", "engine", "kept", "models", "out", "pictures", "pixels", "words"},
     "__init__": {"api"},
 }
 NEED_TORCH = {

@@ -398,3 +398,24 @@ def test_nothing_left_takes_no_time(run: Run, data: Path, plain: str) -> None:
     run(*command(plain))
 
     assert run(*command(plain, "--dry-run")).stdout == b"6 shards, 6 complete; left: 0 images\n"
+
+
+def test_videos_give_the_frames_of_a_single_run(run: Run, data: Path, plain: str) -> None:
+    pytest.importorskip("av")
+    from clips import make_clip
+
+    make_clip(data / "named.mp4", 75)
+    make_clip(data / "photos" / "08a.mp4", 50)
+    arguments = ("classify", "named.mp4", "photos", "-l", "red,blue", "-m", plain, "--every", "1s")
+
+    done = run(*arguments, "-o", "out/", "--shard-size", "8")
+    whole = run(*arguments, "-f", "jsonl")
+
+    assert done.returncode == 1, done.stderr
+    rows = [json.loads(line) for line in whole.stdout.splitlines()]
+    assert sum(row["file_name"].startswith("photos/08a.mp4#t=") for row in rows) == 2
+    assert sorted(rows_of(data / "out"), key=lambda row: row["file_name"]) == sorted(
+        rows, key=lambda row: row["file_name"]
+    )
+    other = run(*arguments, "--every", "2s", "-o", "out/", "--shard-size", "8")
+    assert b"every: 1s -> 2s" in other.stderr

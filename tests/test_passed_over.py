@@ -86,7 +86,8 @@ def test_the_hint_is_not_for_endings_that_have_a_reason() -> None:
 def test_classify_says_what_it_passed_over(run: Run, mixed: Path, model: str) -> None:
     lines = run("classify", "photos", *COLOURS, "-m", model).stderr.decode().splitlines()
 
-    assert "passed over: 12 .nef (camera RAW), 1 .mov (video), 3 without an extension (--all-files tries them)" in lines
+    video = "1 .mov (video; add --every 1s)"
+    assert f"passed over: 12 .nef (camera RAW), {video}, 3 without an extension (--all-files tries them)" in lines
 
 
 def test_all_files_tries_every_file_of_a_folder(run: Run, mixed: Path, model: str) -> None:
@@ -108,7 +109,7 @@ def test_all_files_tries_every_file_of_a_folder(run: Run, mixed: Path, model: st
         (["x.nef", "y.nef"], "; passed over: 2 .nef (camera RAW)"),
         (
             ["x.nef", "x.mov", "no_ending", "photo.jpg_large"],
-            "; passed over: 1 .mov (video), 1 .nef (camera RAW), 1 .jpg_large, 1 without an extension "
+            "; passed over: 1 .mov (video; add --every 1s), 1 .nef (camera RAW), 1 .jpg_large, 1 without an extension "
             "(--all-files tries them)",
         ),
         (["x"], "; passed over: 1 without an extension (--all-files tries it)"),

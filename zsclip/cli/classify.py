@@ -15,6 +15,8 @@ from zsclip.cli.progress import Progress, total_of
 from zsclip.cli.question import Scores, about_page, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
+from zsclip.cli.video import Video
+from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
     from zsclip.engine.question import Question
     from zsclip.models.encoder import Encoder
     from zsclip.pictures.pictures import Paths, Pictures
+    from zsclip.pictures.sampling import Sampling
 
 
 @command(common=("inputs", "labels", "labels_file", "model", "top_k", "threshold", "format", "output", "report"))
 def classify(
     inputs: Inputs,
+    video: Video,
     labels: Labels,
     prompts: Prompts,
     scores: Scores,
@@ -50,15 +54,19 @@ def classify(
     from zsclip.engine.question import read_learnt, read_question, rule_of
     from zsclip.engine.settings import settings_of
 
+    if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
+        flag = "--multi-label" if scores.multi_label else "--top-k"
+        raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
     set_environment(model, messages)
     given = labels.read_given(alone=scores.one_is_enough)
     question = read_question(given, prompts.read_given(), scores, read_learnt(scores))
     name = model.name(question.model)
     wanted = wanted_answers(scores.only, question.words.answers)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name))
-    paths = _found(inputs, output, read, messages)
+    sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
+    paths = _found(inputs, output, read, messages, sampling)
     if output.folder is not None:
-        shared = run_of(question, wanted, inputs, output, model, speed, store)
+        shared = run_of(question, wanted, inputs, output, model, speed, store, sampling)
         return write_parts(shared, output, speed, store, messages)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
@@ -77,15 +85,17 @@ def classify(
     return report_run(session, (output.file, output.report, output.contact_sheet))
 
 
-def _found(inputs: Inputs, output: Output, read: "Iterable[tuple[str, str]]", messages: Messages) -> "Paths":
+def _found(
+    inputs: Inputs, output: Output, read: "Iterable[tuple[str, str]]", messages: Messages, sampling: "Sampling"
+) -> "Paths":
     """Check every input and output, then find the images.
 
     Args:
-        read: what else the run reads, and the path of each.
+        read: what else the run reads, and the path of each. sampling: which frames of videos are taken.
     """
     own = output.written(by_earlier_run=True)
     places = output.check(chain(read, inputs.reads(output.replaced, own=own)))
-    return inputs.find(messages, places, own)
+    return inputs.find(messages, places, own, sampling)
 
 
 @dataclass(frozen=True)

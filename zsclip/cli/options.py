@@ -17,8 +17,13 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 if TYPE_CHECKING:
     from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Paths, Pictures
+    from zsclip.pictures.sampling import Sampling
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
+
+    Note = Callable[[str], None]
+    Places = Mapping[FileId, str] | None
+    Sampled = Sampling | None
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "parquet", "html"]
 
@@ -57,8 +62,8 @@ class Inputs:
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Images, folders, quoted globs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), or - to "
-            "read paths, or one image, from stdin.",
+            help="Images, folders, quoted globs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), videos, "
+            "or - to read paths, or one image, from stdin.",
         ),
     ]
     exclude: Annotated[
@@ -75,7 +80,7 @@ class Inputs:
     ] = None
 
     def find(
-        self, messages: "Messages", places: "Mapping[FileId, str] | None" = None, own: Sequence[str] = ()
+        self, messages: "Messages", places: "Places" = None, own: Sequence[str] = (), sampling: "Sampled" = None
     ) -> "Paths":
         """Check every input, then yield the path of each picture as it is found.
 
@@ -86,8 +91,8 @@ class Inputs:
         """
         from zsclip.pictures.pictures import Paths
 
-        found = self._found(self.inputs, own, messages.note)
-        return Paths(_refusing(found.rest(), places), found.passed_over) if places else found
+        found = self._found(self.inputs, own, messages.note, sampling)
+        return Paths(_refusing(found.rest(), places), found.passed_over, found.close) if places else found
 
     def reads(self, written: Sequence[str], *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
         """Yield a description and the path of each input that must be checked before the run starts; see `find`.
@@ -105,17 +110,17 @@ class Inputs:
         roots = roots_of([each for each in self.inputs if each != STDIN])
         if self.limit is None and not may_find(roots, written, all_files=self.all_files):
             roots = [root for root in roots if not os.path.isdir(root)]
-        yield from _pictures(self._found(roots, own, lambda message: None, enter=False))
+        yield from _pictures(self._found(roots, own, lambda message: None, None, enter=False))
 
     def _found(
-        self, inputs: list[str], own: Sequence[str], note: Callable[[str], None], *, enter: bool = True
+        self, inputs: list[str], own: Sequence[str], note: "Note", sampling: "Sampled", *, enter: bool = True
     ) -> "Paths":
         from zsclip.pictures.files import find_images
 
         limit = None if self.limit is None else self.limit + (0 if enter else len(inputs))
         return find_images(
-            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files,
-            own=[os.path.realpath(file) for file in own], note=note, column=self.column, enter=enter,
+            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files, note=note,
+            own=[os.path.realpath(file) for file in own], column=self.column, enter=enter, sampling=sampling,
         )  # fmt: skip
 
 
@@ -290,11 +295,7 @@ class Speed(Device, Computing):
     max_pixels: Annotated[
         int,
         typer.Option(
-            "--max-pixels",
-            metavar="N",
-            min=1,
-            help="Refuse images with more pixels than this.",
-            rich_help_panel="Input",
+            "--max-pixels", metavar="N", min=1, help="Refuse images with more pixels.", rich_help_panel="Input"
         ),
     ] = DEFAULT_MAX_PIXELS
     fast_jpeg: Annotated[
@@ -331,8 +332,7 @@ class Report(Overwrite):
     """A page with thumbnails."""
 
     report: Annotated[
-        str | None,
-        typer.Option("--report", metavar="FILE", help="Also write an .html page with thumbnails."),
+        str | None, typer.Option("--report", metavar="FILE", help="Also write an .html page with thumbnails.")
     ] = None
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zsclip.engine.question import Question
     from zsclip.engine.shards import Plan, Shard
     from zsclip.models.encoder import Encoder
+    from zsclip.pictures.sampling import Sampling
 
 
 def run_of(
@@ -32,6 +33,7 @@ def run_of(
     model: Model,
     speed: Speed,
     store: Store,
+    sampling: "Sampling",
 ) -> "Run":
     """Put together what decides what the run writes."""
     from zsclip.engine.options import Computing
@@ -41,7 +43,7 @@ def run_of(
     assert output.folder is not None
     finding = Finding(
         tuple(inputs.inputs), output.shard_size or SHARD_SIZE, tuple(inputs.exclude), inputs.limit, inputs.null,
-        inputs.all_files, inputs.column,
+        inputs.all_files, inputs.column, sampling,
     )  # fmt: skip
     return Run(
         question=question, wanted=frozenset(wanted), model=model.name(question.model), offline=model.offline,

@@ -39,8 +39,8 @@ class Output(Sharing, Report):
             "-f",
             "--format",
             metavar="FORMAT",
-            help="Write table, jsonl, csv, tsv, paths, parquet or html; by default, the extension of FILE decides; "
-            "without FILE, it is table on a terminal, else jsonl.",
+            help="Write table, jsonl, csv, tsv, paths, parquet or html; by default, the extension of FILE decides, "
+            "else table on a terminal, or jsonl.",
         ),
     ] = None
     output: Annotated[
@@ -49,7 +49,7 @@ class Output(Sharing, Report):
             "-o",
             "--output",
             metavar="FILE",
-            help="Write to FILE, which appears only once it is complete; or to FOLDER/, in Parquet parts.",
+            help="Write to FILE, which appears once it is complete, or to FOLDER/.",
         ),
     ] = None
     contact_sheet: Annotated[
@@ -69,6 +69,13 @@ class Output(Sharing, Report):
             "--embeddings", metavar="float16|float32", help="Add the embeddings of the images to Parquet files."
         ),
     ] = None
+    segments: Annotated[
+        bool,
+        typer.Option(
+            "--segments",
+            help="Join neighbouring frames of a video with the same answer into rows with start, end, label and score.",
+        ),
+    ] = False
     print0: Annotated[
         bool, typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
     ] = False
@@ -87,6 +94,8 @@ class Output(Sharing, Report):
             check_pyarrow("--format parquet")
             if self.fills_terminal:
                 raise InputError("--format parquet: not for a terminal; add -o FILE")
+        if self.segments:
+            self._check_segments()
         self.check_sharing(has_folder=self.folder is not None)
         if self.folder is not None:
             self._check_folder(self.folder)
@@ -109,6 +118,16 @@ class Output(Sharing, Report):
             raise InputError(f"{flag}: needs the file of the earlier run; add -o FILE")
         if self.overwrite:
             raise InputError(f"{flag}: keeps the rows that --overwrite would discard; use one of the two")
+
+    def _check_segments(self) -> None:
+        from zsclip.out.segments import FORMS
+
+        if self.sink_name not in FORMS:
+            raise InputError(f"--segments: cannot be written as {self.sink_name}; use --format {' or '.join(FORMS)}")
+        others = (("--resume", self.resume), ("--retry-errors", self.retry_errors), ("--report", self.report))
+        for flag, value in (*others, ("--contact-sheet", self.contact_sheet)):
+            if value:
+                raise InputError(f"--segments: {flag} needs a row for every frame; leave one of the two out")
 
     def _check_folder(self, folder: str) -> None:
         if self.sink_name != "parquet":
@@ -278,6 +297,11 @@ class Writer:
         """Write the rows that --only asks for, in the format of the run."""
         from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
 
+        if self.output.segments:
+            from zsclip.out.segments import write_segments
+
+            write_segments(batches, out, self.output.sink_name, self.wanted)
+            return
         sinks: dict[str, Callable[[Any, TextIO], None]] = SINKS | {
             "csv": partial(write_csv, header=header),
             "tsv": partial(write_tsv, header=header),
@@ -339,6 +363,8 @@ class Writer:
 
         if journal is not None:
             batches = journal.noted(batches, out)
+        if self.output.segments:  # whether frames are neighbours shows only among all of them
+            return batches
         batches = only_wanted(batches, self.wanted)
         small: dict[str, Any] = {"threads": self.threads, "max_pixels": self.max_pixels}
         for target, page in zip(self.output.pages, pages, strict=False):
@@ -363,7 +389,7 @@ def resume_hint(output: Output, start: Start, tally: Tally, is_retry: bool, only
         return f"the rows of {counted(done, 'image')} were written; with -o FILE a run can be resumed"
     if is_retry:
         return f"{output.own_file} is unchanged; run the same command again"
-    if output.pages or output.contact_sheet is not None:
+    if output.pages or output.contact_sheet is not None or output.segments:
         return f"{counted(done, 'image')} done; run again with --overwrite; what was encoded is kept"
     if output.sink_name == "parquet":
         return f"{counted(done, 'image')} done; add --resume to start again; what was encoded is kept"

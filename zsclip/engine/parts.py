@@ -22,6 +22,7 @@ from zsclip.models.encoder import Encoder
 from zsclip.out.changes import changes
 from zsclip.out.output import Embeddings, as_output_error
 from zsclip.out.parquet import Layout, read_about, write_parquet
+from zsclip.pictures.sampling import Sampling
 
 _VERSION = 1
 _UNFINISHED = ".unfinished"  # hidden, so that readers of the folder see complete parts only
@@ -132,7 +133,7 @@ class Parts:
         finding = run.finding
         self._settings = settings_of(run.question, encoder, run.model, run.computing) | {
             "embeddings": run.embeddings, "exclude": list(finding.exclude), "all-files": finding.all_files,
-            "column": finding.column,
+            "column": finding.column, "every": _interval_of(finding.sampling), "frames": finding.sampling.animations,
         }  # fmt: skip
         self._of_loose = {
             "images": digested(list(loose), loose), "limit": finding.limit, "shard-size": finding.size,
@@ -258,6 +259,13 @@ def do_shard(shard: Shard, parts: Parts, answer: Write) -> Done:
 def answers_of(embedded: Iterable[Embedded], matrix: Classifier, run: Run, rule: Rule) -> Iterator[Answers]:
     """Answer for pictures as a run asks for it."""
     return classify(embedded, matrix, rule, with_vectors=run.embeddings is not None)
+
+
+def _interval_of(sampling: Sampling) -> str:
+    """Give which frames of videos are taken, as the options say it."""
+    if sampling.keyframes:
+        return "key frames"
+    return str(sampling.every) if isinstance(sampling.every, int) else f"{sampling.every}s"
 
 
 def _shard_of(part: str) -> str:

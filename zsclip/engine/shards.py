@@ -15,6 +15,7 @@ from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images, roots_of
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.sampling import DEFAULT_SAMPLING, Sampling
 from zsclip.pictures.shards import failed
 
 _LONGEST = 80  # characters of a container's name in that of its shard
@@ -24,7 +25,7 @@ _LONGEST = 80  # characters of a container's name in that of its shard
 class Finding:
     """Which pictures of the inputs belong to the run, as the options say it.
 
-    size: loose files in a shard.
+    size: loose files in a shard. sampling: which frames of videos are taken.
     """
 
     inputs: tuple[str, ...]
@@ -34,6 +35,7 @@ class Finding:
     null: bool = False
     all_files: bool = False
     column: str | None = None
+    sampling: Sampling = DEFAULT_SAMPLING
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +71,32 @@ class Shard:
         Args:
             passed_over: where to count what is left out.
         """
-        if not self.path:
-            yield Pictures(self.files())
+        if self.path:
+            yield from _inside(self.path, finding, passed_over)
             return
-        try:
-            yield from find_images(
-                [self.path], exclude=finding.exclude, all_files=finding.all_files, column=finding.column,
-                passed_over=passed_over,
-            ).rest()  # fmt: skip
-        except InputError as e:  # it was there when the run was planned, and had the column
-            yield failed(self.path, FileNotFoundError(str(e)) if not os.path.exists(self.path) else e)
+        start, files = 0, self.files()
+        for place, name in enumerate(files if finding.sampling.reads_folders else ()):
+            if is_container(name, finding.sampling):  # a video in a folder
+                yield Pictures(files[start:place])
+                yield from _inside(name, finding, passed_over)
+                start = place + 1
+        yield Pictures(files[start:])
+
+
+def _inside(container: str, finding: Finding, passed_over: PassedOver) -> Iterator[Pictures]:
+    """Yield the pictures that a container holds or lists."""
+    try:
+        found = find_images(
+            [container], exclude=finding.exclude, all_files=finding.all_files, column=finding.column,
+            passed_over=passed_over, sampling=finding.sampling,
+        )  # fmt: skip
+    except InputError as e:  # it was there when the run was planned, and had the column
+        yield failed(container, FileNotFoundError(str(e)) if not os.path.exists(container) else e)
+        return
+    try:
+        yield from found.rest()
+    finally:
+        found.close()
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,9 @@ def plan(
     """
     of_inputs = [(text, roots_of([text])) for text in finding.inputs]
     roots = [root for _, some in of_inputs for root in some]
-    containers = {root for root in set(roots) if root != "-" and not os.path.isdir(root) and is_container(root)}
+    containers = {
+        root for root in set(roots) if root != "-" and not os.path.isdir(root) and is_container(root, finding.sampling)
+    }
     from_loose = tuple(text for text, some in of_inputs if not containers.issuperset(some))
     if finding.limit is not None and containers:
         raise InputError("--limit: archives and lists in shards are not counted; use -o FILE, or leave out --limit")
@@ -135,7 +155,12 @@ def plan(
 
 def _is_left(container: str, finding: Finding) -> bool:
     """Whether --exclude leaves a container in the run."""
-    return any(True for _ in find_images([container], exclude=finding.exclude, column=finding.column, enter=False))
+    return any(
+        True
+        for _ in find_images(
+            [container], exclude=finding.exclude, column=finding.column, sampling=finding.sampling, enter=False
+        )
+    )
 
 
 def _loose_shards(
@@ -147,7 +172,7 @@ def _loose_shards(
 ) -> Iterator[Shard]:
     found = find_images(
         roots, exclude=finding.exclude, limit=finding.limit, null=finding.null, all_files=finding.all_files, note=note,
-        passed_over=passed_over,
+        passed_over=passed_over, sampling=finding.sampling, enter=False,
     )  # fmt: skip
     names: list[str] = []
     number = count = 0

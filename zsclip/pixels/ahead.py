@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from zsclip.errors import InputError
+from zsclip.pictures.decoding_thread import CPU_SECONDS, WALL_SECONDS
 from zsclip.pictures.pictures import Pictures
-from zsclip.pixels.limits import CPU_SECONDS, WALL_SECONDS
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
 FIRST_BATCH = 32  # the batch size to expect until the real one is known
@@ -218,6 +218,9 @@ class Ahead(Generic[T, F]):
                     stop = min(start + LOOK_UP, len(item))
                     keys = item.keys(start, stop) if find is not None else None
                     found = find(item.names[start:stop], keys) if find is not None and keys is not None else None
+                    if item.drop is not None and found is not None:
+                        for place in found.places:
+                            item.drop(start + place)
                     self._pass_on(item, start, stop, found)
             self._ahead.put(end)
         except BaseException as e:

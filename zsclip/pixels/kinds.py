@@ -1,13 +1,18 @@
 """Files that are not pictures, or not readable ones, recognised by their first bytes."""
 
 import re
+from importlib.util import find_spec
 
 from zsclip.pictures.refused import ErrorKind
 from zsclip.pixels.pillow_setup import readable_formats
 
 NO_PICTURE = "damaged, or not an image in a supported format"
 RAW = "camera RAW is not supported; export it as JPEG first"
-VIDEO = "a video; extract frames first, for example with ffmpeg"
+VIDEO = (
+    "a video; name it on the command line to classify its frames"
+    if find_spec("av")
+    else "a video; to read it: pip install 'zsclip[video]'"
+)
 DRAWING = "a drawing or document; export it as PNG first"
 HEIC = "a HEIC image; to read it: pip install 'zsclip[heic]'"
 _OTHER = "is not supported; export it as PNG first"
