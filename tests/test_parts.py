@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,24 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
+from clips import make_clip
 from conftest import HANGS
 from PIL import Image
 from test_parquet import as_json
 
+from zsclip.answers.answers import Answers
+from zsclip.answers.classifier import build_classifier
 from zsclip.cli.rows import Output
+from zsclip.engine import parts as engine
+from zsclip.engine.claims import Claims
+from zsclip.engine.options import Computing, Scoring
+from zsclip.engine.question import read_question
+from zsclip.engine.run import embedding
+from zsclip.engine.shards import Finding, Shard, plan
 from zsclip.errors import InputError
 from zsclip.out.parquet import read_about
+from zsclip.pictures.passed_over import PassedOver
+from zsclip.words.labels import read_labels
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -401,9 +413,6 @@ def test_nothing_left_takes_no_time(run: Run, data: Path, plain: str) -> None:
 
 
 def test_videos_give_the_frames_of_a_single_run(run: Run, data: Path, plain: str) -> None:
-    pytest.importorskip("av")
-    from clips import make_clip
-
     make_clip(data / "named.mp4", 75)
     make_clip(data / "photos" / "08a.mp4", 50)
     arguments = ("classify", "named.mp4", "photos", "-l", "red,blue", "-m", plain, "--every", "1s")
@@ -419,3 +428,36 @@ def test_videos_give_the_frames_of_a_single_run(run: Run, data: Path, plain: str
     )
     other = run(*arguments, "--every", "2s", "-o", "out/", "--shard-size", "8")
     assert b"every: 1s -> 2s" in other.stderr
+
+
+def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_again(
+    photos: Path, plain: str, tmp_path: Path
+) -> None:
+    question = read_question(read_labels("red,blue"), None, Scoring(), None)
+    finding, folder = Finding((str(photos),), size=10), tmp_path / "out"
+    asked = engine.Run(
+        question, frozenset(), plain, True, Computing("cpu", precision="fp32"), False, finding, str(folder)
+    )
+    encoder = asked.computing.encoder(plain, True)
+    mine, others = (engine.Parts(asked, [str(photos)], encoder, print) for _ in range(2))
+    matrix = build_classifier(question.words, encoder)
+    (shard,) = plan(finding, PassedOver()).shards
+    engine.make_folder(asked.folder)
+
+    def answer(shard: Shard, counts: engine.Counts) -> Iterator[Answers]:
+        pictures = shard.pictures(finding, PassedOver())
+        with embedding(pictures, encoder, None, asked.computing) as embedded:
+            yield from counts.of(engine.answers_of(embedded, matrix, asked, mine.rule))
+
+    class Late(Claims):
+        @contextmanager
+        def take(self, name: str) -> Iterator[str | None]:
+            assert engine.do_shard(shard, others, answer).how == "written"
+            with super().take(name) as temporary:
+                yield temporary
+
+    mine.claims = Late(str(folder / ".unfinished"))
+
+    done = engine.do_shard(shard, mine, answer)
+
+    assert (done.how, done.counts.images) == ("complete", 3)

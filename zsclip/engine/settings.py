@@ -16,7 +16,7 @@ def settings_of(question: Question, encoder: Encoder, model: str, computing: Com
     named = scores.distractors or ("of the calibration" if learnt is not None else "common")
     return _of_words(words, encoder, model, computing.compile) | {
         "batch-size": computing.batch_size, "top-k": scores.top_k, "threshold": scores.threshold,
-        "multi-label": scores.multi_label, "only": scores.only, "fast-jpeg": computing.fast_jpeg,
+        "multi-label": scores.multi_label, "only": list(scores.only), "fast-jpeg": computing.fast_jpeg,
         "max-pixels": computing.max_pixels, "by": digested(scores.by, words.groups) if words.groups else scores.by,
         "calibration": None if learnt is None else digested(scores.calibration, asdict(learnt)),
         "distractors": digested(named, words.distractors) if words.distractors else None,
