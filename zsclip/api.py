@@ -22,7 +22,7 @@ from zsclip.answers.classifier import build_classifier
 from zsclip.answers.classify import answer, classify
 from zsclip.engine.options import By, Computing, Precision, Scoring, variable
 from zsclip.engine.question import read_learnt, read_question, rule_of
-from zsclip.engine.run import embedding, opened_store
+from zsclip.engine.run import embedding, network_of, opened_store
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.out import frames
@@ -32,6 +32,8 @@ from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
 from zsclip.pictures.pictures import Pictures, again
+from zsclip.pictures.remote import Network
+from zsclip.pictures.urls import is_remote
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -135,7 +137,7 @@ class Classifier:
                 sentences = read_prompts(os.fsdecode(prompts))
             words = None if labels is None else labels_of(labels, alone=scores.one_is_enough)
             self._question = read_question(words, sentences, scores, read_learnt(scores))
-            self._store = store
+            self._store, self._offline = store, offline
             model = os.fsdecode(model or variable("ZSCLIP_MODEL") or self._question.model or "base")
             self._encoder = self._computing.encoder(model, offline)
             self._rule = rule_of(self._question, self._encoder)
@@ -153,8 +155,9 @@ class Classifier:
         """Classify pictures: paths, PIL images, (H, W, 3) uint8 arrays, or the bytes of encoded pictures.
 
         Args:
-            pictures: one of them, or any iterable of them. A folder is walked, an archive, a Parquet file or a list
-                entered, and a glob expanded, as on the command line; in an iterable globs are taken as they are.
+            pictures: one of them, or any iterable of them. A URL is a path, too. A folder is walked, an archive, a
+                Parquet file or a list entered, and a glob expanded, as on the command line; in an iterable globs are
+                taken as they are.
 
         Returns:
             One record for one picture; Answers, in order, for everything else. A picture that could not
@@ -163,23 +166,26 @@ class Classifier:
         Raises:
             InputError: a single path does not exist, or something is not a picture.
         """
+        network = network_of(offline=self._offline)
         if isinstance(pictures, str | os.PathLike):
             path = os.fsdecode(pictures)
             if path == "-":
                 raise InputError("'-': paths are read from stdin on the command line only; give them as a list")
-            found = self._answers(find_images([path]).rest(), {})
-            is_one = os.path.lexists(path) and not os.path.isdir(path) and not is_container(path)
+            found = self._answers(find_images([path], network=network).rest(), {})
+            is_far = is_remote(path) and not network.is_folder(path) and len(found) == 1
+            is_one = (is_far or os.path.lexists(path)) and not os.path.isdir(path) and not is_container(path)
             return found[0] if is_one else found
         kept: dict[int, bytes] = {}
         with ExitStack() as stack:
             source = InMemory(most=2 * self._computing.cpus)
             stack.callback(source.close)
             if _is_one(pictures):
-                return self._answers(_found([pictures], source, kept, most=0), kept)[0]
+                return self._answers(_found([pictures], source, kept, network, most=0), kept)[0]
             # A file opened in binary mode would yield its lines.
             if not isinstance(pictures, Iterable) or hasattr(pictures, "read"):
                 raise _not_a_picture("pictures", pictures)
-            return self._answers(_found(pictures, source, kept, most=SHOWN), kept)
+            found_there = _found(pictures, source, kept, network, most=SHOWN)
+            return self._answers(network.with_urls(found_there), kept)
 
     def _answers(self, pictures: Iterable[Pictures], kept: Mapping[int, bytes]) -> Answers:
         with ExitStack() as stack:
@@ -224,7 +230,9 @@ def _arguments_named() -> Iterator[None]:
         raise InputError(_FLAG.sub(lambda found: _ARGUMENTS.get(found[1], found[1].replace("-", "_")), str(e))) from e
 
 
-def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, most: int) -> Iterator[Pictures]:
+def _found(
+    given: Iterable[Any], source: InMemory, kept: dict[int, bytes], network: Network, *, most: int
+) -> Iterator[Pictures]:
     """Yield pictures as they are given, files together.
 
     Args:
@@ -244,7 +252,7 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
             yield Pictures(files)
             count, files = count + len(files), []
         if holds_some:
-            for some in find_images([path]).rest():
+            for some in find_images([path], network=network).rest():
                 yield some
                 count += len(some)
         elif not is_path:

@@ -41,7 +41,7 @@ def bench(
     set_environment(model, messages)
     with Progress(messages.show_progress) as progress:
         progress.step("looking for images")
-        found = inputs.find(messages)
+        found = inputs.find(messages, offline=model.offline)
         paths = list(islice(found, _MOST_IMAGES))
         if not paths:
             from zsclip.pixels.search_summary import why_no_images

@@ -163,7 +163,7 @@ def calibrate(
     read = chain(labels.reads(), prompts.reads(), distractors.reads(), data.reads(), model_files(model.name()))
     places = file.check(read)
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session, places)
+        labelled = read_data(data, session, places, offline=model.offline)
         words, truths = words_and_truths(labelled, given, sentences)
         words = with_distractors(words, distractors.distractors)
         encoder = speed.encoder(model.name(), model.offline)

@@ -55,7 +55,7 @@ def classify(
     own = output.written(by_earlier_run=True)
     images = inputs.reads(output.replaced, own=own)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
-    paths = inputs.find(messages, output.check(read), own)
+    paths = inputs.find(messages, output.check(read), own, offline=model.offline)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)
@@ -67,7 +67,8 @@ def classify(
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
         run = Run(question, wanted, encoder, rule, output, session, inputs.limit, paths)
-        is_listed = progress.visible and "-" not in inputs.inputs
+        # Listing an archive on a server would fetch all of it, long before its pictures are wanted.
+        is_listed = progress.visible and "-" not in inputs.inputs and not any("://" in each for each in inputs.inputs)
         run.write(Listing(paths.rest()) if is_listed else paths.rest(), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
 

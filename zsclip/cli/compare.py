@@ -107,7 +107,7 @@ def compare(
     judged: list[tuple[str, Judged]] = []
     gains: list[TemplateGain] = []
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session, places)
+        labelled = read_data(data, session, places, offline=network.offline)
         asked = [
             (file, name, *words_and_truths(labelled, given, sentences))
             for (file, given), (name, sentences) in product(grid.files.items(), grid.sets.items())

@@ -198,7 +198,7 @@ def evaluate(
     name = model.name(None if learnt is None else learnt.model)
     places = findings.check(chain(labels.reads(), prompts.reads(), scores.reads(), data.reads(), model_files(name)))
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session, places)
+        labelled = read_data(data, session, places, offline=model.offline)
         question, truths = question_of(labelled, given, sentences, scores, learnt)
         encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)

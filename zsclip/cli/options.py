@@ -16,9 +16,12 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from zsclip.out.output import FileId
-    from zsclip.pictures.pictures import Paths, Pictures
+    from zsclip.pictures.pictures import Paths
+    from zsclip.pictures.remote import Network as Fetching
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
+
+    Places = Mapping[FileId, str]
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 
@@ -57,8 +60,8 @@ class Inputs:
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Images, folders, quoted globs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), or - to "
-            "read paths, or one image, from stdin.",
+            help="Images, folders, quoted globs, URLs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), or "
+            "- to read paths, or one image, from stdin.",
         ),
     ]
     exclude: Annotated[
@@ -75,7 +78,7 @@ class Inputs:
     ] = None
 
     def find(
-        self, messages: "Messages", places: "Mapping[FileId, str] | None" = None, own: Sequence[str] = ()
+        self, messages: "Messages", places: "Places | None" = None, own: Sequence[str] = (), *, offline: bool
     ) -> "Paths":
         """Check every input, then yield the path of each picture as it is found.
 
@@ -84,10 +87,12 @@ class Inputs:
                 stdin or by a symbolic link, ends the run.
             own: files that an earlier run or this one writes, which must not be read as pictures.
         """
+        from zsclip.engine.run import network_of
+        from zsclip.out.output import refuse_replaced
         from zsclip.pictures.pictures import Paths
 
-        found = self._found(self.inputs, own, messages.note)
-        return Paths(_refusing(found.rest(), places), found.passed_over) if places else found
+        found = self._found(self.inputs, own, messages.note, network=network_of(offline=offline))
+        return Paths(refuse_replaced(found.rest(), places), found.passed_over) if places else found
 
     def reads(self, written: Sequence[str], *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
         """Yield what the run reads, as far as that has to be known before it starts, and the path of each; see `find`.
@@ -105,17 +110,18 @@ class Inputs:
         roots = roots_of([each for each in self.inputs if each != STDIN])
         if self.limit is None and not may_find(roots, written, all_files=self.all_files):
             roots = [root for root in roots if not os.path.isdir(root)]
-        yield from _pictures(self._found(roots, own, lambda message: None, enter=False))
+        yield from _pictures(self._found(roots, own, lambda message: None))
 
     def _found(
-        self, inputs: list[str], own: Sequence[str], note: Callable[[str], None], *, enter: bool = True
+        self, inputs: list[str], own: Sequence[str], note: Callable[[str], None], network: "Fetching | None" = None
     ) -> "Paths":
         from zsclip.pictures.files import find_images
 
+        enter = network is not None
         limit = None if self.limit is None else self.limit + (0 if enter else len(inputs))
         return find_images(
             inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files,
-            own=[os.path.realpath(file) for file in own], note=note, column=self.column, enter=enter,
+            own=[os.path.realpath(file) for file in own], note=note, column=self.column, enter=enter, network=network,
         )  # fmt: skip
 
 
@@ -128,7 +134,7 @@ class Data:
         typer.Argument(
             metavar="DATA",
             help="Labelled images: a folder with one folder for each label, a .csv, .tsv or .jsonl file with the "
-            "columns file_name and label, or Parquet files.",
+            "columns file_name and label, archives or Parquet files.",
         ),
     ]
     all_files: Annotated[bool, ALL_FILES] = False
@@ -372,16 +378,6 @@ def check_ending(flag: str, file: str | None, *endings: str) -> None:
 def _pictures(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Pair paths of pictures with what they are."""
     return ((f"the image {path!r}", path) for path in paths)
-
-
-def _refusing(found: "Iterable[Pictures]", places: "Mapping[FileId, str]") -> "Iterator[Pictures]":
-    """Pass pictures on; refuse one that the run would replace."""
-    from zsclip.out.output import check_inputs
-
-    for some in found:
-        if some.read is None:
-            check_inputs(_pictures(some.names), places)
-        yield some
 
 
 def model_files(name: str) -> Iterator[tuple[str, str]]:

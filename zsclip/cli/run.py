@@ -129,17 +129,19 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
             yield session
 
 
-def read_data(data: Data, session: Session, places: "Mapping[FileId, str]") -> "Labelled":
+def read_data(data: Data, session: Session, places: "Mapping[FileId, str]", *, offline: bool) -> "Labelled":
     """Find all labelled pictures, or with --limit some from all over the data.
 
     Args:
         places: of files that the run replaces, none of which may be one of the data's.
     """
     session.progress.step(f"reading {data.data}")
+    from zsclip.engine.run import network_of
     from zsclip.measure.labelled import read_labelled
     from zsclip.out.output import check_inputs
 
-    labelled = read_labelled(data.data, all_files=data.all_files, note=session.messages.note)
+    network = network_of(offline=offline)
+    labelled = read_labelled(data.data, all_files=data.all_files, note=session.messages.note, network=network)
     session.tally.passed_over = labelled.passed_over
     check_inputs(((f"{file!r} of the data", file) for file in labelled.files), places)
     some = labelled.spread(data.limit)

@@ -9,9 +9,11 @@ from zsclip.pictures.columns import check_parquet, find_in_parquet
 from zsclip.pictures.lists import check_list, find_in_list
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.remote import Network
 from zsclip.pictures.shards import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.tars import find_in_tar
+from zsclip.pictures.urls import is_remote, name_in
 from zsclip.pictures.zips import find_in_zip
 
 TARS = (".tar", ".tar.gz", ".tgz")
@@ -22,8 +24,10 @@ _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 
 def is_container(path: str) -> bool:
     """Whether a file holds or lists pictures, by its ending, and is not a picture all the same."""
-    if not path.lower().endswith((*ARCHIVES, *LISTS)) or not os.path.isfile(path):
+    if not _name(path).endswith((*ARCHIVES, *LISTS)) or not (os.path.isfile(path) or is_remote(path)):
         return False
+    if is_remote(path):
+        return True
     try:
         with open(path, "rb") as file:
             return PICTURE_OF_THE_WEB.match(file.read(16)) is None
@@ -31,20 +35,20 @@ def is_container(path: str) -> bool:
         return True
 
 
-def check_container(path: str, column: str | None) -> None:
+def check_container(path: str, column: str | None, network: Network) -> None:
     """Check what can be checked before anything slow.
 
     Raises:
         InputError: pyarrow is missing, or there is no column with pictures, or several.
     """
-    if path.lower().endswith(".parquet"):
-        check_parquet(path, column)
+    if _name(path).endswith(".parquet"):
+        check_parquet(path, column, network)
     elif is_list(path):
-        check_list(path, column)
+        check_list(path, column, network)
 
 
 def find_in_container(
-    path: str, column: str | None, takes: Takes, is_left_out: Callable[[str], bool], out: PassedOver
+    path: str, column: str | None, takes: Takes, is_left_out: Callable[[str], bool], out: PassedOver, network: Network
 ) -> Iterator[Pictures]:
     """Yield the pictures that a file holds or lists.
 
@@ -53,24 +57,30 @@ def find_in_container(
         takes: whether a member of this name in an archive is a picture of the run; counts those that are not.
         is_left_out: the same for what has no ending to go by, the other way round: rows, and files that are listed.
         out: where to count links in archives.
+        network: fetches what is on a server.
     """
-    name = path.lower()
+    name = _name(path)
     if name.endswith(TARS):
-        return find_in_tar(path, takes, out)
+        return find_in_tar(path, takes, out, network)
     if name.endswith(".zip"):
-        return find_in_zip(path, takes, out)
+        return find_in_zip(path, takes, out, network)
     find = find_in_list if is_list(path) else find_in_parquet
-    return find(path, column, lambda name: not is_left_out(name))
+    return find(path, column, lambda name: not is_left_out(name), network)
 
 
 def is_list(path: str) -> bool:
     """Whether a file's name is that of a list of pictures."""
-    return path.lower().endswith(LISTS)
+    return _name(path).endswith(LISTS)
 
 
 def has_column(path: str) -> bool:
     """Whether `--column` means something for a file."""
-    return is_list(path) or path.lower().endswith(".parquet")
+    return is_list(path) or _name(path).endswith(".parquet")
+
+
+def _name(path: str) -> str:
+    """Give what says by its ending what kind of file a path or URL is of, in lower case."""
+    return name_in(path).lower()
 
 
 def expand_braces(text: str) -> list[str]:

@@ -24,11 +24,13 @@ class Pictures:
         threads may call it. None if names are paths of files.
     key: gives the key of the picture at an index, if it has one that shows, unread, that it has not changed; asked
         before it is read, and after. None if there are no keys, or names are paths of files.
+    waiting: bytes that lie in memory until all of them are read.
     """
 
     names: Sequence[str]
     read: Callable[[int], bytes | BinaryIO] | None = None
     key: Callable[[int], bytes | None] | None = None
+    waiting: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
