@@ -134,6 +134,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.fixture
+def model(tiny_model: Callable[[str], Path]) -> str:
+    """The folder of a small real model."""
+    return str(tiny_model("plain"))
+
+
+@pytest.fixture
 def spec(tiny_model: Callable[[str], Path]) -> ModelSpec:
     return find_model(f"local-dir:{tiny_model('plain')}")
 
