@@ -303,7 +303,7 @@ async def _body(reply: Any, most: int) -> bytes:
 
 def _about_reply(reply: Any) -> About:
     """Read the headers of a reply over HTTP."""
-    about: dict[str, Any] = dict(reply.headers)
+    about = {name: reply.headers[name] for name in ("ETag", "Last-Modified", "Date") if name in reply.headers}
     ranged = reply.headers.get("Content-Range", "").rpartition("/")[2]
     size = ranged if reply.status == 206 else reply.headers.get("Content-Length", "")
     is_packed = reply.headers.get("Content-Encoding", "identity") not in ("", "identity")

@@ -82,7 +82,7 @@ class Paths(Iterator[str]):
 
     def __init__(self, found: Iterable[Pictures], passed_over: PassedOver) -> None:
         self.passed_over = passed_over
-        self._found = map(_with_members, found)
+        self._found = map(with_members, found)
         self._names: Iterator[str] = iter(())  # the rest of the last group
 
     def __next__(self) -> str:
@@ -124,7 +124,8 @@ def read_regular(path: str) -> bytes:
         return file.read()
 
 
-def _with_members(some: Pictures) -> Pictures:
+def with_members(some: Pictures) -> Pictures:
+    """Let the names of pictures that are not files know where they are read from."""
     if some.read is None or isinstance(some.names[0] if some.names else None, Member):
         return some
     return replace(some, names=[Member(name, some, place) for place, name in enumerate(some.names)])

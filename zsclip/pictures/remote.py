@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO
 
 from zsclip.errors import InputError
 from zsclip.pictures.fetch import CHANGED, About, NoRanges, TooLong, server_of
 from zsclip.pictures.identity import LOOK_BYTES
-from zsclip.pictures.pictures import MAX_BYTES, Pictures, read_regular
+from zsclip.pictures.pictures import MAX_BYTES, Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
-from zsclip.pictures.shards import TOGETHER, Shard, Stream, check_not_empty, failed, open_shard
+from zsclip.pictures.shards import TOGETHER, Descriptor, Shard, Stream, check_not_empty, failed, open_shard
 from zsclip.pictures.urls import can_be_listed, check_url, is_remote, without_file, without_password, without_user
 
 _BLOCK_BYTES = 1 << 22  # of a file that are fetched together
@@ -133,7 +133,7 @@ class Network:
             abouts: what is known of each; None if each is yet to be asked for.
         """
         far = _Far(urls, self, abouts)
-        return Pictures(urls, far.read, far.key)
+        return with_members(Pictures(urls, far.read, far.key))
 
     def read(self, path: str) -> bytes | BinaryIO:
         """Read one picture by its path or URL."""
@@ -183,7 +183,7 @@ class _Window:
     def __init__(self, url: str, about: About, look: bytes) -> None:
         self._url, self._about, self._look = url, about, look
         self._lock = threading.Lock()
-        self._copy: BinaryIO | None = None  # on the disk, of a server that cannot send a part of a file
+        self._copy: Descriptor | None = None  # on the disk, of a server that cannot send a part of a file
 
     def read(self, offset: int, size: int) -> bytes:
         """Read some bytes, fewer at the end of the file.
@@ -195,7 +195,7 @@ class _Window:
         if stop <= offset:
             return b""
         if self._copy is not None:
-            return os.pread(self._copy.fileno(), stop - offset, offset)
+            return os.pread(self._copy.number, stop - offset, offset)
         blocks = range(offset // _BLOCK_BYTES, -(-stop // _BLOCK_BYTES))
         coming = [_BLOCKS.ask(self._name(block), self._fetch) for block in blocks]
         if blocks[0] == 0 or _BLOCKS.has(self._name(blocks[0] - 1)):
@@ -221,17 +221,18 @@ class _Window:
         with self._lock:
             if self._copy is not None:
                 return
-            file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  # gone with its last reader
-            try:
-                about = server_of(self._url).copy(self._url, file, _LARGEST_COPY).result()
-            except TooLong:
-                what = f"more than {_LARGEST_COPY:,} bytes, and its server cannot send parts of it; download it first"
-                raise Refused("too-large", what) from None
-            file.flush()
-            if not about.is_same(self._about):
-                raise Refused("unreadable", CHANGED)
-            self._about = about._replace(size=file.tell())
-            self._copy = file
+            with tempfile.TemporaryFile() as file:
+                try:
+                    about = server_of(self._url).copy(self._url, file, _LARGEST_COPY).result()
+                except TooLong:
+                    most = f"more than {_LARGEST_COPY:,} bytes"
+                    what = f"{most}, and its server cannot send parts of it; download it first"
+                    raise Refused("too-large", what) from None
+                if not about.is_same(self._about):
+                    raise Refused("unreadable", CHANGED)
+                file.flush()
+                self._about = about._replace(size=file.tell())
+                self._copy = Descriptor(os.dup(file.fileno()))
 
     def _name(self, block: int) -> "_Name":
         return self._url, self._look, block

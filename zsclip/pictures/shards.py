@@ -81,20 +81,19 @@ def open_shard(path: str) -> Shard:
     return Shard(path, status.st_size, look, settled_key(path, status, now))
 
 
-class _Descriptor:
+class Descriptor:
     """An open file, closed when nobody needs it: a thread may still read what another one no longer keeps open."""
 
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, number: int) -> None:
+        self.number = number
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+        os.close(self.number)
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def _opened(path: str, look: bytes) -> _Descriptor:
-    descriptor = _Descriptor(path)
+def _opened(path: str, look: bytes) -> Descriptor:
+    descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     if look_of(os.fstat(descriptor.number)) != look:
         raise Refused("unreadable", "the file that holds it has changed since this run began")
     return descriptor
