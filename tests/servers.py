@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -17,6 +18,7 @@ class Served:
     """A server and what it was asked.
 
     fault: for a path and the number of earlier requests for it, a status to answer with; "silent", "half", or None.
+    behind: the URL of another server that really answers.
     """
 
     root: Path
@@ -25,6 +27,7 @@ class Served:
     has_heads: bool = True
     latency: float = 0.0
     fault: Callable[[str, int], int | str | None] = lambda path, count: None
+    behind: str = ""
     url: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
     sent: int = 0
@@ -60,6 +63,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.command == "HEAD" and not served.has_heads:
             fault = 403
+        if served.behind and fault is None:
+            self._pass_on(served.behind)
+            return
         if not (served.root / path).is_file():
             fault = fault or 404
         if isinstance(fault, int):
@@ -83,6 +89,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2] if fault == "half" else body)
             served.sent += len(body)
             self.close_connection = fault == "half"
+
+    def _pass_on(self, url: str) -> None:
+        """Let the other server answer."""
+        other = HTTPConnection(url.partition("//")[2])
+        other.request(self.command, self.path, headers=dict(self.headers))
+        reply = other.getresponse()
+        body = reply.read()
+        self.send_response(reply.status)
+        for name, value in reply.getheaders():
+            if name.lower() not in ("server", "date", "connection", "transfer-encoding"):
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        other.close()
 
 
 class _Server(ThreadingHTTPServer):

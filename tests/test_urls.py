@@ -183,6 +183,7 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(run: Run, tmp_path: Pa
 
         busy = run(*command, f"{server.url}/a.tar", f"{server.url}/a.csv")
 
+    assert calm.stdout, calm.stderr
     assert busy.stdout == calm.stdout
 
 

@@ -72,8 +72,10 @@ def _read(
             if not name:  # it breaks off, or cannot be read
                 note(f"{path}: {_reason(group, place)}")
             elif (ending := ending_of(name)) in _ABOUT:
-                about = _about(ending, _text(group, place))
-                held.about.setdefault(_key(name), {}).update(about) if about else None
+                key, about = _key(name), _about(ending, _text(group, place))
+                known = held.about.get(key, {})
+                if about:  # a file of its own says more than a field of many
+                    held.about[key] = about | known if ending == ".json" else known | about
             else:
                 some.append((place, name))
         if some:

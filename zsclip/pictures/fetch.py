@@ -345,5 +345,6 @@ def _explained(error: Exception, tried: int) -> Refused:
         return Refused("missing", "no such file on the server")
     if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
         return Refused("permission", f"the server refuses it: {first_line(error)}")
-    said = "that is not a URL" if type(error).__name__ == "InvalidURL" else first_line(error)
+    said = getattr(error, "strerror", None) or first_line(error)
+    said = "that is not a URL" if type(error).__name__ == "InvalidURL" else said
     return Refused("unreadable", f"cannot be fetched: {said}{again}")
