@@ -120,7 +120,7 @@ def test_a_bucket_that_is_busy_for_a_while_or_for_ever(
     with serving(tmp_path, behind=os.environ["AWS_ENDPOINT_URL"]) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         fetch._server.cache_clear()
-        server.fault = lambda path, count: 503 if count % 4 < 2 else None
+        server.fault = lambda path, count: 503 if count % 6 < 2 else None
         busy = run(*command)
         server.fault = lambda path, count: 503
         begun = time.monotonic()
@@ -129,6 +129,7 @@ def test_a_bucket_that_is_busy_for_a_while_or_for_ever(
         assert server.asked
     fetch._server.cache_clear()
 
+    assert calm.stdout, calm.stderr
     assert busy.stdout == calm.stdout
     assert [row["error"] for row in never] == ["unreadable"] * 3
     assert all(row["message"].startswith("cannot be fetched: ") for row in never)
