@@ -9,7 +9,6 @@ import typer
 from zsclip.cli.groups import group
 from zsclip.cli.options import Distractors, Speed
 from zsclip.cli.settings import digested, row_settings
-from zsclip.cli.terminal import listed
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
 from zsclip.out.text import UNKNOWN
@@ -127,7 +126,7 @@ def _threshold_of(rule: "Rule") -> str:
 
 def wanted_answers(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
     """Give the answers that --only asks for; empty means all. None stands for unknown, unless a label has that name."""
-    from zsclip.words.textfiles import comparable
+    from zsclip.words.textfiles import comparable, listed
 
     known = {comparable(name): name for name in names}
     wanted = [known.get(comparable(label), label.strip()) for label in only]
