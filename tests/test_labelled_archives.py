@@ -113,7 +113,19 @@ def test_measures_are_those_of_the_folder(run: Run, tmp_path: Path, model: str) 
         )
         command = ("eval", "-m", model, "-q", "--no-store", "--batch-size", "1")
         expected = run(*command, "album")
-        inputs = ("a-0.tar", "a.zip", "urls.csv", "a-{0..0}.tar", f"{server.url}/a-0.tar", f"{server.url}/near.csv")
+        mixed = [f"{server.url}/album/{name}" if i % 3 else f"a-0.tar#{name}" for i, name in enumerate(LABELLED)]
+        mixed[1] = f"album/{[*LABELLED][1]}"
+        rows = "".join(f"{path},{name.partition('/')[0]}\n" for path, name in zip(mixed, LABELLED, strict=True))
+        (tmp_path / "mixed.csv").write_text(f"path,label\n{rows}")
+        inputs = (
+            "a-0.tar",
+            "a.zip",
+            "urls.csv",
+            "mixed.csv",
+            "a-{0..0}.tar",
+            f"{server.url}/a-0.tar",
+            f"{server.url}/near.csv",
+        )
         for data in inputs:
             done = run(*command, data)
             assert (done.stdout, done.returncode) == (expected.stdout, 0), data

@@ -1,12 +1,13 @@
 """Lists of images, and brace ranges: relative paths, our own rows, and what is missing is a row."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from album import LABELS, Run, folder_of, good_album, picture, rows_of, write_tar
+from album import LABELS, Run, folder_of, good_album, picture, rows_of, write, write_tar
 
 from zsclip.errors import InputError
 from zsclip.pictures.containers import expand_braces
@@ -43,6 +44,22 @@ def test_our_own_rows_are_a_list_of_the_same_pictures(ending: str, run: Run, tmp
     again = run(*command, f"rows/a.{ending}", "-f", ending)
 
     assert again.stdout == (tmp_path / "rows" / f"a.{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.tar.gz", "a.zip", "struct.parquet"])
+def test_rows_about_members_are_a_list_of_them(kind: str, run: Run, tmp_path: Path, model: str) -> None:
+    write(tmp_path / kind, good_album(), "")
+    command = ("classify", *LABELS, "-m", model, "-q", "--batch-size", "1", "--no-store")
+    assert run(*command, kind, "-o", "rows.jsonl").returncode == 0
+    rows = (tmp_path / "rows.jsonl").read_text().splitlines()
+
+    again = run(*command, "rows.jsonl", "-f", "jsonl")
+    (tmp_path / "back.jsonl").write_text("\n".join([*rows[::-1], rows[0].replace("#", "#none")]))
+    back = rows_of(run(*command, "back.jsonl", "-f", "jsonl"))
+
+    assert again.stdout.decode().splitlines() == rows
+    assert back[:-1] == [json.loads(row) for row in rows[::-1]]
+    assert (back[-1]["error"], back[-1]["message"]) == ("missing", "the archive has no such member")
 
 
 def test_a_list_without_a_column_of_paths_is_refused(run: Run, tmp_path: Path, model: str) -> None:

@@ -31,6 +31,7 @@ from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
+from zsclip.pictures.listed import with_listed
 from zsclip.pictures.pictures import Pictures, again
 from zsclip.pictures.remote import Network
 from zsclip.pictures.urls import is_remote
@@ -187,7 +188,7 @@ class Classifier:
             if not isinstance(pictures, Iterable) or hasattr(pictures, "read"):
                 raise _not_a_picture("pictures", pictures)
             found_there = _found(pictures, source, kept, network, most=SHOWN)
-            return self._answers(network.with_urls(found_there), kept)
+            return self._answers(with_listed(found_there, None, network), kept)
 
     def _answers(self, pictures: Iterable[Pictures], kept: Mapping[int, bytes]) -> Answers:
         with ExitStack() as stack:

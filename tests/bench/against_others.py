@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
+from containers import containers, memory_of_a_tar, stored_members
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -145,6 +146,12 @@ def main() -> None:
         per_photo(model, words, photos[:5], folder)
         relabelling(model, words, thousand, folder)
         memory(make_photos(folder / "small", 49), folder)
+        if wanted("small JPEGs in a container, our run over the folder"):
+            containers(folder, row, whole, LABELS)
+        if wanted("stored pictures of a container, our run over the folder"):
+            stored_members(folder, row, whole, LABELS)
+        if wanted("memory of a tar"):
+            memory_of_a_tar(folder, peak_megabytes, LABELS)
 
 
 def text_matrix(model: Path, labels: Path, folder: Path) -> None:

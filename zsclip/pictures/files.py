@@ -20,6 +20,7 @@ from zsclip.pictures.containers import (
     is_list,
 )
 from zsclip.pictures.globs import expand_glob, fits
+from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.pictures import Paths, Pictures
 from zsclip.pictures.remote import Network
@@ -108,7 +109,7 @@ def find_images(
     )
     if enter:
         _check_containers(roots, search)
-    return Paths(_limited(network.with_urls(_find(roots, search)), limit), passed_over)
+    return Paths(_limited(with_listed(_find(roots, search), column, network), limit), passed_over)
 
 
 def roots_of(inputs: Sequence[str], stdin_fd: int = 0) -> list[str]:

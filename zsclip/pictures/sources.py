@@ -13,6 +13,7 @@ from zsclip.pictures.archives import find_in_archive
 from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group, relative_to
 from zsclip.pictures.containers import ARCHIVES
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
+from zsclip.pictures.listed import pictures_of
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
@@ -239,8 +240,7 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool, network: 
     except Refused as e:  # its server does not send it
         raise InputError(f"{path}: cannot be read: {e.message}") from e
     _note_wordless(path, wordless, "line", note)
-    if any(map(is_remote, paths)):
-        members = network.pictures(paths)
+    if (members := pictures_of(paths, network)).read is not None:
         return Source(path, sum(map(len, paths)), some, list, False, [path], members)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
