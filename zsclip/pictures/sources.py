@@ -241,7 +241,8 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool, network: 
         raise InputError(f"{path}: cannot be read: {e.message}") from e
     _note_wordless(path, wordless, "line", note)
     if (members := pictures_of(paths, network)).read is not None:
-        return Source(path, sum(map(len, paths)), some, list, False, [path], members)
+        files = [path, *(each for each in paths if not is_remote(each))]
+        return Source(path, sum(map(len, paths)), some, list, False, files, members)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 
