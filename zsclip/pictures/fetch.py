@@ -18,7 +18,7 @@ CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 _LONGEST_SECONDS = 300  # of one request, for a server that sends a byte now and then
 _TRIES, _TRIES_IN_VAIN = 5, 2  # of a request, and of one after another ended in a time-out
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
-_GIVEN_UP = 3  # files in a row; then each further one of that server is tried once until one is read
+_GIVEN_UP = 3  # files in a row; then each further one of that server is tried once, and shortly, until one is read
 _AT_ONCE = 32  # requests to one server
 _CHUNK = 1 << 18
 CHANGED = "the file that holds it has changed since this run began"
@@ -120,9 +120,10 @@ class Server:
         failure, tried = Refused("unreadable", "was never asked for"), 0
         while tried < (1 if self._given_up[host] >= _GIVEN_UP else tries):
             tried += 1
+            longest = _LONGEST_SECONDS if self._given_up[host] < _GIVEN_UP else CONNECT_SECONDS
             wait = min(_FIRST_WAIT_SECONDS * 2 ** (tried - 1), _LONGEST_WAIT_SECONDS) * random.uniform(0.75, 1.25)
             try:
-                async with self._slots, asyncio.timeout(_LONGEST_SECONDS):
+                async with self._slots, asyncio.timeout(longest):
                     found = await work()
                 self._given_up[host] = 0
                 return found

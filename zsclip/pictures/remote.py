@@ -153,6 +153,10 @@ class Network:
         except InputError as e:
             raise Refused("unsupported", str(e).removeprefix(f"{without_password(url)!r}: ")) from e
 
+    def known(self, url: str) -> About | None:
+        """Give what a server said of a file when it was looked for."""
+        return self._abouts.get(url)
+
     def _about(self, url: str) -> About:
         if url not in self._abouts:
             self._abouts[url] = server_of(url).about(url).result()
@@ -322,6 +326,10 @@ class _Far:
         return shard.picture(0, shard.size)
 
     def _ask(self, url: str) -> "Future[About] | None":
+        if (known := self._network.known(url)) is not None:
+            asked: Future[About] = Future()
+            asked.set_result(known)
+            return asked
         return server_of(url).about(url, tries=1) if self._may_fetch(url) else None
 
     def _may_fetch(self, url: str) -> bool:
