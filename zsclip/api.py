@@ -6,7 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal, Self, overload
@@ -24,6 +24,7 @@ from zsclip.engine.options import By, Computing, Precision, Scoring, model_name,
 from zsclip.engine.question import read_learnt, read_question, rule_of
 from zsclip.engine.run import embedding, network_of, opened_store
 from zsclip.errors import InputError
+from zsclip.kept.frame_times import FrameTimes
 from zsclip.models.embed import Embedded
 from zsclip.out import frames
 from zsclip.out.notebook import SHOWN, html_table
@@ -32,8 +33,9 @@ from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
 from zsclip.pictures.listed import with_listed
-from zsclip.pictures.pictures import Pictures, again
+from zsclip.pictures.pictures import Pictures, pictures_named
 from zsclip.pictures.remote import Network
+from zsclip.pictures.sampling import Sampling, sampling_of
 from zsclip.pictures.urls import is_remote
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
@@ -90,11 +92,13 @@ class Classifier:
     Args:
         labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
             of a labels file; or the name of a built-in list. A calibration brings its own.
-        model: by default what the variable ZSCLIP_MODEL says, the calibration's, or `base`.
-        prompts: by default the calibration's, or `photo`.
+        model: by default the one in ZSCLIP_MODEL, else the calibration's, else `base`.
+        prompts: by default the calibration's, else `photo`.
         templates: sentences with one {} each, instead of a set of prompts.
-        device: by default `auto`, or what the variable ZSCLIP_DEVICE says.
+        device: by default the one in ZSCLIP_DEVICE, else `auto`.
         store: whether embeddings are kept on disk, and looked up there.
+        every: which frames of videos are taken: of every `"1s"` (the default), or every Nth one. Videos in folders are
+            read, too. keyframes: their key frames. frames: animated GIF, PNG and WebP files count as videos.
 
     Raises:
         InputError: a label or an option is wrong. ModelError: the model is not available.
@@ -122,6 +126,9 @@ class Classifier:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         fast_jpeg: bool = False,
         store: bool = True,
+        every: str | int | None = None,
+        keyframes: bool = False,
+        frames: bool = False,
     ) -> None:
         given = [templates] if isinstance(templates, str) else list(templates or ())
         with _arguments_named():
@@ -133,6 +140,10 @@ class Classifier:
             self._computing = Computing(
                 device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
                 batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg,
+            )  # fmt: skip
+            self._sampling = sampling_of(
+                None if every is None else str(every), keyframes=keyframes, animations=frames, max_pixels=max_pixels,
+                kept=FrameTimes() if store else None,
             )  # fmt: skip
             sentences = read_templates(given) if given else None
             if not given and prompts is not None:
@@ -159,8 +170,8 @@ class Classifier:
 
         Args:
             pictures: one of them, or any iterable of them. A URL is a path, too. A folder is walked, an archive, a
-                Parquet file or a list entered, and a glob expanded, as on the command line; in an iterable globs are
-                taken as they are.
+                Parquet file, a video or a list entered, and a glob expanded, as on the command line; in an iterable
+                globs are taken as they are.
 
         Returns:
             One record for one picture; Answers, in order, for everything else. A picture that could not
@@ -174,20 +185,22 @@ class Classifier:
             path = os.fsdecode(pictures)
             if path == "-":
                 raise InputError("'-': paths are read from stdin on the command line only; give them as a list")
-            found = self._answers(find_images([path], network=network).rest(), {})
+            with closing(find_images([path], sampling=self._sampling, network=network)) as paths:
+                found = self._answers(paths.rest(), {})
             is_far = is_remote(path) and not network.is_folder(path) and len(found) == 1
-            is_one = (is_far or os.path.lexists(path)) and not os.path.isdir(path) and not is_container(path)
+            is_there = is_far or os.path.lexists(path)
+            is_one = is_there and not os.path.isdir(path) and not is_container(path, self._sampling)
             return found[0] if is_one else found
         kept: dict[int, bytes] = {}
         with ExitStack() as stack:
             source = InMemory(most=2 * self._computing.cpus)
             stack.callback(source.close)
             if _is_one(pictures):
-                return self._answers(_found([pictures], source, kept, network, most=0), kept)[0]
+                return self._answers(_found([pictures], source, kept, network, self._sampling, most=0), kept)[0]
             # A file opened in binary mode would yield its lines.
             if not isinstance(pictures, Iterable) or hasattr(pictures, "read"):
                 raise _not_a_picture("pictures", pictures)
-            found_there = _found(pictures, source, kept, network, most=SHOWN)
+            found_there = _found(pictures, source, kept, network, self._sampling, most=SHOWN)
             return self._answers(with_listed(found_there, None, network), kept)
 
     def _answers(self, pictures: Iterable[Pictures], kept: Mapping[int, bytes]) -> Answers:
@@ -201,7 +214,7 @@ class Classifier:
         whole = joined(parts)
         names = whole.names
 
-        with_paths = again(names)
+        with_paths = pictures_named(names)
 
         def read(place: int) -> bytes:
             if place in kept:
@@ -241,7 +254,13 @@ def _with_arguments(message: str) -> str:
 
 
 def _found(
-    given: Iterable[Any], source: InMemory, kept: dict[int, bytes], network: Network, *, most: int
+    given: Iterable[Any],
+    source: InMemory,
+    kept: dict[int, bytes],
+    network: Network,
+    sampling: Sampling,
+    *,
+    most: int,
 ) -> Iterator[Pictures]:
     """Yield pictures as they are given, files together.
 
@@ -255,16 +274,17 @@ def _found(
     for number, item in enumerate(given):
         is_path = isinstance(item, str | os.PathLike)
         path = os.fsdecode(item) if is_path else ""
-        holds_some = is_path and (os.path.isdir(path) or is_container(path))
+        holds_some = is_path and (os.path.isdir(path) or is_container(path, sampling))
         if is_path and not holds_some:
             files.append(path)
         if files and (not is_path or holds_some or len(files) == _TOGETHER):
             yield Pictures(files)
             count, files = count + len(files), []
         if holds_some:
-            for some in find_images([path], network=network).rest():
-                yield some
-                count += len(some)
+            with closing(find_images([path], sampling=sampling, network=network)) as paths:
+                for some in paths.rest():
+                    yield some
+                    count += len(some)
         elif not is_path:
             name = f"pictures[{number}]"
             _check(name, item)

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Paths
     from zsclip.pictures.remote import Network as Fetching
+    from zsclip.pictures.sampling import Sampling
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
-    Places = Mapping[FileId, str]
+    Note = Callable[[str], None]
+    Places = Mapping[FileId, str] | None
+    Sampled = Sampling | None
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 
@@ -60,8 +63,8 @@ class Inputs:
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Images, folders, quoted globs, URLs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), or "
-            "- to read paths, or one image, from stdin.",
+            help="Images, folders, quoted globs, URLs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), "
+            "videos, or - to read paths, or one image, from stdin.",
         ),
     ]
     exclude: Annotated[
@@ -78,12 +81,18 @@ class Inputs:
     ] = None
 
     def find(
-        self, messages: "Messages", places: "Places | None" = None, own: Sequence[str] = (), *, offline: bool
+        self,
+        messages: "Messages",
+        places: "Places" = None,
+        own: Sequence[str] = (),
+        sampling: "Sampled" = None,
+        *,
+        offline: bool,
     ) -> "Paths":
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
-            places: of files that the run replaces, as `check_apart` gives them; a picture that is one of them, from
+            places: of files that the run replaces, by id; a picture that is one of them, from
                 stdin or by a symbolic link, ends the run.
             own: files that an earlier run or this one writes, which must not be read as pictures.
         """
@@ -91,11 +100,11 @@ class Inputs:
         from zsclip.out.output import refuse_replaced
         from zsclip.pictures.pictures import Paths
 
-        found = self._found(self.inputs, own, messages.note, network=network_of(offline=offline))
-        return Paths(refuse_replaced(found.rest(), places), found.passed_over) if places else found
+        found = self._found(self.inputs, own, messages.note, sampling, network_of(offline=offline))
+        return Paths(refuse_replaced(found.rest(), places), found.passed_over, found.close) if places else found
 
     def reads(self, written: Sequence[str], *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, as far as that has to be known before it starts, and the path of each; see `find`.
+        """Yield a description and the path of each input that must be checked before the run starts; see `find`.
 
         Args:
             written: files that the run writes. Folders, which may be huge, are walked only if one of these may be found
@@ -110,18 +119,23 @@ class Inputs:
         roots = roots_of([each for each in self.inputs if each != STDIN])
         if self.limit is None and not may_find(roots, written, all_files=self.all_files):
             roots = [root for root in roots if not os.path.isdir(root)]
-        yield from _pictures(self._found(roots, own, lambda message: None))
+        yield from _pictures(self._found(roots, own, lambda message: None, None))
 
     def _found(
-        self, inputs: list[str], own: Sequence[str], note: Callable[[str], None], network: "Fetching | None" = None
+        self,
+        inputs: list[str],
+        own: Sequence[str],
+        note: "Note",
+        sampling: "Sampled",
+        network: "Fetching | None" = None,
     ) -> "Paths":
         from zsclip.pictures.files import find_images
 
         enter = network is not None
         limit = None if self.limit is None else self.limit + (0 if enter else len(inputs))
         return find_images(
-            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files,
-            own=[os.path.realpath(file) for file in own], note=note, column=self.column, enter=enter, network=network,
+            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files, note=note, network=network,
+            own=[os.path.realpath(file) for file in own], column=self.column, enter=enter, sampling=sampling,
         )  # fmt: skip
 
 
@@ -153,7 +167,7 @@ class Labels:
     """The labels to choose from."""
 
     labels: Annotated[
-        str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Choose among these labels.")
+        str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Use these labels, separated by commas.")
     ] = None
     label: Annotated[
         list[str], typer.Option("--label", metavar="LABEL", help="Add one label as it is, commas included.")
@@ -161,7 +175,7 @@ class Labels:
     labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         yield from ((f"--labels-file {file}", file) for file in self.labels_file)
 
     def read_given(self, *, alone: bool = False) -> "list[Label] | None":
@@ -204,7 +218,7 @@ class Prompts(Templates):
         return self.read_or(self.prompts or "photo")
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         from zsclip.words.prompts import prompt_set_names
 
         if not self.template and self.prompts is not None and self.prompts not in prompt_set_names():
@@ -225,7 +239,7 @@ class Distractors:
     ] = None
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         if self.distractors is not None:
             yield f"--distractors {self.distractors}", self.distractors
 
@@ -296,11 +310,7 @@ class Speed(Device, Computing):
     max_pixels: Annotated[
         int,
         typer.Option(
-            "--max-pixels",
-            metavar="N",
-            min=1,
-            help="Refuse images with more pixels than this.",
-            rich_help_panel="Input",
+            "--max-pixels", metavar="N", min=1, help="Refuse images with more pixels.", rich_help_panel="Input"
         ),
     ] = DEFAULT_MAX_PIXELS
     fast_jpeg: Annotated[
@@ -319,7 +329,7 @@ class Store:
     """Whether embeddings are kept."""
 
     no_store: Annotated[
-        bool, typer.Option("--no-store", help="Encode every image again, and keep no embeddings on disk.")
+        bool, typer.Option("--no-store", help="Encode every image again, and keep no embeddings of images.")
     ] = False
 
 
@@ -337,8 +347,7 @@ class Report(Overwrite):
     """A page with thumbnails."""
 
     report: Annotated[
-        str | None,
-        typer.Option("--report", metavar="FILE", help="Also write an .html page with thumbnails."),
+        str | None, typer.Option("--report", metavar="FILE", help="Also write an .html page with thumbnails.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -381,7 +390,7 @@ def _pictures(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def model_files(name: str) -> Iterator[tuple[str, str]]:
-    """Yield what a run with this model reads of it, and the path of each."""
+    """Yield a description and the path of each file of a model that a run reads."""
     from zsclip.models.find import files_of
 
     yield from ((f"a file of the model {name}", file) for file in files_of(name))

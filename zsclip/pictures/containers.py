@@ -3,13 +3,17 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 from zsclip.errors import InputError
+from zsclip.pictures.animations import is_animation
+from zsclip.pictures.clips import Unread, find_in_clip
 from zsclip.pictures.columns import check_parquet, find_in_parquet
 from zsclip.pictures.lists import check_list, find_in_list
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.remote import Network
+from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.shards import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.tars import find_in_tar
@@ -22,12 +26,17 @@ LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 
 
-def is_container(path: str) -> bool:
-    """Whether a file holds or lists pictures, by its ending, and is not a picture all the same."""
-    if not _name(path).endswith((*ARCHIVES, *LISTS)) or not (os.path.isfile(path) or is_remote(path)):
-        return False
+def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
+    """Whether a file is an archive, a video or a list by its extension, and does not begin like a picture."""
+    name = _name(path)
     if is_remote(path):
-        return True
+        return name.endswith((*ARCHIVES, *LISTS))
+    if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):
+        return os.path.isfile(path) and is_animation(path)
+    if not name.endswith((*ARCHIVES, *LISTS, *VIDEO_ENDINGS)) or not os.path.isfile(path):
+        return False
+    if name.endswith((*VIDEO_ENDINGS,)) and not find_spec("av"):  # its row will say so
+        return False
     try:
         with open(path, "rb") as file:
             return PICTURE_OF_THE_WEB.match(file.read(16)) is None
@@ -48,18 +57,28 @@ def check_container(path: str, column: str | None, network: Network) -> None:
 
 
 def find_in_container(
-    path: str, column: str | None, takes: Takes, is_left_out: Callable[[str], bool], out: PassedOver, network: Network
+    path: str,
+    column: str | None,
+    takes: Takes,
+    is_left_out: Callable[[str], bool],
+    out: PassedOver,
+    network: Network,
+    sampling: Sampling = DEFAULT_SAMPLING,
+    unread: Unread | None = None,
 ) -> Iterator[Pictures]:
     """Yield the pictures that a file holds or lists.
 
     Args:
         column: of a Parquet file or list; None finds it.
         takes: whether a member of this name in an archive is a picture of the run; counts those that are not.
-        is_left_out: the same for what has no ending to go by, the other way round: rows, and files that are listed.
+        is_left_out: whether --exclude leaves out a row or a listed file, which have no extension to check.
         out: where to count links in archives.
         network: fetches what is on a server.
+        sampling: which frames of a video are taken. unread: where they wait to be read.
     """
     name = _name(path)
+    if name.endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS)):
+        return find_in_clip(path, sampling, unread or Unread(), is_animation=name.endswith((*ANIMATION_ENDINGS,)))
     if name.endswith(TARS):
         return find_in_tar(path, takes, out, network)
     if name.endswith(".zip"):

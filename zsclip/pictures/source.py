@@ -10,7 +10,7 @@ from zsclip.pictures.pictures import Pictures
 
 @dataclass(frozen=True)
 class Names:
-    """The words for a picture: its label and captions.
+    """What a picture shows, in words: its label and captions.
 
     kinds: broader words, the nearest first; captions: free sentences, used as they are; source: the data set
     that it comes from, if there are several. name: what a list gives as its name beside the label.

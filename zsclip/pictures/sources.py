@@ -161,11 +161,11 @@ def _class_folders(
         if label in folders:
             visited.remove(folders[label])
         elif links[label] in visited:
-            note(f"{path!r} skipped: a link to a folder that is read anyway")
+            note(f"{path!r}: skipped: a link to a folder that is read anyway")
             continue
         paths = list(find_images([path], note=note, all_files=all_files, visited=visited, passed_over=passed_over))
         if not paths or not label.isprintable():
-            note(f"{path!r} skipped: {'no image in it' if not paths else 'its name is not printable text'}")
+            note(f"{path!r}: skipped: {'no image in it' if not paths else 'its name is not printable text'}")
             continue
         found[label] = paths
     check_depth(root, found, note)

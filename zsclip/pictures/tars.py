@@ -182,7 +182,7 @@ class _Walk:
             return _BLOCKS.read(mark, inflated)[place]
 
         names = [f"{shard.path}#{each.name}" for each in found]
-        yield Pictures(names, read, lambda place: shard.key_of(found[place].offset, found[place].size), waiting)
+        yield Pictures(names, read, lambda place: shard.key_of(found[place].offset, found[place].size), waiting=waiting)
 
     def _reaches(self, end: int) -> bool:
         if self._inflated is None:
