@@ -99,7 +99,7 @@ def test_containers_that_come_through_stdin_or_a_list_are_rows(run: Run, tmp_pat
         ("}{", ["}{"]),
     ],
 )
-def test_brace_ranges(text: str, meant: list[str]) -> None:
+def test_brace_ranges_are_expanded(text: str, meant: list[str]) -> None:
     assert expand_braces(text) == meant
     assert subprocess.run(["bash", "-c", f"echo {text}"], capture_output=True).stdout.decode().split() == meant
 

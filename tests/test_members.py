@@ -14,7 +14,7 @@ from PIL import Image
 
 from zsclip.pictures import columns, shards
 from zsclip.pictures.files import find_images
-from zsclip.pictures.pictures import again
+from zsclip.pictures.pictures import pictures_named
 from zsclip.pixels.search_summary import passed_over_line, why_no_images
 
 pa = pytest.importorskip("pyarrow")
@@ -47,7 +47,7 @@ def test_members_of_one_name_are_told_apart_when_they_are_read_again(run: Run, t
     good, other = picture(chance), picture(chance)
     write_tar(tmp_path / "a.tar", [("a.png", good), ("a.png", b"bad"), ("a.png", other)])
     names = list(find_images([str(tmp_path / "a.tar")]))
-    assert [again(names[::-1]).open(place).read() for place in range(3)] == [other, b"bad", good]
+    assert [pictures_named(names[::-1]).open(place).read() for place in range(3)] == [other, b"bad", good]
     command = ("classify", "a.tar", *LABELS, "-m", model, "-q")
 
     assert run(*command, "-o", "rows.jsonl", "--report", "page.html", "--contact-sheet", "sheet.png").returncode == 1
@@ -62,7 +62,7 @@ def test_members_of_one_name_are_told_apart_when_they_are_read_again(run: Run, t
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
-def test_paths_of_members_and_the_sheet(run: Run, tmp_path: Path, model: str) -> None:
+def test_paths_and_the_sheet_show_members(run: Run, tmp_path: Path, model: str) -> None:
     album = good_album()[:6]
     write_zip(tmp_path / "a.zip", album)
     folder_of(tmp_path / "album", dict(album))
@@ -76,7 +76,7 @@ def test_paths_of_members_and_the_sheet(run: Run, tmp_path: Path, model: str) ->
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_a_hundred_thousand_empty_members(kind: str, tmp_path: Path) -> None:
+def test_a_hundred_thousand_empty_members_are_passed_over_quickly(kind: str, tmp_path: Path) -> None:
     album = [(f"{i}.png" if i % 100 == 0 else f"{i}.txt", b"") for i in range(100_000)]
     (write_tar if kind == "tar" else write_zip)(tmp_path / f"a.{kind}", album)
     begun = time.process_time()
@@ -150,18 +150,18 @@ def test_folders_count_archives_and_say_how_they_are_read(tmp_path: Path) -> Non
         )
 
 
-def test_a_webdataset_is_no_wall_of_noise_and_no_images_says_why(tmp_path: Path) -> None:
+def test_a_webdatasets_summary_is_short_and_no_images_has_a_reason(tmp_path: Path) -> None:
     write_tar(
         tmp_path / "a.tar", [(f"{i}.{ending}", b"") for i in range(3) for ending in ("jpg", "json", "cls", "mp4")]
     )
     found = find_images([str(tmp_path / "a.tar")])
     assert len(list(found)) == 3
-    assert passed_over_line(found.passed_over) == "passed over: 3 .mp4 (video)"
+    assert passed_over_line(found.passed_over) == "passed over: 3 videos in archives"
 
     found = find_images([str(tmp_path / "a.tar")], exclude=["*.jpg"])
     assert not list(found)
     assert why_no_images(found.passed_over) == (
-        "no images; passed over: 3 .mp4 (video); --exclude left out 3; 6 text and data files in archives"
+        "no images; passed over: 3 videos in archives; --exclude left out 3; 6 text and data files in archives"
     )
     names = [name.partition("#")[2] for name in find_images([str(tmp_path / "a.tar")], all_files=True)]
     assert len(names) == 12

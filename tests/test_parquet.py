@@ -18,7 +18,9 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
-def test_rows_of_parquet_without_bytes(run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_rows_without_bytes_are_read_from_files_or_fail(
+    run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(identity, "GRAIN_NS", 0)
     chance = np.random.default_rng(0)
     (tmp_path / "below").mkdir()
@@ -92,7 +94,9 @@ BINARY, STRUCT = pa.array([b"x"]), pa.array([{"bytes": b"x", "path": "y"}])
         ({"image": BINARY}, "imgae", "no column 'imgae'; it has image"),
     ],
 )
-def test_the_column_with_the_images(table: dict[str, Any], column: str | None, found: str, tmp_path: Path) -> None:
+def test_the_column_with_the_images_is_found_or_asked_for(
+    table: dict[str, Any], column: str | None, found: str, tmp_path: Path
+) -> None:
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     schema = pq.read_schema(tmp_path / "a.parquet")
     if found in table:
@@ -103,7 +107,9 @@ def test_the_column_with_the_images(table: dict[str, Any], column: str | None, f
     assert str(raised.value) == f"{tmp_path}/a.parquet: {found}"
 
 
-def test_without_pyarrow_the_line_that_installs_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_error_shows_how_to_install_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
 

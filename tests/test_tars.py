@@ -138,7 +138,7 @@ def test_a_header_that_is_as_long_as_the_memory_is_not_read(tmp_path: Path) -> N
     assert broken == "unreadable: not a tar archive, or a damaged one: a header of 8,589,934,592 bytes"
 
 
-def test_what_is_no_plain_file_in_a_tar(tmp_path: Path) -> None:
+def test_special_members_of_a_tar_become_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
         for name, kind, target in (

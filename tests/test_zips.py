@@ -12,7 +12,7 @@ from album import ALBUM, content_of, write_zip
 from zsclip.pictures.files import find_images
 
 
-def test_hostile_zips(tmp_path: Path) -> None:
+def test_hostile_zip_members_become_error_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, name in enumerate(
@@ -72,7 +72,7 @@ def test_a_zip_cut_anywhere_gives_its_complete_members_and_one_row_more(tmp_path
         assert content_of(find_images([str(path)])) == [(str(path), "unreadable: not a ZIP archive")]
 
 
-def test_a_zip64_and_one_behind_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip64_and_a_zip_behind_a_program_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 3)
     album = [(f"{i}.png", bytes([i]) * 200) for i in range(8)]

@@ -62,7 +62,7 @@ def classify(
     images = inputs.reads(output.replaced, own=own)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
     sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
-    paths = inputs.find(messages, output.check(read), own, sampling, offline=model.offline)
+    paths = inputs.find(messages, output.check(read), own, sampling=sampling, offline=model.offline)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)

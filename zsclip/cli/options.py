@@ -17,7 +17,7 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 if TYPE_CHECKING:
     from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Paths
-    from zsclip.pictures.remote import Network as Fetching
+    from zsclip.pictures.remote import Network as Net
     from zsclip.pictures.sampling import Sampling
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -81,14 +81,9 @@ class Inputs:
     ] = None
 
     def find(
-        self,
-        messages: "Messages",
-        places: "Places" = None,
-        own: Sequence[str] = (),
-        sampling: "Sampled" = None,
-        *,
+        self, messages: "Messages", places: "Places" = None, own: Sequence[str] = (), *, sampling: "Sampled" = None,
         offline: bool,
-    ) -> "Paths":
+    ) -> "Paths":  # fmt: skip
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
@@ -122,20 +117,16 @@ class Inputs:
         yield from _pictures(self._found(roots, own, lambda message: None, None))
 
     def _found(
-        self,
-        inputs: list[str],
-        own: Sequence[str],
-        note: "Note",
-        sampling: "Sampled",
-        network: "Fetching | None" = None,
+        self, inputs: list[str], own: Sequence[str], note: "Note", sampling: "Sampled", network: "Net | None" = None
     ) -> "Paths":
         from zsclip.pictures.files import find_images
 
         enter = network is not None
         limit = None if self.limit is None else self.limit + (0 if enter else len(inputs))
         return find_images(
-            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files, note=note, network=network,
+            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files, note=note,
             own=[os.path.realpath(file) for file in own], column=self.column, enter=enter, sampling=sampling,
+            network=network,
         )  # fmt: skip
 
 
