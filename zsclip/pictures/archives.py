@@ -10,7 +10,7 @@ from typing import Any
 
 from zsclip.errors import InputError
 from zsclip.pictures.containers import find_in_container
-from zsclip.pictures.files import is_taken, picture_endings
+from zsclip.pictures.endings import is_taken, picture_endings
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused

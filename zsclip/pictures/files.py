@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 
 from zsclip.errors import InputError
 from zsclip.pictures.clips import Unread
@@ -21,6 +20,7 @@ from zsclip.pictures.containers import (
     is_container,
     is_list,
 )
+from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, is_taken, picture_endings
 from zsclip.pictures.globs import expand_glob, fits
 from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver, ending_of
@@ -30,14 +30,6 @@ from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_
 from zsclip.pictures.stdin import STDIN, read_stdin
 from zsclip.pictures.urls import can_be_listed, is_remote, is_url, without_file
 
-ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
-    | {".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
-HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
-SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
-# What belongs to the pictures of an archive, by webdataset's convention; not reported if it has pictures.
-_ABOUT_PICTURES = frozenset({".json", ".txt", ".cls", ".npy"})
 _TOGETHER = 512  # paths of a folder handed on together; one by one would cost more than finding them
 
 
@@ -309,36 +301,6 @@ def _is_wanted(excluded: _Exclusion | None, search: _Search, path: str, is_folde
         return True
     search.passed_over.endings[ending_of(name)] += 1
     return False
-
-
-def is_taken(
-    endings: Collection[str],
-    excluded: Callable[[str], bool] | None,
-    all_files: bool,
-    passed_over: PassedOver,
-    name: str,
-) -> bool:
-    """Whether a member of an archive is a picture of the run, as if it were in a folder; else it is counted."""
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    if any(part[0] == "." or part in SKIPPED_NAMES or part == "__MACOSX" for part in parts):
-        passed_over.hidden += 1
-        return False
-    if excluded and any(excluded("/".join(parts[: depth + 1])) for depth in range(len(parts))):
-        return False
-    if all_files or name[name.rfind(".") :].lower() in endings:
-        return True
-    ending = ending_of(parts[-1] if parts else "")
-    if ending in VIDEO_ENDINGS:
-        passed_over.videos += 1
-        return False
-    counts = passed_over.about if ending in _ABOUT_PICTURES else passed_over.endings
-    counts[ending] += 1
-    return False
-
-
-def picture_endings() -> frozenset[str]:
-    """Give the endings of the pictures that can be read with what is installed."""
-    return ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS
 
 
 def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) -> Iterator[list[str]]:

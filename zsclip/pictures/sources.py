@@ -12,7 +12,8 @@ from zsclip.errors import InputError, first_line
 from zsclip.pictures.archives import find_in_archive
 from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group, relative_to
 from zsclip.pictures.containers import ARCHIVES
-from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
+from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
+from zsclip.pictures.files import find_images, is_folder
 from zsclip.pictures.listed import pictures_of
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.refused import Refused
