@@ -701,9 +701,9 @@ def test_the_examples_of_train_run_and_their_model_classifies(
     example: str,
 ) -> None:
     for name, colour in (("oak", (220, 30, 30)), ("ash", (30, 200, 40)), ("elm", (30, 40, 220))):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "labelled" / name).mkdir(parents=True)
         for i in range(10):
-            Image.new("RGB", (32, 32), tuple(value + i for value in colour)).save(tmp_path / f"pictures/{name}/{i}.png")
+            Image.new("RGB", (32, 32), tuple(value + i for value in colour)).save(tmp_path / f"labelled/{name}/{i}.png")
     monkeypatch.chdir(tmp_path)
     _, *arguments = shlex.split(example)
     out = arguments[arguments.index("--out") + 1]
@@ -717,7 +717,7 @@ def test_the_examples_of_train_run_and_their_model_classifies(
     assert message[0].endswith("of 6 held-out images, 3 labels")
     assert message[-1].startswith("zsclip: held-out: ")
     assert not [line for line in message if "worse" in line]
-    assert main(["classify", "pictures", "--labels", "oak,ash,elm", "--model", out, "-q"]) == 0
+    assert main(["classify", "labelled", "--labels", "oak,ash,elm", "--model", out, "-q"]) == 0
 
 
 def test_prompts_show_counts_tokens_and_marks_what_is_cut(
