@@ -112,7 +112,7 @@ def compare(
             (file, name, *words_and_truths(labelled, given, sentences))
             for (file, given), (name, sentences) in product(grid.files.items(), grid.sets.items())
         ]
-        encoders = [speed.encoder(model, network.offline) for model in grid.models]
+        encoders: list[Encoder] = [speed.encoder(model, network.offline) for model in grid.models]
         for encoder, (_, _, words, _) in product(encoders, asked):
             check_words(words, encoder)
         for encoder, batches in encoded_by(encoders, labelled.pictures, session):

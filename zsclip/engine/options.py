@@ -9,7 +9,7 @@ from zsclip.errors import InputError
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
 
 if TYPE_CHECKING:
-    from zsclip.models.encoder import Encoder
+    from zsclip.models.lazy_torch import LazyTorchEncoder
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 By = Literal["label", "group"]
@@ -94,12 +94,12 @@ class Computing:
 
         return self.threads or available_cpus()
 
-    def encoder(self, model: str, offline: bool) -> "Encoder":
+    def encoder(self, model: str, offline: bool) -> "LazyTorchEncoder":
         """Find a model, and give what encodes with it; nothing is loaded yet."""
-        from zsclip.models.encoder import Encoder
         from zsclip.models.find import find_model
+        from zsclip.models.lazy_torch import LazyTorchEncoder
 
-        return Encoder(find_model(model, offline=offline), self.device, self.precision, compiled=self.compile)
+        return LazyTorchEncoder(find_model(model, offline=offline), self.device, self.precision, compiled=self.compile)
 
 
 def variable(name: str) -> str:

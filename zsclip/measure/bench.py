@@ -16,7 +16,7 @@ from zsclip.answers.classify import answer, classify
 from zsclip.answers.scores import Rule
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded, embed_images, look_ahead
-from zsclip.models.encoder import Encoder
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.decode import to_pixels, upright
@@ -56,7 +56,7 @@ class Report:
 
 def bench(
     pictures: Pictures,
-    encoder: Encoder,
+    encoder: LazyTorchEncoder,
     *,
     threads: int,
     batch_size: int,
@@ -163,7 +163,7 @@ def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> d
 
 
 def _time_stream(
-    pictures: Pictures, encoder: Encoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
+    pictures: Pictures, encoder: LazyTorchEncoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
 ) -> float:
     """Measure the pictures a second of a whole run, without its start."""
     classifier = _random_classifier(encoder.model, 2)
