@@ -92,10 +92,10 @@ def _ending(name: str) -> str:
 
 def _tokens_of(encoder: "Encoder") -> Callable[[str], Hashable]:
     """Give a function from a prompt to the tokens that the model sees of it."""
-    from zsclip.models.torch_encoder import load_tokenizer
+    from zsclip.models.tokens import load_tokens
 
-    tokenizer = load_tokenizer(encoder.spec)
-    return lambda prompt: tuple(tokenizer([prompt])[0].tolist())
+    tokens = load_tokens(encoder.spec)
+    return lambda prompt: tuple(tokens([prompt])[0].tolist())
 
 
 def build_classifier(

@@ -72,14 +72,14 @@ def prompts_show(
             typer.echo(line)
         return
     from zsclip.models.find import find_model
-    from zsclip.models.torch_encoder import count_tokens, load_tokenizer
+    from zsclip.models.tokens import load_tokens
     from zsclip.words.words import expand
 
     words = expand(given, prompts)
     spec = find_model(model.name(), offline=model.offline, with_weights=False)
-    tokenizer, context_length = load_tokenizer(spec), spec.tokenizer.context_length
+    tokens, context_length = load_tokens(spec), spec.tokenizer.context_length
     for name, sentences in zip(words.names, words.prompts, strict=True):
-        for sentence, count in zip(sentences, count_tokens(tokenizer, sentences), strict=True):
+        for sentence, count in zip(sentences, tokens.counts(sentences), strict=True):
             cut = f"  cut at {context_length}" if count > context_length else ""
             typer.echo(f"{name}\t{count}\t{sentence}{cut}")
 
