@@ -40,6 +40,7 @@ class ColourModel:
 
     device = "cpu"
     precision = "fp32"
+    runtime = "torch"
     batch_size = 4
     in_flight = 0
     is_as_remembered = True

@@ -19,13 +19,12 @@ from zsclip.cli.options import (
     Json,
     Messages,
     Network,
-    Speed,
-    Store,
     model_files,
     set_environment,
 )
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
+from zsclip.cli.speed import Speed, Store
 from zsclip.engine.options import variable
 from zsclip.errors import InputError
 
@@ -112,7 +111,7 @@ def compare(
             (file, name, *words_and_truths(labelled, given, sentences))
             for (file, given), (name, sentences) in product(grid.files.items(), grid.sets.items())
         ]
-        encoders: list[Encoder] = [speed.encoder(model, network.offline) for model in grid.models]
+        encoders = [speed.encoder(model, network.offline) for model in grid.models]
         for encoder, (_, _, words, _) in product(encoders, asked):
             check_words(words, encoder)
         for encoder, batches in encoded_by(encoders, labelled.pictures, session):

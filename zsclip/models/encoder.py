@@ -29,6 +29,11 @@ class Encoder(Protocol):
         ...
 
     @property
+    def runtime(self) -> str:
+        """The library that runs the model: torch or onnx."""
+        ...
+
+    @property
     def logit_scale(self) -> float:
         """The multiplier of the cosines."""
         ...

@@ -50,6 +50,11 @@ class Graphs:
     folder: Path
     about: About
 
+    @property
+    def size(self) -> int:
+        """Their size in bytes."""
+        return sum(size for size, _ in self.about.files.values())
+
 
 def graphs_key(spec: ModelSpec) -> str:
     """Give the fingerprint of everything that the graphs of a model depend on."""

@@ -32,6 +32,8 @@ class LazyTorchEncoder:
         ModelError: raised when the model is loaded; see `load_model`.
     """
 
+    runtime = "torch"
+
     def __init__(
         self, spec: ModelSpec, device: str = "auto", precision: str = "auto", *, compiled: bool = False
     ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.errors import ModelError, first_line
-from zsclip.models.graphs import IMAGE, TEXT, Graphs
+from zsclip.models.graphs import IMAGE, TEXT, Graphs, find_graphs
 from zsclip.models.packs import TOKENS_A_BATCH, in_batches
 from zsclip.models.spec import ModelSpec
 from zsclip.models.tokens import OpenClipTokens, Tokens, load_tokens
@@ -156,6 +156,17 @@ def load_graph(path: Path) -> "InferenceSession":
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def has_onnxruntime() -> bool:
-    """Whether ONNX Runtime is installed; it is not imported."""
-    return importlib.util.find_spec("onnxruntime") is not None
+def find_onnx_encoder(spec: ModelSpec, *, is_wanted: bool) -> OnnxEncoder | None:
+    """Give an encoder for a model whose graphs are in the cache; None if it cannot be had and is not wanted.
+
+    Raises:
+        ModelError: it is wanted, but the graphs or ONNX Runtime are not there.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:  # found without importing it
+        if is_wanted:
+            raise ModelError("--runtime onnx: needs ONNX Runtime: pip install 'zsclip[onnx]'")
+        return None
+    graphs = find_graphs(spec)
+    if graphs is None and is_wanted:
+        raise ModelError(f"{spec.name}: has no ONNX graphs in the cache; run `zsclip models export {spec.name}` first")
+    return None if graphs is None else OnnxEncoder(spec, graphs)
