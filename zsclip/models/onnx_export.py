@@ -149,10 +149,33 @@ class _Packs(nn.Module):
     def __init__(self, tower: nn.Module) -> None:
         super().__init__()
         self.tower = tower
+        for module in list(tower.modules()):
+            attention = getattr(module, "attn", None)
+            if type(attention) is nn.MultiheadAttention and attention.batch_first:
+                module.attn = _Attention(attention)
 
     def forward(self, ids: Tensor, positions: Tensor, parts: Tensor, sequences: Tensor, ends: Tensor) -> Tensor:
         assert sees_no_padding(self.tower)
         return F.normalize(encode_packs(self.tower, ids, positions, parts, sequences, ends), dim=-1)
+
+
+class _Attention(nn.Module):
+    """Self-attention as `nn.MultiheadAttention` computes it, whose trace holds for sequences of one length only."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool, attn_mask: Tensor
+    ) -> tuple[Tensor, None]:
+        attention = self.attention
+        heads = attention.num_heads
+        together = F.linear(query, attention.in_proj_weight, attention.in_proj_bias)  # (B, L, 3 W)
+        q, k, v = together.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, L, W / heads)
+        mask = attn_mask.unflatten(0, (-1, heads))  # (B, heads, L, L)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return attention.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
 class _Contexts(nn.Module):
