@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -71,51 +72,54 @@ def _export(model: ClipModel, folder: Path) -> dict[str, Any]:
     }
     graphs = Graphs(folder, About(key="", files={}, **found))
 
-    def encoded_images(count: int) -> tuple[NDArray[np.float32], Tensor]:
+    def encoded_images(encoder: OnnxEncoder, count: int) -> tuple[NDArray[np.float32], Tensor]:
         pixels = _pixels(count, spec.preprocess.size)
-        return OnnxEncoder(spec, graphs).begin_images(list(pixels))(), model.encode_images(pixels)
+        return encoder.begin_images(list(pixels))(), model.encode_images(pixels)
 
-    def encoded_prompts(count: int) -> tuple[NDArray[np.float32], Tensor]:
-        prompts = _PROMPTS[:count] if count > 1 else _PROMPTS
-        return OnnxEncoder(spec, graphs).encode_text(prompts), model.encode_text(prompts)
+    def encoded_prompts(encoder: OnnxEncoder, count: int) -> tuple[NDArray[np.float32], Tensor]:
+        prompts = _PROMPTS[-count:] if count < max(_BATCHES) else _PROMPTS
+        return encoder.encode_text(prompts), model.encode_text(prompts)
 
     image = {"pixels": torch.from_numpy(_pixels(2, spec.preprocess.size))}
-    _write(spec.name, "image", _Image(load_tower(spec, "visual"), spec), image, folder / IMAGE, encoded_images)
-    tower, inputs = (_Packs(text), _packs_of(spec)) if packed else (_Contexts(text), {"ids": _ids(spec, 2)})
-    _write(spec.name, "text", tower, inputs, folder / TEXT, encoded_prompts)
+    tower = _Image(load_tower(spec, "visual"), spec)
+    _write("image tower", tower, image, folder / IMAGE, partial(OnnxEncoder, spec, graphs), encoded_images)
+    made, prompts = (_Packs(text), _packs_of(spec)) if packed else (_Contexts(text), {"ids": _ids(spec, 2)})
+    _write("text tower", made, prompts, folder / TEXT, partial(OnnxEncoder, spec, graphs), encoded_prompts)
     return found
 
 
 def _write(
-    model: str,
     which: str,
     tower: nn.Module,
     example: dict[str, Tensor],
     path: Path,
-    encoded: Callable[[int], tuple[NDArray[np.float32], Tensor]],
+    encoder: Callable[[], OnnxEncoder],
+    encoded: Callable[[OnnxEncoder, int], tuple[NDArray[np.float32], Tensor]],
 ) -> None:
     """Export one tower and check its graph.
 
     Args:
         example: inputs by name; the number of each of its axes but those of a picture may change.
-        encoded: encodes some inputs with the graph and with torch.
+        encoder: makes an encoder that loads the graph.
+        encoded: encodes this many inputs with the graph and with torch.
 
     Raises:
         ModelError: it cannot be exported, or the graph gives other embeddings.
     """
-    problem = ""
+    problems: list[str] = []
     for dynamo in (False, True):  # the first is ten times as fast; torch may drop it
         try:
             with tempfile.TemporaryDirectory() as folder:
                 raw = Path(folder) / path.name
                 _to_onnx(tower, example, raw, dynamo=dynamo)
                 _optimised(raw, path)
-            problem = next(filter(None, map(_difference, map(encoded, _BATCHES))), "")
+            found = [_difference(both) for both in map(encoded, repeat(encoder()), _BATCHES)]
         except Exception as e:  # exporters, ONNX Runtime and towers raise anything
-            problem = f"cannot be exported: {first_line(e)}"
-        if not problem:
+            found = [f"cannot be exported: {first_line(e)}"]
+        if not any(found):
             return
-    raise ModelError(f"{model}: its {which} tower {problem}; use --runtime torch")
+        problems += filter(None, found)
+    raise ModelError(f"--runtime onnx: the {which} {problems[0]}; use --runtime torch")
 
 
 def _difference(both: tuple[NDArray[np.float32], Tensor]) -> str:
