@@ -335,6 +335,20 @@ def test_the_environment_names_the_default_model(plain: str, photos: Path, monke
     monkeypatch.setenv("ZSCLIP_MODEL", f" {plain}\t")
     monkeypatch.setenv("ZSCLIP_DEVICE", " ")
     assert Classifier(COLOURS)(photos / "red.png").label in COLOURS
+    assert Classifier(COLOURS, model=f"{plain} ")(photos / "red.png").label in COLOURS
+
+
+def test_doubtful_labels_and_prompts_are_warned_of_once_where_the_user_calls(plain: str, photos: Path) -> None:
+    classify = Classifier(["0", "1"], model=plain)
+    with pytest.warns(UserWarning, match="all labels are numbers, such as '0'") as warned:
+        classify(photos / "red.png")
+    classify(photos / "red.png")  # a second warning would be an error here
+
+    assert [each.filename for each in warned] == [__file__]
+    with pytest.warns(UserWarning, match="may not know '犬'; use model multilingual"):
+        Classifier(["red", "犬"], model=plain)(photos)
+    with pytest.warns(UserWarning, match=r"longer than the model's \d+ tokens were cut: 'a photo of a very very"):
+        Classifier(["red", "very " * 100 + "blue"], model=plain)([photos / "red.png"])
 
 
 def test_frames_have_the_columns_of_the_json_lines(noise: Path, plain: str) -> None:

@@ -108,6 +108,26 @@ def test_codes_for_colours_in_a_png(tmp_path: Path) -> None:
         assert seen(png((200, 100, 50), cICP=codes), tmp_path) == [200, 100, 50]
 
 
+@pytest.mark.parametrize("colour", SAFE)
+def test_codes_for_colours_in_an_avif(tmp_path: Path, colour: tuple[int, ...]) -> None:
+    plain = saved(stored_in("Display P3", colour), "AVIF", quality=100, subsampling="4:4:4")
+    srgb = b"colrnclx" + struct.pack(">HH", 1, 13)
+    assert plain.count(srgb) == 1
+
+    for codes, shown in (((12, 13), colour), ((12, 16), None), ((1, 13), None), ((2, 2), None)):
+        data = plain.replace(srgb, b"colrnclx" + struct.pack(">HH", *codes))
+        assert_near(seen(data, tmp_path), shown or tuple(seen(plain, tmp_path)), 5 if shown else 0)
+    assert_near(seen(plain, tmp_path), stored_in("Display P3", colour), 3)
+
+
+def test_codes_for_colours_in_a_heic(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    stored = stored_in("Display P3", (200, 120, 40))
+    for primaries, shown in ((12, (200, 120, 40)), (1, stored)):
+        codes = {"color_primaries": primaries, "transfer_characteristic": 13, "matrix_coefficients": 6}
+        assert_near(seen(saved(stored, "HEIF", quality=100, **codes), tmp_path), shown, 5)
+
+
 def test_the_gamma_and_primaries_of_a_png(tmp_path: Path) -> None:
     usual, linear = struct.pack(">I", 45_455), struct.pack(">I", 100_000)
     for colour in SAFE:

@@ -395,7 +395,7 @@ def test_numbers_may_be_labels_with_prompts() -> None:
 
 @pytest.mark.parametrize("bullet", "-*•")
 def test_a_dash_before_every_line_is_not_part_of_the_labels(bullet: str) -> None:
-    assert names(read_labels(files=[write("a.txt", f"# mine\n{bullet} goldfish\n{bullet} taxi\n")])) == [
+    assert names(read_labels(files=[write("a.txt", f"# mine\n{bullet} goldfish\n{bullet}\ttaxi\n")])) == [
         "goldfish",
         "taxi",
     ]
@@ -621,6 +621,9 @@ def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> No
         ("- [ ] goldfish\n- [x] taxi\n", "every line begins with a checkbox; leave the checkboxes out"),
         ("a photo of a {}\n{} in the wild\n", "every line is a prompt with a placeholder, not a label; use --prompts"),
         ("a.jpg\nb c.PNG\n", "every line is the name of a picture; write labels, one per line"),
+        ("total 8\n-rw-r--r-- 1 me me 9 Nov 27 10:12 taxi\n", "looks like a listing of files by ls or tree; write"),
+        ("drwxr-xr-x@ 4 me me 9 Nov 27 10:12 taxi\nfish\n", "looks like a listing of files by ls or tree; write"),
+        (".\n├── goldfish\n└── taxi\n", "looks like a listing of files by ls or tree; write labels, one per line"),
         ("goldfish:\n  synonyms: [carp]\ntaxi:\n", "looks like YAML; rename it to .yaml"),
     ],
 )

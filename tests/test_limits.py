@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import sys
 import threading
 import time
 import zlib
@@ -136,6 +137,33 @@ def test_a_second_try_begins_without_the_pixels_of_the_first(
     decode_image(str(tmp_path / "x"), SIMPLE, Decoding(budget=Noted(10**9)))
 
     assert seen == [0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux counts")
+def test_large_pictures_leave_nothing_behind_on_their_threads(tmp_path: Path) -> None:
+    side, reserved = 5200, 5200 * 5200 * 8 + 32_000_000 + 5200 * 24  # RGBA, and on white
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(png(side, side, 8, 6, bytes(side * 4 + 1) * side))
+    code = f"""
+        from concurrent.futures import ThreadPoolExecutor
+        from zsclip.pixels.decode import *
+        from zsclip.pixels.limits import MemoryBudget
+
+        def memory(name):
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
+
+        preprocess, decoding = Preprocess((8, 8), (0,) * 3, (1,) * 3), Decoding(budget=MemoryBudget({reserved}))
+        with ThreadPoolExecutor(2) as pool:
+            before = memory("VmRSS")
+            rows = list(pool.map(lambda i: decode_image(f"{{i}}.png", preprocess, decoding).shape, range(4)))
+        print(len(rows), memory("VmHWM") - before)
+    """
+
+    count, taken = map(int, run_python(code, cwd=tmp_path).stdout.split())
+
+    assert count == 4
+    assert taken <= reserved * 1.1  # one at a time
 
 
 def test_what_a_hanging_decoder_holds_is_freed_once():

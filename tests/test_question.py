@@ -120,6 +120,7 @@ def test_blanks_around_a_variable_are_ignored(
 
     monkeypatch.setenv("ZSCLIP_MODEL", f" {model[1]}\t")
     assert rows_of(run("classify", "photos", "--labels", "cat,dog")) == expected
+    assert rows_of(run("classify", "photos", "--labels", "cat,dog", "-m", f" {model[1]} ")) == expected
     monkeypatch.setenv("ZSCLIP_MODEL", " ")
     assert b"'base' is not available" in run("classify", "photos", "--labels", "cat,dog").stderr
 

@@ -134,6 +134,48 @@ def test_zeros_do_not_take_the_last_byte_of_a_scan(tmp_path: Path) -> None:
     assert_as_whole(whole[:-2] + bytes(5000), whole, tmp_path)
 
 
+def mostly_empty(**options: object) -> bytes:
+    """A JPEG that is mostly black, which short codes may store as zeros."""
+    file = io.BytesIO()
+    image = Image.new("RGB", (1500, 600))
+    image.paste(scenery(200, 150), (700, 400))
+    image.save(file, "JPEG", quality=90, **options)
+    return file.getvalue()
+
+
+def test_zeros_within_a_scan_are_no_trailer(tmp_path: Path) -> None:
+    whole = mostly_empty(optimize=True)
+    assert bytes(64) in whole
+
+    assert_as_whole(whole[:-2], whole, tmp_path)
+    assert_as_whole(whole[:-2] + bytes(5000), whole, tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("place", [0.3, 0.9, 65_536])
+def test_a_hole_in_a_jpeg_is_missing_pixels(
+    tmp_path: Path, mode: str, options: dict[str, object], place: float
+) -> None:
+    file = io.BytesIO()
+    scenery(500, 420).convert(mode).save(file, "JPEG", quality=95, **options)
+    whole = file.getvalue()
+    begin = int(place if place > 1 else len(whole) * place) - 200  # one hole lies across two readings
+    (tmp_path / "x.jpg").write_bytes(whole[:begin] + bytes(512) + whole[begin + 512 :])
+
+    row = skipped(tmp_path / "x.jpg")
+
+    assert (row.error, "zeros stand where some of its data should be" in row.message) == ("unreadable", True)
+
+
+@pytest.mark.parametrize("zeros", [1, 255, 256, 70_000])
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}])
+def test_zeros_that_are_no_hole(tmp_path: Path, options: dict[str, object], zeros: int) -> None:
+    for whole in (jpeg(**options), mostly_empty(**options)):
+        assert_as_whole(whole[:-2] + bytes(zeros) + whole[-2:], whole, tmp_path)  # behind the last pixel
+        assert_as_whole(whole[:2] + segment(0xE9, bytes(min(zeros, 60_000))) + whole[2:], whole, tmp_path)
+
+
 @pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"subsampling": 0}, {"optimize": True}])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("is_fast", [False, True])

@@ -202,7 +202,10 @@ def test_a_card_shows_the_runner_up_and_the_nearest_label(tmp_path):
     dom = dom_of(page_of(rows, tmp_path, about={"model": "<tiny>", "made": "today"}), tmp_path, "#order=name")
 
     details = [re.findall(r'class="detail">([^<]*)', card) for card in dom.split('class="card"')[1:]]
-    assert details == [["0.600 (truth: dog)", "0.300 dog"], ["0.600 cat?"], ["0.300 dog?", "fog won"], []]
+    truth = "truth: dog"
+    assert details == [["0.600", truth, "0.300 dog"], ["0.600 cat?", truth], ["0.300 dog?", "fog won", truth], []]
+    titles = [title.splitlines() for title in re.findall(r'title="([^"]*)" data-place', dom)]
+    assert titles[0] == ["a/b/c.png", "cat", truth]
     folders = [name.strip("\u200e") for name in re.findall(r'class="name folder">([^<]*)', dom)]
     assert folders == ["b"]
     assert cards(dom) == ["c.png", "d.png", "e.png", "f.png"]

@@ -107,6 +107,25 @@ def test_a_failure_is_reported_though_a_signal_waits() -> None:
         held.let_go()  # nothing is left of it
 
 
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")]
+)
+def test_a_signal_before_the_first_row_says_how_to_go_on(number: signal.Signals, how: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "labels.txt")  # the run waits for someone to write labels
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    command = [sys.executable, "-m", "zsclip", "classify", "x.png", "--labels-file", "labels.txt", "-m", "tiny"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background would ignore it
+
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        pipe = os.open(tmp_path / "labels.txt", os.O_WRONLY)  # as soon as it is read
+        process.send_signal(number)
+        _, told = process.communicate(timeout=HANGS)
+        os.close(pipe)
+
+    assert process.returncode == 128 + number
+    assert told.decode().strip() == f"zsclip: {how}; run the same command again"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", _EXCEPTIONS)
 def test_a_signal_at_any_moment_of_a_start_ends_the_run(

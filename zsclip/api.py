@@ -1,4 +1,4 @@
-"""zsclip from Python: the same options, caches and answers as `zsclip classify`. Nothing is printed here."""
+"""zsclip from Python: the same options, caches and answers as `zsclip classify`. Notes are warnings."""
 
 import io
 import os
@@ -18,9 +18,9 @@ from PIL import Image
 from zsclip.answers import answers
 from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
-from zsclip.answers.classifier import build_classifier
+from zsclip.answers.classifier import build_classifier, notes
 from zsclip.answers.classify import answer, classify
-from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, variable
+from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, model_name, variable
 from zsclip.engine.question import read_learnt, read_question, rule_of
 from zsclip.engine.run import embedding, opened_store
 from zsclip.errors import InputError
@@ -46,6 +46,7 @@ _ARGUMENTS = {
     "template": "templates", "label": "labels", "labels-file": "labels file", "per-label": "--per-label",
     "multi-label": "multi_label=True", "none-of-these": "none_of_these=True",
 }  # fmt: skip
+_CALLER = 5  # frames up from where the text matrix is made, the user calls a classifier
 _TOGETHER = 512  # paths, looked up in the store at once
 
 
@@ -81,7 +82,7 @@ class Classifier:
     """Gives every picture the label that fits it best, as `zsclip classify` does.
 
     Options have the command line's names, defaults and checks. They are checked at once; the model is loaded for the
-    first picture or label that is not stored.
+    first picture or label that is not stored. The first call warns of labels and prompts that may not be meant.
 
     Args:
         labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
@@ -137,7 +138,8 @@ class Classifier:
             words = None if labels is None else labels_of(labels, alone=scores.one_is_enough)
             self._question = read_question(words, sentences, scores, read_learnt(scores))
             self._store = store
-            model = os.fsdecode(model or variable("ZSCLIP_MODEL") or self._question.model or "base")
+            given_model = os.fsdecode(model or variable("ZSCLIP_MODEL") or "")
+            model = model_name(given_model) or self._question.model or "base"
             self._encoder = self._computing.encoder(model, offline)
             self._rule = rule_of(self._question, self._encoder)
 
@@ -207,7 +209,10 @@ class Classifier:
     def _matrix(self) -> TextMatrix:
         """The text matrix, made at the first call."""
         asked = self._question
-        return build_classifier(asked.words, self._encoder, multi_label=asked.scores.multi_label)
+        matrix = build_classifier(asked.words, self._encoder, multi_label=asked.scores.multi_label)
+        for note in notes(asked.words, matrix.cut, self._encoder):
+            warnings.warn(_with_arguments(note), stacklevel=_CALLER)
+        return matrix
 
     @property
     def _none(self) -> answers.Answers:
@@ -222,7 +227,11 @@ def _arguments_named() -> Iterator[None]:
     try:
         yield
     except InputError as e:
-        raise InputError(_FLAG.sub(lambda found: _ARGUMENTS.get(found[1], found[1].replace("-", "_")), str(e))) from e
+        raise InputError(_with_arguments(str(e))) from e
+
+
+def _with_arguments(message: str) -> str:
+    return _FLAG.sub(lambda found: _ARGUMENTS.get(found[1], found[1].replace("-", "_")), message)
 
 
 def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, most: int) -> Iterator[Pictures]:

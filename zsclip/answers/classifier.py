@@ -14,12 +14,15 @@ import numpy as np
 from zsclip.answers.scores import Matrix
 from zsclip.errors import InputError
 from zsclip.kept.cache import fingerprint, read_rows, write_rows
+from zsclip.words.doubts import doubts
+from zsclip.words.labels import in_other_scripts
+from zsclip.words.textfiles import listed
 from zsclip.words.words import Words
 
 if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
 
-_SHOWN = 60  # characters of a label in a message
+_SHOWN = 60  # characters of a label or prompt in a message
 _PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build continues after the last round
 
 
@@ -125,6 +128,23 @@ def build_classifier(
         groups=words.groups,
         distractors=tuple(words.distractors),
     )
+
+
+def notes(words: Words, cut: Sequence[str], encoder: "Encoder") -> Iterator[str]:
+    """Yield a note about each thing in labels and prompts that may not be what the user meant.
+
+    Args:
+        cut: the prompts that are longer than the model's context.
+    """
+    spec = encoder.spec
+    if cut:
+        shown = [prompt if len(prompt) <= _SHOWN else f"{prompt[: _SHOWN - 3]}..." for prompt in cut]
+        limit = spec.tokenizer.context_length
+        yield f"prompts longer than the model's {limit} tokens were cut: {listed(shown, 1)}; shorten them"
+    yield from doubts(words.labels)
+    unread = [] if spec.reads_any_script else in_other_scripts(words.names)
+    if unread:
+        yield f"{spec.name} was trained on English and may not know {listed(unread)}; use --model multilingual"
 
 
 def class_embeddings(prompt_embeddings: Matrix, prompts_per_class: Sequence[int]) -> Matrix:

@@ -25,7 +25,7 @@ from zsclip.cli.options import (
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
 from zsclip.cli.speed import Speed, Store
-from zsclip.engine.options import variable
+from zsclip.engine.options import model_name, variable
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def read_grid(variants: Variants) -> Grid:
     from zsclip.words.labels import read_labels
     from zsclip.words.prompts import read_prompts, read_templates
 
-    models = list(dict.fromkeys(variants.model)) or [variable("ZSCLIP_MODEL") or "base"]
+    models = list(dict.fromkeys(map(model_name, variants.model))) or [variable("ZSCLIP_MODEL") or "base"]
     sets = {name: read_prompts(name) for name in variants.prompts}
     sets |= {text: read_templates([text]) for text in variants.template}
     sets = sets or {"photo": read_prompts("photo")}

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,15 +18,27 @@ from zsclip.cli.compare import compare
 from zsclip.cli.evaluate import evaluate
 from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
 from zsclip.cli.manage import cache_app, models_app, prompts_app
-from zsclip.cli.signals import ending_signals
+from zsclip.cli.signals import EXPLAINED, ending_signals, how_ended
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
 from zsclip.cli.usage import command_in, usage_line
 from zsclip.engine.options import variable
 from zsclip.errors import ZsclipError
 
+
+class _Program(Group):
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; if a signal ends it, say how to go on, unless that has been said."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, SystemExit) as e:
+            if (how := how_ended(e)) and EXPLAINED not in getattr(e, "__notes__", ()):
+                say(f"zsclip: {how}; run the same command again")
+            raise
+
+
 app = typer.Typer(
-    cls=Group,
+    cls=_Program,
     help="""Zero-shot image classification from the shell: words in, the right word for every image out.
 
     Examples:

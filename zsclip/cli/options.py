@@ -10,6 +10,7 @@ import typer
 
 from zsclip.cli.groups import group
 from zsclip.cli.terminal import is_terminal, say
+from zsclip.engine.options import model_name
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ class Model(Network):
 
     def name(self, calibrated: str | None = None) -> str:
         """Give the name of the model: the one that was given, else the one of a calibration, else the default."""
-        return self.model or calibrated or "base"
+        return model_name(self.model or "") or calibrated or "base"
 
 
 @group("Output")

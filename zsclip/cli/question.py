@@ -10,7 +10,6 @@ from zsclip.cli.groups import group
 from zsclip.cli.options import Distractors
 from zsclip.cli.settings import digested, row_settings
 from zsclip.cli.speed import Speed
-from zsclip.cli.terminal import listed
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
 from zsclip.out.text import UNKNOWN
@@ -128,7 +127,7 @@ def _threshold_of(rule: "Rule") -> str:
 
 def wanted_answers(only: Sequence[str], names: Sequence[str]) -> set[str | None]:
     """Give the answers that --only asks for; empty means all. None stands for unknown, unless a label has that name."""
-    from zsclip.words.textfiles import comparable
+    from zsclip.words.textfiles import comparable, listed
 
     known = {comparable(name): name for name in names}
     wanted = [known.get(comparable(label), label.strip()) for label in only]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from zsclip.cli.held_signals import HeldSignals
 from zsclip.cli.options import Data, Messages
 from zsclip.cli.progress import Progress
+from zsclip.cli.signals import EXPLAINED, how_ended
 from zsclip.cli.speed import Speed, Store
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, listed, say, shortened
+from zsclip.cli.terminal import counted, say
 
 if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from zsclip.words.words import Words
 
 SLOW_PIECE = 32  # images that are drawn or decoded again before a signal is heard
-_ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,11 @@ def build_text_matrix(
     words: "Words", encoder: "Encoder", session: Session, *, multi_label: bool = False
 ) -> "Classifier":
     """Make the text matrix, and note what was cut or may not be understood."""
-    from zsclip.answers.classifier import build_classifier
-    from zsclip.words.doubts import doubts
-    from zsclip.words.labels import in_other_scripts
+    from zsclip.answers.classifier import build_classifier, notes
 
     classifier = build_classifier(words, encoder, multi_label=multi_label, progress=session.progress.prompts)
-    if classifier.cut:
-        limit = encoder.spec.tokenizer.context_length
-        cut = listed([shortened(prompt) for prompt in classifier.cut], 1)
-        session.messages.note(f"prompts longer than the model's {limit} tokens were cut: {cut}; shorten them")
-    for doubt in doubts(words.labels):
-        session.messages.note(doubt)
-    unread = [] if encoder.spec.reads_any_script else in_other_scripts(words.names)
-    if unread:
-        session.messages.note(
-            f"{encoder.spec.name} was trained on English and may not know {listed(unread)}; use --model multilingual"
-        )
+    for note in notes(words, classifier.cut, encoder):
+        session.messages.note(note)
     return classifier
 
 
@@ -108,9 +97,9 @@ def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None =
         with signals or nullcontext():
             yield
     except (KeyboardInterrupt, SystemExit) as e:
-        ended = _ENDED_BY.get(130 if isinstance(e, KeyboardInterrupt) else e.code)  # type: ignore[arg-type]
-        if ended is not None:
+        if ended := how_ended(e):
             say(f"zsclip: {ended}: {how_to_go_on()}")
+            e.add_note(EXPLAINED)
         raise
 
 

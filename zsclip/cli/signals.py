@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _AGAIN_SECONDS = 0.5
+EXPLAINED = "how to go on has been said"  # a note on an exception
+_ENDED_BY = {129: "hung up", 130: "interrupted", 143: "terminated"}
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -15,6 +17,12 @@ class Interrupted(KeyboardInterrupt):
 
 class Terminated(SystemExit):
     """SIGTERM or SIGHUP; its code is 128 + the signal's number."""
+
+
+def how_ended(error: BaseException) -> str:
+    """Say in a word by which signal an exception ends the run; empty if by none."""
+    code = 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "code", None)
+    return _ENDED_BY.get(code, "") if isinstance(code, int) else ""
 
 
 @contextmanager

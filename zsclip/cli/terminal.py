@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections.abc import Sequence
 from typing import TextIO
 
 
@@ -19,17 +18,6 @@ def say(message: str) -> None:
 def is_terminal(stream: TextIO | None) -> bool:
     """Return whether a stream is a terminal; a closed stream is None."""
     return stream is not None and stream.isatty()
-
-
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """Quote a few names and count the rest."""
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def shortened(text: str, most: int = 60) -> str:
-    """Cut a text that would fill the line."""
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def counted(number: int, noun: str) -> str:

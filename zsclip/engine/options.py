@@ -134,6 +134,11 @@ def variable(name: str) -> str:
     return os.environ.get(name, "").strip()
 
 
+def model_name(given: str) -> str:
+    """Give a model's name without the blanks around it, unless that is how its folder is called."""
+    return given if os.path.exists(given) else given.strip()
+
+
 def check_device(device: str) -> None:
     """Refuse what is not the name of a device, whether or not this machine has it."""
     kind, _, number = device.partition(":")

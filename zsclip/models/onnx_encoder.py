@@ -153,6 +153,8 @@ def load_graph(path: Path) -> "InferenceSession":
     options.log_severity_level = 4  # errors are raised, and need not be printed
     # Threads that spin while they wait take the processors from the decoders.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Repacked weights are 7 % faster with many pictures, but ViT-B-32 takes 0.23 s of CPU time longer to load.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -1,7 +1,10 @@
-"""How much memory this process may use."""
+"""How much memory this process may use, and how it returns some."""
 
 import contextlib
+import ctypes
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from zsclip.pixels.processors import cgroup_folders
@@ -23,3 +26,13 @@ def _cgroup_memory(membership: Path, mount: Path) -> int:
             with contextlib.suppress(OSError, ValueError):  # "max" is no number
                 limits.append(int((folder / name).read_text()))
     return min(limits)
+
+
+def return_freed_memory() -> None:
+    """Return to the system what has been freed: glibc would keep the blocks of a large picture for its thread alone."""
+    _trim()(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], object]:
+    return getattr(ctypes.CDLL(None), "malloc_trim", lambda kept: None)  # only glibc has it

@@ -33,7 +33,9 @@ def declared_profile(opened: Image.Image) -> bytes | None:
     What is broken in it is ignored, as it must not cost the picture.
     """
     find = _FINDERS.get(opened.format or "")
-    if find is None or not isinstance(opened, ImageFile.ImageFile) or opened.fp is None or not opened.tile:
+    if find is None or not isinstance(opened, ImageFile.ImageFile) or opened.fp is None:
+        return None
+    if not opened.tile and opened.format != "HEIF":  # which never has any
         return None
     if opened.info.get("icc_profile") and opened.format != "PNG":
         return None
@@ -49,10 +51,9 @@ def declared_profile(opened: Image.Image) -> bytes | None:
 def _png(opened: Image.Image, file: IO[bytes]) -> bytes | None:
     """Read the chunks that say it, the most telling one first: cICP, a profile or sRGB, gAMA with cHRM."""
     chunks = dict(_png_chunks(file))
-    if (codes := chunks.get(b"cICP")) is not None and len(codes) == 4:
-        primaries, gamma = _CICP_PRIMARIES.get(codes[0]), _CICP_GAMMAS.get(codes[1])
-        if primaries is not None and gamma is not None and codes[2:] == b"\0\1":
-            return profile_of(primaries, gamma)
+    codes = chunks.get(b"cICP", b"")
+    if len(codes) == 4 and codes[2:] == b"\0\1" and (profile := _of_codes(*codes[:2])) is not None:
+        return profile
     if opened.info.get("icc_profile") or b"sRGB" in chunks or len(chunks.get(b"gAMA", b"")) != 4:
         return None
     gamma = 100_000 / int.from_bytes(chunks[b"gAMA"], "big")
@@ -63,6 +64,13 @@ def _png(opened: Image.Image, file: IO[bytes]) -> bytes | None:
     values = chunks.get(b"cHRM", b"")
     primaries = tuple(value / 100_000 for value in struct.unpack(">8I", values)) if len(values) == 32 else _SRGB
     return None if gamma == 0 and np.allclose(primaries, _SRGB, atol=0.01) else profile_of(primaries, gamma)
+
+
+def _of_codes(primaries: int, gamma: int) -> bytes | None:
+    """Give the profile for the codes of ITU-T H.273; None for those of brighter screens, and others."""
+    if primaries not in _CICP_PRIMARIES or gamma not in _CICP_GAMMAS:
+        return None
+    return profile_of(_CICP_PRIMARIES[primaries], _CICP_GAMMAS[gamma])
 
 
 def _png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -95,6 +103,19 @@ def _jpeg_2000(opened: Image.Image, file: IO[bytes]) -> bytes | None:
             if inner == b"colr" and values[0] in (2, 3):
                 return values[3:]
     return None
+
+
+def _avif(opened: Image.Image, file: IO[bytes]) -> bytes | None:
+    """Read the codes in the boxes before the pixels, if all pictures in the file have the same."""
+    file.seek(0)
+    boxes = file.read(_MOST_READ).partition(b"mdat")[0]
+    codes = {part[:4] for part in boxes.split(b"colrnclx")[1:]}
+    return _of_codes(*struct.unpack(">HH", codes.pop())) if len(codes) == 1 else None
+
+
+def _heif(opened: Image.Image, file: IO[bytes]) -> bytes | None:
+    codes = opened.info["nclx_profile"]
+    return _of_codes(codes["color_primaries"], codes["transfer_characteristics"])
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -134,7 +155,8 @@ def _gif(opened: Image.Image, file: IO[bytes]) -> bytes | None:
 
 
 _FINDERS = {
-    "PNG": _png, "JPEG": _jpeg, "MPO": _jpeg, "JPEG2000": _jpeg_2000, "BMP": _bmp, "GIF": _gif,
+    "PNG": _png, "JPEG": _jpeg, "MPO": _jpeg, "JPEG2000": _jpeg_2000, "BMP": _bmp, "GIF": _gif, "AVIF": _avif,
+    "HEIF": _heif,
 }  # fmt: skip
 
 

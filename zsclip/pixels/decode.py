@@ -29,7 +29,7 @@ from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaire
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
 from zsclip.pixels.skipped import Skipped
 
-RULES = "decode-v4"  # change it when a file gives other pixels than before; kept embeddings depend on it
+RULES = "decode-v5"  # change it when a file gives other pixels than before; kept embeddings depend on it
 
 MAX_REPAIRED = 1 << 28  # bytes of a file that is read whole for a second try
 _MOST_ROW_BITS = 2**31 - 64  # Pillow counts them in an int
@@ -89,7 +89,7 @@ def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
 def upright(
     file: IO[bytes], decoding: Decoding = DEFAULT_DECODING, preprocess: Preprocess | None = None
 ) -> Iterator[Image.Image]:
-    """Decode a picture, turned upright as EXIF says, on white where it is transparent.
+    """Decode a picture, turned upright as EXIF says, on white where it is transparent. It lives as long as the block.
 
     It is in mode RGB or L, or in CMYK or LAB if its colours need a conversion that is still to be done: `in_srgb` does
     it, which is cheaper once the picture has been resized.
@@ -101,7 +101,9 @@ def upright(
         Exception: of any type; decoders raise anything at all.
     """
     with set_up_pillow(decoding.max_pixels), ExitStack() as held:
-        yield _decoded(file, decoding, preprocess, held)
+        image = _decoded(file, decoding, preprocess, held)
+        held.callback(Image.Image.close, image)  # its pixels are freed before their memory is given back
+        yield image
 
 
 def _decoded(file: IO[bytes], decoding: Decoding, preprocess: Preprocess | None, held: ExitStack) -> Image.Image:
@@ -115,8 +117,8 @@ def _decoded(file: IO[bytes], decoding: Decoding, preprocess: Preprocess | None,
     except (Image.DecompressionBombError, MemoryError, Refused):
         raise
     except Exception as e:
-        held.close()
         traceback.clear_frames(e.__traceback__)  # the pixels are in the frames that it ended in
+        held.close()
         if layout is None and (again := _second_try(file, decoding, preprocess, held)) is not None:
             return again
         if isinstance(e, UnidentifiedImageError):
@@ -149,8 +151,9 @@ def _by_pillow(
         _reduce(opened, turn, preprocess)
     may_be_turned = turn is not None or (not is_jpeg and "exif" in opened.info)
     held.enter_context(_memory(bytes_for(opened, may_be_turned), decoding))
+    held.callback(Image.Image.close, opened)
     image, turn = _not_turned(opened)
-    if image is not opened and turn is not None:
+    if image is not opened:
         Image.Image.close(opened)  # its pixels, not its file
     return image if turn is None else image.transpose(turn)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from zsclip.pixels.available_memory import available_memory
+from zsclip.pixels.available_memory import available_memory, return_freed_memory
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
 MAX_SCANS = 500  # of a JPEG; libjpeg-turbo advises it against files that keep a decoder busy
@@ -14,6 +14,7 @@ BYTES_A_SECOND = 8_000_000  # a picture gets one second more for every 8 MB that
 WALL_SECONDS = 600  # a picture that takes longer than this by the clock is given up, too
 MOST_MEMORY = 1_500_000_000  # bytes for all pictures being decoded
 MEMORY_SHARE = 2  # and at most 1 / MEMORY_SHARE of the memory available to this process
+_LARGE = MOST_MEMORY // 8  # a picture from here on leaves more behind, in a thread's own heap, than may be ignored
 
 
 class MemoryBudget:
@@ -44,6 +45,8 @@ class MemoryBudget:
         try:
             yield
         finally:
+            if taken >= _LARGE:
+                return_freed_memory()
             self.give_back(thread)
 
     def cpu_seconds(self, thread: int) -> float:

@@ -20,8 +20,9 @@ _PROGRESSIVE = frozenset({0xC2, 0xCA})
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
 _METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
 _SCAN, _END = 0xDA, 0xD9
-# What phones put behind a picture, and the zeros of a copy that was not finished. A decoder would take it for pixels.
-_TRAILER = re.compile(rb"\0\0\0.ftyp|.{8}Image_UTC_Data|.{8}MotionPhoto_Data|SEFH|\0{64}", re.DOTALL)
+# What phones put behind a picture; a decoder would take it for pixels.
+_TRAILER = re.compile(rb"\0\0\0.ftyp|.{8}Image_UTC_Data|.{8}MotionPhoto_Data|SEFH", re.DOTALL)
+_FEWEST_ZEROS = 64  # at the end: of a copy that was not finished
 _CHUNK = re.compile(rb"[A-Za-z]{4}")
 _WEBP_PIXELS = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"})
 
@@ -107,10 +108,11 @@ def _jpeg(data: bytes) -> Repaired | None:
         return None
     trailer = _TRAILER.search(found.data, found.data.rindex(b"\xff\xda"))
     body = found.data if trailer is None else found.data[: trailer.start()]
+    short = body.rstrip(b"\0")
+    if len(body) - len(short) < _FEWEST_ZEROS:
+        return replace(found, data=body.rstrip(b"\xff"), endings=_ENDINGS)
     # Behind 255, a zero belongs to the scan. Others may, too, but as well stand for pixels that are missing.
-    is_stuffed = trailer is not None and trailer[0][0] == 0 and body.endswith(b"\xff")
-    body = body + b"\0" if is_stuffed else body.rstrip(b"\xff")
-    return replace(found, data=body, endings=_ENDINGS)
+    return replace(found, data=short + b"\0" * short.endswith(b"\xff"), endings=_ENDINGS)
 
 
 def _header(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -25,6 +25,7 @@ from zsclip.words.textfiles import (
     is_id,
     is_tree,
     json_tree,
+    listed,
     read_lines,
     read_tree,
     text_of,
@@ -132,9 +133,8 @@ def _given_twice(pairs: Sequence[tuple[tuple[Place, Label], tuple[Place, Label]]
         how += f", for {same.found_as} and for {label.found_as}"
         of_imagenet = f", or use --labels-file {BUILT_IN}" * bool(WORDNET.fullmatch(label.found_as))
         cure = f"give one of the two another name{of_imagenet}"
-    others = list(dict.fromkeys(repr(other.name) for _, (_, other) in pairs if other.name != label.name))
-    listed = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else "")
-    also = f"; also given twice: {listed}" if others else ""
+    others = list(dict.fromkeys(other.name for _, (_, other) in pairs if other.name != label.name))
+    also = f"; also given twice: {listed(others, _NAMED)}" if others else ""
     return InputError(f"{place}: label {label.name!r} was already given{how}; {cure}{also}")
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from zsclip.errors import InputError
 from zsclip.words.textfiles import WORDNET, Text, checked, comparable, count_placeholders
 
-_BULLETS = ("- ", "* ", "• ")
+_BULLETS = ("- ", "* ", "• ", "-\t", "*\t", "•\t")
 _LETTER = r"[^\W\d_]"
 _NUMBER_FIRST = re.compile(rf"(\d+)(\s*[.)\]](?!\d)\s*|\s*[,:;=|\t]\s*|\s+-?\s*)(.*{_LETTER}.*)")
 _NUMBER_LAST = re.compile(rf"(.*{_LETTER}.*?)(\s*[,:;=|\t]\s*|\s+)(\d+)")
 _OF_CVAT = re.compile(r".+:\d+,\d+,\d+:.*:.*")  # label:colour:parts:actions
+_OF_LS = re.compile(r"[-dlbcps][-rwxsStT]{9}[.+@]?\s+\d+\s.*|[│├└].*")  # `ls -l` or `tree`
 _OF_YAML = re.compile(r"(synonyms|prompts|group|name):(\s.*)?")
 PICTURE = re.compile(r".*\S\.(jpe?g|png|webp|gif|tiff?|bmp)", re.IGNORECASE)
 
@@ -74,6 +75,8 @@ def _check_all(lines: Sequence[Text]) -> None:
         found = f"every line ends with {texts[0][-1]!r}; leave it out"
     elif len(texts) > 1 and all(map(PICTURE.fullmatch, texts)):
         found = "every line is the name of a picture; write labels, one per line"
+    elif any(map(_OF_LS.fullmatch, texts)):
+        found = "looks like a listing of files by ls or tree; write labels, one per line"
     elif any(map(_OF_YAML.fullmatch, texts)) and any(text.endswith(":") for text in texts):
         found = "looks like YAML; rename it to .yaml"
     elif len(texts) > 1 and (side := _numbered(texts)):

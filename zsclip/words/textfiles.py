@@ -74,6 +74,12 @@ def comparable(text: str) -> str:
     return " ".join(normalize("NFC", visible(text)).split())
 
 
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Quote a few names and count the rest."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
+
+
 def is_id(text: str) -> bool:
     """Return whether a text is an id: a number, or one of WordNet or Freebase."""
     return _ID.fullmatch(text) is not None
