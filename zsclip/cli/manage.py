@@ -28,7 +28,7 @@ def _group(about: str) -> typer.Typer:
 
 
 prompts_app = _group("Show the sentences that labels are put into.")
-models_app = _group("Show and fetch models.")
+models_app = _group("Show, fetch and export models.")
 cache_app = _group("Show, check, trim or delete what is kept on disk.")
 
 
