@@ -34,7 +34,7 @@ lint: install  ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-fmt: install  ## Put the code into its standard form.
+fmt: install  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -48,7 +48,7 @@ $(STAMPS)/peers:
 	.peers/bin/python -m pip install --quiet 'open_clip_torch>=3.3,<4' 'pybioclip>=2.1' 'transformers>=4.45'
 	touch $@
 
-# Killed at any moment, the same command goes on. .tiny/model is what zsclip/data/tiny holds.
+# If it is killed, run the same command again to continue. .tiny/model is what zsclip/data/tiny holds.
 train-tiny: install  ## Make the bundled model: make train-tiny DATA=folder with train/ and classes.tsv.
 	$(BIN)/python tests/tiny/make.py $(DATA) --work .tiny
 

@@ -97,7 +97,7 @@ def colour_model() -> ColourModel:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_are_heard() -> None:
-    """A shell in the background, or nohup, has told the tests and all they start to ignore Ctrl-C, or a hang-up."""
+    """A shell in the background, or nohup, makes the tests and all they start ignore Ctrl-C, or a hang-up."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -112,7 +112,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 def make_class_folders(root: Path, labels: Sequence[str], count: int) -> Path:
-    """Make a folder of so many noisy pictures for each label."""
+    """Make a folder of N noisy pictures for each label."""
     random = np.random.default_rng(0)
     for label in labels:
         (root / label).mkdir(parents=True)
@@ -122,7 +122,7 @@ def make_class_folders(root: Path, labels: Sequence[str], count: int) -> Path:
 
 
 def wait_for_lines(part: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a run has written so many lines of its rows."""
+    """Wait until a run has written N lines of its rows."""
     while not (part.exists() and part.read_bytes().count(b"\n") == count):
         assert process.poll() is None
         time.sleep(0.01)  # and leave the processor to it

@@ -1,4 +1,4 @@
-"""The pipeline's first rooms in one call, for tests that begin behind them."""
+"""The pipeline's first folders in one call, for tests of what comes after them."""
 
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass

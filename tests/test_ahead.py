@@ -390,7 +390,7 @@ def test_pictures_are_decoded_before_anyone_asks_for_a_batch(patient):
         assert [len(next(batches)) for _ in range(5)] == [4] * 5
 
 
-def test_a_decoder_that_nobody_reads_ends_its_threads(files):
+def test_an_abandoned_look_ahead_ends_its_threads(files):
     before = set(threading.enumerate())
     with Ahead(itertools.cycle(files), len, batch_size=None, threads=2):
         ours = set(threading.enumerate()) - before

@@ -39,7 +39,7 @@ def test_all_bits_of_a_transparent_colour_count(tmp_path: Path) -> None:
         assert tuple(shown[4, 6]) == WHITE
 
 
-def test_transparent_entries_of_palettes_of_all_depths(tmp_path: Path) -> None:
+def test_transparent_palette_entries_turn_white_at_every_depth(tmp_path: Path) -> None:
     for depth in (1, 2, 4, 8):
         row = int("".join(f"{entry:0{depth}b}" for entry in [0] * 4 + [1] * 4), 2).to_bytes(depth, "big")
         chunks = (b"PLTE", bytes((*RED, *BLACK))), (b"tRNS", b"\xff\0")
@@ -78,7 +78,7 @@ def test_alpha_that_is_zero_everywhere_is_ignored(tmp_path: Path) -> None:
     assert colours(tmp_path / "x.bmp").min() >= 253
 
 
-def test_grey_and_palettes_that_are_transparent_everywhere(tmp_path: Path) -> None:
+def test_grey_and_palette_pictures_that_are_transparent_everywhere_show_their_colours(tmp_path: Path) -> None:
     grey = Image.new("LA", (16, 16), (90, 0))
     grey.save(tmp_path / "grey.png")
     palette = Image.new("P", (16, 16), 1)
@@ -113,7 +113,7 @@ def test_an_animation_of_empty_frames_comes_to_an_end(tmp_path: Path) -> None:
     assert colours(tmp_path / "y.webp").shape == (8, 8, 3)
 
 
-def test_premultiplied_samples_of_8_bits(tmp_path: Path) -> None:
+def test_premultiplied_8_bit_samples_are_shown_on_white(tmp_path: Path) -> None:
     stored = quadrants([(128, 0, 0, 128), (0, 64, 0, 64), (0, 0, 0, 0), (255, 255, 255, 255)])
     for planar in (False, True):
         (tmp_path / "x.tif").write_bytes(tiff(stored, RGB, extra=(1,), planar=planar))

@@ -72,7 +72,7 @@ def test_a_batch_of_skipped_pictures_has_columns_too() -> None:
 
     assert answers.classes.shape == answers.scores.shape == (1, 2)
     assert answers.answered.tolist() == [-1]
-    assert answers.is_answered().tolist() == [False]
+    assert answers.was_read().tolist() == [False]
     assert list(answers.rows()) == [Skipped("a", "missing", "gone")]
 
 

@@ -187,9 +187,9 @@ def test_a_failed_picture_is_a_record_with_its_error(noise: Path, plain: str) ->
     assert answers.labels == [None] * 4
     for column in (answers.scores, answers.cosines, *(answers.to_pandas()[[name]] for name in ("score", "cosine"))):
         assert np.isnan(np.asarray(column, np.float64)).ravel().tolist() == [True, True, False, True]
-    assert repr(answers) == "Answers(4 images, 3 failed, labels: red, green, blue)"
+    assert repr(answers) == "Answers(4 images, 3 failed, among red, green, blue)"
     assert repr(classify(noise / "a.png")).startswith("Prediction(file_name='")
-    assert repr(classify([noise / "a.png"])) == "Answers(1 image, labels: red, green, blue)"
+    assert repr(classify([noise / "a.png"])) == "Answers(1 image, among red, green, blue)"
 
 
 def test_records_have_the_names_of_json_lines(noise: Path, plain: str) -> None:

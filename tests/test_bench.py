@@ -168,10 +168,10 @@ def test_the_command_prints_a_table_or_json(run: Run, photos: Path, tiny_model: 
     assert all(report[name] > 0 for name in ("decoding", "model", "stream", "text"))
 
 
-def test_a_folder_without_pictures_is_one_line(run: Run, tmp_path: Path) -> None:
+def test_a_folder_without_pictures_is_reported_in_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
-    result = run("bench", "empty", "--model", "base", "--offline")  # told before a model that is not here
+    result = run("bench", "empty", "--model", "base", "--offline")  # reported before a model that is not here
 
     assert (result.returncode, result.stdout) == (2, b"")
     assert result.stderr.decode().count("\n") == 1

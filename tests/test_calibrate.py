@@ -19,7 +19,7 @@ from zsclip.cli.main import main
 from zsclip.errors import InputError
 from zsclip.measure.calibrate import (
     STEPS,
-    Wish,
+    Target,
     cosines_of,
     fit_temperature,
     learn,
@@ -114,7 +114,7 @@ def test_the_table_holds_what_each_threshold_gives():
     assert table[0].answered.value == 1
 
 
-def test_a_table_promises_too_much_at_most_once_in_twenty_times():
+def test_a_table_guarantees_too_much_at_most_once_in_twenty_times():
     """Scores that say nothing: every threshold has the same precision, and one of many will always look the best."""
     broken = 0
     for seed in range(200):
@@ -127,11 +127,11 @@ def test_a_table_promises_too_much_at_most_once_in_twenty_times():
 
 @pytest.mark.parametrize("per_label", [False, True])
 def test_what_is_learnt_is_what_classify_gives(per_label):
-    wish = Wish(precision=0.8, per_label=per_label)
+    target = Target(precision=0.8, per_label=per_label)
     labels = [str(i) for i in range(6)]
     similar, truth = drawn(1.0, pictures=6000)
 
-    learnt = learn(similar, truth, labels, 60, wish)  # a model three times as sure as it should be
+    learnt = learn(similar, truth, labels, 60, target)  # a model three times as sure as it should be
 
     made = learnt.calibration(MADE_WITH)
     classifier = Classifier(tuple(labels), np.eye(6, dtype=np.float32), None, 60, None, ())
@@ -150,12 +150,12 @@ def test_what_is_learnt_is_what_classify_gives(per_label):
     assert learnt.temperature.fitted < 0.5 * learnt.temperature.plain
 
 
-def test_scores_that_say_nothing_promise_nothing():
+def test_scores_that_say_nothing_guarantee_nothing():
     """Some threshold looks perfect on the pictures that it was chosen by."""
     random = np.random.default_rng(0)
     similar = random.random((400, 2)).astype(np.float32)
 
-    learnt = learn(similar, random.integers(0, 2, 400), ["a", "b"], 10, Wish(precision=0.8))
+    learnt = learn(similar, random.integers(0, 2, 400), ["a", "b"], 10, Target(precision=0.8))
 
     assert learnt.chosen[0].value == math.inf
     with pytest.raises(InputError, match=r"80\.0% cannot be guaranteed: the best threshold"):
@@ -166,10 +166,10 @@ def test_scores_that_say_nothing_promise_nothing():
     ("target", "why"),
     [(0.99, "40 images are too few; give 597 or more, or lower"), (1.0, "no number of images can prove")],
 )
-def test_few_pictures_promise_nothing_even_if_all_answers_are_right(target, why):
+def test_few_pictures_guarantee_nothing_even_if_all_answers_are_right(target, why):
     similar = np.tile(np.eye(2, dtype=np.float32), (20, 1))
 
-    learnt = learn(similar, np.tile([0, 1], 20), ["a", "b"], 10, Wish(precision=target))
+    learnt = learn(similar, np.tile([0, 1], 20), ["a", "b"], 10, Target(precision=target))
 
     assert learnt.overall.answered.value == 0
     with pytest.raises(InputError, match=why):
@@ -182,7 +182,7 @@ def test_a_temperature_that_makes_held_out_scores_worse_is_not_used(seed):
     similar, truth = drawn(1.0, pictures=40, labels=40, seed=seed)
     labels = [str(i) for i in range(40)]
 
-    learnt = learn(similar, truth, labels, 20, Wish(share=0.5))
+    learnt = learn(similar, truth, labels, 20, Target(share=0.5))
 
     found = learnt.temperature
     used = found.fitted < found.plain and not found.is_chance
@@ -193,7 +193,7 @@ def test_a_temperature_that_makes_held_out_scores_worse_is_not_used(seed):
     assert line.startswith("temperature: unchanged, as ") is not found.helps
     if not found.helps and seed == 0:
         with pytest.raises(InputError, match="no file is written: rescaling the scores would not help"):
-            learn(similar, truth, labels, 20, Wish()).calibration(MADE_WITH)
+            learn(similar, truth, labels, 20, Target()).calibration(MADE_WITH)
 
 
 def test_distractors_compete_and_are_never_the_answer(colour_model):
@@ -220,7 +220,7 @@ def test_pictures_that_a_distractor_takes_are_learnt_from_but_not_answered():
     similar = np.array([[0.9, 0.1, 0.2], [0.1, 0.8, 0.2], [0.3, 0.1, 0.9], [0.2, 0.1, 0.9]], np.float32)
     truth = np.array([0, 1, 0, 0])
 
-    learnt = learn(np.tile(similar, (3, 1)), np.tile(truth, 3), ["a", "b"], 10, Wish(share=1.0))
+    learnt = learn(np.tile(similar, (3, 1)), np.tile(truth, 3), ["a", "b"], 10, Target(share=1.0))
 
     assert not learnt.temperature.helps  # it is for the pictures that are not answered
     scores = softmax_scores(similar, 10)
@@ -296,7 +296,7 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "not a calibration; `zsclip calibrate -o "),
         ("[]", "not a calibration"),
@@ -308,10 +308,10 @@ def test_a_calibration_reads_back_and_only_for_what_it_was_made_with(tmp_path):
         ),
     ],
 )
-def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, told):
+def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, message):
     (tmp_path / "c.json").write_text(text)
 
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_calibration(str(tmp_path / "c.json"))
     with pytest.raises(InputError, match="cannot be read: no such file"):
         read_calibration(str(tmp_path / "gone.json"))
@@ -321,11 +321,11 @@ def test_a_file_that_is_not_a_calibration_is_reported_in_a_line(tmp_path, text, 
 def test_a_threshold_that_is_no_probability_is_refused_with_the_reason(tmp_path, threshold):
     file = tmp_path / "c.json"
     text = '{"version": 1, "made_with": {}, "temperature": null, "threshold": %s, "thresholds": %s, "distractors": {}}'
-    told = f"not a calibration: its threshold%s is {json.loads(threshold)!r}, not a number from 0 to 1"
+    message = f"not a calibration: its threshold%s is {json.loads(threshold)!r}, not a number from 0 to 1"
 
     for written, of in (((threshold, "{}"), ""), (("0.5", f'{{"cat": {threshold}}}'), " of 'cat'")):
         file.write_text(text % written)
-        with pytest.raises(InputError, match=re.escape(told % of)):
+        with pytest.raises(InputError, match=re.escape(message % of)):
             read_calibration(str(file))
     file.write_text(text % ("null", '{"cat": 0, "dog": 1, "owl": 0.5, "ox": null}'))
     assert read_calibration(str(file)).thresholds == {"cat": 0, "dog": 1, "owl": 0.5, "ox": math.inf}
@@ -346,7 +346,7 @@ def test_the_table_of_labels_names_those_that_are_never_answered():
     similar, truth = drawn(0.1, pictures=2000, labels=3)
     similar[:, 2] -= 0.25  # so it is rarely the best
 
-    learnt = learn(similar, np.where(truth == 2, 0, truth), ["a", "b\x1b", "c"], 20, Wish(0.9, per_label=True))
+    learnt = learn(similar, np.where(truth == 2, 0, truth), ["a", "b\x1b", "c"], 20, Target(0.9, per_label=True))
 
     lines = list(learnt_lines(learnt))
     rows = [line.split() for line in lines[3:6]]
@@ -369,7 +369,7 @@ def test_scores_that_are_probabilities_already_are_rarely_changed_and_others_nea
             return calibration_error(Judged(truths, best, best == truths, scores.max(axis=1).astype(float)))
 
         for seed in range(20):
-            found = learn(*drawn(true, pictures=50, labels=10, seed=seed), labels, 20, Wish()).temperature
+            found = learn(*drawn(true, pictures=50, labels=10, seed=seed), labels, 20, Target()).temperature
             if found.helps:
                 used[true] += 1
                 assert error(found.value) < error(1.0) + 0.03
@@ -448,7 +448,7 @@ def test_distractors_are_kept_with_a_calibration(run: Run, data: Path, tiny_mode
     assert all(total < 0.99 for total in scores)
 
 
-def test_the_file_alone_asks_the_same_again(run: Run, data: Path, tiny_model) -> None:
+def test_a_calibration_file_alone_reproduces_the_answers(run: Run, data: Path, tiny_model) -> None:
     (data.parent / "labels.yaml").write_text("red: {synonyms: [scarlet]}\ngreen: [no green]\nblue:\n")
     own = ("--labels-file", "labels.yaml", "--template", "my {}", "--model", f"local-dir:{tiny_model('plain')}")
 
@@ -475,7 +475,7 @@ def test_the_file_alone_asks_the_same_again(run: Run, data: Path, tiny_model) ->
     assert [row.label for row in made(data)] == labels
 
 
-def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_model) -> None:
+def test_data_that_guarantee_nothing_leave_no_file(run: Run, data: Path, tiny_model) -> None:
     common = ("calibrate", "data", "-o", "c.json", "--target-precision", "0.99")
     common += ("--model", f"local-dir:{tiny_model('plain')}")
 
@@ -490,7 +490,7 @@ def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_mode
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (
             ["classify", ".", "--labels", "a,b", "--multi-label", "--none-of-these"],
@@ -509,11 +509,15 @@ def test_data_that_promise_nothing_leave_no_file(run: Run, data: Path, tiny_mode
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_looked_for(
-    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--model", "nowhere"]) == 2
-    assert told in capfd.readouterr().err
+    assert message in capfd.readouterr().err
 
 
 def test_a_file_too_large_for_a_calibration_is_not_read(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_what_comes_from_the_cache_has_the_same_bits(colour_model: ColourModel) 
     assert len(colour_model.encoded) == 4
 
 
-def test_order_and_number_of_a_labels_prompts_are_part_of_its_name(colour_model: ColourModel) -> None:
+def test_order_and_number_of_a_labels_prompts_are_part_of_its_key(colour_model: ColourModel) -> None:
     build_classifier(words_of({"a": ["red", "blue"], "b": ["green"]}), colour_model)
     colour_model.encoded.clear()
 
@@ -177,19 +177,19 @@ def test_labels_that_are_one_text_to_the_tokenizer_are_refused(
     clean: str, one: str, other: str, same_to: set[str], spec: ModelSpec
 ) -> None:
     encoder = LazyTorchEncoder(replace(spec, tokenizer=replace(spec.tokenizer, name="a/b", arguments={"clean": clean})))
-    told = f"labels: {one!r} and {other!r} are the same text to {spec.name}; remove one of the two, "
+    message = f"labels: {one!r} and {other!r} are the same text to {spec.name}; remove one of the two, "
 
-    with pytest.raises(InputError, match=f"^{re.escape(told)}") if clean in same_to else nullcontext():
+    with pytest.raises(InputError, match=f"^{re.escape(message)}") if clean in same_to else nullcontext():
         check_words(words(Label("taxi"), Label(one), Label(other)), encoder)
 
 
 def test_labels_that_differ_only_beyond_the_context_are_refused(spec: ModelSpec) -> None:
     long = "a very " + "very " * 90
-    told = (
+    message = (
         r"labels: '\.\.\..*old cat' and '.*young dog' are the same text to .*, which cuts both after 24 tokens; remove "
     )
 
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         check_words(words(Label("taxi"), Label(f"{long}old cat"), Label(f"{long}young dog")), LazyTorchEncoder(spec))
     check_words(words(Label(f"cat, {long}"), Label(f"dog, {long}"), Label(long[:200])), LazyTorchEncoder(spec))
     check_words(words(Label("a very old and tired cat"), Label("a very old and tired dog")), LazyTorchEncoder(spec))

@@ -98,7 +98,7 @@ def test_pixels_in_srgb_stay_as_they_are(tmp_path: Path, profile: bytes, mode: s
     )
 
 
-def test_grey_profiles(tmp_path: Path) -> None:
+def test_grey_profiles_are_applied(tmp_path: Path) -> None:
     linear = grey_profile(1.0)
     for mode in ("L", "LA", "I;16"):
         image = Image.new("I;16", (16, 16), 55 * 257) if mode == "I;16" else Image.new("L", (16, 16), 55).convert(mode)
@@ -106,7 +106,7 @@ def test_grey_profiles(tmp_path: Path) -> None:
         assert np.abs(seen - 128).max() <= 2, mode  # 0.2157 of the light is the middle of sRGB
 
 
-def test_a_grey_picture_with_a_profile_for_colours(tmp_path: Path) -> None:
+def test_a_profile_for_colours_is_applied_to_a_grey_picture(tmp_path: Path) -> None:
     assert (
         np.abs(colour(Image.new("L", (16, 16), 55), tmp_path / "x.png", matrix_profile(SRGB, gamma=1.0)) - 128).max()
         <= 2
@@ -132,7 +132,7 @@ def test_inks_are_converted_as_their_press_prints_them(tmp_path: Path, name: str
         assert np.abs(seen - expected).max() <= 4, (inks, seen, expected)
 
 
-def test_a_table_that_swaps_colours_as_xyb_does(tmp_path: Path) -> None:
+def test_a_table_that_swaps_colours_as_xyb_does_is_applied(tmp_path: Path) -> None:
     swapped = table_profile(b"RGB ", {rgb: (100 * rgb[2], 0, 0) for rgb in itertools.product((0, 1), repeat=3)})
 
     assert colour(Image.new("RGB", (16, 16), (255, 255, 0)), tmp_path / "x.png", swapped).max() <= 3

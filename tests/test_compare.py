@@ -31,7 +31,7 @@ Run = Callable[..., CompletedProcess[bytes]]
 
 
 def judged_as(right: "np.ndarray") -> Judged:
-    """Pictures of two labels, answered right or wrong as told."""
+    """Pictures of two labels, answered right or wrong as given."""
     truth = np.arange(len(right)) % 2
     return Judged(truth, np.where(right, truth, 1 - truth), np.ones(len(right), bool), np.full(len(right), 0.5))
 
@@ -211,7 +211,9 @@ def test_each_variant_is_measured_as_eval_measures_it(run: Run, data: Path, tiny
 
 
 def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> None:
-    done = run("compare", "data", "--model", f"local-dir:{tiny_model('plain')}", "--prompts", "product", "--templates")
+    done = run(
+        "compare", "data", "--model", f"local-dir:{tiny_model('plain')}", "--prompts", "product", "--each-template"
+    )
 
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
@@ -221,20 +223,20 @@ def test_templates_are_reported_for_people(run: Run, data: Path, tiny_model) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "compare: nothing to compare"),
         (["--prompts", "photo", "--prompts", "photo"], "compare: nothing to compare"),
         (
-            ["--prompts", "photo", "--prompts", "plain", "--templates"],
-            "--templates: compares the templates of one prompt set",
+            ["--prompts", "photo", "--prompts", "plain", "--each-template"],
+            "--each-template: compares the templates of one prompt set",
         ),
-        (["--templates"], "--templates: 'photo' has one template; give --prompts with more"),
+        (["--each-template"], "--each-template: 'photo' has one template; give --prompts with more"),
         (["--prompts", "photo", "--prompts", "nope"], "no prompt set or file 'nope'"),
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_looked_for(
-    arguments: list[str], told: str, data: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, data: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(data), "--model", "nowhere", *arguments]) == 2
-    assert told in capfd.readouterr().err
+    assert message in capfd.readouterr().err

@@ -27,7 +27,7 @@ from zsclip.errors import InputError
 from zsclip.pictures import columns, identity, shards
 from zsclip.pictures.containers import expand_braces
 from zsclip.pictures.files import find_images
-from zsclip.pictures.pictures import Paths, again
+from zsclip.pictures.pictures import Paths, pictures_named
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.shards import Inflated, open_shard
 from zsclip.pixels.search_summary import passed_over_line, why_no_images
@@ -360,7 +360,7 @@ def test_a_header_that_is_as_long_as_the_memory_is_not_read(tmp_path: Path) -> N
     assert broken == "unreadable: not a tar archive, or a damaged one: a header of 8,589,934,592 bytes"
 
 
-def test_what_is_no_plain_file_in_a_tar(tmp_path: Path) -> None:
+def test_special_members_of_a_tar_become_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
         for name, kind, target in (
@@ -411,7 +411,7 @@ def test_members_of_one_name_are_told_apart_when_they_are_read_again(run: Run, t
     good, other = picture(chance), picture(chance)
     write_tar(tmp_path / "a.tar", [("a.png", good), ("a.png", b"bad"), ("a.png", other)])
     names = list(find_images([str(tmp_path / "a.tar")]))
-    assert [again(names[::-1]).open(place).read() for place in range(3)] == [other, b"bad", good]
+    assert [pictures_named(names[::-1]).open(place).read() for place in range(3)] == [other, b"bad", good]
     command = ("classify", "a.tar", *LABELS, "-m", model, "-q")
 
     assert run(*command, "-o", "rows.jsonl", "--report", "page.html", "--contact-sheet", "sheet.png").returncode == 1
@@ -426,7 +426,7 @@ def test_members_of_one_name_are_told_apart_when_they_are_read_again(run: Run, t
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
-def test_paths_of_members_and_the_sheet(run: Run, tmp_path: Path, model: str) -> None:
+def test_paths_and_the_sheet_show_members(run: Run, tmp_path: Path, model: str) -> None:
     album = good_album()[:6]
     write_zip(tmp_path / "a.zip", album)
     folder_of(tmp_path / "album", dict(album))
@@ -439,7 +439,7 @@ def test_paths_of_members_and_the_sheet(run: Run, tmp_path: Path, model: str) ->
     assert (ours[:100] == files[:100]).all()  # the first row of thumbnails, above their names
 
 
-def test_hostile_zips(tmp_path: Path) -> None:
+def test_hostile_zip_members_become_error_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, name in enumerate(
@@ -499,7 +499,7 @@ def test_a_zip_cut_anywhere_gives_its_complete_members_and_one_row_more(tmp_path
         assert content_of(find_images([str(path)])) == [(str(path), "unreadable: not a ZIP archive")]
 
 
-def test_a_zip64_and_one_behind_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip64_and_a_zip_behind_a_program_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 3)
     album = [(f"{i}.png", bytes([i]) * 200) for i in range(8)]
@@ -512,7 +512,7 @@ def test_a_zip64_and_one_behind_a_program(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_a_hundred_thousand_empty_members(kind: str, tmp_path: Path) -> None:
+def test_a_hundred_thousand_empty_members_are_passed_over_quickly(kind: str, tmp_path: Path) -> None:
     album = [(f"{i}.png" if i % 100 == 0 else f"{i}.txt", b"") for i in range(100_000)]
     (write_tar if kind == "tar" else write_zip)(tmp_path / f"a.{kind}", album)
     begun = time.process_time()
@@ -591,7 +591,9 @@ def test_pictures_may_be_read_in_any_order(tmp_path: Path, monkeypatch: pytest.M
             assert some.open(place).read() == expected[id(some), place]
 
 
-def test_rows_of_parquet_without_bytes(run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_rows_without_bytes_are_read_from_files_or_fail(
+    run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(identity, "GRAIN_NS", 0)
     chance = np.random.default_rng(0)
     (tmp_path / "below").mkdir()
@@ -665,7 +667,9 @@ BINARY, STRUCT = pa.array([b"x"]), pa.array([{"bytes": b"x", "path": "y"}])
         ({"image": BINARY}, "imgae", "no column 'imgae'; it has image"),
     ],
 )
-def test_the_column_with_the_images(table: dict[str, Any], column: str | None, found: str, tmp_path: Path) -> None:
+def test_the_column_with_the_images_is_found_or_asked_for(
+    table: dict[str, Any], column: str | None, found: str, tmp_path: Path
+) -> None:
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     schema = pq.read_schema(tmp_path / "a.parquet")
     if found in table:
@@ -676,7 +680,9 @@ def test_the_column_with_the_images(table: dict[str, Any], column: str | None, f
     assert str(raised.value) == f"{tmp_path}/a.parquet: {found}"
 
 
-def test_without_pyarrow_the_line_that_installs_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_error_shows_how_to_install_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
 
@@ -744,18 +750,18 @@ def test_folders_count_archives_and_say_how_they_are_read(tmp_path: Path) -> Non
         )
 
 
-def test_a_webdataset_is_no_wall_of_noise_and_no_images_says_why(tmp_path: Path) -> None:
+def test_a_webdatasets_summary_is_short_and_no_images_has_a_reason(tmp_path: Path) -> None:
     write_tar(
         tmp_path / "a.tar", [(f"{i}.{ending}", b"") for i in range(3) for ending in ("jpg", "json", "cls", "mp4")]
     )
     found = find_images([str(tmp_path / "a.tar")])
     assert len(list(found)) == 3
-    assert passed_over_line(found.passed_over) == "passed over: 3 .mp4 (video)"
+    assert passed_over_line(found.passed_over) == "passed over: 3 videos in archives"
 
     found = find_images([str(tmp_path / "a.tar")], exclude=["*.jpg"])
     assert not list(found)
     assert why_no_images(found.passed_over) == (
-        "no images; passed over: 3 .mp4 (video); --exclude left out 3; 6 text and data files in archives"
+        "no images; passed over: 3 videos in archives; --exclude left out 3; 6 text and data files in archives"
     )
     names = [name.partition("#")[2] for name in find_images([str(tmp_path / "a.tar")], all_files=True)]
     assert len(names) == 12
@@ -822,7 +828,7 @@ def test_an_input_is_not_replaced(name: str, run: Run, tmp_path: Path, model: st
         ("}{", ["}{"]),
     ],
 )
-def test_brace_ranges(text: str, meant: list[str]) -> None:
+def test_brace_ranges_are_expanded(text: str, meant: list[str]) -> None:
     assert expand_braces(text) == meant
     assert subprocess.run(["bash", "-c", f"echo {text}"], capture_output=True).stdout.decode().split() == meant
 

@@ -83,7 +83,7 @@ def exif_of(colour_space: int, interoperability: str) -> Image.Exif:
 
 @pytest.mark.parametrize("write", [jp2, bmp, gif])
 @pytest.mark.parametrize("space", SPACES)
-def test_a_profile_that_pillow_does_not_read(tmp_path: Path, space: str, write: Any) -> None:
+def test_a_profile_that_pillow_does_not_read_is_used(tmp_path: Path, space: str, write: Any) -> None:
     for colour in SHOWN if space != "ProPhoto" else SAFE:
         assert_near(seen(write(stored_in(space, colour), WIDE[space]), tmp_path), colour)
 
@@ -97,7 +97,7 @@ def test_a_broken_profile_does_not_cost_the_picture(tmp_path: Path, profile: byt
     assert seen(gif((200, 100, 50), wide, b"XMP DataXMP"), tmp_path) == [200, 100, 50]
 
 
-def test_codes_for_colours_in_a_png(tmp_path: Path) -> None:
+def test_colour_codes_in_a_png_are_used(tmp_path: Path) -> None:
     for colour in SHOWN:
         stored = stored_in("Display P3", colour)
         assert_near(seen(png(stored, cICP=bytes((12, 13, 0, 1))), tmp_path), colour)
@@ -109,7 +109,7 @@ def test_codes_for_colours_in_a_png(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("colour", SAFE)
-def test_codes_for_colours_in_an_avif(tmp_path: Path, colour: tuple[int, ...]) -> None:
+def test_colour_codes_in_an_avif_are_used(tmp_path: Path, colour: tuple[int, ...]) -> None:
     plain = saved(stored_in("Display P3", colour), "AVIF", quality=100, subsampling="4:4:4")
     srgb = b"colrnclx" + struct.pack(">HH", 1, 13)
     assert plain.count(srgb) == 1
@@ -120,7 +120,7 @@ def test_codes_for_colours_in_an_avif(tmp_path: Path, colour: tuple[int, ...]) -
     assert_near(seen(plain, tmp_path), stored_in("Display P3", colour), 3)
 
 
-def test_codes_for_colours_in_a_heic(tmp_path: Path) -> None:
+def test_colour_codes_in_a_heic_are_used(tmp_path: Path) -> None:
     pytest.importorskip("pillow_heif").register_heif_opener()
     stored = stored_in("Display P3", (200, 120, 40))
     for primaries, shown in ((12, (200, 120, 40)), (1, stored)):
@@ -128,7 +128,7 @@ def test_codes_for_colours_in_a_heic(tmp_path: Path) -> None:
         assert_near(seen(saved(stored, "HEIF", quality=100, **codes), tmp_path), shown, 5)
 
 
-def test_the_gamma_and_primaries_of_a_png(tmp_path: Path) -> None:
+def test_the_gamma_and_primaries_of_a_png_are_used(tmp_path: Path) -> None:
     usual, linear = struct.pack(">I", 45_455), struct.pack(">I", 100_000)
     for colour in SAFE:
         light = np.array(colour) / 255
@@ -156,7 +156,7 @@ def test_a_png_in_srgb_stays_as_it_is(tmp_path: Path, chunks: dict[str, bytes]) 
     assert seen(png((20, 5, 9), **chunks), tmp_path) == [20, 5, 9]
 
 
-def test_adobe_rgb_as_cameras_declare_it(tmp_path: Path) -> None:
+def test_adobe_rgb_is_recognised_as_cameras_declare_it(tmp_path: Path) -> None:
     for colour in SAFE:
         stored = stored_in("Adobe RGB", colour)
         how = {"quality": 100, "subsampling": 0}

@@ -16,7 +16,7 @@ from zsclip.answers.answers import Candidate, Prediction
 from zsclip.cli.main import main
 from zsclip.errors import InputError
 from zsclip.measure.confusion import write_csv, write_png
-from zsclip.measure.evaluate import OfLabel, evaluate, found_labels, judge, report_lines, truths_of
+from zsclip.measure.evaluate import LabelResult, evaluate, found_labels, judge, report_lines, truths_of
 from zsclip.measure.labelled import read_labelled
 from zsclip.measure.metrics import Judged
 from zsclip.pixels.skipped import Skipped
@@ -62,9 +62,9 @@ def test_labels_are_counted_each_for_itself():
 
     assert found.pictures == 4
     assert found.labels == (
-        OfLabel("cat", 3, 1.0, 1 / 3, "dog", 2),
-        OfLabel("dog", 1, 1 / 3, 1.0, None, 0),
-        OfLabel("owl", 0, None, None, None, 0),
+        LabelResult("cat", 3, 1.0, 1 / 3, "dog", 2),
+        LabelResult("dog", 1, 1 / 3, 1.0, None, 0),
+        LabelResult("owl", 0, None, None, None, 0),
     )
     assert found.confusion.tolist() == [[1, 2, 0], [0, 1, 0], [0, 0, 0]]
     lines = report_lines(found)
@@ -196,12 +196,12 @@ def test_what_is_measured_is_what_classify_answers(run: Run, classes: Path, tiny
     assert [row | {"truth": truth[row["file_name"].split("/")[1]]} for row in rows] == with_truth
     report = json.loads(measured.stdout)
     good = [row for row in with_truth if row["error"] is None]
-    assert (report["pictures"], report["failed"]) == (11, 1)
+    assert (report["images"], report["failed"]) == (11, 1)
     right = sum(row["label"] == row["truth"] for row in good)
     assert report["metrics"]["top-1"]["value"] == right / 11
     assert report["metrics"]["top-5"]["value"] == 1
     assert [each["label"] for each in report["labels"]] == ["red", "blue", "yellow"]
-    assert [each["pictures"] for each in report["labels"]] == [3, 4, 4]
+    assert [each["images"] for each in report["labels"]] == [3, 4, 4]
     table = list(csv.reader(io.StringIO((classes.parent / "table.csv").read_text())))
     assert table[0] == ["truth", "red", "blue", "yellow"]
     for name, *cells in table[1:]:
@@ -283,7 +283,7 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--confusion", "x.jpg"], "--confusion: cannot write 'x.jpg'; use a name that ends in .png or .csv"),
         (["--rows", "x.txt"], "x.txt: unknown extension"),
@@ -291,10 +291,10 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_looked_for(
-    arguments: list[str], told: str, classes: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, classes: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", str(classes), "--model", "nowhere", *arguments]) == 2
-    assert told in capfd.readouterr().err
+    assert message in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_the_answers_that_are_measured_are_those_of_classify(run: Run, classes: 
     assert not several or metrics["recall"] == sum(true in labels for labels, true in pairs) / 11
     for each in report["labels"]:
         its = [labels for labels, true in pairs if true == each["label"]]
-        assert (each["pictures"], each["unknown"]) == (len(its), sum(not labels for labels in its))
+        assert (each["images"], each["unknown"]) == (len(its), sum(not labels for labels in its))
         assert each["recall"] == sum(each["label"] in labels for labels in its) / len(its)
     table = list(csv.reader(io.StringIO((classes.parent / "table.csv").read_text())))
     assert table[0] == ["truth", "red", "blue", "yellow", "unknown"]
@@ -354,7 +354,7 @@ def test_a_limit_takes_pictures_from_all_over_the_data(run: Run, classes: Path, 
     assert [row["file_name"].split("/")[-1] for row in rows] == ["0.png", "2.png"] * 3
     assert b"using 6 of 12 images, spread evenly over the data" in done.stderr
     two = json.loads(run(*arguments, "--limit", "2", "--overwrite").stdout)
-    assert [each["pictures"] for each in two["labels"]] == [1, 1, 0]  # all labels compete still
+    assert [each["images"] for each in two["labels"]] == [1, 1, 0]  # all labels compete still
 
 
 @pytest.mark.parametrize(
@@ -382,9 +382,9 @@ def test_splits_are_not_taken_for_labels(command, splits, named, tmp_path, capfd
 
     folders = " or ".join(str(data / name) for name in named.split(" or "))
     held = named.replace(" or ", " and ")
-    told = f"{str(data)!r}: holds the splits {held}, not a folder for each label; give {folders}"
-    assert capfd.readouterr().err == f"zsclip: {told}\n"
-    with pytest.raises(InputError, match=re.escape(told)):
+    message = f"{str(data)!r}: holds the splits {held}, not a folder for each label; give {folders}"
+    assert capfd.readouterr().err == f"zsclip: {message}\n"
+    with pytest.raises(InputError, match=re.escape(message)):
         read_pairs([str(data)])  # for training
 
 
@@ -434,7 +434,7 @@ def test_labels_may_hold_folders(folders: tuple[str, ...], own: str | None, tmp_
         (("Dataset/images/cat", "Dataset/images/dog/deep"), "", "Dataset/images"),
     ],
 )
-def test_splits_and_labels_one_folder_down_are_not_measured(
+def test_splits_and_label_folders_one_level_too_deep_are_refused(
     folders: tuple[str, ...], holder: str, named: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
@@ -443,16 +443,16 @@ def test_splits_and_labels_one_folder_down_are_not_measured(
 
     assert main(["eval", str(data), "--model", "nowhere", "--labels", "cat,dog"]) == 2
 
-    told = capfd.readouterr().err.splitlines()[-1]
+    message = capfd.readouterr().err.splitlines()[-1]
     if holder:
         inner = f"{data}{holder}"
         folder = " or ".join(f"{inner}/{name}" for name in named.split(" or "))
         held = named.replace(" or ", " and ")
-        assert told == f"zsclip: {inner!r}: holds the splits {held}, not a folder for each label; give {folder}"
+        assert message == f"zsclip: {inner!r}: holds the splits {held}, not a folder for each label; give {folder}"
     else:
-        assert told.startswith(f"zsclip: {str(data)!r}: all its images are in '{folders[0].split('/')[0]}', which ")
-        assert told.endswith(f"; give {data}/{named}")
-    with pytest.raises(InputError, match=re.escape(told.removeprefix("zsclip: "))):
+        assert message.startswith(f"zsclip: {str(data)!r}: all its images are in '{folders[0].split('/')[0]}', which ")
+        assert message.endswith(f"; give {data}/{named}")
+    with pytest.raises(InputError, match=re.escape(message.removeprefix("zsclip: "))):
         read_pairs([str(data)])
 
 
@@ -524,7 +524,7 @@ def test_rows_of_eval_are_measured_again_and_rows_of_classify_are_not_the_truth(
 
     assert first.returncode == again.returncode == 1  # one of the twelve is broken
     assert json.loads(again.stdout) == json.loads(first.stdout)
-    assert json.loads(again.stdout)["pictures"] == 11
+    assert json.loads(again.stdout)["images"] == 11
     assert json.loads(compared.stdout)[0]["figures"] == json.loads(first.stdout)["metrics"]
     for done in refused:
         assert (done.returncode, done.stdout) == (2, b"")

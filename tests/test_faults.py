@@ -93,7 +93,7 @@ def test_no_room_for_store_and_cache_costs_no_row(tiny_model: Callable[[str], Pa
     assert (tmp_path / "rows.jsonl").read_bytes() == expected
 
 
-def test_pictures_that_come_and_go_during_the_run(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+def test_pictures_may_come_and_go_during_the_run(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
     process = subprocess.Popen(
         command(tiny_model("plain"), "-"), cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -136,7 +136,7 @@ def test_two_runs_over_one_folder_at_once(tiny_model: Callable[[str], Path], tmp
     both = [subprocess.Popen(whole, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
 
     outputs = [process.communicate() for process in both]
-    assert [told for _, told in outputs] == [b"", b""]
+    assert [message for _, message in outputs] == [b"", b""]
     again = subprocess.run(whole, cwd=tmp_path, capture_output=True).stdout
     for output in (again, *(rows for rows, _ in outputs)):
         for one, other in zip(output.splitlines(), expected.splitlines(), strict=True):
@@ -195,7 +195,9 @@ def test_ctrl_c_and_resume_is_one_file(tiny_model: Callable[[str], Path], tmp_pa
     assert (tmp_path / "rows.csv").read_bytes() == rows
 
 
-def test_a_folder_on_which_every_picture_fails(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_folder_on_which_every_picture_fails_ends_with_a_row_for_each(
+    tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
     for i in range(70):
         (tmp_path / f"{i}.jpg").write_bytes(b"bad" * i)
 

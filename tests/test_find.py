@@ -75,7 +75,9 @@ def test_a_name_the_hub_is_known_not_to_have_is_skipped(hub_cache: Path, tiny_mo
 
 
 @pytest.mark.parametrize("state", ["nothing", "configuration only", "half a download", "a dangling link"])
-def test_a_model_that_is_not_here_is_one_line(state: str, hub_cache: Path, tiny_model: Callable[[str], Path]) -> None:
+def test_a_model_that_is_not_here_is_reported_in_one_line(
+    state: str, hub_cache: Path, tiny_model: Callable[[str], Path]
+) -> None:
     config = tiny_model("plain") / "open_clip_config.json"
     weights = tiny_model("plain") / "open_clip_model.safetensors"
     if state != "nothing":
@@ -131,7 +133,7 @@ def test_offline_never_asks_the_hub(hub_cache: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("ViT-B-23,openai", "did you mean 'ViT-B-32'"),
         ("ViT-B-32,opnai", "use one of openai"),
@@ -147,11 +149,11 @@ def test_offline_never_asks_the_hub(hub_cache: Path, monkeypatch: pytest.MonkeyP
         ("", "no model ''"),
     ],
 )
-def test_a_mistyped_model_is_answered_with_what_would_work(name: str, told: str, hub_cache: Path) -> None:
+def test_a_mistyped_model_is_answered_with_what_would_work(name: str, message: str, hub_cache: Path) -> None:
     with pytest.raises(ModelError) as error:
         find_model(name)
 
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_folder_is_a_model_with_or_without_its_prefix(tiny_model: Callable[[str], Path]) -> None:
@@ -234,7 +236,7 @@ def test_a_name_of_another_convention_is_answered_with_ours(hub_cache: Path, nam
     with pytest.raises(ModelError) as error:
         find_model(name)
 
-    assert str(error.value).endswith(repr(ours))
+    assert repr(ours) in str(error.value)
     if "," in ours:
         assert find_model(ours, with_weights=False).name == ours
 

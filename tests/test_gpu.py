@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture
 def full_device() -> Iterator[Callable[[int], None]]:
-    """Give a function that leaves so many bytes of the device's memory."""
+    """Give a function that leaves N bytes of the device's memory."""
     held = []
 
     def fill(left: int) -> None:

@@ -32,7 +32,7 @@ OPTIONS = [(name, param) for name, command in COMMANDS.items() for param in comm
 
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Give a function: arguments -> what is printed, at a width of so many columns."""
+    """Give a function: arguments -> what is printed, at a width of N columns."""
 
     def text(*arguments: str, columns: int = 80) -> str:
         monkeypatch.setenv("COLUMNS", str(columns))
@@ -114,7 +114,7 @@ def test_each_flag_of_the_groups_is_defined_once() -> None:
                 defined.setdefault(flag, set()).add((flags, option.metavar, option.help))
 
     several = {flag for flag, definitions in defined.items() if len(definitions) > 1}
-    assert several == {"--batch-size", "--precision", "--all-labels", "-o", "--output", "--prompts", "-n", "--limit"}
+    assert several == {"--batch-size", "--precision", "-m", "--model", "-o", "--output", "--prompts", "-n", "--limit"}
 
 
 def test_no_letter_means_two_things() -> None:

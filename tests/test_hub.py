@@ -126,7 +126,7 @@ def test_a_text_tower_of_the_hub_is_asked_for_once_and_offline_never(
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "message"),
     [
         ("hf-hub:ann/nothing", {}, "the hub has no ann/nothing"),
         ("hf-hub:ann/tiny", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot be reached"),
@@ -134,18 +134,18 @@ def test_a_text_tower_of_the_hub_is_asked_for_once_and_offline_never(
         ("ViT-B-32,openai", {}, "the hub has no timm/"),
     ],
 )
-def test_a_model_that_is_not_available_is_one_line(
-    name: str, change: dict[str, str], told: str, online: Run, photos: Path
+def test_a_model_that_is_not_available_is_reported_in_one_line(
+    name: str, change: dict[str, str], message: str, online: Run, photos: Path
 ) -> None:
     result = online("classify", "photos", "--labels", "red,green", "--model", name, **change)
 
     assert (result.returncode, result.stdout) == (3, b"")
     assert result.stderr.decode().startswith(f"zsclip: model '{name}' is not available: ")
-    assert told in result.stderr.decode()
+    assert message in result.stderr.decode()
     assert result.stderr.count(b"\n") == 1
 
 
-def test_a_repository_without_weights_is_one_line(hub: Hub, online: Run, photos: Path) -> None:
+def test_a_repository_without_weights_is_reported_in_one_line(hub: Hub, online: Run, photos: Path) -> None:
     del hub.files["ann/tiny/open_clip_model.safetensors"]
 
     result = online("classify", "photos", "--labels", "red,green", "--model", "hf-hub:ann/tiny")

@@ -64,21 +64,21 @@ def run(
     """A run of one format or another into a file, as the command line does it; gives the content of the file."""
     journal = Journal(str(target), settings or SETTINGS, overwrite=overwrite)
     left = iter(paths)
-    point = journal.go_on(left) if resume or retry else None
-    end = journal.finished(left) if (resume or retry) and point is None else None
-    go_on_at = point.size if point else None
+    point = journal.resume(left) if resume or retry else None
+    end = journal.check_finished(left) if (resume or retry) and point is None else None
+    resume_at = point.size if point else None
     if end is None:
-        with journal, open_output(str(target), overwrite=journal.overwrite, go_on_at=go_on_at) as out:
+        with journal, open_output(str(target), overwrite=journal.overwrite, resume_at=resume_at) as out:
             journal.begin()
             rows = journal.noted(batches(list(left), **options), out)
             write(target, rows, out, header=not (point and point.pictures))
-            journal.finish(out)
+            journal.record_finished(out)
     if retry and journal.failed_paths:
         with journal, open(target, "rb") as old, open_output(str(target), overwrite=True) as out:
             journal.begin(retries=True)
             header = journal.retries_first_row
             write(target, journal.retried(batches(journal.failed_paths, **options), old, out), out, header=header)
-            journal.finish(out)
+            journal.record_finished(out)
     return target.read_text()
 
 
@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_while_its_journal_begins_leaves_nothing(
 @pytest.mark.parametrize(
     "damage", [lambda data: data, lambda data: data + b'{"half a ro' * 9999, lambda data: data[:-7]]
 )
-def test_a_cut_run_ends_as_one_that_was_not(tmp_path: Path, ending: str, killed_after: int, damage) -> None:
+def test_a_resumed_run_writes_the_same_file(tmp_path: Path, ending: str, killed_after: int, damage) -> None:
     expected = run(tmp_path / f"expected.{ending}", PATHS)
     target = tmp_path / f"rows.{ending}"
     with pytest.raises(Killed):
@@ -126,7 +126,7 @@ def test_a_run_may_be_cut_again_and_again(tmp_path: Path) -> None:
     assert run(tmp_path / "rows.csv", PATHS, resume=True, killed_after=4) == expected
 
 
-def test_killed_before_its_first_row_it_begins(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_before_its_first_row_starts_again(tmp_path: Path) -> None:
     expected = run(tmp_path / "expected.csv", PATHS)
     (tmp_path / "rows.csv.part").touch()
 
@@ -199,7 +199,7 @@ def test_trying_again_may_be_cut_and_the_finished_file_stays(tmp_path: Path, is_
     target = tmp_path / "rows.jsonl"
     before = run(target, PATHS, bad=BAD)
     journal = Journal(str(target), SETTINGS)
-    journal.finished(iter(PATHS))
+    journal.check_finished(iter(PATHS))
 
     def cut() -> None:
         with journal, open(target, "rb") as old, open_output(str(target), overwrite=True) as out:
@@ -228,11 +228,11 @@ def test_a_finished_file_is_known_wherever_it_is_moved(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     moved = target.rename(tmp_path / "elsewhere" / "answers.csv")
 
-    end = Journal(str(moved), SETTINGS).finished(iter(PATHS))
+    end = Journal(str(moved), SETTINGS).check_finished(iter(PATHS))
 
     assert end is not None
     assert (end.pictures, end.failed) == (10, 1)
-    assert Journal(str(target), SETTINGS).finished(iter(PATHS)) is None
+    assert Journal(str(target), SETTINGS).check_finished(iter(PATHS)) is None
     assert run(moved, PATHS, resume=True) == rows
     assert os.listdir(tmp_path / "elsewhere") == ["answers.csv"]
 
@@ -243,14 +243,14 @@ def test_a_finished_file_of_another_run_is_refused_in_words(tmp_path: Path) -> N
     labels = {"is": ["cat", "dog", "fox"], "digest": "b"}
     swapped = [*PATHS[:3], "x.png", *PATHS[4:]]
 
-    for paths, settings, told in (
+    for paths, settings, message in (
         (PATHS, SETTINGS | {"labels": labels}, "labels: cat, dog -> cat, dog, fox;"),
         (PATHS, {"labels": labels, "threshold": 0.5}, "labels: .*fox; threshold: none -> 0.5;"),
         ([*PATHS, "more.png"], SETTINGS, "images: 10 -> 11;"),
         (PATHS[:9], SETTINGS, "images: 10 -> 9;"),
-        (swapped, SETTINGS, "images: 10 -> 10 different ones;"),
+        (swapped, SETTINGS, "images: a different list of 10;"),
     ):
-        with pytest.raises(InputError, match=rf"rows.csv: made with other settings: {told} .*--overwrite"):
+        with pytest.raises(InputError, match=rf"rows.csv: made with other settings: {message} .*--overwrite"):
             run(target, paths, resume=True, settings=settings)
     assert target.read_text() == rows
 
@@ -266,7 +266,7 @@ def test_the_same_rows_may_be_those_of_several_runs(tmp_path: Path) -> None:
         run(tmp_path / "rows.csv", [], settings=others[3], resume=True)
     for settings in others:
         run(tmp_path / "rows.csv", [], settings=settings, overwrite=True)
-    with pytest.raises(InputError, match=r"threshold: 19 -> none;"):  # so many are not kept
+    with pytest.raises(InputError, match=r"threshold: 19 -> none;"):  # only the latest records are kept
         run(tmp_path / "rows.csv", [], resume=True)
 
 
@@ -307,7 +307,7 @@ def test_half_a_copy_of_a_file_that_is_gone_is_not_continued(tmp_path: Path) -> 
         run(tmp_path / "rows.csv", PATHS, resume=True)
 
 
-def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_created_after_the_interruption_is_not_replaced(tmp_path: Path) -> None:
     target = tmp_path / "rows.csv"
     with pytest.raises(Killed):
         run(target, PATHS, killed_after=4)
@@ -320,7 +320,7 @@ def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "told"),
+    ("before", "now", "message"),
     [
         ({"model": {"is": "tiny", "digest": 1}}, {"model": {"is": "base", "digest": 2}}, ["model: tiny -> base"]),
         ({"model": {"is": "tiny", "digest": 1}}, {"model": {"is": "other name", "digest": 1}}, []),
@@ -345,8 +345,8 @@ def test_a_file_that_came_beside_a_cut_run_is_not_replaced(tmp_path: Path) -> No
         ),
     ],
 )
-def test_changes_are_reported_in_words(before: dict, now: dict, told: list[str]) -> None:
-    assert list(changes(before, now)) == told
+def test_changes_are_reported_in_words(before: dict, now: dict, message: list[str]) -> None:
+    assert list(changes(before, now)) == message
 
 
 def test_rows_without_a_record_are_refused(tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_a_run_with_names_that_are_not_text_is_resumed(tmp_path: Path) -> None:
 
     journal = Journal(str(tmp_path / "rows.csv"), SETTINGS)
     left = iter(paths)
-    point = journal.go_on(left)
+    point = journal.resume(left)
     assert point is not None
     assert (point.pictures, list(islice(left, 9))) == (2, paths[2:])
     assert json.loads((tmp_path / "rows.csv.part.json").read_text().splitlines()[0])["settings"] == SETTINGS

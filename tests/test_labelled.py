@@ -34,7 +34,7 @@ def test_class_folders_give_their_names(tmp_path):
     assert found.pictures.names == tuple(str(tmp_path / name) for name in ("cat/c.png", "dog/b.png", "dog/deep/a.png"))
     assert found.words == ("cat", "dog", "dog")
     assert found.pictures.read is None
-    assert [note.split("'")[-1] for note in notes] == [" skipped: no image in it"]
+    assert [note.split("'")[-1] for note in notes] == [": skipped: no image in it"]
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "semicolons.csv", "jsonl"])
@@ -82,7 +82,7 @@ def test_a_picture_that_is_listed_twice_counts_once_or_is_refused(tmp_path):
     found = read_labelled(str(data), note=notes.append)
 
     assert (found.pictures.names, found.words) == ((f"{tmp_path}/a.png", f"{tmp_path}/b.png"), ("7", "sea lion"))
-    assert notes == [f"{data}: skipped: 2 rows with a picture that is listed already, first '{tmp_path}/a.png'"]
+    assert notes == [f"{data}: skipped: 2 rows with an image that is already listed; the first is '{tmp_path}/a.png'"]
     data.write_text("file_name,label\na.png,cat\nb.png,dog\na.png,dog\n")
     with pytest.raises(InputError, match=r"'.*/a\.png' is listed with two labels, 'cat' and 'dog'; remove one of "):
         read_labelled(str(data))
@@ -194,7 +194,7 @@ def test_data_that_are_not_labelled_are_refused(tmp_path):
         ("list.jsonl", r"list\.jsonl:2: not an object; write one per line, with file_name and label"),
         ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object per line"),
         ("twice.csv", r"twice\.csv:1: has 2 columns named label; rename all but one"),
-        ("more.csv", r"more\.csv:3: has more cells than the header; put words with a ',' in quotes"),
+        ("more.csv", r"more\.csv:3: has more cells than the header; put cells that contain ',' in quotes"),
         ("utf16.csv", r"utf16\.csv: UTF-16; save it as UTF-8"),
         ("book.csv", r"book\.csv: an Excel workbook, or another zip archive; save it as CSV"),
         ("captions.csv", "no labelled images"),

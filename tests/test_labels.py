@@ -132,7 +132,7 @@ def test_one_label_alone_is_enough_only_where_labels_are_judged_one_by_one() -> 
     assert refusal_of("pets.txt", "\ncat\n").startswith("pets.txt:2: label 'cat' is the only one")
 
 
-def test_no_labels_at_all_is_refused_where_they_should_be() -> None:
+def test_an_empty_list_of_labels_is_refused() -> None:
     assert refusal() == 'labels: none given; use --labels "cat,dog", --label WORD or --labels-file FILE'
     assert refusal(" , ") == "--labels: no label in ' , '; write words with commas between them, as in \"cat,dog\""
     assert refusal("a,b", ("  ",)) == "--label: empty text; write a word, or leave it out"
@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_read_is_named(empty_folder: Path) -> None:
     assert refusal_of("latin.txt", b"cat\ndog\ncaf\xe9\n") == "latin.txt:3: not UTF-8; save the file as UTF-8"
     assert refusal_of("utf16.txt", "cat\ndog".encode("utf-16")) == "utf16.txt:1: UTF-16; save it as UTF-8"
     assert refusal_of("utf16.yaml", "cat\ndog".encode("utf-16-le")) == (
-        "utf16.yaml: has zero bytes, so it is UTF-16; save it as UTF-8"
+        "utf16.yaml: contains NUL bytes; save it as UTF-8 text"
     )
     for name, content in (("zip.csv", b"PK\3\4\x14\0\x80\xff"), ("zip.txt", b"PK\3\4\0\0")):
         assert refusal_of(name, content).endswith("an Excel workbook, or another zip archive; save it as CSV")
@@ -221,7 +221,7 @@ def test_a_control_character_in_yaml_is_reported() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; fix it there"),
+        ('["cat",\n"dog"', "pets.json:2: not valid JSON: a comma or a closing bracket is missing; correct this line"),
         ('["cat", true]', "pets.json: true is not text; put it in quotes"),
         ('["cat", null]', "pets.json: expected text, found nothing; "),
         ('{"cat": {"prompt": "a"}}', "pets.json: unknown key 'prompt'; use name, group, synonyms, prompts"),
@@ -508,7 +508,7 @@ def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
         (
             "a.csv",
             "id,name\n0,crane, bird\n",
-            "a.csv:2: has more cells than the header; put words with a ',' in quotes",
+            "a.csv:2: has more cells than the header; put cells that contain ',' in quotes",
         ),
         ("a.csv", 'name\n"taxi\n', "a.csv: not a CSV file in UTF-8: unexpected end of data; "),
         ("a.csv", "name\ntaxi\ntaxi\n", "a.csv:3: label 'taxi' was already given on line 2; "),
@@ -528,7 +528,7 @@ def test_a_class_index_with_two_meanings_of_a_word_names_all_of_them() -> None:
         ("a.XLSX", b"PK\3\4", "a.XLSX: a .xlsx file is not a list of labels; "),
         ("a.md", "cat\ndog\n", "a.md: a .md file is not a list of labels; "),
         ("a.txt", b"\x89PNG\r\n\x1a\n\0\0", "a.txt:1: not UTF-8; "),
-        ("a.txt", b"cat\0dog\0", "a.txt: has zero bytes, so it is not UTF-8; "),
+        ("a.txt", b"cat\0dog\0", "a.txt: contains NUL bytes; "),
         ("a.csv", "label,id,label\na,0,b\n", "a.csv:1: has 2 columns named label; rename all but one"),
         ("a.json", '{"cat": 0, "dog": 1}', "a.json: '0' after label 'cat' is only a number; write it before the label"),
         ("a.json", '{"categories": [{"name": "cat"}, {"id": 1}], "images": []}', "a.json: expected text, found a "),
@@ -576,17 +576,17 @@ def test_a_pipe_is_read_up_to_a_limit_and_a_device_not_at_all(empty_folder: Path
 
 
 def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> None:
-    def told(given: object) -> str:
+    def message(given: object) -> str:
         with pytest.raises(InputError) as caught:
             labels_of(given)
         return str(caught.value)
 
-    assert told("cat,dog") == (
+    assert message("cat,dog") == (
         "labels: no such file, and no built-in list: 'cat,dog'; give words as a list, as in labels=['cat', 'dog']"
     )
-    assert told("cat").endswith("as in labels=['cat']")
-    assert told(Path("cat,dog")) == "cat,dog: no such file; check the path"
-    assert told([]) == 'labels: none given; give words as a list, as in labels=["cat", "dog"]'
+    assert message("cat").endswith("as in labels=['cat']")
+    assert message(Path("cat,dog")) == "cat,dog: no such file; check the path"
+    assert message([]) == 'labels: none given; give words as a list, as in labels=["cat", "dog"]'
 
 
 @pytest.mark.parametrize(
@@ -620,7 +620,7 @@ def test_words_in_python_that_should_be_a_list_are_refused_with_the_list() -> No
         ("[ ] goldfish\n[x] taxi\n", "begins with a checkbox; leave the checkboxes out"),
         ("- [ ] goldfish\n- [x] taxi\n", "every line begins with a checkbox; leave the checkboxes out"),
         ("a photo of a {}\n{} in the wild\n", "every line is a prompt with a placeholder, not a label; use --prompts"),
-        ("a.jpg\nb c.PNG\n", "every line is the name of a picture; write labels, one per line"),
+        ("a.jpg\nb c.PNG\n", "every line is an image file name; write labels, one per line"),
         ("total 8\n-rw-r--r-- 1 me me 9 Nov 27 10:12 taxi\n", "looks like a listing of files by ls or tree; write"),
         ("drwxr-xr-x@ 4 me me 9 Nov 27 10:12 taxi\nfish\n", "looks like a listing of files by ls or tree; write"),
         (".\n├── goldfish\n└── taxi\n", "looks like a listing of files by ls or tree; write labels, one per line"),
@@ -707,12 +707,12 @@ def test_words_on_the_only_line_of_a_file_are_not_several_labels(mark: str) -> N
     line = mark.join(["goldfish", "taxi", "cat"])
 
     assert refusal_of("a.txt", line) == (
-        f"a.txt:1: label {line!r} is the only one; write one label per line if it is 3, or give another to compare it "
-        "with"
+        f"a.txt:1: label {line!r} is the only one; write one label per line if you meant 3, or give another to compare "
+        "it with"
     )
     assert names(read_labels(files=["a.txt"], alone=True)) == [line]
     assert list(doubts(read_labels(files=["a.txt"], alone=True))) == [
-        f"{line!r} is one label; if it is 3, write each on its own line, or as --labels A,B"
+        f"{line!r} is one label; if you meant 3, write each on its own line, or use --labels A,B"
     ]
 
 
@@ -724,7 +724,7 @@ def test_words_on_the_only_line_of_a_file_are_not_several_labels(mark: str) -> N
         (["10 goldfish", "20 taxi"], "all labels begin with a number, such as '10 goldfish'; "),
         (["label", "goldfish", "taxi"], "the first label is 'label'; leave it out if it is a header"),
         (["Class", "goldfish"], "the first label is 'Class'; "),
-        (["a.jpg", "b.png"], "all labels look like the names of pictures, such as 'a.jpg'"),
+        (["a.jpg", "b.png"], "all labels look like image file names, such as 'a.jpg'"),
         (["goldfish", "label"], None),
         (["0", "cat"], None),
         (["1 cat", "2 cats"], None),
@@ -732,13 +732,13 @@ def test_words_on_the_only_line_of_a_file_are_not_several_labels(mark: str) -> N
         (["cat"], None),
     ],
 )
-def test_labels_that_may_not_be_meant_are_noted(words: list[str], note: str | None) -> None:
+def test_suspicious_labels_are_noted(words: list[str], note: str | None) -> None:
     noted = list(doubts(labels_of(words, alone=True)))
 
     assert len(noted) == (note is not None)
     assert all(each.startswith(note or "") for each in noted)
 
 
-def test_numbers_with_prompts_are_meant() -> None:
+def test_numbers_with_prompts_are_not_suspicious() -> None:
     assert list(doubts([Label("0", prompts=("the digit 0",)), Label("1")])) == []
     assert list(doubts([Label("goldfish", found_as="0"), Label("taxi", found_as="1")])) == []

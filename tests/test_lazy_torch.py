@@ -53,7 +53,7 @@ def test_the_batch_size_does_not_change_the_model(encoder: Callable[[], LazyTorc
     assert second.batch_size == first.batch_size == 32
 
 
-def test_a_wrong_memory_is_corrected_for_the_next_run(encoder: Callable[[], LazyTorchEncoder]) -> None:
+def test_wrong_remembered_facts_are_corrected_for_the_next_run(encoder: Callable[[], LazyTorchEncoder]) -> None:
     right = encoder()
     recipe, settings = right.image_recipe(False), right._settings
     keep("settings", right._parts, settings | {"device": "cuda", "precision": "fp16", "batch_size": 256})

@@ -113,7 +113,7 @@ import timm
 def test_other_libraries_are_as_they_were_after_a_model_has_encoded(torchvision: str, tmp_path: Path) -> None:
     from PIL import Image
 
-    Image.new("RGB", (300, 300)).save(tmp_path / "a.png")  # more pixels than Pillow was told to read
+    Image.new("RGB", (300, 300)).save(tmp_path / "a.png")  # more pixels than Pillow is set to read
     command = [sys.executable, "-c", _BESIDE_OTHERS, torchvision, str(tmp_path / "a.png")]
 
     done = subprocess.run(command, capture_output=True, text=True)

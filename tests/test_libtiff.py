@@ -77,7 +77,7 @@ def test_a_picture_opened_by_the_caller_is_checked_too(tmp_path: Path, capfd: py
     assert capfd.readouterr().err == ""
 
 
-def test_group_3_without_marks_between_its_lines_is_whole(tmp_path: Path) -> None:
+def test_fax_data_without_line_markers_are_complete(tmp_path: Path) -> None:
     white, black = "1101100110101", "0011010100000011110000110111"  # lines of 64 pixels
     bits = (white + black) * 12 + "0000"
     strip = int(bits, 2).to_bytes(len(bits) // 8, "big")
@@ -91,7 +91,7 @@ def test_group_3_without_marks_between_its_lines_is_whole(tmp_path: Path) -> Non
     assert 120 < pixels.mean() < 136  # every other line is black
 
 
-def test_damage_is_of_the_picture_that_its_thread_decodes(tmp_path: Path) -> None:
+def test_damage_is_attributed_to_the_picture_that_its_thread_decodes(tmp_path: Path) -> None:
     paths = [str(write(tmp_path / f"{i}.tif", "group4", is_damaged=i % 2 == 0)) for i in range(2)]
     wrong: list[str] = []
 
@@ -110,7 +110,7 @@ def test_damage_is_of_the_picture_that_its_thread_decodes(tmp_path: Path) -> Non
     assert not wrong
 
 
-def test_what_others_do_with_each_tiff_is_still_done_and_put_back(tmp_path: Path) -> None:
+def test_handlers_of_other_libraries_are_called_and_restored(tmp_path: Path) -> None:
     change = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetTagExtender", None)
     if change is None:
         pytest.skip("Pillow hides its libtiff")

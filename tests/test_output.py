@@ -42,7 +42,7 @@ def test_a_device_needs_no_ending() -> None:
 # The target
 
 
-@pytest.mark.parametrize("options", [{"overwrite": True}, {"go_on_at": 0}])
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"resume_at": 0}])
 def test_rows_that_another_run_is_writing_are_not_touched(tmp_path: Path, options: dict[str, int]) -> None:
     target = str(tmp_path / "rows.jsonl")
     with open_output(target) as out:
@@ -66,7 +66,7 @@ def test_rows_that_another_run_finished_or_began_again_meanwhile_are_left_alone(
 
     with (
         pytest.raises(OutputError, match="another run has continued"),
-        open_output(str(target), go_on_at=50, overwrite=True),
+        open_output(str(target), resume_at=50, overwrite=True),
     ):
         pass
 
@@ -126,7 +126,7 @@ def test_a_run_that_fails_leaves_its_complete_rows_in_the_part_file(tmp_path: Pa
 
 
 class Interrupted(io.TextIOBase):
-    """A stream that a signal comes to after so many writes."""
+    """A stream that gets a signal after N writes."""
 
     def __init__(self, out: TextIO, writes: int) -> None:
         self._out, self._left = out, writes

@@ -134,7 +134,7 @@ def test_a_link_to_an_input_is_the_input(
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "sheet.png"])
-def test_an_output_that_links_in_a_folder_lead_to_is_an_image_of_it(
+def test_an_output_reached_through_a_link_in_a_folder_counts_as_its_image(
     name: str, photos: Path, model: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     (tmp_path / "out").mkdir()

@@ -126,7 +126,7 @@ def test_pairs_that_fill_no_batch_wait_for_another_epoch(shards: str) -> None:
     assert [len(batch.captions) for batch in epoch_of(pairs, sampling=replace(AS_IT_IS, batch_size=300))] == [80]
 
 
-def test_a_slice_is_kept_aside_by_its_ids_alone(shards: str, tmp_path: Path) -> None:
+def test_a_slice_is_held_out_by_its_ids_alone(shards: str, tmp_path: Path) -> None:
     pairs = read_pairs([shards], holdout=5)
     held = sorted(int(p[0, 0, 0]) for pixels, _ in pairs.held_out_batches(PREPROCESS, batch_size=4) for p in pixels)
     (tmp_path / "one").mkdir()
@@ -144,7 +144,7 @@ def listed(path: Path, rows: Sequence[str], header: str = "file_name,label") -> 
 
 
 @pytest.mark.parametrize(("count", "aside"), [(4, 0), (5, 1), (80, 16), (700, 100), (10_000, 200)])
-def test_a_hundred_pictures_are_kept_aside_where_the_data_allow_and_a_fifth_at_most(
+def test_a_hundred_pictures_are_held_out_where_the_data_allow_and_a_fifth_at_most(
     tmp_path: Path, count: int, aside: int
 ) -> None:
     rows = [f"{i}.png,{'dog' if i % 2 else 'cat'}" for i in range(count)]
@@ -167,7 +167,7 @@ def test_more_data_keep_the_same_pictures_aside(tmp_path: Path) -> None:
     assert len(fewer - more) < 15
 
 
-def test_a_picture_of_several_captions_is_kept_aside_with_all_of_them(tmp_path: Path) -> None:
+def test_a_picture_of_several_captions_is_held_out_with_all_of_them(tmp_path: Path) -> None:
     rows = [f"{i // 2}.png,{'dog' if i // 2 % 2 else 'cat'},{'' if i % 2 else 'a caption'}" for i in range(200)]
     pairs = read_pairs([listed(tmp_path / "a.csv", rows, "file_name,label,caption")], holdout=None)
 
@@ -244,7 +244,7 @@ def test_class_folders_give_their_names_as_labels(tmp_path: Path) -> None:
 
     captions = dict(zip(numbers_in([batch]), batch.captions, strict=True))
     assert captions == {10: "a photo of a brown bear.", 20: "a photo of a owl."}
-    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r} skipped: no image in it"]
+    assert notes == [f"{str(tmp_path / 'animals' / 'empty')!r}: skipped: no image in it"]
 
 
 def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path: Path) -> None:
@@ -357,18 +357,18 @@ def test_pairs_with_the_same_caption_are_positives_of_each_other(tmp_path: Path)
 def test_a_broader_word_is_not_a_negative_for_pictures_it_describes(tmp_path: Path) -> None:
     rows = [row(0, "dog", kinds=["animal"]), row(1, "cat"), row(2, "animal")]
 
-    positives, weights = one_batch(tmp_path, rows, kinds=0.0, kinds_are_true=True)
+    positives, weights = one_batch(tmp_path, rows, broader=0.0, broader_are_true=True)
 
     assert positives.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     # The dog is an animal; that an animal is a dog is not said.
     assert weights.tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
-    assert (one_batch(tmp_path, rows, kinds=0.0)[1] == 1).all()
+    assert (one_batch(tmp_path, rows, broader=0.0)[1] == 1).all()
 
 
 def test_a_picture_keeps_its_own_broader_word(tmp_path: Path) -> None:
     rows = [row(i, label, kinds=["animal"]) for i, label in enumerate(("dog", "cat", "dog"))]
 
-    positives, weights = one_batch(tmp_path, rows, kinds=1.0, kinds_are_true=True)
+    positives, weights = one_batch(tmp_path, rows, broader=1.0, broader_are_true=True)
 
     assert positives.all()  # the same caption
     assert (weights == 1).all()
@@ -377,8 +377,8 @@ def test_a_picture_keeps_its_own_broader_word(tmp_path: Path) -> None:
 def test_a_picture_is_compared_with_a_caption_of_every_label(shards: str) -> None:
     write_shard(Path(shards) / "2.parquet", [row(90 + i, "cow", synonyms=["ox"]) for i in range(4)])
     pairs = read_pairs([shards])
-    plain = replace(AS_IT_IS, batch_size=3, kinds=1.0, synonyms=0.5)
-    whole, seen = epoch_of(pairs, sampling=replace(plain, all_labels=True)), set()
+    plain = replace(AS_IT_IS, batch_size=3, broader=1.0, synonyms=0.5)
+    whole, seen = epoch_of(pairs, sampling=replace(plain, against_all_labels=True)), set()
 
     for batch, without in zip(whole, epoch_of(pairs, sampling=plain), strict=True):
         own, others = batch.captions[:3], batch.captions[3:]
@@ -399,7 +399,7 @@ def test_captions_whose_word_a_source_does_not_have_count_less_there(tmp_path: P
     rows.append(row(4, "dog", source="drawings"))
 
     assert (one_batch(tmp_path, rows)[1] == 1).all()
-    assert one_batch(tmp_path, rows, across=0.25)[1].tolist() == [
+    assert one_batch(tmp_path, rows, other_data_weight=0.25)[1].tolist() == [
         [1, 1, 0.25, 0.25, 1],
         [1, 1, 0.25, 0.25, 1],  # the last has another source, but there are dogs in this one too
         [1, 0.25, 1, 0.25, 1],
@@ -413,7 +413,7 @@ def test_a_broader_word_counts_fully_wherever_it_occurs(tmp_path: Path) -> None:
     rows = [row(i, label, kinds=["animal"], source=source) for i, (label, source) in enumerate(animals)]
     rows.append(row(2, "car", source="photos"))
 
-    weights = one_batch(tmp_path, rows, kinds=1.0, across=0.25)[1]
+    weights = one_batch(tmp_path, rows, broader=1.0, other_data_weight=0.25)[1]
 
     assert weights.tolist() == [[1, 1, 1], [1, 1, 0.25], [1, 1, 1]]
 
@@ -518,7 +518,7 @@ def test_a_whole_picture_is_not_cropped_whatever_its_shape(tmp_path: Path) -> No
     assert (batch.pictures[0, 0, :, 0].mean(), batch.pictures[0, 0, :, -1].mean()) == pytest.approx((100, 200), abs=30)
 
 
-def test_an_unreadable_picture_is_one_line_and_all_others_stay(tmp_path: Path) -> None:
+def test_an_unreadable_picture_is_noted_in_one_line_and_all_others_stay(tmp_path: Path) -> None:
     rows = [row(i) for i in range(20)]
     rows[3]["image"]["bytes"] = encoded(3)[:50]
     rows[8]["image"]["bytes"] = None
@@ -533,7 +533,7 @@ def test_an_unreadable_picture_is_one_line_and_all_others_stay(tmp_path: Path) -
     assert sorted(note.split(": ")[0] for note in notes) == [f"{shard}, row group 0, row {i}" for i in (3, 8)]
 
 
-def test_a_file_that_is_gone_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_noted_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(7))
     (tmp_path / "pairs.csv").write_text("path,caption\na.png,one\ngone.png,two\n")
     notes: list[str] = []
@@ -544,7 +544,7 @@ def test_a_file_that_is_gone_is_one_line(tmp_path: Path) -> None:
     assert notes[0].startswith(f"{tmp_path / 'gone.png'}: image skipped: ")
 
 
-def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
+def test_rows_without_words_are_noted_in_one_line_for_each_shard(tmp_path: Path) -> None:
     rows = [row(i) for i in range(8)]
     rows[2]["label"] = rows[5]["label"] = None
     rows[5]["captions"] = ["", "  "]
@@ -556,7 +556,7 @@ def test_rows_without_words_are_one_line_a_shard(tmp_path: Path) -> None:
     assert notes == [f"{shard}: skipped: 2 rows without a label or caption, the first is row 2"]
 
 
-def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> None:
+def test_a_truncated_shard_is_noted_in_one_line_and_the_others_are_read(shards: str) -> None:
     broken = Path(shards) / "0.parquet"
     broken.write_bytes(broken.read_bytes()[:-100])
     notes: list[str] = []
@@ -566,7 +566,7 @@ def test_a_truncated_shard_is_one_line_and_the_others_are_read(shards: str) -> N
     assert notes[0].startswith(f"{broken}: skipped: not a complete Parquet file: ")
 
 
-def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path) -> None:
+def test_a_damaged_row_group_is_noted_in_one_line_and_the_others_are_read(tmp_path: Path) -> None:
     rows = [row(i) for i in range(40)]
     shard = write_shard(tmp_path / "a.parquet", rows)
     column = pq.ParquetFile(shard).metadata.row_group(1).column(0)
@@ -582,7 +582,7 @@ def test_a_damaged_row_group_is_one_line_and_the_others_are_read(tmp_path: Path)
     assert notes[0].startswith(f"{shard}, row group 1: cannot be read; its pairs are skipped: ")
 
 
-def test_a_shard_with_other_columns_is_one_line_that_names_them(shards: str) -> None:
+def test_a_shard_with_other_columns_is_noted_in_one_line_that_names_them(shards: str) -> None:
     other = Path(shards) / "other.parquet"
     pq.write_table(pa.table({"url": ["http://x"], "label": ["dog"]}), other)
     notes: list[str] = []

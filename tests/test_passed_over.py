@@ -24,7 +24,7 @@ def model(tiny_model: Callable[[str], Path]) -> str:
 
 @pytest.fixture
 def mixed(photos: Path) -> Path:
-    """The folder of photos, with twelve RAW files, a film, and three pictures without an ending."""
+    """The folder of photos, with twelve RAW files, a film, and three pictures without an extension."""
     picture = (photos / "red.png").read_bytes()
     for name in (*(f"{i}.NEF" for i in range(12)), "x.mov", *"abc"):
         (photos / name).write_bytes(picture)
@@ -57,7 +57,7 @@ def test_files_that_are_passed_over_are_counted_by_ending_and_reason(mixed: Path
 
     assert len(list(found)) == 3
     assert passed_over_line(found.passed_over) == (
-        "passed over: 12 .nef (camera RAW), 1 .mov (video), 3 without an ending (--all-files tries them)"
+        "passed over: 12 .nef (camera RAW), 1 .mov (video), 3 without an extension (--all-files tries them)"
     )
 
 
@@ -86,7 +86,8 @@ def test_the_hint_is_not_for_endings_that_have_a_reason() -> None:
 def test_classify_says_what_it_passed_over(run: Run, mixed: Path, model: str) -> None:
     lines = run("classify", "photos", *COLOURS, "-m", model).stderr.decode().splitlines()
 
-    assert "passed over: 12 .nef (camera RAW), 1 .mov (video), 3 without an ending (--all-files tries them)" in lines
+    video = "1 .mov (video; add --every 1s)"
+    assert f"passed over: 12 .nef (camera RAW), {video}, 3 without an extension (--all-files tries them)" in lines
 
 
 def test_all_files_tries_every_file_of_a_folder(run: Run, mixed: Path, model: str) -> None:
@@ -108,10 +109,10 @@ def test_all_files_tries_every_file_of_a_folder(run: Run, mixed: Path, model: st
         (["x.nef", "y.nef"], "; passed over: 2 .nef (camera RAW)"),
         (
             ["x.nef", "x.mov", "no_ending", "photo.jpg_large"],
-            "; passed over: 1 .mov (video), 1 .nef (camera RAW), 1 .jpg_large, 1 without an ending "
+            "; passed over: 1 .mov (video; add --every 1s), 1 .nef (camera RAW), 1 .jpg_large, 1 without an extension "
             "(--all-files tries them)",
         ),
-        (["x"], "; passed over: 1 without an ending (--all-files tries it)"),
+        (["x"], "; passed over: 1 without an extension (--all-files tries it)"),
         (["skip/x.jpg", "skip/y.jpg"], ": --exclude left out 1"),
         ([".x.jpg", "@eaDir/y.jpg"], ": 2 hidden or generated"),
         (

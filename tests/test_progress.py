@@ -16,7 +16,7 @@ from zsclip.cli.held_signals import HeldSignals
 from zsclip.cli.progress import Listing, Progress, images_status, total_of
 from zsclip.cli.run import interruptible
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import lasting, sized
+from zsclip.cli.terminal import duration, sized
 from zsclip.cli.training import training_line
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
@@ -40,6 +40,8 @@ def test_the_time_left_is_known_with_the_total() -> None:
 
     assert images_status(tally, 1110) == "110 of 1,110 images, 1 a second, 16:40 left, 1 failed"
     assert images_status(tally, None) == "110 images, 1 a second, 1 failed"
+    tally.started -= 300
+    assert images_status(tally, None) == "110 images, 0.03 a second, 1 failed"
     assert images_status(Tally(), 5) == "0 of 5 images"
 
 
@@ -158,7 +160,7 @@ def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (KeyboardInterrupt(), "zsclip: interrupted: add --resume\n"),
         (SystemExit(143), "zsclip: terminated: add --resume\n"),
@@ -167,18 +169,20 @@ def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -
         (SystemExit("what"), ""),
     ],
 )
-def test_an_interruption_says_how_to_go_on(error: BaseException, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_says_how_to_go_on(
+    error: BaseException, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(type(error)), interruptible(lambda: "add --resume"):
         raise error
 
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == message
 
 
 def test_sizes_and_times_are_readable() -> None:
     assert [sized(size) for size in (1, 999, 1500, 2_500_000, 3_200_000_000)] == [
         "1 byte", "999 bytes", "1.5 kB", "2.5 MB", "3.2 GB",
     ]  # fmt: skip
-    assert [lasting(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+    assert [duration(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
 
 
 def test_lines_of_training_leave_room_for_a_bar() -> None:

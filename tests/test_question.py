@@ -109,7 +109,7 @@ def test_words_in_the_other_unicode_form_are_equal_and_written_as_they_are(
     assert only == [row for row in rows if row["label"] == typed]
     assert {row["label"] for row in rows} <= {typed, "taxi"}
     assert [row["file_name"] for row in left] == [f"data/{on_disk}/{number}.png" for number in range(6)]
-    assert {each["label"]: each["pictures"] for each in json.loads(found.stdout)["labels"]} == {typed: 6, "taxi": 6}
+    assert {each["label"]: each["images"] for each in json.loads(found.stdout)["labels"]} == {typed: 6, "taxi": 6}
 
 
 def test_blanks_around_a_variable_are_ignored(
@@ -165,7 +165,7 @@ def test_a_calibration_is_for_labels_in_either_unicode_form(
     assert [row["cosine"] for row in rows] == [row["cosine"] for row in own]
 
 
-def test_a_group_is_one_in_either_unicode_form(run: Run, photos: Path, model: tuple[str, str]) -> None:
+def test_groups_are_equal_in_both_unicode_forms(run: Run, photos: Path, model: tuple[str, str]) -> None:
     words = f"cat: {{group: {COMPOSED}}}\ndog: {{group: {DECOMPOSED}}}\ncar: {{group: other}}\n"
     (photos.parent / "words.yaml").write_text(words)
 

@@ -124,7 +124,7 @@ KINDS = {
     "parquet.jpg": (b"PAR1\x15\4", "Parquet"),
     "sound.jpg": (b"ID3\4\0", "sound"),
     "json.jpg": (b'{"message": "Not Found", "status": 404}', "text"),
-    "zeros.jpg": (bytes(5000), "nothing but zero bytes"),
+    "zeros.jpg": (bytes(5000), "only NUL bytes"),
     "noise.jpg": (bytes(range(128, 256)), "damaged, or not an image"),
 }
 

@@ -69,7 +69,7 @@ BROKEN_SEGMENTS = {
 
 @pytest.mark.parametrize("name", BROKEN_SEGMENTS)
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_jpeg_with_a_broken_segment(tmp_path: Path, name: str, is_first: bool) -> None:
+def test_a_jpeg_with_a_broken_segment_is_read(tmp_path: Path, name: str, is_first: bool) -> None:
     whole = jpeg()
     place = 2 if is_first else 20  # before or behind the JFIF segment
 
@@ -104,7 +104,7 @@ TRAILERS = {
 
 @pytest.mark.parametrize("trailer", TRAILERS)
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}])
-def test_a_jpeg_without_an_end_marker(tmp_path: Path, options: dict[str, object], trailer: str) -> None:
+def test_a_jpeg_without_an_end_marker_is_read(tmp_path: Path, options: dict[str, object], trailer: str) -> None:
     whole = jpeg(**options)
 
     assert_as_whole(whole[:-2] + TRAILERS[trailer], whole, tmp_path)
@@ -284,7 +284,7 @@ BROKEN_CHUNKS = {
 
 @pytest.mark.parametrize("name", BROKEN_CHUNKS)
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_png_with_a_broken_chunk(tmp_path: Path, name: str, is_first: bool) -> None:
+def test_a_png_with_a_broken_chunk_is_read(tmp_path: Path, name: str, is_first: bool) -> None:
     file = io.BytesIO()
     scenery(80, 60).save(file, "PNG")
     whole = file.getvalue()
@@ -301,7 +301,7 @@ def test_a_png_with_a_broken_chunk_keeps_its_palette_transparency_and_profile(tm
         assert_as_whole(whole[:33] + BROKEN_CHUNKS["huge zTXt"] + whole[33:], whole, tmp_path)
 
 
-def test_a_png_whose_transparent_colour_is_broken(tmp_path: Path) -> None:
+def test_a_png_whose_transparent_colour_is_broken_is_read(tmp_path: Path) -> None:
     rows = b"".join(b"\0" + bytes([i]) * 8 for i in range(8))
     whole = png(8, 8, 8, 0, rows)
     for content, total in ((b"\0", None), (b"\0\3", 1), (bytes(6), 5)):
@@ -319,7 +319,7 @@ def test_a_png_with_pixels_missing_stays_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_a_webp_with_broken_metadata(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
+def test_a_webp_with_broken_metadata_is_read(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
     image = scenery(80, 60).convert(mode)
     if mode == "RGBA":
         image.putalpha(Image.linear_gradient("L").resize(image.size))

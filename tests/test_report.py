@@ -331,12 +331,12 @@ def test_eval_writes_a_page_with_the_truth(run: Run, photos: Path, model_dir: st
 
 
 def test_rows_are_not_a_page_and_a_page_is_not_a_spreadsheet(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for arguments, told in (
+    for arguments, message in (
         (["--rows", "r.html"], "--rows: 'r.html' is a page; use --report for that"),
         (["--report", "r.csv"], "--report: cannot write 'r.csv'; use a name that ends in .html"),
     ):
         assert main(["eval", str(photos), *arguments, "--model", "nowhere"]) == 2
-        assert told in capfd.readouterr().err
+        assert message in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from conftest import HANGS
 from PIL import Image
 
 from zsclip.answers.answers import Answers
-from zsclip.cli.rows import Output, Start, going_on
+from zsclip.cli.rows import Output, Start, resume_hint
 from zsclip.cli.tally import Tally
 from zsclip.errors import InputError
 from zsclip.out import jsonl
@@ -24,7 +24,7 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.mark.parametrize(
-    ("options", "only", "is_retry", "told"),
+    ("options", "only", "is_retry", "message"),
     [
         ({"output": "a.jsonl"}, [], False, "3 rows are in a.jsonl.part; add --resume to continue"),
         ({"output": "a.jsonl"}, ["cat"], False, "rows of 3 images are in a.jsonl.part; add --resume to continue"),
@@ -45,7 +45,7 @@ def test_an_interrupted_run_says_what_is_written_and_how_to_go_on(
     options: dict[str, Any],
     only: list[str],
     is_retry: bool,
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -53,7 +53,7 @@ def test_an_interrupted_run_says_what_is_written_and_how_to_go_on(
     tally = Tally()
     tally.written = 3
 
-    assert going_on(Output(**options), Start(), tally, is_retry, only) == told
+    assert resume_hint(Output(**options), Start(), tally, is_retry, only) == message
 
 
 def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
@@ -61,14 +61,14 @@ def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
     start = Start(point=Point(5, 2, 100, ""))
     tally = start.tally(output)
 
-    assert going_on(output, start, tally, False, []).startswith("5 rows are in ")
+    assert resume_hint(output, start, tally, False, []).startswith("5 rows are in ")
     tally.written = 1
-    assert going_on(output, start, tally, False, []).startswith("6 rows are in ")
-    assert going_on(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows were written")
+    assert resume_hint(output, start, tally, False, []).startswith("6 rows are in ")
+    assert resume_hint(Output(output="a.jsonl"), Start(), Tally(), False, []).startswith("no rows were written")
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"print0": True}, "--print0: "),
         ({"report": "a.pdf"}, "--report: "),
@@ -81,8 +81,8 @@ def test_rows_of_an_earlier_run_count_failed_ones_too() -> None:
         ({"retry_errors": True, "output": "a.html"}, "--retry-errors: "),
     ],
 )
-def test_options_for_files_that_do_not_go_together_are_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=f"^{told}"):
+def test_options_for_files_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
         Output(**options)
 
 
@@ -102,7 +102,7 @@ def test_a_page_and_a_sheet_beside_rows_are_named_in_the_summary(
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "message"),
     [
         (("-o", "rows.jsonl"), "zsclip: interrupted: 6 rows are in rows.jsonl.part; add --resume to continue\n"),
         ((), "zsclip: interrupted: the rows of 6 images were written; with -o FILE a run can be resumed\n"),
@@ -110,7 +110,7 @@ def test_a_page_and_a_sheet_beside_rows_are_named_in_the_summary(
 )
 def test_an_interrupt_while_lines_are_built_waits_until_they_are_written(
     target: tuple[str, ...],
-    told: str,
+    message: str,
     run: Run,
     tiny_model: Callable[[str], Path],
     tmp_path: Path,
@@ -134,7 +134,7 @@ def test_an_interrupt_while_lines_are_built_waits_until_they_are_written(
 
     part = tmp_path / "rows.jsonl.part"
     rows = part.read_bytes() if target else done.stdout
-    assert (done.returncode, done.stderr.decode()) == (130, told)
+    assert (done.returncode, done.stderr.decode()) == (130, message)
     assert rows == b"".join(expected.splitlines(keepends=True)[:6])
     if target:
         assert run(*classify, "--no-store", *target, "--resume").returncode == 0
@@ -162,18 +162,18 @@ def test_an_interrupted_run_has_written_to_a_pipe_what_it_says(
 
     process.send_signal(number)
     rows = first + process.stdout.read()
-    told = process.stderr.read().decode()
+    message = process.stderr.read().decode()
     process.stdout.close()
     process.stderr.close()
 
     assert process.wait(HANGS) == 128 + number
     assert expected.startswith(rows)
     assert rows.count(b"\n") == 1024
-    assert "the rows of 1,024 images were written" in told
+    assert "the rows of 1,024 images were written" in message
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_is_interrupted_though_the_reader_of_its_rows_goes(
+def test_ctrl_c_works_when_the_reader_of_the_pipe_has_left(
     number: int, run: Run, tiny_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The signal waits for the batch that is being written, and the closed pipe ends that."""
@@ -193,9 +193,9 @@ def test_a_run_is_interrupted_though_the_reader_of_its_rows_goes(
 
     process.send_signal(number)
     process.stdout.close()
-    told = process.stderr.read().decode()
+    message = process.stderr.read().decode()
     process.stderr.close()
 
     assert process.wait(HANGS) == 128 + number
-    assert told.startswith("zsclip: interrupted: " if number == signal.SIGINT else "zsclip: terminated: ")
-    assert told.count("\n") == 1
+    assert message.startswith("zsclip: interrupted: " if number == signal.SIGINT else "zsclip: terminated: ")
+    assert message.count("\n") == 1

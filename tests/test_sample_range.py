@@ -171,7 +171,7 @@ def test_alpha_of_all_its_bits_goes_by_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("codec", ["raw", "lzw", "deflate"])
-def test_a_palette_of_8_bit_colours(tmp_path: Path, bits: int, codec: str) -> None:
+def test_a_palette_of_8_bit_colours_is_not_taken_for_16_bits(tmp_path: Path, bits: int, codec: str) -> None:
     chosen = LEVELS % 2**bits
     palette = np.arange(2**bits) * 255 // (2**bits - 1)
     whole = tiff(chosen[..., None].astype("u1"), PALETTE, tags={320: ("H", (*palette.tolist(),) * 3)}, codec=codec)

@@ -119,11 +119,11 @@ def test_a_signal_before_the_first_row_says_how_to_go_on(number: signal.Signals,
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         pipe = os.open(tmp_path / "labels.txt", os.O_WRONLY)  # as soon as it is read
         process.send_signal(number)
-        _, told = process.communicate(timeout=HANGS)
+        _, message = process.communicate(timeout=HANGS)
         os.close(pipe)
 
     assert process.returncode == 128 + number
-    assert told.decode().strip() == f"zsclip: {how}; run the same command again"
+    assert message.decode().strip() == f"zsclip: {how}; run the same command again"
 
 
 @pytest.mark.slow

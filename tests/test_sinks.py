@@ -18,6 +18,7 @@ from zsclip.out.output import open_output
 from zsclip.out.sinks import SINKS, write_paths, write_table
 from zsclip.out.text import six_digits
 from zsclip.pixels.skipped import Skipped
+from zsclip.words.labels import read_distractors
 
 CAT = Candidate("cat", 0.9312441234, 0.2871129)
 DOG = Candidate("dog", 0.0687, 0.21)
@@ -332,8 +333,18 @@ def test_a_table_that_is_not_on_a_terminal_is_100_columns_wide_and_plain(monkeyp
 
     first = written(write_table, [SURE]).splitlines()[0]
 
-    assert first.index("0.931") == 62
+    assert first.index("0.931") == 51
     assert "\x1b" not in first
+
+
+@pytest.mark.parametrize("columns", [91, 100, 120])
+def test_the_longest_distractor_fits_on_one_line(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    longest = max((label.name for label in read_distractors([])), key=len)
+
+    (line,) = written(write_table, [replace(UNKNOWN, beaten_by=longest)]).splitlines()
+
+    assert line.endswith(f"unknown ({longest} won)")
 
 
 def test_columns_keep_their_place_from_batch_to_batch() -> None:

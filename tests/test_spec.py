@@ -28,7 +28,7 @@ from zsclip.pictures.identity import GRAIN_NS, Look
      '{"model_cfg": {"embed_dim": 4, "text_cfg": {}, "vision_cfg": {}}, "preprocess_cfg": {"std": [1, 0, 1]}}',
      '{"model_cfg": {"embed_dim": 4, "text_cfg": {}, "vision_cfg": {}}, "preprocess_cfg": {"resize_mode": "fill"}}'],
 )  # fmt: skip
-def test_a_broken_configuration_is_one_line(config: str, tmp_path: Path) -> None:
+def test_a_broken_configuration_is_reported_in_one_line(config: str, tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(config)
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from zsclip.kept.cache import cache_dir
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.kept.storefile import (
     FILE_NAME,
+    MAX_BYTES,
     are_whole,
     check_sums,
     clear,
@@ -119,7 +121,7 @@ def test_a_picture_with_an_unknown_look_is_identified_by_content_only(tmp_path: 
         assert np.array_equal(found.vectors[0], vector(1))
 
 
-def test_another_recipe_knows_nothing_of_it(kept: list[Sight]) -> None:
+def test_an_embedding_is_not_found_under_another_recipe(kept: list[Sight]) -> None:
     with closing(opened("other")) as store:
         assert found_in(store, [kept[0].name]) == {}
         assert store.find_content(kept[0]) is None
@@ -285,6 +287,24 @@ def test_the_least_recently_used_go_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert counts() == {}
 
 
+def test_a_run_leaves_no_log_behind_though_a_thread_still_has_the_file_open(tmp_path: Path) -> None:
+    with closing(opened()) as store, ThreadPoolExecutor(1) as other:
+        store.keep([(sight(tmp_path / str(i), b"%d" % i), vector(0)) for i in range(100)])
+        assert len(other.submit(looked_up, store, [str(tmp_path / "0")]).result()) == 1
+        log = cache_dir() / f"{FILE_NAME}-wal"
+        assert log.stat().st_size > 0
+        store.close()
+
+        assert not log.exists() or log.stat().st_size == 0
+
+
+def test_a_log_does_not_count_as_space_that_is_freed(tmp_path: Path) -> None:
+    with closing(opened()) as store:
+        store.keep([(sight(tmp_path / str(i), b"%d" % i), vector(0)) for i in range(100)])
+
+        assert collect(MAX_BYTES) == 0
+
+
 def test_renamed_pictures_do_not_evict_others(tmp_path: Path) -> None:
     sights = [sight(tmp_path / str(i), b"%d" % i) for i in range(100)]
     with closing(opened()) as store:
@@ -414,7 +434,7 @@ def test_what_an_earlier_version_kept_is_read(kept: list[Sight]) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 3, 512])
-def test_every_flipped_bit_and_another_recipe_or_content_is_seen(width: int) -> None:
+def test_the_checksum_detects_every_flipped_bit_and_another_recipe_or_content(width: int) -> None:
     value = vector(0)[None, :width]
     content, other = content_of(b"x"), content_of(b"y")
     (kept,) = check_sums("r", [content], value)
@@ -454,7 +474,7 @@ def test_a_path_given_twice_is_found_twice(kept: list[Sight]) -> None:
         assert list(looked_up(store, paths).places) == [0, 1, 2]
 
 
-def test_keys_are_found_in_any_order_and_beside_many_that_are_not_asked_for(tmp_path: Path) -> None:
+def test_keys_are_found_in_any_order_and_among_many_others(tmp_path: Path) -> None:
     sights = [sight(tmp_path / f"{i:03d}", b"%d" % i) for i in range(300)]
     paths = [each.name for each in sights]
     with closing(opened()) as store:

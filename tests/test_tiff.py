@@ -70,14 +70,14 @@ def on_white(levels: NDArray[Any], alphas: NDArray[Any]) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("dtype", WHITES)
-def test_colours_of_all_depths_and_arrangements(tmp_path: Path, dtype: str) -> None:
+def test_colours_of_all_depths_and_arrangements_are_read(tmp_path: Path, dtype: str) -> None:
     for arranged in ARRANGED:
         assert_shown(tiff(quadrants(in_type(COLOURS, dtype), dtype), RGB, **arranged), COLOURS, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", WHITES)
 @pytest.mark.parametrize("extra", [(1,), (2,), (0,), (0, 2)])
-def test_alpha_of_all_depths_and_arrangements(tmp_path: Path, dtype: str, extra: tuple[int, ...]) -> None:
+def test_alpha_of_all_depths_and_arrangements_is_applied(tmp_path: Path, dtype: str, extra: tuple[int, ...]) -> None:
     stored = COLOURS * ALPHAS[:, None] / 255 if extra == (1,) else COLOURS
     unused = [ALPHAS[:, None]] * (len(extra) - 1)
     samples = quadrants(in_type(np.concatenate((stored, *unused, ALPHAS[:, None]), axis=1), dtype), dtype)
@@ -157,7 +157,7 @@ def test_the_declared_range_comes_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 10, 12, 14, 24, 40])
 @pytest.mark.parametrize("photometric", [BLACK_IS_ZERO, WHITE_IS_ZERO, RGB])
-def test_depths_that_are_not_a_whole_type(tmp_path: Path, bits: int, photometric: int) -> None:
+def test_depths_that_are_not_a_whole_type_are_read(tmp_path: Path, bits: int, photometric: int) -> None:
     levels = COLOURS if photometric == RGB else GREYS[:, None]
     samples = np.rint(levels / 255 * (2**bits - 1)).astype(np.int64)
     expected = samples / (2**bits - 1) * 255
@@ -170,7 +170,7 @@ def test_depths_that_are_not_a_whole_type(tmp_path: Path, bits: int, photometric
 
 @pytest.mark.parametrize("codec", ["lzw", "deflate", "packbits", "lzma", "zstd"])
 @pytest.mark.parametrize("dtype", ["u2", "u4", "f4", "f8"])
-def test_compressed_samples_with_and_without_a_predictor(tmp_path: Path, codec: str, dtype: str) -> None:
+def test_compressed_samples_are_read_with_and_without_a_predictor(tmp_path: Path, codec: str, dtype: str) -> None:
     for predictor in (1, 3) if dtype[0] == "f" else (1, 2):
         for arranged in ARRANGED:
             data = tiff(quadrants(in_type(COLOURS, dtype), dtype), RGB, codec=codec, predictor=predictor, **arranged)
@@ -199,7 +199,7 @@ def test_a_strip_that_takes_too_much_memory_is_refused_by_its_tags(tmp_path: Pat
     assert row.message == "takes 3.6 GB of memory to decode; convert it first"
 
 
-def test_bits_in_reverse_order(tmp_path: Path) -> None:
+def test_bits_in_reverse_order_are_read(tmp_path: Path) -> None:
     plain = tiff(quadrants(in_type(COLOURS, "u2"), "u2"), RGB, rows_per_strip=24)
     turned = bytes(int(f"{byte:08b}"[::-1], 2) for byte in plain[8 : 8 + 24 * 40 * 6])
     samples = np.frombuffer(turned, "<u2").reshape(24, 40, 3)
@@ -211,7 +211,7 @@ def test_bits_in_reverse_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "entries"), [("u1", 256), ("u2", 65536)])
-def test_palettes_of_8_and_16_bits(tmp_path: Path, dtype: str, entries: int) -> None:
+def test_palettes_of_8_and_16_bits_are_read(tmp_path: Path, dtype: str, entries: int) -> None:
     chosen = [3, 7, 100, entries - 1]
     palette = np.zeros((3, entries), int)
     palette[:, chosen] = COLOURS.T * 257
@@ -222,7 +222,7 @@ def test_palettes_of_8_and_16_bits(tmp_path: Path, dtype: str, entries: int) -> 
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
-def test_inks_and_lab_colours(tmp_path: Path, dtype: str) -> None:
+def test_inks_and_lab_colours_are_converted(tmp_path: Path, dtype: str) -> None:
     inks = [(0, 255, 255, 0), (255, 0, 255, 0), (255, 255, 0, 0), (0, 0, 0, 255)]
     lab = np.array([(53, 80, 67), (88, -86, 83), (0, 0, 0), (100, 0, 0)])  # red, green, black, white
     expected = [(253, 6, 16), (0, 255, 18), (0, 0, 0), (255, 255, 255)]
@@ -238,7 +238,7 @@ def test_inks_and_lab_colours(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("blocks", [(1, 1), (2, 1), (2, 2), (4, 2)])
-def test_colours_that_share_blocks_of_pixels(tmp_path: Path, blocks: tuple[int, int]) -> None:
+def test_colours_that_blocks_of_pixels_share_are_read(tmp_path: Path, blocks: tuple[int, int]) -> None:
     across, down = blocks
     colours = np.asarray(Image.fromarray(quadrants(COLOURS)).convert("YCbCr"))  # (24, 40, 3)
     units = colours.reshape(24 // down, down, 40 // across, across, 3).transpose(0, 2, 1, 3, 4)

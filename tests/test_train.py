@@ -88,7 +88,7 @@ def recipe(tmp_path: Path) -> Recipe:
         precision="fp32",
         holdout=8,
         colour=0.05,
-        weights="fp32",
+        save_precision="fp32",
     )
 
 
@@ -130,7 +130,7 @@ def test_the_loss_is_a_double_loop_over_pairs(groups: list[int]) -> None:
     assert loss.item() == pytest.approx(plain_loss(embeddings(6, 0), embeddings(6, 1), positives, 7.0), rel=1e-5)
 
 
-def test_the_loss_follows_a_text_that_is_true_of_a_picture_but_not_the_other_way_round() -> None:
+def test_the_loss_counts_each_true_text_of_a_picture_even_if_it_is_not_mutual() -> None:
     positives = torch.eye(6, dtype=torch.bool)
     positives[0, 3] = positives[0, 4] = positives[5, 3] = True
 
@@ -336,7 +336,7 @@ def test_matrices_alone_decay_and_gradients_are_clipped(recipe: Recipe, tmp_path
     assert differing == {name for name, tensor in weights(decayed).items() if tensor.ndim >= 2}
 
 
-def test_the_result_may_be_read_by_others(recipe: Recipe, tmp_path: Path) -> None:
+def test_saved_files_are_readable_by_other_users(recipe: Recipe, tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         train(recipe, tmp_path / "out")
@@ -365,13 +365,13 @@ def test_a_finished_run_is_not_trained_further(recipe: Recipe, tmp_path: Path) -
     assert_same(before, weights(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("all_labels", [False, True])
-def test_accumulated_parts_equal_the_whole_batch(all_labels: bool, recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("against_all_labels", [False, True])
+def test_accumulated_parts_equal_the_whole_batch(against_all_labels: bool, recipe: Recipe, tmp_path: Path) -> None:
     losses: dict[int, list[float]] = {}
     for parts in (1, 4):
         some = losses.setdefault(parts, [])
         train(
-            replace(recipe, accumulate=parts, all_labels=all_labels),
+            replace(recipe, accumulate=parts, against_all_labels=against_all_labels),
             tmp_path / str(parts),
             progress=lambda event, some=some: some.append(event.loss) if isinstance(event, StepDone) else None,
         )
@@ -419,7 +419,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_that_step(recipe: Recipe, tmp_path: Path)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "out"))
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line_and_keeps_the_checkpoint_before(recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(Killed):
         train(recipe, out, checkpoint_seconds=0, progress=kill_at_step_three)
@@ -457,7 +457,7 @@ def test_sigterm_ends_the_process_with_a_checkpoint(recipe: Recipe, tmp_path: Pa
 @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
 def test_the_result_loads_here_and_in_open_clip(recipe: Recipe, tmp_path: Path, dtype: str) -> None:
     out = tmp_path / "out"
-    train(replace(recipe, weights=dtype, average=0.9), out)
+    train(replace(recipe, save_precision=dtype, average=0.9), out)
 
     ours = load_model(find_model(str(out)), "cpu", "fp32")
     theirs = open_clip.create_model(f"local-dir:{out}").eval()
@@ -474,7 +474,7 @@ def test_the_result_loads_here_and_in_open_clip(recipe: Recipe, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["plain", "quick-gelu", "resnet", "siglip"])
-def test_a_model_is_trained_on_with_its_image_tower_locked(
+def test_training_continues_from_a_model_with_its_image_tower_locked(
     recipe: Recipe, tmp_path: Path, tiny_model: Callable[[str], Path], kind: str
 ) -> None:
     if kind == "siglip":
@@ -538,9 +538,7 @@ def trained_plainly(recipe: Recipe) -> tuple[list[float], dict[str, Tensor]]:
     return losses, model.state_dict()
 
 
-def test_a_locked_image_tower_teaches_what_encoding_the_pictures_for_every_batch_teaches(
-    locked: Recipe, tmp_path: Path
-) -> None:
+def test_encoding_pictures_once_gives_the_same_training_as_encoding_each_batch(locked: Recipe, tmp_path: Path) -> None:
     (tmp_path / "toys" / "red" / "3.png").write_bytes(b"nonsense")
     losses: list[float] = []
     train(locked, tmp_path / "out", progress=lambda e: losses.append(e.loss) if isinstance(e, StepDone) else None)
@@ -586,7 +584,7 @@ def count_none(event: Event) -> None:
     assert not isinstance(event, EncodingProgress)
 
 
-def test_the_pictures_kept_aside_are_measured_by_the_same_embeddings(locked: Recipe, tmp_path: Path) -> None:
+def test_the_held_out_pictures_are_measured_by_the_same_embeddings(locked: Recipe, tmp_path: Path) -> None:
     locked = replace(locked, holdout=None)
     (first, *_) = train(locked, tmp_path / "out")
 
@@ -688,8 +686,8 @@ def test_a_figure_of_few_pictures_comes_with_its_interval(taught: Recipe, tmp_pa
     assert last.images < 40
     assert len(notes) == 1
     right = round(last.top1 * last.images)
-    told = rf"held-out: {right} of {last.images} right; with so few images the true share may be anywhere from "
-    low, high = re.fullmatch(told + r"(\d+) to (\d+)%", notes[0]).groups()  # type: ignore[union-attr]
+    message = rf"held-out: {right} of {last.images} right; with so few images the true share may be anywhere from "
+    low, high = re.fullmatch(message + r"(\d+) to (\d+)%", notes[0]).groups()  # type: ignore[union-attr]
     assert int(low) < 100 * last.top1 <= int(high)
 
 
@@ -703,7 +701,7 @@ def test_data_too_few_to_measure_on_are_named(recipe: Recipe, tmp_path: Path, la
     notes: list[str] = []
 
     assert train(replace(recipe, data=(str(few),), holdout=None, epochs=1), tmp_path / "out", note=notes.append) == []
-    assert notes == ["held-out: no images to measure on; that needs five labelled images and two labels"]
+    assert notes == ["held-out: no images to measure on; give at least five labelled images with two labels"]
 
 
 def test_equal_captions_are_encoded_once_and_learn_as_often(recipe: Recipe, tmp_path: Path) -> None:
@@ -801,7 +799,7 @@ def test_nan_or_infinity_ends_the_run(recipe: Recipe, tmp_path: Path) -> None:
         ({"weight_decay": -0.1}, "--weight-decay: -0.1 is below 0"),
         ({"precision": "fp8"}, "--precision: 'fp8' is not one of auto, fp32, bf16, fp16"),
         ({"precision": "fp16"}, "--precision fp16: trains on CUDA only"),
-        ({"kinds": 1.5}, "--kinds: 1.5 is not between 0 and 1"),
+        ({"broader": 1.5}, "--broader: 1.5 is not between 0 and 1"),
         ({"data": ("nowhere",)}, "no such file or folder: 'nowhere'"),
     ],
 )
@@ -862,6 +860,6 @@ def test_a_log_that_can_no_longer_be_written_is_an_output_error(recipe: Recipe, 
             log_dir=tmp_path / "log",
             progress=lambda event: shutil.rmtree(tmp_path / "log", ignore_errors=True),
         )
-    for thread in threading.enumerate():  # TensorBoard's own raises what we were told of a moment later
+    for thread in threading.enumerate():  # TensorBoard's own thread raises the same error a moment later
         if thread is not threading.current_thread():
             thread.join(timeout=10)

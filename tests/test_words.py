@@ -30,7 +30,13 @@ def test_labels_keep_their_order_and_may_have_different_numbers_of_prompts() -> 
     )
 
 
-def test_a_labels_own_prompts_replace_the_templates_and_stand_once_where_they_have_no_placeholder() -> None:
+def test_a_labels_own_prompts_replace_the_templates() -> None:
+    label = Label("dog", ("puppy",), ("a {c} barks",))
+
+    assert prompts_of([label], read_templates(["the {}"])) == [["a dog barks", "a puppy barks"]]
+
+
+def test_a_prompt_without_a_placeholder_is_used_once_for_all_synonyms() -> None:
     label = Label("dog", ("puppy",), ("man's best friend", "a {c} barks"))
 
     assert prompts_of([label], read_templates(["the {}"])) == [["man's best friend", "a dog barks", "a puppy barks"]]

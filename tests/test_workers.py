@@ -213,7 +213,7 @@ def test_a_late_answer_is_discarded(files: list[str], pool: Pool, monkeypatch: p
     assert len(pool.started) == 2
 
 
-def test_processes_that_hang_take_no_thread_along(files: list[str], pool: Pool) -> None:
+def test_hanging_processes_do_not_block_threads(files: list[str], pool: Pool) -> None:
     with ThreadPoolExecutor(2) as threads, pool(processes=1, patience=0.3) as elsewhere:
         assert elsewhere(files[0]) is not None
         os.kill(pool.started[0]._process.pid, signal.SIGSTOP)
@@ -248,7 +248,7 @@ def test_threads_decode_when_no_process_can_be_started(
     assert pool.started == []
 
 
-def test_threads_that_wait_when_all_ends_come_back(files: list[str], pool: Pool) -> None:
+def test_waiting_threads_return_at_shutdown(files: list[str], pool: Pool) -> None:
     with ThreadPoolExecutor(2) as threads:
         with pool(processes=1, patience=3600) as elsewhere:
             assert elsewhere(files[0]) is not None
@@ -307,7 +307,7 @@ def long_run(files: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], list[i
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_nobody_is_left_behind(number: int, long_run: tuple[subprocess.Popen[bytes], list[int]]) -> None:
+def test_no_process_survives_the_run(number: int, long_run: tuple[subprocess.Popen[bytes], list[int]]) -> None:
     run, children = long_run
 
     run.send_signal(number)

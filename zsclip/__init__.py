@@ -1,4 +1,4 @@
-"""Zero-shot image classification with CLIP: words in, the right word for every image out."""
+"""Zero-shot image classification with CLIP: words in, the best-fitting word for every image out."""
 
 from typing import TYPE_CHECKING, Any
 

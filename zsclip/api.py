@@ -6,7 +6,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal, Self, overload
@@ -24,6 +24,7 @@ from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, mo
 from zsclip.engine.question import read_learnt, read_question, rule_of
 from zsclip.engine.run import embedding, opened_store
 from zsclip.errors import InputError
+from zsclip.kept.frame_times import FrameTimes
 from zsclip.models.embed import Embedded
 from zsclip.out import frames
 from zsclip.out.notebook import SHOWN, html_table
@@ -31,7 +32,8 @@ from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
-from zsclip.pictures.pictures import Pictures, again
+from zsclip.pictures.pictures import Pictures, pictures_named
+from zsclip.pictures.sampling import Sampling, sampling_of
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -87,11 +89,13 @@ class Classifier:
     Args:
         labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
             of a labels file; or the name of a built-in list. A calibration brings its own.
-        model: by default what the variable ZSCLIP_MODEL says, the calibration's, or `base`.
-        prompts: by default the calibration's, or `photo`.
+        model: by default the one in ZSCLIP_MODEL, else the calibration's, else `base`.
+        prompts: by default the calibration's, else `photo`.
         templates: sentences with one {} each, instead of a set of prompts.
-        device: by default `auto`, or what the variable ZSCLIP_DEVICE says.
+        device: by default the one in ZSCLIP_DEVICE, else `auto`.
         store: whether embeddings are kept on disk, and looked up there.
+        every: which frames of videos are taken: of every `"1s"` (the default), or every Nth one. Videos in folders are
+            read, too. keyframes: their key frames. frames: animated GIF, PNG and WebP files count as videos.
 
     Raises:
         InputError: a label or an option is wrong. ModelError: the model is not available.
@@ -120,6 +124,9 @@ class Classifier:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         fast_jpeg: bool = False,
         store: bool = True,
+        every: str | int | None = None,
+        keyframes: bool = False,
+        frames: bool = False,
     ) -> None:
         given = [templates] if isinstance(templates, str) else list(templates or ())
         with _arguments_named():
@@ -131,6 +138,10 @@ class Classifier:
             self._computing = Computing(
                 device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
                 batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg, runtime=runtime,
+            )  # fmt: skip
+            self._sampling = sampling_of(
+                None if every is None else str(every), keyframes=keyframes, animations=frames, max_pixels=max_pixels,
+                kept=FrameTimes() if store else None,
             )  # fmt: skip
             sentences = read_templates(given) if given else None
             if not given and prompts is not None:
@@ -156,8 +167,8 @@ class Classifier:
         """Classify pictures: paths, PIL images, (H, W, 3) uint8 arrays, or the bytes of encoded pictures.
 
         Args:
-            pictures: one of them, or any iterable of them. A folder is walked, an archive, a Parquet file or a list
-                entered, and a glob expanded, as on the command line; in an iterable globs are taken as they are.
+            pictures: one of them, or any iterable of them. A folder is walked, an archive, a Parquet file, a video or a
+                list entered, and a glob expanded, as on the command line; in an iterable globs are taken as they are.
 
         Returns:
             One record for one picture; Answers, in order, for everything else. A picture that could not
@@ -170,19 +181,20 @@ class Classifier:
             path = os.fsdecode(pictures)
             if path == "-":
                 raise InputError("'-': paths are read from stdin on the command line only; give them as a list")
-            found = self._answers(find_images([path]).rest(), {})
-            is_one = os.path.lexists(path) and not os.path.isdir(path) and not is_container(path)
+            with closing(find_images([path], sampling=self._sampling)) as paths:
+                found = self._answers(paths.rest(), {})
+            is_one = os.path.lexists(path) and not os.path.isdir(path) and not is_container(path, self._sampling)
             return found[0] if is_one else found
         kept: dict[int, bytes] = {}
         with ExitStack() as stack:
             source = InMemory(most=2 * self._computing.cpus)
             stack.callback(source.close)
             if _is_one(pictures):
-                return self._answers(_found([pictures], source, kept, most=0), kept)[0]
+                return self._answers(_found([pictures], source, kept, self._sampling, most=0), kept)[0]
             # A file opened in binary mode would yield its lines.
             if not isinstance(pictures, Iterable) or hasattr(pictures, "read"):
                 raise _not_a_picture("pictures", pictures)
-            return self._answers(_found(pictures, source, kept, most=SHOWN), kept)
+            return self._answers(_found(pictures, source, kept, self._sampling, most=SHOWN), kept)
 
     def _answers(self, pictures: Iterable[Pictures], kept: Mapping[int, bytes]) -> Answers:
         with ExitStack() as stack:
@@ -195,7 +207,7 @@ class Classifier:
         whole = joined(parts)
         names = whole.names
 
-        with_paths = again(names)
+        with_paths = pictures_named(names)
 
         def read(place: int) -> bytes:
             if place in kept:
@@ -234,7 +246,9 @@ def _with_arguments(message: str) -> str:
     return _FLAG.sub(lambda found: _ARGUMENTS.get(found[1], found[1].replace("-", "_")), message)
 
 
-def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, most: int) -> Iterator[Pictures]:
+def _found(
+    given: Iterable[Any], source: InMemory, kept: dict[int, bytes], sampling: Sampling, *, most: int
+) -> Iterator[Pictures]:
     """Yield pictures as they are given, files together.
 
     Args:
@@ -247,16 +261,17 @@ def _found(given: Iterable[Any], source: InMemory, kept: dict[int, bytes], *, mo
     for number, item in enumerate(given):
         is_path = isinstance(item, str | os.PathLike)
         path = os.fsdecode(item) if is_path else ""
-        holds_some = is_path and (os.path.isdir(path) or is_container(path))
+        holds_some = is_path and (os.path.isdir(path) or is_container(path, sampling))
         if is_path and not holds_some:
             files.append(path)
         if files and (not is_path or holds_some or len(files) == _TOGETHER):
             yield Pictures(files)
             count, files = count + len(files), []
         if holds_some:
-            for some in find_images([path]).rest():
-                yield some
-                count += len(some)
+            with closing(find_images([path], sampling=sampling)) as paths:
+                for some in paths.rest():
+                    yield some
+                    count += len(some)
         elif not is_path:
             name = f"pictures[{number}]"
             _check(name, item)

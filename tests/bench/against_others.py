@@ -80,7 +80,7 @@ def whole(command: Sequence[str]) -> float:
     return time.perf_counter() - begun
 
 
-def told(command: Sequence[str]) -> float:
+def reported_seconds(command: Sequence[str]) -> float:
     """Seconds that a script measures itself and prints first."""
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return float(done.stdout.splitlines()[0])
@@ -155,7 +155,7 @@ def text_matrix(model: Path, labels: Path, folder: Path) -> None:
         with tempfile.TemporaryDirectory() as cache:
             os.environ["ZSCLIP_CACHE_DIR"], before = cache, os.environ["ZSCLIP_CACHE_DIR"]
             try:
-                return told(command)
+                return reported_seconds(command)
             finally:
                 os.environ["ZSCLIP_CACHE_DIR"] = before
 
@@ -176,9 +176,9 @@ def per_photo(model: Path, labels: Path, photos: Sequence[str], folder: Path) ->
         return
     save_for_transformers(model, folder / "hf")
     ours = [sys.executable, str(HERE / "per_photo.py"), str(model), str(labels), *photos]
-    told(ours)  # fills the text cache
+    reported_seconds(ours)  # fills the text cache
     theirs = [PEERS, str(HERE / "peers" / "transformers_pipeline.py"), str(folder / "hf"), str(labels), *photos]
-    row(work, peer, told, theirs, ours, runs=min(RUNS, 2))
+    row(work, peer, reported_seconds, theirs, ours, runs=min(RUNS, 2))
 
 
 def relabelling(model: Path, labels: Path, photos: Sequence[str], folder: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.answers.scores import softmax_scores
-from zsclip.measure.calibrate import Learnt, Wish, learn
+from zsclip.measure.calibrate import Learnt, Target, learn
 
 LOGIT_SCALE = 100.0
 NEW = 20_000  # pictures, which a world's true precision is measured on
@@ -42,7 +42,7 @@ def broken(learnt: Learnt, similar: NDArray[np.float32], truth: NDArray[np.int64
         given = (best >= 0) & (best >= threshold)
         return bool(given.any()) and float(right[given].mean()) < promised
 
-    target = learnt.wish.precision or 0.0
+    target = learnt.target.precision or 0.0
     return (
         any(is_short(each.value, target) for each in learnt.chosen),
         any(is_short(each.value, each.at_least) for each in learnt.table),
@@ -67,7 +67,7 @@ def main(draws: int) -> None:
         found = np.zeros(3, int)
         for _ in range(draws):
             some = pictures(random, count, labels, gap, distractors)
-            learnt = learn(*some, [str(label) for label in range(labels)], LOGIT_SCALE, Wish(precision=target))
+            learnt = learn(*some, [str(label) for label in range(labels)], LOGIT_SCALE, Target(precision=target))
             is_promised = bool(np.isfinite(learnt.chosen[0].value))
             chosen, table = broken(learnt, *new, labels)
             found += (is_promised, is_promised and chosen, table)

@@ -23,7 +23,7 @@ from unlock import unlock
 from wordnet import read_wordnet
 
 PER_LABEL = 64  # pictures of each label
-# Of which so many are also seen scaled down to 32 pixels, and so many by a tower that sees 160 pixels of a side.
+# How many of them are also seen scaled down to 32 pixels, and how many by a tower for 160 pixels a side.
 PER_LABEL_AT_32 = 32
 PER_LABEL_AT_160 = 24
 KEPT_ASIDE = 10  # every tenth picture, to calibrate on
@@ -75,7 +75,7 @@ def main() -> None:
     unseen = np.isin([things.of_label[label.name] for label in things.labels], held_out)[labels]
     is_aside = np.arange(len(pictures)) % KEPT_ASIDE == 0
 
-    stage("projection: what the head tells apart, and what broader words are told apart by")
+    stage("projection: what distinguishes the head's classes, and what distinguishes broader words")
     learnt = [np.flatnonzero(~is_aside[: len(view)] & ~unseen[: len(view)]) for view in views]
     truths = np.concatenate([labels[rows] for rows in learnt])
     features = np.concatenate([view[rows] for view, rows in zip(views, learnt, strict=True)])

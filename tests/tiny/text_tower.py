@@ -74,17 +74,17 @@ def train_text_tower(
     sentences = _sentences(tokenizer)
     probes = torch.from_numpy(things)
     moment = torch.from_numpy(pictures.T @ pictures / len(pictures))  # (D, D)
-    saved = told = time.monotonic()
+    saved = reported = time.monotonic()
     for step in range(begun, steps):
         random = np.random.default_rng((seed, step))
         parts, targets = _batch(pools, sentences, tokenizer, random)
         texts = F.normalize(torch.cat([encode_ids(tower, ids) for ids in parts]), dim=-1)  # (B, D)
         wanted = (_SHARPNESS * targets @ probes.T).softmax(dim=-1)  # (B, T)
-        told_apart = F.kl_div((_SHARPNESS * texts @ probes.T).log_softmax(dim=-1), wanted, reduction="batchmean")
+        divergence = F.kl_div((_SHARPNESS * texts @ probes.T).log_softmax(dim=-1), wanted, reduction="batchmean")
         cosine = (texts * targets).sum(dim=-1).mean()
         off = texts - targets
         on_pictures = ((off @ moment) * off).sum(dim=-1).mean()
-        loss = 1 - cosine + 0.5 * told_apart + _PICTURES * on_pictures
+        loss = 1 - cosine + 0.5 * divergence + _PICTURES * on_pictures
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
@@ -94,13 +94,13 @@ def train_text_tower(
         keep = min(0.998, (1 + step) / (10 + step))
         for name, tensor in tower.state_dict().items():
             average[name].lerp_(tensor, 1 - keep)
-        if time.monotonic() - told > 30:
+        if time.monotonic() - reported > 30:
             print(
-                f"step {step + 1:,} of {steps:,}: cosine {cosine:.3f}, divergence {told_apart:.3f}, "
+                f"step {step + 1:,} of {steps:,}: cosine {cosine:.3f}, divergence {divergence:.3f}, "
                 f"difference on pictures {on_pictures.sqrt():.4f}",
                 flush=True,
             )
-            told = time.monotonic()
+            reported = time.monotonic()
         if time.monotonic() - saved > _CHECKPOINT_SECONDS or step == steps - 1:
             _save(tower, optimizer, average, step + 1, checkpoint, recipe)
             saved = time.monotonic()

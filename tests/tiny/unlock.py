@@ -228,7 +228,7 @@ def unlock_tower(
         _Thumbnails(*small, often, device),
         _Judge(answers, device),
     )
-    begun = told = time.monotonic()
+    begun = reported = time.monotonic()
     step = 0
     while (done := (time.monotonic() - begun) / seconds) < 1:
         batch = _draw(thumbnails, tiny, _TILES[step % len(_TILES)])
@@ -249,10 +249,10 @@ def unlock_tower(
             if tensor.is_floating_point():
                 average[name].lerp_(tensor, 1 - keep)
         step += 1
-        if time.monotonic() - told > 15:
+        if time.monotonic() - reported > 15:
             print(f"{step} steps, {done:.0%}: loss {loss:.3f}, right {right:.1%}, off by {blurred:.4f} on thumbnails, "
                   f"{sharp:.4f} on mosaics", flush=True)  # fmt: skip
-            told = time.monotonic()
+            reported = time.monotonic()
     return {name: tensor.cpu() for name, tensor in average.items()}
 
 

@@ -77,8 +77,8 @@ class Answers:
     """The answers for n pictures, as columns; row i belongs to names[i].
 
     names: n, as they were given, undecodable bytes as surrogate escapes (`os.fsdecode`).
-    vocabulary: G names of what was answered with: labels, or their groups.
-    classes: (n, k) int32, places of the k best labels, best first. scores: (n, k) float32, their probabilities in
+    vocabulary: G names that answers are chosen from: labels, or their groups.
+    classes: (n, k) int32, indices of the k best labels, best first. scores: (n, k) float32, their probabilities in
     [0, 1]. cosines: (n, k) float32, their raw similarities in [-1, 1]. Both are NaN where the picture was skipped.
     answered: (n,) int32, index of the answer; -1 where the best score is under the threshold, where a
     distractor is better, and where the picture was skipped.
@@ -107,7 +107,7 @@ class Answers:
         return len(self.names)
 
     def is_candidate(self) -> NDArray[np.bool_]:
-        """Whether each of the k best labels is offered: with independent scores only one that applies. (n, k) bool."""
+        """Whether each of the k best labels is a candidate; independent scores: only if it applies. (n, k) bool."""
         if self.applies is None:
             return np.ones_like(self.classes, bool)
         return np.take_along_axis(self.applies, self.classes, axis=1)
@@ -117,9 +117,9 @@ class Answers:
         more = f" and {len(self.vocabulary) - _NAMED:,} more" if len(self.vocabulary) > _NAMED else ""
         failed = f"{len(self.skipped):,} failed, " if self.skipped else ""
         images = f"{len(self):,} image{'' if len(self) == 1 else 's'}"
-        return f"{type(self).__name__}({images}, {failed}labels: {named}{more})"
+        return f"{type(self).__name__}({images}, {failed}among {named}{more})"
 
-    def is_answered(self) -> NDArray[np.bool_]:
+    def was_read(self) -> NDArray[np.bool_]:
         """Whether each picture could be read, even if its answer is unknown. (n,) bool."""
         good = np.ones(len(self), bool)
         good[list(self.skipped)] = False
@@ -155,7 +155,7 @@ class Answers:
     def rows(self) -> Iterator[Row]:
         """Give one record per picture."""
         truths = [None] * len(self) if self.truth is None else [self.vocabulary[place] for place in self.truth.tolist()]
-        rivals = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
+        beaten_by = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
         columns = (self.classes, self.scores, self.cosines, self.is_candidate(), self.answered)
         for place, (classes, scores, cosines, shown, answer) in enumerate(
             zip(*(column.tolist() for column in columns), strict=True)
@@ -172,7 +172,7 @@ class Answers:
                 predictions=tuple(one for one, is_shown in zip(each, shown, strict=True) if is_shown),
                 score_kind=self.score_kind,
                 truth=truths[place],
-                beaten_by=None if rivals[place] < 0 else self.distractors[rivals[place]],
+                beaten_by=None if beaten_by[place] < 0 else self.distractors[beaten_by[place]],
                 labels=self._that_apply(place, classes) if self.applies is not None else (label,) if label else (),
             )
 

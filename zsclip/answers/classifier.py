@@ -32,7 +32,7 @@ class Classifier:
 
     class_embeddings: (C + K, D) float32, rows of length 1; row i belongs to labels[i]. The last K are distractors:
     words that only compete; where one of them is best, no label is the answer.
-    neutral_embedding: (1, D) likewise; each label is scored against it by itself; None if not needed.
+    neutral_embedding: (1, D) likewise; what each label, scored by itself, is compared with; None if not needed.
     cut: prompts that were longer than the model's context.
     groups: C names, the group that each label is reported as; None reports labels.
     distractors: the names of the last K rows.
@@ -60,7 +60,7 @@ def check_words(words: Words, encoder: "Encoder") -> None:
         text = prompt if prompt.isascii() else tokenizer.cleaned(prompt)  # which mends what was decoded wrongly
         letters = _letters(text)
         alike.setdefault(letters, []).append(place)
-        if len(text.encode()) > tokenizer.context_length:  # else it cannot have so many tokens
+        if len(text.encode()) > tokenizer.context_length:  # a shorter text fits the context for certain
             begin_alike.setdefault(letters[: tokenizer.context_length // 2], []).append(place)
     check = partial(_check_different, words, encoder.spec.name)
     check(alike.values(), tokenizer.cleaned, "")

@@ -40,9 +40,9 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
     labels = classifier.labels if classifier.groups is None else grouped(classifier.groups)[0]
     limits = _limits(labels, rule)
     parts = [_best(batch.vectors[start : start + together], classifier, rule, limits) for start in starts]
-    classes, scores, similar, rivals, applies = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    classes, scores, similar, beaten_by, applies = (np.concatenate(columns) for columns in zip(*parts, strict=True))
 
-    is_sure = (scores[:, 0] >= limits[classes[:, 0]]) & (rivals < 0)
+    is_sure = (scores[:, 0] >= limits[classes[:, 0]]) & (beaten_by < 0)
     return Answers(
         names=batch.names,
         vocabulary=labels,
@@ -54,7 +54,7 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule) -> Answers:
         applies=_spread(applies, batch) if rule.independent else None,
         skipped=batch.skipped,
         distractors=classifier.distractors,
-        beaten_by=_spread(rivals, batch, fill=-1) if classifier.distractors else None,
+        beaten_by=_spread(beaten_by, batch, fill=-1) if classifier.distractors else None,
     )
 
 
@@ -73,7 +73,7 @@ def _best(
     """
     similar = cosines(vectors, classifier.class_embeddings)  # (B, C + K)
     count = len(classifier.labels)
-    rivals, ranked = similar[:, count:], similar[:, :count]  # (B, K), (B, C)
+    distractors, ranked = similar[:, count:], similar[:, :count]  # (B, K), (B, C)
     applies = np.empty((len(vectors), 0), bool)
     if classifier.groups is None:
         best = top_k(ranked, _candidates_wanted(count, rule))  # (B, k)
@@ -87,25 +87,25 @@ def _best(
     else:
         labels, members = grouped(classifier.groups)
         scores = _scores(similar, vectors, classifier, rule)
-        rivals = scores[:, count:]
+        distractors = scores[:, count:]
         ranked = over_groups(scores[:, :count], members, best_only=rule.independent)  # (B, G)
         best = top_k(ranked, _candidates_wanted(len(labels), rule))
         best_cosines = np.take_along_axis(over_groups(similar, members, best_only=True), best, axis=1)
         best_scores = np.take_along_axis(ranked, best, axis=1)
         if rule.independent:
             applies = ranked >= limits
-    return best.astype(np.int32), best_scores, best_cosines, _winners(rivals, ranked), applies
+    return best.astype(np.int32), best_scores, best_cosines, _winners(distractors, ranked), applies
 
 
-def _winners(rivals: Matrix, ranked: Matrix) -> NDArray[np.int32]:
+def _winners(distractors: Matrix, ranked: Matrix) -> NDArray[np.int32]:
     """Give, for every picture, the best distractor if it is better than the best label, else -1.
 
     Args:
-        rivals: (B, K) float32, scores of distractors. ranked: (B, G) float32, scores of labels.
+        distractors: (B, K) float32, scores of distractors. ranked: (B, G) float32, scores of labels.
     """
-    if not rivals.shape[1]:
-        return np.full(len(rivals), -1, np.int32)
-    return np.where(rivals.max(axis=1) > ranked.max(axis=1), rivals.argmax(axis=1), -1).astype(np.int32)
+    if not distractors.shape[1]:
+        return np.full(len(distractors), -1, np.int32)
+    return np.where(distractors.max(axis=1) > ranked.max(axis=1), distractors.argmax(axis=1), -1).astype(np.int32)
 
 
 def _scores(similar: Matrix, vectors: Matrix, classifier: Classifier, rule: Rule) -> Matrix:

@@ -40,7 +40,7 @@ class Rule:
 
 
 def cosines(image_embeddings: Matrix, class_embeddings: Matrix) -> Matrix:
-    """Compare every image with every class.
+    """Compare every picture with every class.
 
     Args:
         image_embeddings: (B, D) float32, rows of length 1.
@@ -80,7 +80,7 @@ def softmax_of(best: NDArray[np.int64], cosines: Matrix, logit_scale: float) -> 
     """Give some columns of `softmax_scores`: the same bits for less work.
 
     Args:
-        best: (B, k) int64 classes of each image. cosines: (B, C) float32.
+        best: (B, k) int64 classes of each picture. cosines: (B, C) float32.
 
     Returns:
         (B, k) float32.
@@ -140,7 +140,7 @@ def over_groups(values: Matrix, members: Sequence[Sequence[int]], *, best_only: 
 
 
 def top_k(cosines: Matrix, k: int) -> NDArray[np.int64]:
-    """Find the k best classes of every image; ties go to the earlier class.
+    """Find the k best classes of every picture; ties go to the earlier class.
 
     Cosines are used because every score grows with its cosine, and float32 scores may all be 0 or 1.
 

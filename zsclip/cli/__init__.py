@@ -1,1 +1,1 @@
-"""The command line: the only folder that speaks to a person, and the only one that exits."""
+"""The command line: the only folder that speaks to a person, and the only one that ends the process."""

@@ -51,11 +51,11 @@ def bench(
         encoder = speed.encoder(model.name(), model.offline)
         progress.step(f"loading {encoder.spec.name}")
         from zsclip.measure.bench import bench, report_lines
-        from zsclip.pictures.pictures import again
+        from zsclip.pictures.pictures import pictures_named
 
         encoder.load()
         progress.step("timing each stage")
         size = speed.size or encoder.batch_size
-        some, decoding = again(paths), speed.decoding
+        some, decoding = pictures_named(paths), speed.decoding
         report = bench(some, encoder, threads=speed.cpus, seconds=seconds, decoding=decoding, batch_size=size)
     typer.echo(json.dumps(asdict(report)) if result.as_json else "\n".join(report_lines(report)))

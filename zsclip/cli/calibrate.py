@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @group("Scores")
-class Target:
+class TargetOptions:
     """The target that the threshold must reach."""
 
     target_precision: Annotated[
@@ -97,9 +97,9 @@ class CalibrationFile(Overwrite, Json):
         Returns:
             A description of each file that would be replaced, by its id.
         """
-        from zsclip.out.output import check_apart, check_inputs, check_output
+        from zsclip.out.output import check_inputs, check_output, check_outputs_differ
 
-        places = check_apart([("standard output", None), ("-o", self.output)])
+        places = check_outputs_differ([("standard output", None), ("-o", self.output)])
         check_inputs(reads, places)
         check_output(self.output, overwrite=self.overwrite)
         return places
@@ -133,7 +133,7 @@ def calibrate(
     labels: Labels,
     prompts: Prompts,
     distractors: Distractors,
-    target: Target,
+    target: TargetOptions,
     model: Model,
     speed: Speed,
     store: Store,
@@ -143,15 +143,15 @@ def calibrate(
     """Find out how far scores can be trusted, and which threshold to use.
 
     Both are learnt from labelled images, by default with the labels of the data. For each threshold, the table
-    shows the share of images with an answer, the share of those that are right, and the share that new images reach
-    with 95% certainty. If there is too little data to guarantee the target, nothing is written. FILE holds labels,
-    prompts and model too, so `zsclip classify INPUT --calibration FILE` needs no others.
+    shows the share of images with an answer, the share of those answers that are right, and the lowest share to expect
+    on new images, with 95% certainty. If there is too little data to guarantee the target, nothing is written. The file
+    also holds the labels, the prompts and the model, so `zsclip classify INPUT --calibration FILE` needs nothing else.
 
     Examples:
 
-        zsclip calibrate pictures/ --target-precision 0.95 -o labels.calib.json
-        zsclip calibrate pictures/ --target-share 0.8 --per-label
-        zsclip calibrate pictures/ --model tiny --distractors common
+        zsclip calibrate labelled/ --target-precision 0.95 -o labels.calib.json
+        zsclip calibrate labelled/ --target-share 0.8 --per-label
+        zsclip calibrate labelled/ --model tiny --distractors common
     """
     from zsclip.answers.classifier import check_words
     from zsclip.engine.question import made_with
@@ -182,12 +182,16 @@ def calibrate(
 
 
 def learn(
-    embedded: "Iterator[Embedded]", truths: Sequence[str], classifier: "Classifier", target: Target, session: Session
+    embedded: "Iterator[Embedded]",
+    truths: Sequence[str],
+    classifier: "Classifier",
+    options: TargetOptions,
+    session: Session,
 ) -> "Learnt":
     """Learn what scores mean from pictures whose labels are known."""
-    from zsclip.measure.calibrate import Wish, cosines_of, learn
+    from zsclip.measure.calibrate import Target, cosines_of, learn
 
     similar, truth = cosines_of(session.tally.count_encoded(embedded), list(truths), classifier)
     note_if_few(len(truth), session.messages)
-    wish = Wish(target.target_precision, target.target_share, target.per_label)
-    return learn(similar, truth, classifier.labels, classifier.logit_scale, wish)
+    target = Target(options.target_precision, options.target_share, options.per_label)
+    return learn(similar, truth, classifier.labels, classifier.logit_scale, target)

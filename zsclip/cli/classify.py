@@ -11,9 +11,11 @@ from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, model_files, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
 from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
-from zsclip.cli.rows import Output, Start, Writer, going_on, start_of
+from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
 from zsclip.cli.speed import Speed, Store
+from zsclip.cli.video import Video
+from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 @command(common=("inputs", "labels", "labels_file", "model", "top_k", "threshold", "format", "output", "report"))
 def classify(
     inputs: Inputs,
+    video: Video,
     labels: Labels,
     prompts: Prompts,
     scores: Scores,
@@ -38,7 +41,7 @@ def classify(
 ) -> int:
     """Give every image the label that fits it best.
 
-    A label is a word or a few. zsclip puts it into a sentence, and compares the sentence with every image.
+    A label is a word or a short phrase. zsclip puts it into a sentence, and compares the sentence with every image.
 
     Examples:
 
@@ -48,6 +51,9 @@ def classify(
     """
     from zsclip.engine.question import read_learnt, read_question, rule_of
 
+    if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
+        flag = "--multi-label" if scores.multi_label else "--top-k"
+        raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
     set_environment(model, messages)
     given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
     question = read_question(given, sentences, scores, read_learnt(scores))
@@ -56,7 +62,8 @@ def classify(
     own = output.written(by_earlier_run=True)
     images = inputs.reads(output.replaced, own=own)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name), images)
-    paths = inputs.find(messages, output.check(read), own)
+    sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
+    paths = inputs.find(messages, output.check(read), own, sampling)
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)
@@ -78,7 +85,7 @@ class Run:
     """Everything that the rows of one run need."""
 
     question: "Question"
-    wanted: set[str | None]  # answers; None among them stands for unknown; empty wants all
+    wanted: set[str | None]  # answers; None among them stands for unknown; empty means all
     encoder: "Encoder"
     rule: "Rule"
     output: Output
@@ -95,9 +102,9 @@ class Run:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
         if self.output.retry_errors and journal is not None and journal.failed_paths:
-            from zsclip.pictures.pictures import again
+            from zsclip.pictures.pictures import pictures_named
 
-            failed = [again(journal.failed_paths)]
+            failed = [pictures_named(journal.failed_paths)]
             with self._interruptible(start, is_retry=True), self.answering(failed) as batches:
                 writer.retry(batches, journal)
 
@@ -123,4 +130,4 @@ class Run:
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only
         session = self.session
-        return interruptible(lambda: going_on(self.output, start, session.tally, is_retry, only), session.signals)
+        return interruptible(lambda: resume_hint(self.output, start, session.tally, is_retry, only), session.signals)

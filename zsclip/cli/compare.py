@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _MODELS = copy(MODEL)
 _MODELS.envvar = None  # Typer would split the variable at spaces, as the option may be repeated
+_MODELS.help = "Compare this model, by default ZSCLIP_MODEL's, else base; `zsclip models list` shows the models."
 
 
 @group("Labels")
@@ -49,15 +50,15 @@ class Variants:
     template: Annotated[list[str], TEMPLATE] = field(default_factory=list)
     labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
     model: Annotated[list[str], _MODELS] = field(default_factory=list)
-    templates: Annotated[
+    each_template: Annotated[
         bool,
         typer.Option(
-            "--templates", help="Instead, compare the templates of one prompt set: which help, and which hurt."
+            "--each-template", help="Instead, compare the templates of one prompt set: which help, and which hurt."
         ),
     ] = False
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         yield from ((f"--labels-file {file}", file) for file in self.labels_file)
         yield from ((f"--prompts {file}", file) for file in self.prompts)
 
@@ -79,27 +80,26 @@ class Grid:
         return ", ".join(part for part, all_of_them in parts if len(all_of_them) > 1)
 
 
-@command(common=("data", "prompts", "template", "labels_file", "model", "templates", "as_json"))
+@command(common=("data", "prompts", "template", "labels_file", "model", "each_template", "as_json"))
 def compare(
     data: Data, variants: Variants, network: Network, speed: Speed, store: Store, result: Json, messages: Messages
 ) -> int:
     """Compare prompts, models or label files on labelled images.
 
-    All combinations of these are measured, and each is compared with the first. The default prompt set is photo, the
-    default model base.
+    All combinations of these are measured, and each is compared with the first.
 
     Examples:
 
-        zsclip compare pictures/ --prompts photo --prompts general
-        zsclip compare pictures/ --model tiny --model base
-        zsclip compare pictures/ --prompts openai-imagenet --templates
+        zsclip compare labelled/ --prompts photo --prompts general
+        zsclip compare labelled/ --model tiny --model base
+        zsclip compare labelled/ --prompts openai-imagenet --each-template
     """
     set_environment(network, messages)
     grid = read_grid(variants)
     from zsclip.answers.classifier import check_words
-    from zsclip.out.output import check_apart, check_inputs
+    from zsclip.out.output import check_inputs, check_outputs_differ
 
-    places = check_apart([("standard output", None)])
+    places = check_outputs_differ([("standard output", None)])
     check_inputs(chain(variants.reads(), data.reads(), *map(model_files, grid.models)), places)
     from zsclip.measure.compare import judged_by, template_gains
 
@@ -116,7 +116,7 @@ def compare(
             check_words(words, encoder)
         for encoder, batches in encoded_by(encoders, labelled.pictures, session):
             for file, name, words, truths in asked:
-                if variants.templates:
+                if variants.each_template:
                     gains = template_gains(words, encoder, partial(judged_by, batches, truths))
                     continue
                 matrix = build_text_matrix(words, encoder, session)
@@ -137,12 +137,12 @@ def read_grid(variants: Variants) -> Grid:
     files: dict[str, list[Label] | None] = {file: read_labels(files=[file]) for file in variants.labels_file}
     files = files or {"": None}
     count = len(models) * len(files) * len(sets)
-    if variants.templates and count > 1:
-        raise InputError("--templates: compares the templates of one prompt set, with one model and one label file")
-    for sentences in sets.values() if variants.templates else ():
+    if variants.each_template and count > 1:
+        raise InputError("--each-template: compares the templates of one prompt set, with one model and one label file")
+    for sentences in sets.values() if variants.each_template else ():
         if len(sentences.templates) < 2:
-            raise InputError(f"--templates: {sentences.name!r} has one template; give --prompts with more")
-    if not variants.templates and count == 1:
+            raise InputError(f"--each-template: {sentences.name!r} has one template; give --prompts with more")
+    if not variants.each_template and count == 1:
         raise InputError(
             "compare: nothing to compare; give one of --prompts, --template, --model or --labels-file at least twice"
         )

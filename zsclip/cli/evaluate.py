@@ -94,10 +94,10 @@ class Findings(Report, Json):
         Returns:
             A description of each file that would be replaced, by its id.
         """
-        from zsclip.out.output import check_apart, check_inputs, check_output
+        from zsclip.out.output import check_inputs, check_output, check_outputs_differ
 
         flags = zip(("--rows", "--report", "--confusion"), self.files, strict=True)
-        places = check_apart([("standard output", None), *((flag, file) for flag, file in flags if file)])
+        places = check_outputs_differ([("standard output", None), *((flag, file) for flag, file in flags if file)])
         check_inputs(reads, places)
         for file in filter(None, self.files):
             check_output(file, overwrite=self.overwrite)
@@ -153,7 +153,7 @@ class Findings(Report, Json):
         if self.as_json:
             figures = {name: each and asdict(each) for name, each in scorecard.figures.items()}
             labels = [asdict(each) for each in scorecard.labels]
-            found = {"pictures": scorecard.pictures, **about, "metrics": figures, "labels": labels}
+            found = {"images": scorecard.pictures, **about, "metrics": figures, "labels": labels}
             typer.echo(json.dumps(found, ensure_ascii=False))
             return
         typer.echo("\n".join(report_lines(scorecard, None if self.all_labels else _WORST_LABELS)))
@@ -177,15 +177,16 @@ def evaluate(
 ) -> int:
     """Measure how good the answers are on labelled images.
 
-    By default, the data's labels are used. Where images may be unknown, `answered` is the share of images with an
-    answer, and `precision` the share of the answers that are right; the other metrics go by the best label, whether or
-    not it is the answer. With --multi-label, every label assigned other than the one true label counts as wrong, and
-    `recall` is the share of images that were given their true label.
+    By default, the data's labels are used. If images may be unknown, as with --threshold, --none-of-these or
+    --calibration, `answered` is the share of images with an answer, and `precision` the share of the answers that are
+    right; the other metrics go by the best label, whether or not it is the answer. With --multi-label, every label
+    assigned other than the one true label counts as wrong, and `recall` is the share of images that were given their
+    true label.
 
     Examples:
 
-        zsclip eval pictures/ --confusion mistakes.png
-        zsclip eval pictures/ --model tiny --report mistakes.html
+        zsclip eval labelled/ --confusion mistakes.png
+        zsclip eval labelled/ --model tiny --report mistakes.html
         zsclip eval test.csv --calibration labels.calib.json --json
     """
     from zsclip.answers.classify import classify
@@ -275,6 +276,6 @@ def scorecard_of(
     from zsclip.measure.evaluate import evaluate, judge
 
     judged: list[Judged] = []
-    given = np.zeros((len(labels), len(labels) + 1), np.int64) if may_be_unknown else None
-    write(judge(answers, truths, labels, judged, given))
-    return evaluate(judged, labels, given, several=several)
+    counts = np.zeros((len(labels), len(labels) + 1), np.int64) if may_be_unknown else None
+    write(judge(answers, truths, labels, judged, counts))
+    return evaluate(judged, labels, counts, several=several)

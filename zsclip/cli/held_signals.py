@@ -10,8 +10,8 @@ from typing import Any, Self
 class HeldSignals:
     """Hands signals on to whoever handled them before, the first one only when nothing is being written.
 
-    A second signal acts at once, as the reader of a pipe may never take what is left of a batch. One that still waits
-    at the end is handed on then, unless the run fails: it ends anyway, and the failure is what to report.
+    A second signal acts at once, as the reader of a pipe may never take what is left of a batch. A signal that is still
+    held at the end is handed on, unless the run failed: then the failure is reported.
     """
 
     def __init__(self) -> None:

@@ -132,7 +132,7 @@ def _wrapped(text: str) -> Iterator[str]:
     for number, paragraph in enumerate(text.split("\n\n")):
         if number:
             yield ""
-        yield from textwrap.wrap(" ".join(paragraph.split()), _width())
+        yield from textwrap.wrap(" ".join(paragraph.split()), _width(), break_on_hyphens=False)
 
 
 def _examples(examples: Sequence[str]) -> list[str]:

@@ -39,13 +39,13 @@ class _Program(Group):
 
 app = typer.Typer(
     cls=_Program,
-    help="""Zero-shot image classification from the shell: words in, the right word for every image out.
+    help="""Zero-shot image classification from the shell: words in, the best-fitting word for every image out.
 
     Examples:
 
         zsclip classify photos/ --labels "cat,dog,bird"
         zsclip classify photos/ --labels "cat,dog,bird" --model tiny -o labels.csv
-        zsclip eval pictures/ --model tiny
+        zsclip eval labelled/ --model tiny
     """,
     no_args_is_help=True,
     rich_markup_mode=None,  # our own help pages: rich would cost a third of the start

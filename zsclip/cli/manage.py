@@ -14,6 +14,8 @@ from zsclip.cli.options import Labels, Messages, Model, Network, Templates, set_
 from zsclip.cli.terminal import counted, say, sized
 from zsclip.errors import InputError, ZsclipError
 
+_KINDS_OF_ROWS = {"text": "label embeddings", "finished files": "records of finished files"}
+
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model name, as for --model.")]
 
 
@@ -189,19 +191,23 @@ def cache_info() -> None:
 
     size = cache.size_on_disk() + store.size_on_disk() + graphs.size_on_disk()
     typer.echo(f"{cache.cache_dir()}: {size / 1e6:.1f} MB")
+    rows: dict[str, tuple[int, int]] = {}
     for kind, (count, size) in cache.count_rows().items():
-        typer.echo(_row(kind, count, size))
+        name = _KINDS_OF_ROWS.get(kind, "facts about models and lists")
+        rows[name] = (rows.get(name, (0, 0))[0] + count, rows.get(name, (0, 0))[1] + size)
+    for name, (count, size) in sorted(rows.items()):
+        typer.echo(_row(name, count, size))
     pictures = store.counts()
     if pictures:
-        typer.echo(_row("embeddings", sum(pictures.values()), store.size_on_disk()))
+        typer.echo(_row("image embeddings", sum(pictures.values()), store.size_on_disk()))
     if exported := graphs.size_on_disk():
-        typer.echo(f"{'exported models':<20} {sized(exported):>27}")
+        typer.echo(f"{'exported models':<29} {sized(exported):>27}")
     for model, count in pictures.items():
         typer.echo(f"  {counted(count, 'image')}, encoded by {model}")
 
 
 def _row(kind: str, count: int, size: int) -> str:
-    return f"{kind:<20} {count:>9,} {'row ' if count == 1 else 'rows'} {sized(size):>12}"
+    return f"{kind:<29} {count:>9,} {'row ' if count == 1 else 'rows'} {sized(size):>12}"
 
 
 @cache_app.command("clear", cls=Command)
@@ -244,7 +250,7 @@ def cache_gc(
     from zsclip.kept import storefile as store
 
     size = _read_bytes(max_size)
-    with _store_errors():
+    with _cache_errors():
         freed = max(0, store.collect(size)) if store.size_on_disk() else 0
     typer.echo(f"{freed / 1e6:.1f} MB freed, {store.size_on_disk() / 1e6:.1f} MB of image embeddings left")
 
@@ -252,28 +258,32 @@ def cache_gc(
 @cache_app.command("verify", cls=Command)
 @command()
 def cache_verify() -> int:
-    """Check every embedding that is kept, and delete damaged ones; the exit code is 1 if there were any.
+    """Check everything that is kept, and delete what is damaged; the exit code is 1 if anything was.
 
     Examples:
 
         zsclip cache verify
     """
+    from zsclip.kept import cache
     from zsclip.kept import storefile as store
 
-    with _store_errors():
-        count, damaged = store.verify()
-    typer.echo(f"{count:,} embeddings, {damaged:,} damaged" + (", and deleted" if damaged else ""))
+    with _cache_errors():
+        images, damaged_images = store.verify()
+        others, damaged_others = cache.verify()
+    damaged = damaged_images + damaged_others
+    found = f"{counted(images, 'image embedding')} and {counted(others, 'other row')}"
+    typer.echo(f"{found}, {damaged:,} damaged" + (" and deleted" if damaged else ""))
     return int(damaged > 0)
 
 
 @contextmanager
-def _store_errors() -> Iterator[None]:
+def _cache_errors() -> Iterator[None]:
     import sqlite3
 
     try:
         yield
     except (OSError, sqlite3.Error) as e:
-        raise ZsclipError(f"embeddings: {e}; `zsclip cache clear` resets the cache") from e
+        raise ZsclipError(f"cache: {e}; `zsclip cache clear` resets it") from e
 
 
 def _read_bytes(text: str) -> int:

@@ -16,8 +16,13 @@ from zsclip.errors import InputError
 if TYPE_CHECKING:
     from zsclip.out.output import FileId
     from zsclip.pictures.pictures import Paths, Pictures
+    from zsclip.pictures.sampling import Sampling
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
+
+    Note = Callable[[str], None]
+    Places = Mapping[FileId, str] | None
+    Sampled = Sampling | None
 
 Format = Literal["table", "jsonl", "csv", "tsv", "paths", "html"]
 
@@ -56,8 +61,8 @@ class Inputs:
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Images, folders, quoted globs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), or - to "
-            "read paths, or one image, from stdin.",
+            help="Images, folders, quoted globs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), videos, "
+            "or - to read paths, or one image, from stdin.",
         ),
     ]
     exclude: Annotated[
@@ -74,22 +79,22 @@ class Inputs:
     ] = None
 
     def find(
-        self, messages: "Messages", places: "Mapping[FileId, str] | None" = None, own: Sequence[str] = ()
+        self, messages: "Messages", places: "Places" = None, own: Sequence[str] = (), sampling: "Sampled" = None
     ) -> "Paths":
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
-            places: of files that the run replaces, as `check_apart` gives them; a picture that is one of them, from
+            places: of files that the run replaces, by id; a picture that is one of them, from
                 stdin or by a symbolic link, ends the run.
             own: files that an earlier run or this one writes, which must not be read as pictures.
         """
         from zsclip.pictures.pictures import Paths
 
-        found = self._found(self.inputs, own, messages.note)
-        return Paths(_refusing(found.rest(), places), found.passed_over) if places else found
+        found = self._found(self.inputs, own, messages.note, sampling)
+        return Paths(_refusing(found.rest(), places), found.passed_over, found.close) if places else found
 
     def reads(self, written: Sequence[str], *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, as far as that has to be known before it starts, and the path of each; see `find`.
+        """Yield a description and the path of each input that must be checked before the run starts; see `find`.
 
         Args:
             written: files that the run writes. Folders, which may be huge, are walked only if one of these may be found
@@ -104,17 +109,17 @@ class Inputs:
         roots = roots_of([each for each in self.inputs if each != STDIN])
         if self.limit is None and not may_find(roots, written, all_files=self.all_files):
             roots = [root for root in roots if not os.path.isdir(root)]
-        yield from _pictures(self._found(roots, own, lambda message: None, enter=False))
+        yield from _pictures(self._found(roots, own, lambda message: None, None, enter=False))
 
     def _found(
-        self, inputs: list[str], own: Sequence[str], note: Callable[[str], None], *, enter: bool = True
+        self, inputs: list[str], own: Sequence[str], note: "Note", sampling: "Sampled", *, enter: bool = True
     ) -> "Paths":
         from zsclip.pictures.files import find_images
 
         limit = None if self.limit is None else self.limit + (0 if enter else len(inputs))
         return find_images(
-            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files,
-            own=[os.path.realpath(file) for file in own], note=note, column=self.column, enter=enter,
+            inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files, note=note,
+            own=[os.path.realpath(file) for file in own], column=self.column, enter=enter, sampling=sampling,
         )  # fmt: skip
 
 
@@ -146,7 +151,7 @@ class Labels:
     """The labels to choose from."""
 
     labels: Annotated[
-        str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Choose among these labels.")
+        str | None, typer.Option("-l", "--labels", metavar="A,B,C", help="Use these labels, separated by commas.")
     ] = None
     label: Annotated[
         list[str], typer.Option("--label", metavar="LABEL", help="Add one label as it is, commas included.")
@@ -154,7 +159,7 @@ class Labels:
     labels_file: Annotated[list[str], LABELS_FILE] = field(default_factory=list)
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         yield from ((f"--labels-file {file}", file) for file in self.labels_file)
 
     def read_given(self, *, alone: bool = False) -> "list[Label] | None":
@@ -197,7 +202,7 @@ class Prompts(Templates):
         return self.read_or(self.prompts or "photo")
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         from zsclip.words.prompts import prompt_set_names
 
         if not self.template and self.prompts is not None and self.prompts not in prompt_set_names():
@@ -218,7 +223,7 @@ class Distractors:
     ] = None
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         if self.distractors is not None:
             yield f"--distractors {self.distractors}", self.distractors
 
@@ -255,8 +260,7 @@ class Report(Overwrite):
     """A page with thumbnails."""
 
     report: Annotated[
-        str | None,
-        typer.Option("--report", metavar="FILE", help="Also write an .html page with thumbnails."),
+        str | None, typer.Option("--report", metavar="FILE", help="Also write an .html page with thumbnails.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -309,7 +313,7 @@ def _refusing(found: "Iterable[Pictures]", places: "Mapping[FileId, str]") -> "I
 
 
 def model_files(name: str) -> Iterator[tuple[str, str]]:
-    """Yield what a run with this model reads of it, and the path of each."""
+    """Yield a description and the path of each file of a model that a run reads."""
     from zsclip.models.find import files_of
 
     yield from ((f"a file of the model {name}", file) for file in files_of(name))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, lasting
+from zsclip.cli.terminal import counted, duration, rated
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -47,7 +47,7 @@ class Progress:
             self._prompts_began = time.monotonic()
         left = (time.monotonic() - self._prompts_began) * (total - done) / max(done, 1)
         if done < total:
-            self.step(f"encoding prompts: {done:,} of {total:,}" + (f", {lasting(left)} left" if done else ""))
+            self.step(f"encoding prompts: {done:,} of {total:,}" + (f", {duration(left)} left" if done else ""))
 
     def images(self, tally: Tally, total: Callable[[], int | None]) -> None:
         """Show how many images are done, of how many where that is known, how fast, and the time left."""
@@ -85,9 +85,9 @@ def images_status(tally: Tally, total: int | None) -> str:
     images = f"{done:,} of {counted(total, 'image')}" if total is not None else counted(done, "image")
     parts = [images]
     if tally.images:
-        parts.append(f"{rate:,.0f} a second")
+        parts.append(f"{rated(rate)} a second")
     if tally.images and total is not None:
-        parts.append(f"{lasting(max(0, total - done) / rate)} left")
+        parts.append(f"{duration(max(0, total - done) / rate)} left")
     if tally.errors:
         parts.append(f"{tally.errors.total():,} failed")
     return ", ".join(parts)

@@ -48,13 +48,13 @@ class Deciding(Distractors, Scoring):
         typer.Option(
             "--calibration",
             metavar="FILE",
-            help="Use what `zsclip calibrate` found: scores and thresholds, and by default its labels, prompts and "
-            "model.",
+            help="Use the temperature and thresholds that `zsclip calibrate` found, and by default its labels, "
+            "prompts and model.",
         ),
     ] = None
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run reads, and the path of each."""
+        """Yield a description and the path of each file that the run reads."""
         yield from super().reads()
         if self.calibration is not None:
             yield f"--calibration {self.calibration}", self.calibration
@@ -78,7 +78,7 @@ class Scores(Deciding):
         typer.Option(
             "--only",
             metavar="LABEL|unknown",
-            help="Write only the rows with this answer; with --multi-label, all rows to which it applies.",
+            help="Write only the rows with this answer; with --multi-label, the rows of all images it applies to.",
         ),
     ] = field(default_factory=list)
 
@@ -112,7 +112,7 @@ def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[s
         "scores": "each label by itself" if scores.multi_label else "",
         "threshold": _threshold_of(rule),
         "calibration": scores.calibration or "",
-        "competing words": f"{len(words.distractors):,}" if words.distractors else "",
+        "distractors": f"{len(words.distractors):,}" if words.distractors else "",
         "made": datetime.now().strftime("%Y-%m-%d %H:%M"),
     }
     return {key: value for key, value in about.items() if value}

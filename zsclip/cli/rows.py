@@ -55,6 +55,13 @@ class Output(Report):
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Like --resume, but also retry the images that failed.")
     ] = False
+    segments: Annotated[
+        bool,
+        typer.Option(
+            "--segments",
+            help="Join neighbouring frames of a video with the same answer into rows with start, end, label and score.",
+        ),
+    ] = False
     print0: Annotated[
         bool, typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
     ] = False
@@ -67,7 +74,9 @@ class Output(Report):
         sink_name = self.sink_name
         if self.print0 and sink_name != "paths":
             raise InputError("--print0: only paths can end in NUL; add --format paths")
-        if not self.goes_on:
+        if self.segments:
+            self._check_segments()
+        if not self.is_resumed:
             return
         flag = "--resume" if self.resume else "--retry-errors"
         if self.report or self.contact_sheet or sink_name == "html":
@@ -78,6 +87,16 @@ class Output(Report):
             raise InputError(f"{flag}: needs the file of the earlier run; add -o FILE")
         if self.overwrite:
             raise InputError(f"{flag}: keeps the rows that --overwrite would discard; use one of the two")
+
+    def _check_segments(self) -> None:
+        from zsclip.out.segments import FORMS
+
+        if self.sink_name not in FORMS:
+            raise InputError(f"--segments: cannot be written as {self.sink_name}; use --format {' or '.join(FORMS)}")
+        others = (("--resume", self.resume), ("--retry-errors", self.retry_errors), ("--report", self.report))
+        for flag, value in (*others, ("--contact-sheet", self.contact_sheet)):
+            if value:
+                raise InputError(f"--segments: {flag} needs a row for every frame; leave one of the two out")
 
     @property
     def file(self) -> str | None:
@@ -92,7 +111,7 @@ class Output(Report):
         return self.file if self.file is not None and is_replaceable(self.file) else None
 
     @property
-    def goes_on(self) -> bool:
+    def is_resumed(self) -> bool:
         """Whether this run continues an earlier one."""
         return self.resume or self.retry_errors
 
@@ -118,7 +137,8 @@ class Output(Report):
     def settings(self) -> dict[str, object]:
         """The settings that the bytes of the rows depend on, besides the answers."""
         width = get_terminal_size((100, 24)).columns if self.sink_name == "table" else None
-        return {"format": self.sink_name, "print0": self.print0, "table width": width}
+        segments = {"segments": True} if self.segments else {}
+        return {"format": self.sink_name, "print0": self.print0, "table width": width} | segments
 
     @property
     def targets(self) -> list[tuple[str, str | None]]:
@@ -140,7 +160,7 @@ class Output(Report):
         """
         from zsclip.out.output import files_of
 
-        first = 1 if by_earlier_run and not self.goes_on else 0
+        first = 1 if by_earlier_run and not self.is_resumed else 0
         return [file for _, target in self.targets if target is not None for file in files_of(target)[first:]]
 
     def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
@@ -149,11 +169,11 @@ class Output(Report):
         Returns:
             A description of each file that would be replaced, by its id.
         """
-        from zsclip.out.output import check_apart, check_inputs, check_output
+        from zsclip.out.output import check_inputs, check_output, check_outputs_differ
 
-        places = check_apart(self.targets)
+        places = check_outputs_differ(self.targets)
         check_inputs(reads, places)
-        check_output(self.file, overwrite=self.overwrite or self.goes_on, resumable=True)
+        check_output(self.file, overwrite=self.overwrite or self.is_resumed, resumable=True)
         for file in filter(None, (self.report, self.contact_sheet)):
             check_output(file, overwrite=self.overwrite)
         return places
@@ -197,8 +217,8 @@ def start_of(output: Output, settings: dict[str, object], paths: Iterator[str]) 
     if output.own_file is None:
         return Start()
     journal = Journal(output.own_file, settings | output.settings, overwrite=output.overwrite)
-    point = journal.go_on(paths) if output.goes_on else None
-    end = journal.finished(paths) if output.goes_on and point is None else None
+    point = journal.resume(paths) if output.is_resumed else None
+    end = journal.check_finished(paths) if output.is_resumed and point is None else None
     return Start(journal, point, end)
 
 
@@ -220,6 +240,11 @@ class Writer:
         """Write the rows that --only asks for, in the format of the run."""
         from zsclip.out.sinks import SINKS, write_csv, write_paths, write_tsv
 
+        if self.output.segments:
+            from zsclip.out.segments import write_segments
+
+            write_segments(batches, out, self.output.sink_name, self.wanted)
+            return
         sinks: dict[str, Callable[[Any, TextIO], None]] = SINKS | {
             "csv": partial(write_csv, header=header),
             "tsv": partial(write_tsv, header=header),
@@ -233,7 +258,7 @@ class Writer:
         with self._opened(start) as (out, through):
             self.write(through(batches), out, header=not start.has_header)
             if start.journal is not None:
-                start.journal.finish(out)
+                start.journal.record_finished(out)
 
     def retry(self, batches: "Batches", journal: "Journal") -> None:
         """Replace the rows of the pictures that failed in earlier runs."""
@@ -245,7 +270,7 @@ class Writer:
             journal.begin(retries=True)
             header = journal.retries_first_row
             self.write(only_wanted(journal.retried(batches, old, out), self.wanted), out, header=header)
-            journal.finish(out)
+            journal.record_finished(out)
 
     @contextmanager
     def _opened(self, start: Start) -> "Iterator[tuple[TextIO, Callable[[Batches], Batches]]]":
@@ -257,8 +282,8 @@ class Writer:
             if journal is not None:
                 files.enter_context(journal)
                 overwrite = journal.overwrite
-            go_on_at = start.point.size if start.point else None
-            rows_to = open_output(output.file, overwrite=overwrite, go_on_at=go_on_at, resumable=True)
+            resume_at = start.point.size if start.point else None
+            rows_to = open_output(output.file, overwrite=overwrite, resume_at=resume_at, resumable=True)
             out = files.enter_context(rows_to)
             pages = [out] if output.sink_name == "html" else []
             for target in (output.report, output.contact_sheet):
@@ -271,6 +296,8 @@ class Writer:
     def _through(self, batches: "Batches", out: TextIO, pages: list[TextIO], journal: "Journal | None") -> "Batches":
         if journal is not None:
             batches = journal.noted(batches, out)
+        if self.output.segments:  # whether frames are neighbours shows only among all of them
+            return batches
         batches = only_wanted(batches, self.wanted)
         small: dict[str, Any] = {"threads": self.threads, "max_pixels": self.max_pixels}
         for target, page in zip(self.output.pages, pages, strict=False):
@@ -301,10 +328,10 @@ def _with_answers(batch: "Answers", wanted: set[str | None]) -> "Answers":
     is_wanted = np.isin(batch.answered, places) if batch.applies is None else batch.applies[:, places].any(axis=1)
     if None in wanted:
         is_wanted |= batch.answered < 0
-    return batch.take(np.flatnonzero(is_wanted & batch.is_answered()))
+    return batch.take(np.flatnonzero(is_wanted & batch.was_read()))
 
 
-def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
+def resume_hint(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
     """Say what an interrupted run has written, and how to continue it."""
     from zsclip.out.output import part_of
 
@@ -313,7 +340,7 @@ def going_on(output: Output, start: Start, tally: Tally, is_retry: bool, only: S
         return f"the rows of {counted(done, 'image')} were written; with -o FILE a run can be resumed"
     if is_retry:
         return f"{output.own_file} is unchanged; run the same command again"
-    if output.pages or output.contact_sheet is not None:
+    if output.pages or output.contact_sheet is not None or output.segments:
         return f"{counted(done, 'image')} done; run again with --overwrite; what was encoded is kept"
     if not done:
         return "no rows were written; run the same command again"

@@ -60,7 +60,7 @@ def counted_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingSt
 
 @contextmanager
 def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session) -> "Iterator[Iterator[Embedded]]":
-    """Look up and decode pictures; meanwhile load the model if the first one is not in the store. Give batches."""
+    """Look up and decode pictures; meanwhile load the model if the first picture is not in the store. Give batches."""
     session.progress.step("looking up images")
     from zsclip.engine.run import embedding
 
@@ -87,7 +87,7 @@ def build_text_matrix(
 
 
 @contextmanager
-def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None = None) -> Iterator[None]:
+def interruptible(resume_hint: Callable[[], str], signals: HeldSignals | None = None) -> Iterator[None]:
     """If the block is interrupted or terminated, say how to continue.
 
     Args:
@@ -98,7 +98,7 @@ def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None =
             yield
     except (KeyboardInterrupt, SystemExit) as e:
         if ended := how_ended(e):
-            say(f"zsclip: {ended}: {how_to_go_on()}")
+            say(f"zsclip: {ended}: {resume_hint()}")
             e.add_note(EXPLAINED)
         raise
 
@@ -107,7 +107,7 @@ def interruptible(how_to_go_on: Callable[[], str], signals: HeldSignals | None =
 def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Session]:
     """Open a session for a command that writes nothing until the end."""
 
-    def how_to_go_on() -> str:
+    def resume_hint() -> str:
         images = counted(session.tally.images, "image")
         if store.no_store:
             return f"{images} encoded, but not kept, because of --no-store"
@@ -115,7 +115,7 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
 
     with Progress(messages.show_progress) as progress:
         session = Session(speed, store, messages, progress)
-        with interruptible(how_to_go_on, session.signals):
+        with interruptible(resume_hint, session.signals):
             yield session
 
 

@@ -66,11 +66,7 @@ class Speed(Device, Computing):
     max_pixels: Annotated[
         int,
         typer.Option(
-            "--max-pixels",
-            metavar="N",
-            min=1,
-            help="Refuse images with more pixels than this.",
-            rich_help_panel="Input",
+            "--max-pixels", metavar="N", min=1, help="Refuse images with more pixels.", rich_help_panel="Input"
         ),
     ] = DEFAULT_MAX_PIXELS
     fast_jpeg: Annotated[
@@ -89,5 +85,5 @@ class Store:
     """Whether embeddings are kept."""
 
     no_store: Annotated[
-        bool, typer.Option("--no-store", help="Encode every image again, and keep no embeddings on disk.")
+        bool, typer.Option("--no-store", help="Encode every image again, and keep no embeddings of images.")
     ] = False

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from zsclip.cli.held_signals import HeldSignals
-from zsclip.cli.terminal import counted, sized
+from zsclip.cli.terminal import counted, rated, sized
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
@@ -152,8 +152,7 @@ def _time_and_rate(images: int, seconds: float) -> str:
     """Say how long images took; "" if it would be 0.0 s."""
     if seconds < 0.05:
         return ""
-    rate = images / seconds
-    return f" in {seconds:.1f} s ({rate:{',.0f' if rate >= 1 else '.1g'}} a second)"
+    return f" in {seconds:.1f} s ({rated(images / seconds)} a second)"
 
 
 def _in_pieces(batches: "Iterable[Answers]", most: int) -> "Iterator[Answers]":

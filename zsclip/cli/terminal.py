@@ -33,7 +33,12 @@ def sized(size: int) -> str:
     return counted(size, "byte")
 
 
-def lasting(seconds: float) -> str:
+def rated(number: float) -> str:
+    """Format a number of things a second for people."""
+    return f"{number:{',.0f' if number >= 1 else '.1g'}}"
+
+
+def duration(seconds: float) -> str:
     """Format a waiting time for people."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

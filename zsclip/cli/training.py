@@ -14,7 +14,7 @@ from zsclip.cli.groups import command, group
 from zsclip.cli.options import Messages, Network, set_environment
 from zsclip.cli.run import interruptible
 from zsclip.cli.speed import Device
-from zsclip.cli.terminal import lasting, say
+from zsclip.cli.terminal import duration, say
 from zsclip.engine.options import Precision
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class StartModel:
     lock_text: Annotated[bool, typer.Option("--lock-text", help="Leave the text tower as it is.")] = False
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what training reads, and the path of each."""
+        """Yield a description and the path of each file that training reads."""
         from zsclip.models.find import files_of
 
         if self.arch is not None:
@@ -70,7 +70,7 @@ class Schedule:
     ] = 0.1
     warmup: Annotated[
         float,
-        typer.Option("--warmup", metavar="SHARE", help="Raise the learning rate over this share of all steps."),
+        typer.Option("--warmup", metavar="SHARE", help="Raise the learning rate over the first SHARE of the steps."),
     ] = 0.05
     precision: Annotated[
         Precision,
@@ -89,7 +89,10 @@ class Schedule:
     start_size: Annotated[
         int,
         typer.Option(
-            "--start-size", metavar="PIXELS", min=0, help="Begin with images of this size, and enlarge them gradually."
+            "--start-size",
+            metavar="PIXELS",
+            min=0,
+            help="Begin with images of this size, and enlarge them gradually; with 0, begin with the full size.",
         ),
     ] = 0
     seed: Annotated[
@@ -113,36 +116,39 @@ class Captions:
     synonyms: Annotated[
         float, typer.Option("--synonyms", metavar="SHARE", help="Use a synonym in this share of the captions.")
     ] = 0.2
-    kinds: Annotated[
-        float, typer.Option("--kinds", metavar="SHARE", help="Use a broader word in this share of the captions.")
+    broader: Annotated[
+        float, typer.Option("--broader", metavar="SHARE", help="Use a broader word in this share of the captions.")
     ] = 0.2
-    kinds_are_true: Annotated[
+    broader_are_true: Annotated[
         bool,
         typer.Option(
-            "--kinds-are-true",
+            "--broader-are-true",
             help="Do not count a broader word as wrong for other images in the batch that it describes.",
         ),
     ] = False
-    across: Annotated[
+    other_data_weight: Annotated[
         float,
         typer.Option(
-            "--across",
+            "--other-data-weight",
             metavar="WEIGHT",
-            help="Use this weight for wrong captions whose label does not occur in the image's own data set.",
+            help="Count a wrong caption this much if its label does not occur in the image's own data set; below 1, "
+            "the model learns less from recognising the data set.",
         ),
     ] = 1.0
-    all_labels: Annotated[
+    against_all_labels: Annotated[
         bool,
-        typer.Option("--all-labels", help="Compare every image with all labels, not only with those of its batch."),
+        typer.Option(
+            "--against-all-labels", help="Compare every image with all labels, not only with those of its batch."
+        ),
     ] = False
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what training reads, and the path of each."""
+        """Yield a description and the path of each file that training reads."""
         yield f"--prompts {self.prompts}", self.prompts
 
 
 @group("Images")
-class Changes:
+class Augmentation:
     """How pictures are augmented."""
 
     crop_scale: Annotated[
@@ -151,7 +157,7 @@ class Changes:
     ] = 0.35
     colour: Annotated[
         float,
-        typer.Option("--colour", metavar="SHARE", help="Change brightness, contrast and tint by up to this share."),
+        typer.Option("--colour", metavar="STRENGTH", help="Change brightness, contrast and tint by up to this much."),
     ] = 0.2
     blur: Annotated[float, typer.Option("--blur", metavar="SHARE", help="Blur this share of the images.")] = 0.0
     sharpen: Annotated[float, typer.Option("--sharpen", metavar="SHARE", help="Sharpen this share of the images.")] = (
@@ -176,8 +182,8 @@ class Trained:
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Write the model, and checkpoints to resume from, to DIR.")
     ]
-    weights: Annotated[
-        Literal["fp16", "fp32"], typer.Option("--weights", metavar="NAME", help="Save weights as fp16 or fp32.")
+    save_precision: Annotated[
+        Literal["fp16", "fp32"], typer.Option("--save-precision", metavar="NAME", help="Save weights as fp16 or fp32.")
     ] = "fp16"
     holdout: Annotated[
         int | None,
@@ -208,7 +214,7 @@ class Pairs:
     ]
 
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield what training reads, and the path of each."""
+        """Yield a description and the path of each file that training reads."""
         yield from ((f"the data {file}", file) for file in self.data)
 
 
@@ -218,34 +224,35 @@ def train(
     start: StartModel,
     schedule: Schedule,
     captions: Captions,
-    changes: Changes,
+    augmentation: Augmentation,
     trained: Trained,
     network: Network,
     device: Device,
     messages: Messages,
 ) -> None:
-    """Train a small CLIP model on captioned images, or adapt one.
+    """Train a small CLIP model on captioned images, or adapt a trained model of any size.
 
     If training is stopped, the same command resumes from the last checkpoint.
 
     Examples:
 
-        zsclip train pictures/ --init base --lock-text --out my-model
-        zsclip train pictures/ --init base --lock-image --out my-model
-        zsclip train pictures/ --init base --lock-text --epochs 5 --out my-model
+        zsclip train labelled/ --init base --lock-text --out my-model
+        zsclip train labelled/ --init base --lock-image --out my-model
+        zsclip train labelled/ --init base --lock-text --epochs 5 --out my-model
     """
     set_environment(network, messages)
-    settings: dict[str, Any] = asdict(start) | asdict(schedule) | asdict(captions) | asdict(changes)
+    settings: dict[str, Any] = asdict(start) | asdict(schedule) | asdict(captions) | asdict(augmentation)
     again = f"run the same command again to resume from the last checkpoint in {trained.out}"
     with interruptible(lambda: again), training_report(messages) as report:
-        from zsclip.out.output import check_apart, check_inputs
+        from zsclip.out.output import check_inputs, check_outputs_differ
         from zsclip.training.recipe import Recipe
         from zsclip.training.train import files_in
         from zsclip.training.train import train as run_training
 
-        places = check_apart([("--out", file) for file in files_in(trained.out)])
+        places = check_outputs_differ([("--out", file) for file in files_in(trained.out)])
         check_inputs(chain(pairs.reads(), start.reads(), captions.reads()), places)
-        recipe = Recipe(data=tuple(pairs.data), holdout=trained.holdout, weights=trained.weights, **settings)
+        settings |= {"holdout": trained.holdout, "save_precision": trained.save_precision}
+        recipe = Recipe(data=tuple(pairs.data), **settings)
         run_training(
             recipe, trained.out, device=device.device, threads=device.threads, log_dir=trained.log_dir,
             progress=report, note=messages.note,
@@ -291,7 +298,7 @@ def training_line(event: "EncodingProgress | StepDone") -> tuple[str, int, int]:
     """Give a line of at most 64 columns for a step, which leaves room for a bar; the steps done; and all steps."""
     from zsclip.training.log import EncodingProgress
 
-    left = f"{event.images_per_second:,.0f} images/s, {lasting(event.seconds_left)} left"
+    left = f"{event.images_per_second:,.0f} images/s, {duration(event.seconds_left)} left"
     if isinstance(event, EncodingProgress):
         return f"encoding images once, {left}", event.done, event.total
     line = f"epoch {event.epoch}, {event.size[0]} px, loss {event.loss:.3f}, {left}"

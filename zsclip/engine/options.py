@@ -20,7 +20,7 @@ By = Literal["label", "group"]
 class Scoring:
     """How scores become answers.
 
-    only: the answers whose rows are wanted; empty wants all.
+    only: the answers whose rows are wanted; empty means all.
     """
 
     top_k: int | None = None

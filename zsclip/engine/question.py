@@ -95,7 +95,7 @@ def rule_of(question: Question, encoder: Encoder) -> Rule:
 
 
 def made_with(words: Words, encoder: Encoder) -> dict[str, str]:
-    """What a calibration holds for, on whatever device."""
+    """Name the model, labels and prompts that a calibration is valid for; the device does not matter."""
     spec, names = encoder.spec, sorted(map(comparable, words.names))
     return {
         "model": f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}",

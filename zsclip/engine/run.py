@@ -33,7 +33,7 @@ def embedding(
     *,
     loads: Callable[[], None] = lambda: None,
 ) -> Iterator[Iterator[Embedded]]:
-    """Start looking up and decoding pictures; meanwhile load the model if the first one is not stored. Yield batches.
+    """Look up and decode pictures; meanwhile load the model if the first picture is not in the store. Yield batches.
 
     Args:
         loads: called just before the model is loaded.

@@ -111,6 +111,23 @@ def count_rows() -> dict[str, tuple[int, int]]:
         return {}
 
 
+def verify() -> tuple[int, int]:
+    """Read every row and delete damaged ones; give the number of all and of damaged ones.
+
+    Raises:
+        OSError, sqlite3.Error: the whole cache is damaged, or cannot be written.
+    """
+    with closing(sqlite.open_for_writing(_path(), _SCHEMA, lock_seconds=_LOCK_SECONDS)) as connection:
+        count, damaged = 0, []
+        for kind, key, digest, value in connection.execute("SELECT kind, key, digest, value FROM rows"):
+            count += 1
+            if not (isinstance(key, str) and isinstance(value, bytes) and digest == _digest(key, value)):
+                damaged.append((kind, key))
+        with connection:
+            connection.executemany("DELETE FROM rows WHERE kind IS ? AND key IS ?", damaged)
+    return count, len(damaged)
+
+
 def size_on_disk(pattern: str = OWN_FILES) -> int:
     """Give the total size of our files in the cache folder."""
     return sum(map(_size, _files(pattern)))

@@ -1,7 +1,7 @@
 """Image embeddings by content and model, in SQLite, so that every picture is encoded only once. No torch, no decoding.
 
-A picture is identified by its content. A key only shows, without reading it, that it has not changed since it was last
-read. A store that is damaged, full, read-only or in use costs time, never an answer.
+A picture is identified by its content. A key shows that a picture has not changed since it was last read, so that it
+need not be read again. A store that is damaged, full, read-only or in use costs time, never an answer.
 """
 
 import os
@@ -28,13 +28,14 @@ from zsclip.kept.storefile import (
     open_for_reading,
     open_for_writing,
     path,
+    shorten_log,
     used_bytes,
 )
 from zsclip.pictures.identity import LARGEST, Sight
 
 _MAX_REFUSALS = 5  # failed tries on a locked store; each may take as long as the lock's time-out
 _KEPT_SHARE = 0.9  # share of the limit that remains after eviction
-_SPARSE = 2  # of a range with this many times the wanted keys, each is looked up
+_SPARSE = 2  # if a range of keys holds this many times the wanted ones, each is looked up instead of scanning it
 
 # A key is valid only for the content it was stored with; if its embedding was replaced since, the digest no longer
 # matches. CROSS JOIN fixes the order, as SQLite would begin with all embeddings.
@@ -110,7 +111,7 @@ class EmbeddingStore:
         return self._checked([row_of[keys[place]] for place in places], names, places)
 
     def find_content(self, sight: Sight) -> Stored | None:
-        """Give the embedding of a content, wherever it was read before."""
+        """Give the embedding of the picture with this content, wherever it was read before."""
         rows = self._query(_BY_CONTENT, (self._today, self._max_pixels, self._model, sight.content))
         found = self._checked(rows, (sight.name,), (0,) * len(rows), (sight,))
         return found if len(found) else None
@@ -145,6 +146,9 @@ class EmbeddingStore:
         """Close the file; called by the thread that keeps."""
         if self._damaged:
             self._begin_afresh()
+        if self._writer is not None:
+            with suppress(sqlite3.Error):
+                shorten_log(self._writer)
         for connection in (getattr(self._local, "connection", None), self._writer):  # other threads' end with them
             if connection is not None:
                 with suppress(sqlite3.Error):
@@ -249,7 +253,7 @@ class EmbeddingStore:
         return are_whole(self._recipe, contents, matrix, digests), matrix
 
     def _put(self, connection: sqlite3.Connection, content: bytes, vector: Vector) -> int:
-        """Keep an embedding under its content, unless an intact one exists, which others have already answered with."""
+        """Keep an embedding under its content, unless an intact one exists: other runs may have used it."""
         value = vector.astype("<f4")
         digest = check_sums(self._recipe, [content], value[None]).astype("<u8").tobytes()
         connection.execute(

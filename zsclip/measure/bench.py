@@ -32,7 +32,7 @@ _WARM_UP = 1.5  # seconds for processes to start
 
 
 @dataclass(frozen=True)
-class Report:
+class Timings:
     """What was measured.
 
     seconds: for one picture in each stage, in pipeline order; read, decode and preprocess on one thread.
@@ -60,7 +60,7 @@ def bench(
     batch_size: int,
     decoding: Decoding,
     seconds: float = 2.0,
-) -> Report:
+) -> Timings:
     """Time every stage for about this many seconds, cycling through the pictures.
 
     Raises:
@@ -77,7 +77,7 @@ def bench(
     # The bottleneck is the slowest stage of the slower side, decoding or model.
     side = ("read", "decode", "preprocess") if decoding_rate < model_rate else ("copy", "image tower", "score")
     slowest = max(side, key=lambda name: per_picture[name])
-    return Report(
+    return Timings(
         seconds=per_picture,
         decoding=decoding_rate,
         model=model_rate,
@@ -242,13 +242,13 @@ def _hint(slowest: str, encoder: Encoder, threads: int, reducible: bool) -> str:
     return "a smaller --model" if encoder.device != "cpu" else "a GPU (--device cuda), or a smaller --model"
 
 
-def report_lines(report: Report) -> list[str]:
-    """Format a report for people."""
-    lines = [f"{name:<12} {1000 * seconds:>9.3f} ms per image" for name, seconds in report.seconds.items()]
+def report_lines(found: Timings) -> list[str]:
+    """Format timings for people."""
+    lines = [f"{name:<12} {1000 * seconds:>9.3f} ms per image" for name, seconds in found.seconds.items()]
     return [
         *lines,
-        f"images a second: {report.decoding:.0f} decoded on {report.threads} threads, {report.model:.0f} in the model "
-        f"(batches of {report.batch_size}), {report.stream:.0f} in a run",
-        f"prompts a second: {report.text:.0f}",
-        f"bottleneck: {report.slowest}; try {report.hint}",
+        f"images a second: {found.decoding:.0f} decoded on {found.threads} threads, {found.model:.0f} in the model "
+        f"(batches of {found.batch_size}), {found.stream:.0f} in a run",
+        f"prompts a second: {found.text:.0f}",
+        f"bottleneck: {found.slowest}; try {found.hint}",
     ]

@@ -19,7 +19,7 @@ from zsclip.out.text import escaped
 
 FEWEST = 10  # pictures to learn from
 CERTAINTY = 0.95  # that every precision in the table is reached
-STEPS = 20  # thresholds to choose from: those that answer 5 % of the pictures, 10 %, and so on
+STEPS = 20  # thresholds to choose from: those that answer 5% of the pictures, 10%, and so on
 _DOUBT = (1 - CERTAINTY) / STEPS  # for each of them (Bonferroni): otherwise the best would just be the luckiest
 _FOLDS = 5
 _SHARPEST = 1000.0  # search temperatures within this factor; if all answers are right, there is no best one
@@ -47,7 +47,7 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a threshold gives.
+    """The results at one threshold.
 
     answered: share of the pictures with an answer. precision: share of those answers that are right, None without any.
     at_least: the precision on new pictures, with a certainty of CERTAINTY for all thresholds of a table together.
@@ -62,7 +62,7 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Target:
     """The target of a threshold: a precision, or a share of answers; without either there is no threshold.
 
     per_label: find a threshold for each label.
@@ -80,18 +80,18 @@ class Wish:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What N labelled pictures say.
+    """The temperature and thresholds learnt from N labelled pictures.
 
     table: the thresholds to choose from, the lowest first. chosen: those that reach the target, one or one per label;
-    a label that cannot reach it has an infinite one. overall: what all of them together give on these pictures.
+    a label that cannot reach it has an infinite one. overall: the results of all of them together on these pictures.
     """
 
-    pictures: int
+    images: int
     temperature: Temperature
     table: tuple[Threshold, ...]
     chosen: tuple[Threshold, ...]
     overall: Threshold
-    wish: Wish
+    target: Target
 
     def calibration(self, made_with: Mapping[str, str]) -> Calibration:
         """Give what is written to a file.
@@ -101,14 +101,14 @@ class Learnt:
         """
         self._check()
         temperature = self.temperature.value if self.temperature.helps else None
-        if self.wish.per_label:
+        if self.target.per_label:
             return Calibration(made_with, temperature, 0.0, {each.label or "": each.value for each in self.chosen})
         return Calibration(made_with, temperature, self.chosen[0].value if self.chosen else 0.0, {})
 
     def _check(self) -> None:
-        target, best = self.wish.precision, max((each.at_least for each in self.table), default=0.0)
-        if target is None:
-            if self.wish.is_any or self.temperature.helps:
+        precision, best = self.target.precision, max((each.at_least for each in self.table), default=0.0)
+        if precision is None:
+            if self.target.is_any or self.temperature.helps:
                 return
             raise InputError(
                 "no file is written: rescaling the scores would not help, and no threshold was asked for; "
@@ -116,16 +116,17 @@ class Learnt:
             )
         if any(math.isfinite(each.value) for each in self.chosen):
             return
-        needed = math.ceil(math.log(_DOUBT) / math.log(target)) if 0 < target < 1 else math.inf  # if all are right
+        is_provable = 0 < precision < 1
+        needed = math.ceil(math.log(_DOUBT) / math.log(precision)) if is_provable else math.inf  # if all are right
         if needed == math.inf:
             why = "no number of images can prove that all answers are right; lower --target-precision"
-        elif self.pictures < needed:
-            why = f"{self.pictures:,} images are too few; give {needed:,} or more, or lower --target-precision"
-        elif self.wish.per_label:
+        elif self.images < needed:
+            why = f"{self.images:,} images are too few; give {needed:,} or more, or lower --target-precision"
+        elif self.target.per_label:
             why = "no label has enough right answers; give more images, or leave out --per-label"
         else:
             why = f"the best threshold guarantees only {best:.1%}; lower --target-precision, or give more images"
-        raise InputError(f"no file is written, as a precision of {target:.1%} cannot be guaranteed: {why}")
+        raise InputError(f"no file is written, as a precision of {precision:.1%} cannot be guaranteed: {why}")
 
 
 def fit_temperature(similar: Matrix, truth: NDArray[np.int64], logit_scale: float) -> float:
@@ -193,7 +194,7 @@ def threshold_for(scores: NDArray[np.float64], share: float) -> float:
 
 
 def table_of(scores: NDArray[np.float64], right: NDArray[np.bool_], label: str | None = None) -> tuple[Threshold, ...]:
-    """Give what STEPS thresholds give, the lowest first.
+    """Give the results at STEPS thresholds, the lowest first.
 
     Args:
         scores: (N,) of the best labels; -1 where no label is the answer. right: (N,) whether the best label is right.
@@ -224,11 +225,14 @@ def cosines_of(
         true += [places[labels[place]] for place in batch.places.tolist()]
         similar.append(cosines(batch.vectors, classifier.class_embeddings))
     if len(true) < FEWEST:
-        raise InputError(f"data: {len(true)} readable images are too few to learn from; give {FEWEST} or more")
+        some = f"{len(true)} readable image{' is' if len(true) == 1 else 's are'}"
+        raise InputError(f"data: {some} too few to learn from; give {FEWEST} or more")
     return np.concatenate([block for block in similar if len(block)]), np.array(true, np.int64)
 
 
-def learn(similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logit_scale: float, wish: Wish) -> Learnt:
+def learn(
+    similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logit_scale: float, target: Target
+) -> Learnt:
     """Learn from N labelled pictures.
 
     The temperature is fitted on the same pictures that thresholds are judged on. That is one number, which
@@ -243,22 +247,22 @@ def learn(similar: Matrix, truth: NDArray[np.int64], labels: Sequence[str], logi
     judged = _judged(similar, truth, len(labels), scale)
     right = judged.predicted == truth
     chosen: tuple[Threshold, ...] = ()
-    if wish.per_label:
+    if target.per_label:
         parts = [(label, judged.predicted == place) for place, label in enumerate(labels)]
-        chosen = tuple(_chosen(judged.score[its], right[its], wish, label) for label, its in parts)
-    elif wish.is_any:
-        chosen = (_chosen(judged.score, right, wish, None),)
+        chosen = tuple(_chosen(judged.score[its], right[its], target, label) for label, its in parts)
+    elif target.is_any:
+        chosen = (_chosen(judged.score, right, target, None),)
     limits = np.array([each.value for each in chosen] or [0.0])
-    is_given = judged.score >= (limits[judged.predicted] if wish.per_label else limits)
+    is_given = judged.score >= (limits[judged.predicted] if target.per_label else limits)
     overall = _given(np.where(is_given, 1.0, -1.0), right, 0.0, None)
-    return Learnt(len(truth), temperature, table_of(judged.score, right), chosen, overall, wish)
+    return Learnt(len(truth), temperature, table_of(judged.score, right), chosen, overall, target)
 
 
-def _chosen(scores: NDArray[np.float64], right: NDArray[np.bool_], wish: Wish, label: str | None) -> Threshold:
+def _chosen(scores: NDArray[np.float64], right: NDArray[np.bool_], target: Target, label: str | None) -> Threshold:
     """Choose the lowest threshold that guarantees the precision, or the one that answers the share; else none."""
-    if wish.precision is None:
-        return _given(scores, right, threshold_for(scores, wish.share or 0.0), label)
-    reaching = [each for each in table_of(scores, right, label) if each.at_least >= wish.precision]
+    if target.precision is None:
+        return _given(scores, right, threshold_for(scores, target.share or 0.0), label)
+    reaching = [each for each in table_of(scores, right, label) if each.at_least >= target.precision]
     return reaching[0] if reaching else _given(scores, right, math.inf, label)
 
 
@@ -287,7 +291,7 @@ def _judged(similar: Matrix, truth: NDArray[np.int64], labels: int, logit_scale:
 def as_json(learnt: Learnt) -> dict[str, Any]:
     """Give what was learnt for JSON; an infinite threshold is null."""
     values = asdict(learnt)
-    del values["wish"]
+    del values["target"]
     for each in (*values["table"], *values["chosen"], values["overall"]):
         each["value"] = finite(each["value"])
     values["temperature"]["helps"] = learnt.temperature.helps
@@ -299,7 +303,7 @@ def learnt_lines(learnt: Learnt) -> Iterator[str]:
     yield from _temperature_lines(learnt.temperature)
     yield ""
     chosen, rows, names = learnt.chosen, learnt.chosen, [escaped(each.label or "") for each in learnt.chosen]
-    if not learnt.wish.per_label:
+    if not learnt.target.per_label:
         found = {each.value: each for each in (*learnt.table, *chosen) if math.isfinite(each.value)}
         rows, names = tuple(found[value] for value in sorted(found)), []
     width = max(map(len, [*names, "label"]))

@@ -23,8 +23,8 @@ class Calibration:
     made_with: what it is valid for, in words for messages: model, labels, prompts. temperature: cosines are divided by
     it, besides the model's own scale; None leaves the scores as they are. threshold: a best score below it is not an
     answer. thresholds: one per label instead; infinite if no score is sure enough. distractors: the prompts of words
-    that compete with the labels, by name. words, sentences, model: what it was made with, to ask the same again; files
-    of older versions have none of them.
+    that compete with the labels, by name. words, sentences, model: what it was made with, so that a run can repeat it;
+    missing in files of older versions.
     """
 
     made_with: Mapping[str, str]

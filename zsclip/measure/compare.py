@@ -92,7 +92,7 @@ def template_gains(
     """
     sentences = words.sentences
     if len(sentences.templates) < 2:
-        raise InputError(f"--templates: {sentences.name!r} has one template; give a set with more")
+        raise InputError(f"--each-template: {sentences.name!r} has one template; give a set with more")
     prompts = list(dict.fromkeys(prompt for some in words.prompts for prompt in some))
     encoded = model.encode_text(prompts)  # (N, D)
     places = {prompt: place for place, prompt in enumerate(prompts)}

@@ -18,7 +18,7 @@ BEST = 5  # candidates per picture, for top-5
 
 
 @dataclass(frozen=True)
-class OfLabel:
+class LabelResult:
     """The results of one label.
 
     precision: share of the answers with this label that are right; None if it was never the answer. recall: share of
@@ -27,11 +27,11 @@ class OfLabel:
     """
 
     label: str
-    pictures: int
+    images: int
     precision: float | None
     recall: float | None
     taken_for: str | None
-    so_often: int
+    times_taken: int
     unknown: int = 0
 
 
@@ -45,7 +45,7 @@ class Scorecard:
 
     pictures: int
     figures: Mapping[str, Figure | None]
-    labels: tuple[OfLabel, ...]
+    labels: tuple[LabelResult, ...]
     confusion: NDArray[np.int64]
 
     @property
@@ -104,21 +104,21 @@ def judge(
     truths: Iterable[str],
     labels: Sequence[str],
     judged: list[Judged],
-    given: NDArray[np.int64] | None = None,
+    counts: NDArray[np.int64] | None = None,
 ) -> Iterator[Answers]:
     """Pass batches on with the true label of every picture, and append the judged answers of each.
 
     Args:
         batches: of answers with their BEST candidates or more, in the order of the truths.
         truths: the true label of each picture, failed ones included. labels: those that were answered with.
-        given: (C, C + 1) int64, to which every answer is added: row is the truth, column the answer, and the last
+        counts: (C, C + 1) int64, to which every answer is added: row is the truth, column the answer, and the last
             column is for pictures without one. With independent scores every label that applies is an answer.
     """
     places = {label: place for place, label in enumerate(labels)}
     truth = iter(truths)
     for batch in batches:
         true = np.array([places[label] for label in islice(truth, len(batch))], np.int32)
-        good = batch.is_answered()
+        good = batch.was_read()
         best = batch.classes[good]
         judged.append(
             Judged(
@@ -128,22 +128,22 @@ def judge(
                 score=batch.scores[good, 0].astype(np.float64),
             )
         )
-        if given is not None and batch.applies is None:
-            np.add.at(given, (true[good], batch.answered[good]), 1)  # -1 is the last column
-        elif given is not None and batch.applies is not None:
+        if counts is not None and batch.applies is None:
+            np.add.at(counts, (true[good], batch.answered[good]), 1)  # -1 is the last column
+        elif counts is not None and batch.applies is not None:
             applies = batch.applies[good]
-            np.add.at(given, true[good], np.column_stack([applies, ~applies.any(axis=1)]))
+            np.add.at(counts, true[good], np.column_stack([applies, ~applies.any(axis=1)]))
         yield replace(batch, truth=true)
 
 
 def evaluate(
-    judged: Sequence[Judged], labels: Sequence[str], given: NDArray[np.int64] | None = None, *, several: bool = False
+    judged: Sequence[Judged], labels: Sequence[str], counts: NDArray[np.int64] | None = None, *, several: bool = False
 ) -> Scorecard:
     """Compute the metrics of the judged answers.
 
     Args:
-        given: as `judge` fills it; None if the best label is always the answer.
-        several: whether a picture may have several labels; one that is not its only true label counts as wrong.
+        counts: as `judge` fills it; None if the best label is always the answer.
+        several: whether a picture may be given several labels; each one that is not its true label counts as wrong.
 
     Raises:
         InputError: none of the pictures could be read.
@@ -151,9 +151,9 @@ def evaluate(
     if not any(len(part.truth) for part in judged):
         raise InputError("data: none of the images could be read; --rows FILE says why")
     whole = joined(judged)
-    confusion = confusion_matrix(whole, len(labels)) if given is None else given
+    confusion = confusion_matrix(whole, len(labels)) if counts is None else counts
     pictures = np.bincount(whole.truth, minlength=len(labels)).tolist()
-    of_answers = {} if given is None else _answer_figures(given, len(whole.truth), several)
+    of_answers = {} if counts is None else _answer_figures(counts, len(whole.truth), several)
     return Scorecard(
         pictures=len(whole.truth),
         figures=of_answers | figures(whole),
@@ -162,11 +162,11 @@ def evaluate(
     )
 
 
-def _answer_figures(given: NDArray[np.int64], pictures: int, several: bool) -> dict[str, Figure | None]:
+def _answer_figures(counts: NDArray[np.int64], pictures: int, several: bool) -> dict[str, Figure | None]:
     """Give the share of pictures with an answer, the share of answers that are right, and for several labels recall."""
-    answers, right = int(given[:, :-1].sum()), int(given.diagonal().sum())
+    answers, right = int(counts[:, :-1].sum()), int(counts.diagonal().sum())
     found: dict[str, Figure | None] = {
-        "answered": share(pictures - int(given[:, -1].sum()), pictures),
+        "answered": share(pictures - int(counts[:, -1].sum()), pictures),
         "precision": share(right, answers) if answers else None,
     }
     return found | ({"recall": share(right, pictures)} if several else {})
@@ -176,18 +176,18 @@ def _spelt(word: str) -> str:
     return " ".join(word.replace("_", " ").split()) or word
 
 
-def _of_label(place: int, labels: Sequence[str], pictures: int, confusion: NDArray[np.int64]) -> OfLabel:
+def _of_label(place: int, labels: Sequence[str], pictures: int, confusion: NDArray[np.int64]) -> LabelResult:
     right, answers = confusion[place, place], confusion[:, place].sum()
     others = confusion[place, : len(labels)].copy()
     others[place] = 0
     worst = int(others.argmax())
-    return OfLabel(
+    return LabelResult(
         label=labels[place],
-        pictures=pictures,
+        images=pictures,
         precision=float(right / answers) if answers else None,
         recall=float(right / pictures) if pictures else None,
         taken_for=labels[worst] if others[worst] else None,
-        so_often=int(others[worst]),
+        times_taken=int(others[worst]),
         unknown=int(confusion[place, len(labels) :].sum()),
     )
 
@@ -208,13 +208,13 @@ def report_lines(scorecard: Scorecard, most: int | None = None) -> list[str]:
     width = max(map(len, [*names.values(), "label"]))
     unknown = "  unknown" if scorecard.may_be_unknown else ""
     lines += ["", f"{'label':<{width}}    images   recall  precision{unknown}  most often taken for"]
-    with_pictures = sorted((each for each in scorecard.labels if each.pictures), key=lambda each: each.recall or 0.0)
-    for each in with_pictures[:most]:
-        taken_for = f"{names[each.taken_for]} ({each.so_often:,})" if each.taken_for else ""
-        numbers = f"{each.pictures:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"
+    with_images = sorted((each for each in scorecard.labels if each.images), key=lambda each: each.recall or 0.0)
+    for each in with_images[:most]:
+        taken_for = f"{names[each.taken_for]} ({each.times_taken:,})" if each.taken_for else ""
+        numbers = f"{each.images:>8,}  {_percent(each.recall)}     {_percent(each.precision)}"
         numbers += f"  {each.unknown:>6,}" if unknown else ""
         lines.append(f"{names[each.label]:<{width}}  {numbers}  {taken_for}".rstrip())
-    hidden = len(with_pictures) - len(with_pictures[:most])
+    hidden = len(with_images) - len(with_images[:most])
     if hidden:
         lines.append(f"and {hidden:,} labels with a higher recall; --all-labels shows them")
     return lines

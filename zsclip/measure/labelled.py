@@ -98,9 +98,9 @@ def read_labelled(
 
 
 def _meanings(pairs: set[tuple[str, str]]) -> dict[str, str]:
-    """Give the name of each id; none unless all words are ids, and each has one name that is a word and only its own.
+    """Give the name of each id, or nothing unless every word is an id with exactly one name that no other id has.
 
-    Else a name may be anything, such as that of the person who labelled the picture.
+    Otherwise the names may be anything, such as those of the people who labelled the pictures.
     """
     ids, names = ({pair[side] for pair in pairs} for side in (0, 1))
     is_one_to_one = len(ids) == len(names) == len(pairs) and "" not in names
@@ -132,8 +132,8 @@ class _Listed:
     def report(self, note: Callable[[str], None]) -> None:
         """Say how many rows were left out."""
         if self._again:
-            count = f"{len(self._again):,} row{'' if len(self._again) == 1 else 's'}"
-            note(f"{self._data}: skipped: {count} with a picture that is listed already, first {self._again[0]!r}")
+            count, first = f"{len(self._again):,} row{'' if len(self._again) == 1 else 's'}", self._again[0]
+            note(f"{self._data}: skipped: {count} with an image that is already listed; the first is {first!r}")
 
 
 def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes]:

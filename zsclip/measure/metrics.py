@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 FEW = 50  # pictures; with fewer, intervals are narrower than they should be
 BINS = 15  # bins of the calibration error, as in Guo et al. 2017
-_DEVIATIONS = 1.96  # standard deviations on either side that hold 95 % of a normal distribution
+_DEVIATIONS = 1.96  # standard deviations on either side that hold 95% of a normal distribution
 _HALVINGS = 40
 _TAIL = 2.5  # percent on either side of an interval
 
@@ -40,7 +40,7 @@ def joined(parts: Sequence[Judged]) -> Judged:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure and its 95 % confidence interval."""
+    """A figure and its 95% confidence interval."""
 
     value: float
     low: float
@@ -96,8 +96,9 @@ def figures(judged: Judged, *, resamples: int = RESAMPLES, seed: int = 0) -> dic
     """Give every metric of METRICS with its interval.
 
     If a metric is biased, like calibration error and means over rare labels, resampling adds the same bias again, and
-    percentiles miss the truth. Reflected about the estimate, intervals cover it as often as they should in simulations,
-    or in 9 of 10 samples (calibration error; macro-F1 with many rare labels). Fewer than FEW pictures vary too little.
+    percentiles miss the truth. In simulations, intervals reflected about the estimate cover it as often as they should,
+    or nearly: in 9 of 10 samples for calibration error, and for macro-F1 with many rare labels. Fewer than FEW pictures
+    vary too little.
 
     Source: Davison and Hinkley 1997, section 5.2 (the basic bootstrap).
     """

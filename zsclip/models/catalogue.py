@@ -76,7 +76,7 @@ def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
     if out.isatty():
         out.writelines(line + "\n" for line in _table(list(models), get_terminal_size((80, 24)).columns))
     else:
-        header = ("model", "alias", "parameters (M)", "download (MB)", "GFLOPs", "ImageNet top-1", "here")
+        header = ("model", "alias", "parameters (M)", "download (MB)", "GFLOPs", "ImageNet top-1", "on disk")
         rows = (
             (model.name, model.alias or "", *_figures(model, parameters="{:.0f}", size="{:.0f}", unit=1e-6))
             for model in models
@@ -87,7 +87,7 @@ def write_models(models: Iterable[PublishedModel], out: TextIO) -> None:
 
 def _table(models: Sequence[PublishedModel], width: int) -> list[str]:
     """Lay out the list in columns; the least important ones are left out if they do not fit."""
-    header = ("model", "params", "download", "GFLOPs", "top-1", "here")
+    header = ("model", "params", "download", "GFLOPs", "top-1", "on disk")
     rows = [header] + [
         (
             f"{model.name} ({model.alias})" if model.alias else model.name,
@@ -138,10 +138,10 @@ def describe(spec: ModelSpec) -> dict[str, str]:
         + f"({_RESIZING[preprocess.resize_mode]}; {preprocess.interpolation})",
         "mean": ", ".join(f"{value:g}" for value in preprocess.mean),
         "deviation": ", ".join(f"{value:g}" for value in preprocess.std),
-        "embedding": f"{spec.architecture['embed_dim']} numbers",
+        "embedding": f"{spec.architecture['embed_dim']} dimensions",
         "activation": "quick-GELU" if spec.architecture.get("quick_gelu") else "GELU",
         "trained with": "softmax" if spec.architecture.get("init_logit_bias") is None else "sigmoid",
-        "context": f"{tokenizer.context_length} tokens of {tokenizer.name or 'CLIP'}",
+        "context": f"{tokenizer.context_length} tokens (tokenizer: {tokenizer.name or 'CLIP'})",
         "languages": "many" if spec.reads_any_script else "English",
         "weights": spec.weights or f"not on this machine; run `zsclip models fetch {name}` to download them",
         "digest": spec.digest or "unknown",

@@ -82,7 +82,8 @@ def look_ahead(
 def embed_images(batches: Iterable[Batch], encoder: Encoder, store: EmbeddingStore | None) -> Iterator[Embedded]:
     """Encode pictures that are not in the store, keep them, and yield complete batches in input order.
 
-    A GPU gets the next batch before the last one is finished. An empty batch marks a pause: no finished result waits.
+    A GPU gets the next batch before the last one is finished. An empty batch means that the source is pausing: all that
+    is under way is finished and yielded.
     """
     under_way: deque[tuple[Batch, Callable[[], NDArray[np.float32]] | None]] = deque()
     failure: Exception | None = None

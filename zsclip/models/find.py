@@ -66,7 +66,7 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
         return _find_tagged(name, *_split_tag(full), offline, with_weights)
     ours = None if full in _architectures() else _ours(full)
     if ours is not None:
-        raise ModelError(f"no model {name!r}; zsclip calls it {ours!r}")
+        raise ModelError(f"{name!r} is called {ours!r} here; use that name")
     if full.replace("/", "-") in _architectures():
         raise ModelError(f"no model {name!r}; an architecture needs a tag; `zsclip models list` shows the tags")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", full):
@@ -82,7 +82,7 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
 
 
 def files_of(name: str) -> Iterator[str]:
-    """Yield the files of a model that are on this machine, weights, configuration and all beside them."""
+    """Yield the files of a model that are on this machine, the weights and every other file in their folder."""
     try:
         weights = find_model(name, offline=True).weights
     except ModelError:

@@ -27,7 +27,7 @@ from zsclip.models.towers import load_tower, no_remote_code, read_scales
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _GPU_BATCH, _PROBE = 256, 8
 _BF16_COSINE = 0.999  # the lowest cosine to fp32 that is accepted
-# Smaller pictures gain little, and a 64-pixel tower changed 1 to 2 % of the answers on four test sets.
+# Smaller pictures gain little, and a 64-pixel tower changed 1% to 2% of the answers on four test sets.
 _BF16_SIDE = 128
 
 

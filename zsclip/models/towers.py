@@ -225,7 +225,10 @@ def _build_tower(spec: ModelSpec, which: str) -> nn.Module:
     if which == "visual":
         vision_cfg = architecture["vision_cfg"] | {"timm_model_pretrained": False}
         if ":" in (vision_cfg.get("timm_model_name") or ""):  # timm would fetch it from there
-            raise ModelError(f"{spec.name}: its image tower is defined elsewhere, {vision_cfg['timm_model_name']!r}")
+            name = vision_cfg["timm_model_name"]
+            raise ModelError(
+                f"{spec.name}: its image tower is defined in {name!r}, which zsclip does not fetch; use another model"
+            )
         if vision_cfg.get("timm_model_name"):
             complete("timm_model", "timm")
         tower: nn.Module = _build_vision_tower(architecture["embed_dim"], vision_cfg, quick_gelu)

@@ -32,8 +32,8 @@ def _difference(old: Any, new: Any) -> str:
     if not isinstance(old, list) or not isinstance(new, list) or max(len(old), len(new)) <= _FEW:
         return f"{_text(old)} -> {_text(new)}"
     added, gone = ([each for each in one if each not in other] for one, other in ((new, set(old)), (old, set(new))))
-    told = [f"{word}: {_text(some)}" for word, some in (("new", added), ("gone", gone)) if some]
-    return f"{len(old):,} -> {len(new):,} ({'; '.join(told) or 'in another order'})"
+    parts = [f"{word}: {_text(some)}" for word, some in (("new", added), ("gone", gone)) if some]
+    return f"{len(old):,} -> {len(new):,} ({'; '.join(parts) or 'in another order'})"
 
 
 def _text(value: Any) -> str:

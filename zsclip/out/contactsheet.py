@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from zsclip.answers.answers import Answers, Row
 from zsclip.out.text import unknown_of
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
-from zsclip.pictures.pictures import again
+from zsclip.pictures.pictures import pictures_named
 from zsclip.pixels.skipped import Skipped
 
 MAX_PICTURES = 400  # the rest of a run is left out
@@ -29,8 +29,8 @@ def with_contact_sheet(
     shown: list[tuple[Row, bytes | None]] = []
     for batch in batches:
         some = batch.take(np.arange(min(MAX_PICTURES - len(shown), len(batch))))
-        answered = np.flatnonzero(some.is_answered()).tolist()
-        small = thumbnails(again(some.names), answered, threads=threads, max_pixels=max_pixels)
+        answered = np.flatnonzero(some.was_read()).tolist()
+        small = thumbnails(pictures_named(some.names), answered, threads=threads, max_pixels=max_pixels)
         pictures = dict(zip(answered, small, strict=True))
         shown += [(row, pictures.get(place)) for place, row in enumerate(some.rows())]
         yield batch

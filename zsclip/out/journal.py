@@ -1,7 +1,7 @@
 """The journal of a run that writes a file: with it, another run can continue, or see that nothing is left to do.
 
 While rows are written, `FILE.part.json` lies beside them. Its first line is an object: what the rows depend on. Each
-further one is a place between two batches. A resumed run forms the same batches, so no number depends on where a
+further one is a position between two batches. A resumed run forms the same batches, so no number depends on where a
 run was cut.
 
 For a finished file, the cache keeps the same facts under the digest of its content: the file may be moved, copied or
@@ -85,7 +85,7 @@ class Journal:
         self._known = 0  # pictures with rows from earlier runs
         self._retries = False
 
-    def go_on(self, paths: Iterator[str]) -> Point | None:
+    def resume(self, paths: Iterator[str]) -> Point | None:
         """Check that an earlier run can be continued, and drop the paths that already have rows from the list.
 
         Returns:
@@ -123,7 +123,7 @@ class Journal:
         self._known = self._last.pictures
         return self._last
 
-    def finished(self, paths: Iterator[str]) -> Point | None:
+    def check_finished(self, paths: Iterator[str]) -> Point | None:
         """Check that a finished file was made by the same run, and remove all paths from the list.
 
         Returns:
@@ -150,7 +150,7 @@ class Journal:
             if count != end.pictures:
                 what = [f"images: {end.pictures:,} -> {count:,}"]
             elif self._paths.hexdigest() != end.paths:
-                what = [f"images: {count:,} -> {count:,} different ones"]
+                what = [f"images: a different list of {count:,}"]
         if what:
             raise InputError(
                 f"{self._target}: made with other settings: {'; '.join(what)}; write to another file, or add "
@@ -230,7 +230,7 @@ class Journal:
         self._failures = failures
         self._last = Point(self._last.pictures, failed, _size(out), self._last.paths)
 
-    def finish(self, out: TextIO) -> None:
+    def record_finished(self, out: TextIO) -> None:
         """Record how the file was made, once all rows are written, under the digest of its content."""
         out.flush()
         end = Point(self._last.pictures, self._last.failed, _size(out), self._paths.hexdigest(), tuple(self._failures))
@@ -310,7 +310,7 @@ def _in_runs(batch: Answers, first: int, out: TextIO, failures: list[Failures]) 
     if not batch.skipped:
         yield batch
         return
-    is_failed = ~batch.is_answered()
+    is_failed = ~batch.was_read()
     bounds = [0, *(np.flatnonzero(np.diff(is_failed)) + 1).tolist(), len(batch)]
     for begin, end in pairwise(bounds):
         start = _size(out)
@@ -332,7 +332,7 @@ def _size(out: TextIO) -> int:
 
 
 def _records(digest: str) -> list[dict[str, Any]]:
-    """Give the records of how a content was made, the latest last."""
+    """Give the records of how a file with this content was made, the latest last."""
     kept = read_rows(_KIND, [digest]).get(digest)
     records = json.loads(zlib.decompress(kept)) if kept else []
     return [each for each in records if each["version"] == _VERSION]

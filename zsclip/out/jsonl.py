@@ -26,7 +26,7 @@ def write_jsonl(batches: Iterable[Answers], out: TextIO) -> None:
     for answers in batches:
         for names in (answers.vocabulary, answers.distractors):
             if names not in known:
-                known[names] = [_text(without_surrogates(name)) for name in names]
+                known[names] = [json_text(without_surrogates(name)) for name in names]
         lines = _lines(answers, known[answers.vocabulary], known[answers.distractors])
         for start in range(0, len(lines), _AT_ONCE):
             out.write("".join(lines[start : start + _AT_ONCE]))
@@ -59,14 +59,16 @@ def _lines(answers: Answers, labels: Sequence[str], distractors: Sequence[str]) 
     names = [*labels, "null"]  # for -1, no label
     answered = [names[place] for place in answers.answered.tolist()]
     names = [*distractors, "null"]
-    rivals = ["null"] * len(answers)
+    beaten_by = ["null"] * len(answers)
     if answers.beaten_by is not None:
-        rivals = [names[place] for place in answers.beaten_by.tolist()]
+        beaten_by = [names[place] for place in answers.beaten_by.tolist()]
     beginnings = _beginnings(answers, labels)
     kind = f'"score_kind": "{answers.score_kind}", "predictions": ['
     lines = [
-        f'{beginning}"label": {label}, {best}, {kind}{each}], "beaten_by": {rival}{_END}'
-        for beginning, label, best, each, rival in zip(beginnings, answered, numbers, candidates, rivals, strict=True)
+        f'{beginning}"label": {label}, {best}, {kind}{each}], "beaten_by": {winner}{_END}'
+        for beginning, label, best, each, winner in zip(
+            beginnings, answered, numbers, candidates, beaten_by, strict=True
+        )
     ]
     for place, skipped in answers.skipped.items():
         lines[place] = beginnings[place] + _failure(skipped)
@@ -87,13 +89,13 @@ def _beginnings(answers: Answers, labels: Sequence[str]) -> list[str]:
 
 
 def _beginning(name: str) -> str:
-    return f'{{"file_name": {_text(in_utf8(name))}, '
+    return f'{{"file_name": {json_text(in_utf8(name))}, '
 
 
 def _failure(skipped: Skipped) -> str:
     return (
         '"label": null, "score": null, "cosine": null, "score_kind": null, "predictions": [], "beaten_by": null, '
-        f'"error": {_text(skipped.error)}, "message": {_text(without_surrogates(skipped.message))}}}\n'
+        f'"error": {json_text(skipped.error)}, "message": {json_text(without_surrogates(skipped.message))}}}\n'
     )
 
 
@@ -104,7 +106,7 @@ def _numbers(column: NDArray[np.float32]) -> list[str]:
     return [text if "." in text else json.dumps(float(text)) for text in texts]  # 0, 1, 1e-05, nan
 
 
-def _text(text: str) -> str:
+def json_text(text: str) -> str:
     r"""Write a string, and escape the control characters that JSON allows but some terminals obey.
 
     A byte of a name that is not UTF-8 becomes `\udc80` to `\udcff`, which `os.fsencode` turns into the byte again.

@@ -22,7 +22,7 @@ def html_table(answers: Answers, pictures: Pictures) -> str:
         pictures: those that the answers are about, place by place.
     """
     shown = answers[:SHOWN]
-    places = np.flatnonzero(shown.is_answered()).tolist()
+    places = np.flatnonzero(shown.was_read()).tolist()
     small = dict(zip(places, thumbnails(pictures, places, threads=available_cpus()), strict=True))
     lines = [_line(row, small.get(place)) for place, row in enumerate(shown.rows())]
     more = len(answers) - len(shown)

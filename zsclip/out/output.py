@@ -40,7 +40,7 @@ def format_of(target: str | None, is_terminal: bool) -> str:
 
 @contextmanager
 def open_output(
-    target: str | None, *, overwrite: bool = False, go_on_at: int | None = None, resumable: bool = False
+    target: str | None, *, overwrite: bool = False, resume_at: int | None = None, resumable: bool = False
 ) -> Iterator[TextIO]:
     """Open the stream for the rows: standard output, or a file that appears only when it is complete.
 
@@ -50,7 +50,7 @@ def open_output(
 
     Args:
         overwrite: replace FILE, and a `FILE.part` left by an earlier run.
-        go_on_at: keep this many bytes of an earlier run's `FILE.part`, and write after them.
+        resume_at: keep this many bytes of an earlier run's `FILE.part`, and write after them.
         resumable: whether the command has --resume, which an error then suggests.
 
     Raises:
@@ -72,13 +72,13 @@ def open_output(
         yield sys.stdout
         return
     out: TextIO | None = None
-    is_ours = not overwrite and go_on_at is None  # a new file; an existing one, once nobody else writes it
+    is_ours = not overwrite and resume_at is None  # a new file; an existing one, once nobody else writes it
     try:
         with _as_output_error(name, file):
             if part:
-                out = _stream(_open_part(part, name, is_new=is_ours, go_on_at=go_on_at or 0))
+                out = _stream(_open_part(part, name, is_new=is_ours, resume_at=resume_at or 0))
                 is_ours = True
-                out.seek(go_on_at or 0)
+                out.seek(resume_at or 0)
                 out.truncate()
             else:
                 out = _stream(io.FileIO(file, "w", closefd=isinstance(file, str)))
@@ -129,7 +129,7 @@ def check_output(target: str | None, *, overwrite: bool = False, resumable: bool
         _check_absent(target, target, overwrite=overwrite, resumable=resumable)
 
 
-def check_apart(outputs: Sequence[tuple[str, str | None]]) -> dict[FileId, str]:
+def check_outputs_differ(outputs: Sequence[tuple[str, str | None]]) -> dict[FileId, str]:
     """Refuse two outputs that would be the same file, before anything is written.
 
     Args:
@@ -155,7 +155,7 @@ def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[FileId, str]
 
     Args:
         inputs: what each is, in words, and its path; only iterated if a file would be replaced.
-        places: given by `check_apart`.
+        places: given by `check_outputs_differ`.
 
     Raises:
         InputError: an input would be replaced.
@@ -183,7 +183,7 @@ def part_of(target: str) -> str:
 def _keys_of(target: str | None) -> Iterator[FileId | str]:
     """Yield the ids of the files that are written for a target, and the real paths, as they may not exist yet.
 
-    Standard output has a place if it is a regular file, unless the shell has just emptied it.
+    Standard output counts as a file if it is a regular file that the shell has not just emptied.
     """
     is_ours = target is not None and is_replaceable(target)
     for file in files_of(target) if target is not None and is_ours else (target,):
@@ -214,14 +214,14 @@ def _stream(raw: io.FileIO) -> TextIO:
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
-def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileIO:
+def _open_part(part: str, name: str, *, is_new: bool, resume_at: int) -> io.FileIO:
     """Open FILE.part, and make sure that no other run is writing to it before anything is changed."""
-    flags = os.O_RDWR | (0 if go_on_at else os.O_CREAT) | (os.O_EXCL if is_new else 0)
+    flags = os.O_RDWR | (0 if resume_at else os.O_CREAT) | (os.O_EXCL if is_new else 0)
     changed = OutputError(f"{name}: another run has continued this file in the meantime; check it, and run again")
     try:
         raw = io.FileIO(part, "r+", opener=lambda path, _: os.open(path, flags, 0o666))
     except FileNotFoundError as e:
-        if go_on_at:
+        if resume_at:
             raise changed from e
         raise
     try:
@@ -233,7 +233,7 @@ def _open_part(part: str, name: str, *, is_new: bool, go_on_at: int) -> io.FileI
                 is_ours = False
             if not is_ours:
                 raise OutputError(f"{name}: another run is writing to it; wait for it to end, or choose another file")
-        if os.fstat(raw.fileno()).st_size < go_on_at:
+        if os.fstat(raw.fileno()).st_size < resume_at:
             raise changed
         return raw
     except BaseException:

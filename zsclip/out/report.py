@@ -13,7 +13,7 @@ import numpy as np
 from zsclip.answers.answers import Answers, Row
 from zsclip.out.text import decoded, six_digits, without_surrogates
 from zsclip.out.thumbnails import thumbnails
-from zsclip.pictures.pictures import Pictures, again
+from zsclip.pictures.pictures import Pictures, pictures_named
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 from zsclip.pixels.skipped import Skipped
 
@@ -47,8 +47,8 @@ def with_report(
     out.write(before + "[")
     separator, written, seen = "\n", 0, 0
     for part in _parts(batches):
-        source, first = (again(part.names), 0) if pictures is None else (pictures, seen)
-        answered = np.flatnonzero(part.is_answered()) if written < MAX_PAGE_BYTES else np.arange(0)
+        source, first = (pictures_named(part.names), 0) if pictures is None else (pictures, seen)
+        answered = np.flatnonzero(part.was_read()) if written < MAX_PAGE_BYTES else np.arange(0)
         small = thumbnails(source, (first + answered).tolist(), threads=threads, max_pixels=max_pixels)
         shown = dict(zip(answered.tolist(), small, strict=True))
         for place, row in enumerate(part.rows()):

@@ -27,12 +27,12 @@ BAR_WIDTH = 10
 
 def write_csv(batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
     """Write comma-separated values, one line per image and rank, with a header; with `truth`, one more column."""
-    _write_lines(batches, out, ",", _csv_field, header, truth)
+    _write_lines(batches, out, ",", csv_field, header, truth)
 
 
 def write_tsv(batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
     r"""Write tab-separated values: the columns of the CSV, and `\t`, `\n`, `\r`, `\\` for what would break a line."""
-    _write_lines(batches, out, "\t", _tsv_field, header, truth)
+    _write_lines(batches, out, "\t", tsv_field, header, truth)
 
 
 def write_paths(batches: Iterable[Answers], out: TextIO, *, print0: bool = False, unknown: bool = False) -> None:
@@ -42,7 +42,7 @@ def write_paths(batches: Iterable[Answers], out: TextIO, *, print0: bool = False
     """
     end = "\0" if print0 else "\n"
     for answers in batches:
-        wanted = answers.is_answered() if unknown else answers.answered >= 0
+        wanted = answers.was_read() if unknown else answers.answered >= 0
         out.writelines(in_utf8(path) + end for path in compress(answers.names, wanted.tolist()))
         out.flush()
 
@@ -57,7 +57,8 @@ def write_table(batches: Iterable[Answers], out: TextIO) -> None:
     from rich.text import Text
 
     width = max(40, shutil.get_terminal_size((100, 24)).columns)
-    path_width = max(12, min(60, width - 40))
+    # From 91 columns on, the answer has room for `unknown (microscope picture won)`.
+    path_width = max(12, min(60, width - 51), min(40, width - 40))
     # Writes to memory only, as rich itself would raise SystemExit at a closed pipe.
     console = Console(file=io.StringIO(), force_terminal=out.isatty() or None, width=width, highlight=False)
     for answers in batches:
@@ -125,12 +126,14 @@ def _lines(answers: Answers, separator: str, field: Callable[[str], str], truth:
             yield separator.join(cells) + true + "\n"
 
 
-def _csv_field(text: str) -> str:
+def csv_field(text: str) -> str:
+    """Quote a text where CSV needs it."""
     # Python 3.11's csv module leaves a lone carriage return unquoted, and cannot read it back.
     return '"' + text.replace('"', '""') + '"' if re.search(r'[,"\r\n]', text) else text
 
 
-def _tsv_field(text: str) -> str:
+def tsv_field(text: str) -> str:
+    """Escape what would break a line of TSV."""
     return text.translate({ord("\\"): r"\\", ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"})
 
 

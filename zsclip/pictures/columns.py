@@ -87,7 +87,7 @@ def find_in_parquet(path: str, wanted: str | None, takes: Takes) -> Iterator[Pic
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a row group, of which some are read together.
+    """A row group that is read in blocks of rows.
 
     about: the metadata of the file, which may have thousands of groups.
     """
@@ -100,14 +100,14 @@ class _Rows:
 
 
 def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Takes) -> Pictures:
-    """Give some rows that are read together.
+    """Give the pictures of one block of rows.
 
     Args:
         start: the first one's place in its row group. numbers: of all of them in the file.
     """
     shard = rows.shard
     taken = [place for place, number in enumerate(numbers) if takes(str(number))]
-    files: set[int] = set()  # pictures that turned out to be files of their own; only these know when they change
+    files: set[int] = set()  # pictures that are files of their own; only these have keys that show a change
 
     def read(place: int) -> bytes:
         value = _BLOCKS.read((rows, start), partial(_read_block, rows, start))[taken[place]].as_py()

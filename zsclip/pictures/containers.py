@@ -3,12 +3,16 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 from zsclip.errors import InputError
+from zsclip.pictures.animations import is_animation
+from zsclip.pictures.clips import Unread, find_in_clip
 from zsclip.pictures.columns import check_parquet, find_in_parquet
 from zsclip.pictures.lists import check_list, find_in_list
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.shards import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.tars import find_in_tar
@@ -20,9 +24,14 @@ LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 
 
-def is_container(path: str) -> bool:
-    """Whether a file holds or lists pictures, by its ending, and is not a picture all the same."""
-    if not path.lower().endswith((*ARCHIVES, *LISTS)) or not os.path.isfile(path):
+def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
+    """Whether a file is an archive, a video or a list by its extension, and does not begin like a picture."""
+    name = path.lower()
+    if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):
+        return os.path.isfile(path) and is_animation(path)
+    if not name.endswith((*ARCHIVES, *LISTS, *VIDEO_ENDINGS)) or not os.path.isfile(path):
+        return False
+    if name.endswith((*VIDEO_ENDINGS,)) and not find_spec("av"):  # its row will say so
         return False
     try:
         with open(path, "rb") as file:
@@ -44,17 +53,26 @@ def check_container(path: str, column: str | None) -> None:
 
 
 def find_in_container(
-    path: str, column: str | None, takes: Takes, is_left_out: Callable[[str], bool], out: PassedOver
+    path: str,
+    column: str | None,
+    takes: Takes,
+    is_left_out: Callable[[str], bool],
+    out: PassedOver,
+    sampling: Sampling,
+    unread: Unread,
 ) -> Iterator[Pictures]:
     """Yield the pictures that a file holds or lists.
 
     Args:
         column: of a Parquet file or list; None finds it.
         takes: whether a member of this name in an archive is a picture of the run; counts those that are not.
-        is_left_out: the same for what has no ending to go by, the other way round: rows, and files that are listed.
+        is_left_out: whether --exclude leaves out a row or a listed file, which have no extension to check.
         out: where to count links in archives.
+        sampling: which frames of a video are taken. unread: where they wait to be read.
     """
     name = path.lower()
+    if name.endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS)):
+        return find_in_clip(path, sampling, unread, is_animation=name.endswith((*ANIMATION_ENDINGS,)))
     if name.endswith(TARS):
         return find_in_tar(path, takes, out)
     if name.endswith(".zip"):

@@ -10,8 +10,10 @@ from functools import partial
 from importlib.util import find_spec
 
 from zsclip.errors import InputError
+from zsclip.pictures.clips import Unread
 from zsclip.pictures.containers import (
     ARCHIVES,
+    LISTS,
     check_container,
     expand_braces,
     find_in_container,
@@ -22,6 +24,7 @@ from zsclip.pictures.containers import (
 from zsclip.pictures.globs import expand_glob, fits
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.pictures import Paths, Pictures
+from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.stdin import STDIN, read_stdin
 
 ENDINGS = frozenset(
@@ -30,7 +33,7 @@ ENDINGS = frozenset(
 )
 HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
-# What belongs to the pictures of an archive, by webdataset's convention; not worth a word beside pictures.
+# What belongs to the pictures of an archive, by webdataset's convention; not reported if it has pictures.
 _ABOUT_PICTURES = frozenset({".json", ".txt", ".cls", ".npy"})
 A_URL = "a URL; download it first and give the file"
 _TOGETHER = 512  # paths of a folder handed on together; one by one would cost more than finding them
@@ -54,6 +57,8 @@ class _Search:
     passed_over: PassedOver
     column: str | None
     enter: bool
+    sampling: Sampling
+    unread: Unread
 
 
 def find_images(
@@ -70,12 +75,13 @@ def find_images(
     passed_over: PassedOver | None = None,
     column: str | None = None,
     enter: bool = True,
+    sampling: Sampling | None = None,
 ) -> Paths:
     """Check every input, then yield the path of each image of a run, in order, as it is found.
 
     Args:
-        inputs: files, folders, globs, brace ranges or `-` (paths on stdin, or one picture). An archive, a Parquet file
-            or a list is entered; any other file is taken whatever its ending.
+        inputs: files, folders, globs, brace ranges or `-` (paths on stdin, or one picture). An archive, a Parquet file,
+            a video or a list is entered; any other file is taken whatever its ending.
         exclude: globs to leave out. Without a slash, they match the name of any file or folder at any
             depth; with a slash, the path relative to the folder that is walked (for a file, the path as given).
         limit: the largest number of paths to yield, after exclusion.
@@ -88,6 +94,7 @@ def find_images(
         passed_over: where to count what is left out.
         column: the column with the images of Parquet files and lists.
         enter: whether to enter archives; if not, they are yielded as files, and lists before the files that they list.
+        sampling: which frames of videos are taken; None: the first one of every second.
 
     Raises:
         InputError: an input does not exist, matches nothing, is a URL, or is `-` for the second time; or no column of a
@@ -95,9 +102,13 @@ def find_images(
     """
     roots = roots_of(inputs, stdin_fd)
     passed_over = PassedOver() if passed_over is None else passed_over
-    search = _Search(exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter)
+    passed_over.can_read_videos = sampling is not None
+    search = _Search(
+        exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter,
+        sampling or DEFAULT_SAMPLING, Unread(),
+    )  # fmt: skip
     _check_containers(roots, search)
-    return Paths(_limited(_find(roots, search), limit), passed_over)
+    return Paths(_limited(_find(roots, search), limit), passed_over, search.unread.close)
 
 
 def roots_of(inputs: Sequence[str], stdin_fd: int = 0) -> list[str]:
@@ -114,8 +125,8 @@ def roots_of(inputs: Sequence[str], stdin_fd: int = 0) -> list[str]:
 def may_find(roots: Sequence[str], files: Iterable[str], *, all_files: bool) -> bool:
     """Whether a walk of the folders among some roots may meet one of some files, other than by a symbolic link.
 
-    It may if the file lies below one of them and is named like a picture, or has another hard link, which may be
-    anywhere; or if where it lies cannot be seen, as with /dev/stdout.
+    It may if the file lies below one of them and is named like a picture. It may also if the file has another hard
+    link, which may be anywhere, or if its place is unknown, as that of /dev/stdout.
     """
     folders = [os.path.join(os.path.realpath(root), "") for root in roots if os.path.isdir(root)]
     for file in files if folders else ():
@@ -219,7 +230,7 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
     files: list[str] = []  # files named one after the other
     for root in roots:
         is_folder = os.path.isdir(root)
-        is_entered = root != STDIN and not is_folder and is_container(root)
+        is_entered = root != STDIN and not is_folder and is_container(root, search.sampling)
         if files and (root == STDIN or is_folder or is_entered or len(files) == _TOGETHER):
             yield Pictures(files)
             files = []
@@ -231,7 +242,8 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
                 yield some
         elif is_folder:
             search.passed_over.folders.append(root)
-            yield from map(Pictures, _walk(root, excluded if search.exclude else None, search))
+            found = _walk(root, excluded if search.exclude else None, search)
+            yield from _with_clips(found, search) if search.sampling.reads_folders else map(Pictures, found)
         elif search.exclude and excluded(root):
             continue
         elif is_entered:
@@ -249,10 +261,27 @@ def _contained(root: str, excluded: _Exclusion, search: _Search) -> Iterator[Pic
         yield Pictures([root])
         if not is_list(root):
             return
-    search.passed_over.folders.append(root)
+    if root.lower().endswith((*ARCHIVES, *LISTS)):
+        search.passed_over.folders.append(root)
     takes = partial(_is_taken, _endings(), excluded if search.exclude else None, search)
     is_left_out = excluded if search.exclude else lambda name: False
-    yield from find_in_container(root, search.column, takes, is_left_out, search.passed_over)
+    yield from find_in_container(
+        root, search.column, takes, is_left_out, search.passed_over, search.sampling, search.unread
+    )
+
+
+def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Pictures]:
+    """Yield the files of a folder, and in place of videos and animations their frames."""
+    clips = VIDEO_ENDINGS | (ANIMATION_ENDINGS if search.sampling.animations else frozenset())
+    for names in found:
+        start = 0
+        for place, name in enumerate(names):
+            is_clip = name[name.rfind(".") :].lower() in clips and is_container(name, search.sampling)
+            if is_clip and search.enter:
+                yield Pictures(names[start:place])
+                yield from _contained(name, _Exclusion((), search.passed_over), search)
+                start = place + 1
+        yield Pictures(names[start:])
 
 
 def _is_taken(endings: Collection[str], excluded: Callable[[str], bool] | None, search: _Search, name: str) -> bool:
@@ -266,6 +295,9 @@ def _is_taken(endings: Collection[str], excluded: Callable[[str], bool] | None, 
     if search.all_files or name[name.rfind(".") :].lower() in endings:
         return True
     ending = ending_of(parts[-1] if parts else "")
+    if ending in VIDEO_ENDINGS:
+        search.passed_over.videos += 1
+        return False
     counts = search.passed_over.about if ending in _ABOUT_PICTURES else search.passed_over.endings
     counts[ending] += 1
     return False
@@ -277,7 +309,7 @@ def _endings() -> frozenset[str]:
 
 def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) -> Iterator[list[str]]:
     """Yield the images under a folder; a subfolder sorts as its name with a slash, as in git."""
-    endings = _endings()
+    endings = _endings() | (VIDEO_ENDINGS if search.sampling.in_folders else frozenset())
     own = {os.path.basename(path) for path in search.own}
     entries_of = partial(_entries, root, set() if search.visited is None else search.visited, excluded, search)
     found: list[str] = []

@@ -45,7 +45,7 @@ class Sight:
 
 
 def content_of(data: bytes) -> bytes:
-    """Give the 32-byte digest of a content."""
+    """Give the 32-byte digest of a picture's content."""
     return hashlib.blake2b(data, digest_size=32).digest()
 
 

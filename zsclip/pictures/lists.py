@@ -30,7 +30,7 @@ def check_list(path: str, wanted: str | None) -> None:
 
 
 def find_in_list(path: str, wanted: str | None, takes: Takes) -> Iterator[Pictures]:
-    """Yield the files that a list names, relative to it; in rows of ours they are as they were given to that run.
+    """Yield the files that a list names, relative to it; in zsclip's own rows, they are as they were given to that run.
 
     Args:
         wanted: the column with their paths; None finds it.

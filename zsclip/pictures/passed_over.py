@@ -10,21 +10,23 @@ _LONGEST_ENDING = 20  # characters; what follows the last dot of "Mr. Smith and 
 class PassedOver:
     """What was left out so far; complete once all pictures have been found.
 
-    endings: files of folders and archives that are not tried, by ending in lower case, "" for those without one.
-    unlabelled: the same for files beside the label folders of a data set. about: the same for texts and numbers in
-    archives, which belong to the pictures there. links: those in archives, and devices. hidden, excluded: files and
-    folders. folders: those that were walked, and archives. others: further reasons why there may be no picture, in
-    words.
+    endings: files of folders and archives that are not tried, by extension in lower case, "" for those without one.
+    unlabelled: the same for files beside the label folders of a data set. about: the same for text and number files
+    that accompany pictures in archives. links, videos: those in archives; devices are among the links. hidden,
+    excluded: files and folders. folders: those that were walked, and archives. others: further reasons why there may be
+    no picture, in words. can_read_videos: whether the command would read videos in folders if it were asked to.
     """
 
     endings: Counter[str] = field(default_factory=Counter)
     unlabelled: Counter[str] = field(default_factory=Counter)
     about: Counter[str] = field(default_factory=Counter)
     links: int = 0
+    videos: int = 0
     hidden: int = 0
     excluded: int = 0
     folders: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    can_read_videos: bool = False
 
 
 def ending_of(name: str) -> str:

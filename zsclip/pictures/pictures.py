@@ -22,13 +22,15 @@ class Pictures:
     names: n paths of files, or other names for the pictures.
     read: gives the encoded picture at an index of names, or an open file if it is too large to be held in memory;
         threads may call it. None if names are paths of files.
-    key: gives the key of the picture at an index, if it has one that shows, unread, that it has not changed; asked
-        before it is read, and after. None if there are no keys, or names are paths of files.
+    key: gives the key of the picture at an index, or None; asked before and after it is read, to notice a change. None
+        if there are no keys, or names are paths of files.
+    drop: called with the index of a picture that will not be read. None if nothing is held for it.
     """
 
     names: Sequence[str]
     read: Callable[[int], bytes | BinaryIO] | None = None
     key: Callable[[int], bytes | None] | None = None
+    drop: Callable[[int], object] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,27 +77,32 @@ class Member(str):
 class Paths(Iterator[str]):
     """The pictures of a run in order: one name at a time, or the rest in the groups they are found in.
 
-    passed_over: what is left out, complete once all have been found.
+    passed_over: what is left out, complete once all have been found. close: releases what is held for pictures that
+    were not read; called when a run ends.
     """
 
-    def __init__(self, found: Iterable[Pictures], passed_over: PassedOver) -> None:
-        self.passed_over = passed_over
+    def __init__(
+        self, found: Iterable[Pictures], passed_over: PassedOver, close: Callable[[], None] = lambda: None
+    ) -> None:
+        self.passed_over, self.close = passed_over, close
         self._found = map(_with_members, found)
         self._names: Iterator[str] = iter(())  # the rest of the last group
 
     def __next__(self) -> str:
         while True:
             for name in self._names:
+                if isinstance(name, Member) and name.pictures.drop is not None:
+                    name.pictures.drop(name.place)
                 return name
             self._names = iter(next(self._found).names)
 
     def rest(self) -> Iterator[Pictures]:
         """Yield the pictures whose names were not yet taken one by one."""
-        return (some for some in chain([again(list(self._names))], self._found) if len(some))
+        return (some for some in chain([pictures_named(list(self._names))], self._found) if len(some))
 
 
-def again(names: Sequence[str]) -> Pictures:
-    """Give the pictures of names that were taken from `Paths`."""
+def pictures_named(names: Sequence[str]) -> Pictures:
+    """Give the pictures with these names, which were taken from `Paths`."""
     if not any(isinstance(name, Member) for name in names):
         return Pictures(names)
 

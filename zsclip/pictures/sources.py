@@ -23,7 +23,7 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")  # halves of a surrogate pair
 
 @dataclass(frozen=True)
 class Names:
-    """The words for a picture: its label and captions.
+    """What a picture shows, in words: its label and captions.
 
     kinds: broader words, the nearest first; captions: free sentences, used as they are; source: the data set
     that it comes from, if there are several. name: what a list gives as its name beside the label.
@@ -225,11 +225,11 @@ def _class_folders(
         if label in folders:
             visited.remove(folders[label])
         elif links[label] in visited:
-            note(f"{path!r} skipped: a link to a folder that is read anyway")
+            note(f"{path!r}: skipped: a link to a folder that is read anyway")
             continue
         paths = list(find_images([path], note=note, all_files=all_files, visited=visited, passed_over=passed_over))
         if not paths or not label.isprintable():
-            note(f"{path!r} skipped: {'no image in it' if not paths else 'its name is not printable text'}")
+            note(f"{path!r}: skipped: {'no image in it' if not paths else 'its name is not printable text'}")
             continue
         found[label] = paths
     check_depth(root, found, note)

@@ -24,7 +24,7 @@ _NAMED = 3  # splits in a message; there may be ten folds
 
 
 def check_depth(root: str, found: Mapping[str, Sequence[str]], note: Callable[[str], None]) -> None:
-    """Refuse folders of splits, or of the labels, that lie where those of the labels should be.
+    """Refuse folders of splits, and label folders one level too deep, where label folders are expected.
 
     Args:
         found: the paths of each label's pictures, all below `root/label`.
@@ -78,7 +78,7 @@ def splits_of(names: Iterable[str]) -> list[str]:
     found = []
     for name in names:
         match = _SPLIT.fullmatch(name)
-        if match is not None and (match[1].lower() != "fold" or match[2]):  # one may be of paper
+        if match is not None and (match[1].lower() != "fold" or match[2]):  # `fold` alone may be a label
             found.append(
                 (_SPLITS.index(match[1].lower()), re.sub(r"\d+", lambda digits: digits[0].zfill(9), name), name)
             )

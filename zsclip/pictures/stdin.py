@@ -120,7 +120,7 @@ def _read(
 
 
 def _beginning(more: Callable[[], bytes], end: bytes) -> bytes:
-    """Read until it is clear whether one file begins there or a list; that holds back no path that is complete."""
+    """Read until it is clear whether a picture or a list of paths begins there; complete paths are never held back."""
     start = b""
     while some := more():
         start += some

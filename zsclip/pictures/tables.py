@@ -23,7 +23,7 @@ def delimiter_of(path: str, header: str) -> str:
 def table_records(
     path: str, columns: Callable[[list[str]], Sequence[str]], *, errors: str = "strict", is_labelled: bool = False
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Yield the rows of a list of pictures, of ours too; see `csv_records`.
+    """Yield the rows of a list of pictures, also of zsclip's own rows; see `csv_records`.
 
     Args:
         errors: of the encoding; `surrogateescape` keeps the bytes of a name that is not UTF-8.
@@ -35,19 +35,19 @@ def table_records(
     with open(path, encoding="utf-8-sig", errors=errors, newline="") as file:
         header = file.readline()
         mark = delimiter_of(path, header)
-        is_escaped = mark == "\t" and "score_kind" in header.split(mark)  # as our rows are
+        is_escaped = mark == "\t" and "score_kind" in header.split(mark)  # as zsclip's own rows are
         yield from csv_records(
             path, chain([header], file), columns, delimiter=mark, is_escaped=is_escaped, is_labelled=is_labelled
         )
 
 
 def is_ours(record: Mapping[str, Any]) -> bool:
-    """Whether a row of a list was written by a run, so that its path is as it was given to that."""
+    """Whether a row of a list was written by zsclip, so that its path is as it was given to that run."""
     return "score_kind" in record and ("candidate" in record or "predictions" in record)
 
 
 def is_further_rank(record: Mapping[str, Any]) -> bool:
-    """Whether a row of ours is about the same picture as the one before."""
+    """Whether a row of zsclip's own is about the same picture as the one before."""
     return is_ours(record) and record.get("rank") not in (None, "", "1")
 
 
@@ -83,7 +83,8 @@ def csv_records(
                 record = {name: cell and _unescaped(cell) for name, cell in record.items() if name}
             elif is_labelled and any(cell.strip() for cell in record.pop(None, ())):  # a last comma adds an empty one
                 place = f"{path}:{reader.line_num}"
-                raise InputError(f"{place}: has more cells than the header; put words with a {delimiter!r} in quotes")
+                cure = f"put cells that contain {delimiter!r} in quotes"
+                raise InputError(f"{place}: has more cells than the header; {cure}")
             yield reader.line_num, record
     except csv.Error as e:
         raise InputError(f"{path}: not a CSV file in UTF-8: {e}; save it as one") from e

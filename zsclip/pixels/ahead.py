@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from zsclip.errors import InputError
+from zsclip.pictures.decoding_thread import CPU_SECONDS, WALL_SECONDS
 from zsclip.pictures.pictures import Pictures
-from zsclip.pixels.limits import CPU_SECONDS, WALL_SECONDS
 
 LOOKAHEAD = 2  # batches decoded or being decoded while the model works on one
 FIRST_BATCH = 32  # the batch size to expect until the real one is known
@@ -115,7 +115,7 @@ class Ahead(Generic[T, F]):
         self._places: SimpleQueue[None] = SimpleQueue()  # one for each picture that may be worked on now
         self._pictures: SimpleQueue[object] = SimpleQueue()  # pictures to look up, then _END or an error
         self._ahead: SimpleQueue[object] = SimpleQueue()  # found or pending results, in order, then _END or an error
-        self._begins_with: SimpleQueue[object] = SimpleQueue()  # _UNKNOWN, what was made of the first one, or both
+        self._begins_with: SimpleQueue[object] = SimpleQueue()  # _UNKNOWN, the first picture's result, or both
         self._slots.put(PATHS_AHEAD)
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
         self._allow(self._allowed)
@@ -218,6 +218,9 @@ class Ahead(Generic[T, F]):
                     stop = min(start + LOOK_UP, len(item))
                     keys = item.keys(start, stop) if find is not None else None
                     found = find(item.names[start:stop], keys) if find is not None and keys is not None else None
+                    if item.drop is not None and found is not None:
+                        for place in found.places:
+                            item.drop(start + place)
                     self._pass_on(item, start, stop, found)
             self._ahead.put(end)
         except BaseException as e:

@@ -23,7 +23,7 @@ def _cgroup_memory(membership: Path, mount: Path) -> int:
     limits = [1 << 62]
     for folder in cgroup_folders(membership, mount, "memory"):
         for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
-            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+            with contextlib.suppress(OSError, ValueError):  # "max" is not a number
                 limits.append(int((folder / name).read_text()))
     return min(limits)
 

@@ -64,9 +64,9 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _intent(profile: ImageCms.core.CmsProfile) -> ImageCms.Intent:
-    """Choose the usual intent, perceptual, unless one table of version 4 is for all intents, as that of XYB.
+    """Choose the usual intent, perceptual, unless a version 4 profile has only one table, as XYB's has.
 
-    littleCMS takes for granted that the black of a perceptual table has 0.3 % light, and would make all of it darker.
+    littleCMS takes for granted that the black of a perceptual table has 0.3% light, and would make all of it darker.
     """
     tables = profile.clut or {}
     has_one = any(tables.get(_PERCEPTUAL, ())) and not any(tables.get(_RELATIVE, ()))

@@ -4,7 +4,7 @@ from PIL import Image
 
 from zsclip.pixels.layout import Layout
 
-# Measured with pictures of 9 to 36 megapixels and Pillow 11.3 to 13; tests/test_costs.py holds them.
+# Measured with pictures of 9 to 36 megapixels and Pillow 11.3 to 13; tests/test_costs.py checks them.
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes per pixel; 4 for all others
 _WORKING = {"WEBP": 8, "AVIF": 9, "HEIF": 9, "JPEG2000": 17}  # of the decoder itself, beside the picture
 _PROGRESSIVE = 6  # coefficients, kept until the last scan

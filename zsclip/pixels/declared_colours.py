@@ -1,4 +1,4 @@
-"""Where files say which colours they have, and Pillow does not read it -> a profile."""
+"""Colour declarations that Pillow does not read -> an ICC profile."""
 
 import functools
 import struct

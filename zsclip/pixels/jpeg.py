@@ -1,4 +1,4 @@
-"""JPEGs that lack some of their pixels: a decoder makes those up, and Pillow does not mention it."""
+"""JPEGs that lack some of their pixels: a decoder makes those up, and Pillow does not report it."""
 
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -30,7 +30,7 @@ def watch_end(opened: Image.Image, file: IO[bytes]) -> None:
 
 
 def _only_scan(file: IO[bytes]) -> tuple[int, bool] | None:
-    """Find a scan with all channels; None if there is none such, or not of plain codes.
+    """Find a scan with all channels; None if there is none, or it is not Huffman-coded.
 
     Returns:
         Where its data begin, and whether a row of empty blocks may be nothing but zeros there.

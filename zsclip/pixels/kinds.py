@@ -1,13 +1,18 @@
 """Files that are not pictures, or not readable ones, recognised by their first bytes."""
 
 import re
+from importlib.util import find_spec
 
 from zsclip.pictures.refused import ErrorKind
 from zsclip.pixels.pillow_setup import readable_formats
 
 NO_PICTURE = "damaged, or not an image in a supported format"
 RAW = "camera RAW is not supported; export it as JPEG first"
-VIDEO = "a video; extract frames first, for example with ffmpeg"
+VIDEO = (
+    "a video; name it on the command line to classify its frames"
+    if find_spec("av")
+    else "a video; to read it: pip install 'zsclip[video]'"
+)
 DRAWING = "a drawing or document; export it as PNG first"
 HEIC = "a HEIC image; to read it: pip install 'zsclip[heic]'"
 _OTHER = "is not supported; export it as PNG first"
@@ -86,7 +91,7 @@ def kind_of(start: bytes) -> tuple[ErrorKind, str]:
     if start[:3] == b"\xff\xd8\xff":
         return "unreadable", "a damaged JPEG, or one of a kind that is not supported"
     if start and not start.strip(b"\0"):
-        return "unreadable", "nothing but zero bytes: the copy or download failed"
+        return "unreadable", "only NUL bytes: the copy or download failed"
     if _TEXT.fullmatch(start):
         return "unreadable", "text, not an image"
     return "unreadable", NO_PICTURE

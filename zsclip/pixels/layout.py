@@ -20,7 +20,7 @@ _WANTED = frozenset(
     | {ICC_PROFILE, NO_DATA, DNG_VERSION}
 )
 _TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
-_MOST_PLACES = 1 << 20  # strips or tiles; a picture of as many pixels as may be has fewer tiles of 16 x 16
+_MOST_PLACES = 1 << 20  # strips or tiles; even the largest allowed picture has fewer tiles of 16 x 16
 _MOST_VALUES = 3 << 16  # of another tag; a palette for 16 bits has as many
 _MOST_PROFILE = 1 << 24  # bytes
 _PLACES = frozenset({STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES})
@@ -92,7 +92,7 @@ class Layout:
 
     @property
     def no_data(self) -> float | None:
-        """The value that stands for none; but 0, which is black all the same."""
+        """The value that marks missing data; None if it is 0, which is black anyway."""
         text = bytes(int(value) for value in self.tags.get(NO_DATA, ()) if 0 < value < 128)
         try:
             return float(text) or None
@@ -210,7 +210,7 @@ def _read_tags(file: IO[bytes], order: str, start: bytes) -> tuple[Tags, bytes |
 
 
 def _is_count_possible(tag: int, count: int) -> bool:
-    """Whether a tag may have so many values; one that can be done without may be left out otherwise."""
+    """Whether a tag may have `count` values; with more, an optional tag is ignored."""
     if tag == ICC_PROFILE:
         return count <= _MOST_PROFILE
     is_possible = count <= (_MOST_PLACES if tag in _PLACES else _MOST_VALUES)

@@ -1,4 +1,4 @@
-"""What libtiff reports of damaged pictures: it makes up their pixels and goes on, and Pillow does not mention it."""
+"""What libtiff reports of damaged pictures: it makes up their pixels and goes on, and Pillow does not report it."""
 
 import ctypes
 import functools

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from zsclip.pictures.decoding_thread import CPU_SECONDS
 from zsclip.pixels.available_memory import available_memory, return_freed_memory
 
 DEFAULT_MAX_PIXELS = 178_956_970  # Pillow's own limit
 MAX_SCANS = 500  # of a JPEG; libjpeg-turbo advises it against files that keep a decoder busy
-CPU_SECONDS = 10  # a picture that takes more CPU time is given up
 BYTES_A_SECOND = 8_000_000  # a picture gets one second more for every 8 MB that it holds: 12 megapixels get 10 s more
-WALL_SECONDS = 600  # a picture that takes longer than this by the clock is given up, too
 MOST_MEMORY = 1_500_000_000  # bytes for all pictures being decoded
 MEMORY_SHARE = 2  # and at most 1 / MEMORY_SHARE of the memory available to this process
 _LARGE = MOST_MEMORY // 8  # a picture from here on leaves more behind, in a thread's own heap, than may be ignored

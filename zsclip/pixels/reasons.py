@@ -8,19 +8,18 @@ import stat
 from PIL import Image
 
 from zsclip.pictures.containers import ARCHIVES, LISTS
+from zsclip.pictures.decoding_thread import WALL_SECONDS, is_waiting
 from zsclip.pictures.files import A_URL, is_url
 from zsclip.pictures.refused import ErrorKind, Refused
+from zsclip.pictures.sampling import VIDEO_ENDINGS
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
-from zsclip.pixels.limits import DEFAULT_DECODING, WALL_SECONDS, Decoding
+from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
 from zsclip.pixels.skipped import Skipped
 
 RAW_ENDINGS = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
     | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
-)
-VIDEO_ENDINGS = frozenset(
-    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv"}
 )
 DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
 START_BYTES = 16  # that tell a picture of the web
@@ -55,7 +54,7 @@ def check_file(path: str) -> None:
 
 
 def check_start(name: str, start: bytes) -> None:
-    """Refuse a file by its ending, unless it begins as a picture does. Not as TIFF: camera RAW files begin like that.
+    """Refuse a file by its extension, unless its first bytes are a picture's. TIFF's do not count: RAW files have them.
 
     Args:
         start: its first bytes, START_BYTES or more.
@@ -96,8 +95,8 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
 
 
 def given_up(path: str, thread: int, decoding: Decoding = DEFAULT_DECODING) -> Skipped | None:
-    """Make a row for a picture whose decoder hangs, and release its pixels; None if it has not started."""
-    if decoding.budget.is_waiting_for_memory(thread):
+    """Make a row for a picture whose decoder hangs, and release its pixels; None if it only waits."""
+    if decoding.budget.is_waiting_for_memory(thread) or is_waiting(thread):
         return None
     seconds = decoding.budget.cpu_seconds(thread)
     decoding.budget.give_back(thread)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 _MOST_PROFILE = 1 << 24  # bytes of an unpacked profile
-# Put behind a JPEG without an end marker: where pixels are missing, each ending is read as other pixels.
+# Endings to try after a JPEG without an end marker: if pixels are missing, the results differ.
 _ENDINGS = (b"\xff\xd9", b"\x55\xaa\x3c" * 100 + b"\xff\xd9")
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # one that ends the data of a scan
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -111,7 +111,7 @@ def _jpeg(data: bytes) -> Repaired | None:
     short = body.rstrip(b"\0")
     if len(body) - len(short) < _FEWEST_ZEROS:
         return replace(found, data=body.rstrip(b"\xff"), endings=_ENDINGS)
-    # Behind 255, a zero belongs to the scan. Others may, too, but as well stand for pixels that are missing.
+    # A zero after 255 belongs to the scan. Any other zero may be data, or stand for missing pixels.
     return replace(found, data=short + b"\0" * short.endswith(b"\xff"), endings=_ENDINGS)
 
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 DARK_16 = 4095  # 16-bit samples that are all below this are of 12 bits or fewer: as 16 bits they would be black
 DIM = 16  # floats up to this that go over 1 are lights brighter than white; as floats up to 255 they would be black
-UNDERSHOOT = -0.1  # floats from 0 to 1 may go below 0 by so much, as sharpening leaves them
-NO_DATA = (-9999.0, -99999.0, -32768.0, -32767.0)  # floats that stand for none, where nothing else is near them
-_LARGEST = 3.4e38  # floats from here on stand for no data, too
+UNDERSHOOT = -0.1  # floats from 0 to 1 may go below 0 by this much, as sharpening leaves them
+NO_DATA = (-9999.0, -99999.0, -32768.0, -32767.0)  # floats that mark missing data, where nothing else is near them
+_LARGEST = 3.4e38  # floats from here on mark missing data, too
 _MOST_SAMPLED = 500_000
 _FEWEST = 1000  # values, of which one in a thousand may be a fault
 _FAR = 16  # times the range of nearly all values: a range as wide as that would leave them without contrast
@@ -22,7 +22,7 @@ Parts = Iterable[NDArray[Any]]
 
 @dataclass(frozen=True)
 class _Seen:
-    """The lowest and highest value that is one, and some of the values; (S,)."""
+    """The lowest and highest valid value, and a sample of the values, (S,)."""
 
     low: float
     high: float
@@ -69,9 +69,16 @@ def find_range(
 def range_of(actual: Range, kind: str, bits: int, declared: Range | None = None, over_1: float = 1) -> Range:
     """Choose what is black and what is white.
 
-    That is what the file declares, unless values lie outside; for 8 bits, for odd depths such as 12, and for 16 bits
-    that use more than 12, all that fit. Floats that lie within [0, 1], or nearly all of them, go from 0 to 1, and are
-    clipped. Values within [0, 255] count as such; others go from the lowest to the highest.
+    The first of these that fits decides:
+
+    samples                                                        black, white
+    more than 8 bits, all in the range that the file declares      that range
+    unsigned, under 16 bits, or 16 bits with some over DARK_16     0, the highest of that depth
+    signed, 8 bits                                                 -128, 127, or lowest, highest if none is below 0
+    floats in [0, 1], or nearly all of them, and others clipped    0, 1
+    floats in [0, DIM], some of them not over 1                    0, highest
+    any in [0, 255], some of them over 1                           0, 255
+    any others                                                     lowest, highest
 
     Args:
         actual: the lowest and the highest value.

@@ -103,7 +103,7 @@ def _range_of_colours(file: IO[bytes], layout: Layout) -> Range:
 
 
 def _range_of_alpha(file: IO[bytes], layout: Layout, colours: Range) -> Range:
-    """Find what is transparent and what is opaque: the range of the colours where alpha is as shallow as they are."""
+    """Find what is transparent and what is opaque: the colours' range if alpha uses as few bits as they do."""
     if layout.kind == "f":
         most = highest(_alphas(file, layout)) if colours[1] > 1 else 1
         return (0, 1) if most <= DIM else (0, max(most, colours[1]))
@@ -116,7 +116,7 @@ def _range_of_alpha(file: IO[bytes], layout: Layout, colours: Range) -> Range:
 
 
 def _is_shallow(highest_alpha: float, layout: Layout) -> bool:
-    """Whether alpha has fewer bits than its type; as all of them, it would hide the picture."""
+    """Whether alpha uses fewer bits than its type has; scaled by all of them, it would be nearly transparent."""
     return 0 < highest_alpha <= (layout.full + 1) // 16 - 1
 
 

@@ -5,7 +5,8 @@ from collections import Counter
 from zsclip.pictures.containers import ARCHIVES
 from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS
 from zsclip.pictures.passed_over import PassedOver
-from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS, VIDEO_ENDINGS
+from zsclip.pictures.sampling import VIDEO_ENDINGS
+from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS
 
 _MOST = 8  # endings that are named
 _KINDS = {
@@ -24,15 +25,16 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     Args:
         can_try: whether the command has --all-files.
     """
-    counts = Counter({(ending, _kind(ending, count)): count for ending, count in found.endings.items()})
-    unlabelled = Counter({(ending, _stray(ending, count)): count for ending, count in found.unlabelled.items()})
+    counts = Counter({(ending, _kind(ending, count, found)): count for ending, count in found.endings.items()})
+    unlabelled = Counter({(ending, _stray(ending, count, found)): count for ending, count in found.unlabelled.items()})
     ordered = sorted((counts + unlabelled).items(), key=lambda item: (-item[1], not item[0][0], item[0]))
-    parts = [(bool(about), f"{ending or 'without an ending'}{about}", count) for (ending, about), count in ordered]
+    parts = [(bool(about), f"{ending or 'without an extension'}{about}", count) for (ending, about), count in ordered]
     if rest := parts[_MOST:]:
         has_reason = any(has_reason for has_reason, _, _ in rest)
         parts[_MOST:] = [(has_reason, "of other types", sum(count for *_, count in rest))]
-    if found.links:
-        parts.append((True, f"link{'' if found.links == 1 else 's'} in archives", found.links))
+    for what, count in (("link", found.links), ("video", found.videos)):
+        if count:
+            parts.append((True, f"{what}{'' if count == 1 else 's'} in archives", count))
     if not parts:
         return ""
     parts.sort(key=lambda part: not part[0])
@@ -62,11 +64,13 @@ def why_no_images(found: PassedOver) -> str:
     return f"no images: the {len(folders):,} folders have no files; check the paths"
 
 
-def _kind(ending: str, count: int) -> str:
+def _kind(ending: str, count: int, found: PassedOver) -> str:
+    if ending in VIDEO_ENDINGS and found.can_read_videos:
+        return " (video; add --every 1s)"
     if ending in ARCHIVES:
         return " (an archive; name it to read it)" if count == 1 else " (archives; name them to read them)"
     return next((f" ({kind})" for endings, kind in _KINDS.items() if ending in endings), "")
 
 
-def _stray(ending: str, count: int) -> str:
-    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending, count)
+def _stray(ending: str, count: int, found: PassedOver) -> str:
+    return " (not in a label's folder)" if ending in ENDINGS | HEIC_ENDINGS else _kind(ending, count, found)

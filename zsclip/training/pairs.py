@@ -25,7 +25,7 @@ from zsclip.training.decoding import Draws, Encoded, Numbers, decode_ahead, look
 from zsclip.training.sampling import CAPTION_DRAWS, Sampling, draw_texts, pair_weights, positives
 
 MEMORY_LIMIT = 1_000_000_000  # bytes of encoded pictures in memory: all of a small data set, else a window
-HELD_OUT = 100  # labelled pictures; with this many, 95 % of measured shares are within 10 points of the truth
+HELD_OUT = 100  # labelled pictures; with this many, 95% of measured shares are within 10 points of the truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ class Pairs:
             InputError: no picture of a whole epoch can be read.
         """
         order = self._order(sampling.seed, epoch)
-        data_sets, labels = self._data_sets(), self._label_names() if sampling.all_labels else []
+        data_sets, labels = self._data_sets(), self._label_names() if sampling.against_all_labels else []
         parts = (
             (place, order[place * sampling.batch_size : (place + 1) * sampling.batch_size])
             for place in range(step, self.steps(sampling.batch_size))
@@ -304,16 +304,16 @@ def read_pairs(
         raise InputError(f"{', '.join(inputs) or 'data'}: no usable pair; give images with labels or captions")
     is_labelled = np.array([bool((names[number] or Names("")).label) for number in usable])
     labels = tuple(sorted({one.label for one in known if one.label}))
-    aside = _kept_aside([ids[number] for number in usable], is_labelled & (len(labels) > 1), holdout)
-    if aside.all():
+    held_out = _held_out([ids[number] for number in usable], is_labelled & (len(labels) > 1), holdout)
+    if held_out.all():
         raise InputError(f"--holdout {holdout}: holds out all {len(usable)} pairs; use a larger number, or 0")
     total = blake2b(digest_size=16)
     for identity, one in zip(ids, names, strict=True):
         total.update(f"{identity}\0{one}\0".encode(errors="surrogateescape"))
     return Pairs(
         names=names,
-        train=usable[~aside],
-        held_out=usable[aside],
+        train=usable[~held_out],
+        held_out=usable[held_out],
         labels=labels,
         digest=total.hexdigest(),
         note=note,
@@ -324,7 +324,7 @@ def read_pairs(
     )
 
 
-def _kept_aside(ids: Sequence[str], is_labelled: NDArray[np.bool_], holdout: int | None) -> NDArray[np.bool_]:
+def _held_out(ids: Sequence[str], is_labelled: NDArray[np.bool_], holdout: int | None) -> NDArray[np.bool_]:
     """Choose held-out pairs by a hash of their ids; pairs with the same id (picture) stay together. (N,) bool."""
     hashes = np.array([_hash(identity) for identity in ids], np.uint64)
     if holdout is not None:

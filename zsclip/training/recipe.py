@@ -34,9 +34,9 @@ class Recipe:
     average: the share of the running average of weights that a step keeps, such as 0.999, 0 for none; the average is
     saved and measured.
     start_size: side in pixels of the first epochs' pictures, which then grow to the model's size; 0 for no growing.
-    prompts, synonyms, kinds, kinds_are_true, across, all_labels, crop_scale, flip, colour, blur, sharpen, chroma,
-    saturation: see `Sampling`.
-    weights: fp16 or fp32, of the saved model.
+    prompts, synonyms, broader, broader_are_true, other_data_weight, against_all_labels, crop_scale, flip, colour, blur,
+    sharpen, chroma, saturation: see `Sampling`.
+    save_precision: fp16 or fp32, of the saved model.
     """
 
     data: tuple[str, ...]
@@ -57,10 +57,10 @@ class Recipe:
     start_size: int = 0
     prompts: str = "general"
     synonyms: float = 0.2
-    kinds: float = 0.2
-    kinds_are_true: bool = False
-    across: float = 1.0
-    all_labels: bool = False
+    broader: float = 0.2
+    broader_are_true: bool = False
+    other_data_weight: float = 1.0
+    against_all_labels: bool = False
     crop_scale: float = 0.35
     flip: bool = True
     colour: float = 0.2
@@ -70,7 +70,7 @@ class Recipe:
     saturation: float = 0.0
     holdout: int | None = None
     seed: int = 0
-    weights: str = "fp16"
+    save_precision: str = "fp16"
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -98,9 +98,9 @@ def _check_models(recipe: Recipe) -> None:
 
 
 def _check_choices(recipe: Recipe) -> None:
-    for name, choices in (("precision", ("auto", "fp32", "bf16", "fp16")), ("weights", ("fp16", "fp32"))):
-        if getattr(recipe, name) not in choices:
-            raise InputError(f"--{name}: {getattr(recipe, name)!r} is not one of {', '.join(choices)}")
+    for name, choices in (("precision", ("auto", "fp32", "bf16", "fp16")), ("save_precision", ("fp16", "fp32"))):
+        if (value := getattr(recipe, name)) not in choices:
+            raise InputError(f"--{name.replace('_', '-')}: {value!r} is not one of {', '.join(choices)}")
 
 
 def _check_ranges(recipe: Recipe) -> None:
@@ -112,8 +112,8 @@ def _check_ranges(recipe: Recipe) -> None:
     if recipe.start_size and recipe.start_size < 8:
         raise InputError(f"--start-size: {recipe.start_size!r} is below 8 pixels; give more, or 0 to leave it out")
     for name in (
-        "warmup", "average", "synonyms", "kinds", "across", "crop_scale", "colour", "blur", "sharpen", "chroma",
-        "saturation", "beta2",
+        "warmup", "average", "synonyms", "broader", "other_data_weight", "crop_scale", "colour", "blur", "sharpen",
+        "chroma", "saturation", "beta2",
     ):  # fmt: skip
         if not 0 <= getattr(recipe, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')}: {getattr(recipe, name)!r} is not between 0 and 1")

@@ -22,13 +22,14 @@ CAPTION_DRAWS = 3  # random numbers per caption
 class Sampling:
     """The settings that make batches of pairs: how captions are chosen, and how pictures are cropped and changed.
 
-    kinds, synonyms: shares of the captions that name a broader kind or a synonym, if a picture has any. Of the
-    kinds, the nearest is named most often ("cat" for a tabby), as "animal" is right for many others.
-    kinds_are_true: whether a caption that is also true of another picture ("animal" of a dog) does not count
+    broader, synonyms: shares of the captions that name a broader word or a synonym, if a picture has any. Of the
+    broader words, the nearest is named most often ("cat" for a tabby), as "animal" is right for many others.
+    broader_are_true: whether a caption that is also true of another picture ("animal" of a dog) does not count
     as wrong there; nor does it count as right, which would drown the one label in dozens of broader words.
-    across: how much a picture and a caption count for each other if the caption's word is not in the picture's source,
-    from 0 to 1. Below 1, a model gains less from recognising the source, and so the label.
-    all_labels: whether every picture is compared with a caption of every label, not only with those of its batch.
+    other_data_weight: how much a picture and a caption count for each other if the caption's word does not occur in the
+    picture's data set, from 0 to 1. Below 1, a model gains less from recognising the data set, and so the label.
+    against_all_labels: whether every picture is compared with a caption of every label, not only with those of its
+    batch.
     crop_scale: the smallest share of a picture's area to keep; 1 keeps all.
     colour: how much brightness, contrast and tint vary; 0 leaves them unchanged.
     blur: share of the pictures that are first scaled down, to between a third and two thirds of the size, so that
@@ -44,11 +45,11 @@ class Sampling:
     preprocess: Preprocess
     batch_size: int = 256
     seed: int = 0
-    kinds: float = 0.2
+    broader: float = 0.2
     synonyms: float = 0.2
-    kinds_are_true: bool = False
-    across: float = 1.0
-    all_labels: bool = False
+    broader_are_true: bool = False
+    other_data_weight: float = 1.0
+    against_all_labels: bool = False
     crop_scale: float = 0.35
     flip: bool = True
     colour: float = 0.2
@@ -64,7 +65,7 @@ def draw_caption(names: Names, sampling: Sampling, what: float, which: float, ho
         caption = names.captions[int(which * len(names.captions))]
         return caption, caption
     name = names.label
-    if names.kinds and what < sampling.kinds:
+    if names.kinds and what < sampling.broader:
         name = names.kinds[int(which**2 * len(names.kinds))]
     elif names.synonyms and what >= 1 - sampling.synonyms:
         name = names.synonyms[int(which * len(names.synonyms))]
@@ -73,7 +74,7 @@ def draw_caption(names: Names, sampling: Sampling, what: float, which: float, ho
 
 
 @dataclass(frozen=True)
-class Text:
+class Caption:
     """A caption: the name in it, and the label of the picture, or the label that it was drawn for."""
 
     caption: str
@@ -83,7 +84,7 @@ class Text:
 
 def draw_texts(
     names: Sequence[Names], labels: Sequence[Names], sampling: Sampling, draws: NDArray[np.float64]
-) -> list[Text]:
+) -> list[Caption]:
     """Write B captions for the pictures, then one for each of L labels.
 
     Args:
@@ -92,11 +93,11 @@ def draw_texts(
     texts = []
     for one, row in zip((*names, *labels), draws.tolist(), strict=True):
         caption, name = draw_caption(one, sampling, *row)
-        texts.append(Text(caption, name, one.label or caption))
+        texts.append(Caption(caption, name, one.label or caption))
     return texts
 
 
-def positives(names: Sequence[Names], texts: Sequence[Text]) -> NDArray[np.bool_]:
+def positives(names: Sequence[Names], texts: Sequence[Caption]) -> NDArray[np.bool_]:
     """Which of T texts (the first B are the pictures' own) have the label or caption of each picture. (B, T) bool."""
     count = len(names)
     return _equal([text.caption for text in texts], count) | _equal([text.label for text in texts], count)
@@ -104,20 +105,21 @@ def positives(names: Sequence[Names], texts: Sequence[Text]) -> NDArray[np.bool_
 
 def pair_weights(
     names: Sequence[Names],
-    texts: Sequence[Text],
+    texts: Sequence[Caption],
     positives: NDArray[np.bool_],
     sampling: Sampling,
     sources: Mapping[str, AbstractSet[str]],
 ) -> NDArray[np.float32]:
-    """Give how much picture i and text j count for each other. (B, T) float32.
+    """Give the weight of picture i and text j in the loss. (B, T) float32.
 
     Args:
         sources: the data sets that each name occurs in.
     """
     here = {source: np.array([source in sources[text.name] for text in texts]) for source in {n.source for n in names}}
     shape = len(names), len(texts)  # 0 if no picture of the batch can be read
-    weights = np.where(np.array([here[one.source] for one in names], bool).reshape(shape), 1, sampling.across)
-    if sampling.kinds_are_true:
+    same_data = np.array([here[one.source] for one in names], bool).reshape(shape)
+    weights = np.where(same_data, 1, sampling.other_data_weight)
+    if sampling.broader_are_true:
         own = {one: {one.label, *one.synonyms, *one.kinds} for one in set(names)}
         true = {one: np.array([text.name in own[one] for text in texts]) for one in own}
         weights[np.array([true[one] for one in names], bool).reshape(shape)] = 0

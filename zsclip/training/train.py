@@ -87,7 +87,7 @@ def train(
     spec = find_architecture(recipe.arch) if recipe.arch is not None else find_model(recipe.init or "")
     pairs = read_pairs(recipe.data, holdout=recipe.holdout, note=note)
     if recipe.holdout is None and not len(pairs.held_out):
-        note("held-out: no images to measure on; that needs five labelled images and two labels")
+        note("held-out: no images to measure on; give at least five labelled images with two labels")
     _make_folder(out)
     identity = identity_of(recipe, pairs.digest, prompts, spec)
     run = _begin(recipe, spec, identity, pairs.steps(recipe.batch_size), device)
@@ -110,7 +110,7 @@ def train(
             threads=threads, checkpoint_seconds=checkpoint_seconds, progress=progress, log=log, held=held,
         )  # fmt: skip
         right = loop.run_to_the_end()
-        write_model(run, spec, out, recipe.weights)
+        write_model(run, spec, out, recipe.save_precision)
     if right is not None:
         for line in caveats(run.right_at_start, right, identity["learning_rate"]):
             note(line)

@@ -1,4 +1,4 @@
-"""Labels that may not be what the user meant, as notes: they are used as they are."""
+"""Notes about labels that may not be what the user meant; the labels are used unchanged."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ def doubts(labels: Sequence[Label]) -> Iterator[str]:
     first, names = labels[0].name, [label.name for label in labels]
     if len(labels) == 1:
         if len(words := [word for each in _BETWEEN.split(first) if (word := each.strip())]) > 1:
-            yield f"{first!r} is one label; if it is {len(words)}, write each on its own line, or as --labels A,B"
+            yield f"{first!r} is one label; if you meant {len(words)}, write each on its own line, or use --labels A,B"
         return
     if all(map(is_id, names)) and not any(label.prompts or label.synonyms for label in labels):
         what = "numbers" if all(map(str.isdigit, names)) else "ids"
@@ -25,9 +25,9 @@ def doubts(labels: Sequence[Label]) -> Iterator[str]:
             f"in a .yaml file, as in `{first}: goldfish`, and use --labels-file"
         )
     elif all(re.match(r"\d+\s+[^\W\d_]", name) for name in names) and _differ(names):
-        yield f"all labels begin with a number, such as {first!r}; leave the numbers out if they only count"
+        yield f"all labels begin with a number, such as {first!r}; leave the numbers out if they are only line numbers"
     elif all(map(PICTURE.fullmatch, names)):
-        yield f"all labels look like the names of pictures, such as {first!r}"
+        yield f"all labels look like image file names, such as {first!r}"
     if first.lower() in _HEADERS:
         yield f"the first label is {first!r}; leave it out if it is a header"
 

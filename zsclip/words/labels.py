@@ -50,8 +50,8 @@ class Label:
     """A word that the user gave and gets back as an answer.
 
     synonyms: more names for the same thing; prompts: its own sentences, which replace a set's templates; found_as:
-    its name in labelled data if that is not a word, such as a folder's name; else empty. group:
-    the group that the user put it into; empty if none.
+    its name in labelled data if that is not a word, such as an id; else empty. group: the group that the user put it
+    into; empty if none.
     """
 
     name: str
@@ -143,7 +143,7 @@ def _cure_for_one(place: Place, name: str) -> str:
     is_line = place.line is not None and not is_tree(place.source)
     words = [word for each in re.split(r"[,;|\t]" if is_line else r"[;|\t]", name) if (word := each.strip())]
     if len(words) > 1 and is_line:
-        return f"write one label per line if it is {len(words)}, or give another to compare it with"
+        return f"write one label per line if you meant {len(words)}, or give another to compare it with"
     if len(words) > 1:
         return f"put commas between words, as in {','.join(words)!r}"
     if name == BUILT_IN or os.path.isfile(name):

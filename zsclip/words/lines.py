@@ -74,13 +74,14 @@ def _check_all(lines: Sequence[Text]) -> None:
     elif len(texts) > 1 and all(text.endswith((",", ";")) for text in texts[:-1]):
         found = f"every line ends with {texts[0][-1]!r}; leave it out"
     elif len(texts) > 1 and all(map(PICTURE.fullmatch, texts)):
-        found = "every line is the name of a picture; write labels, one per line"
+        found = "every line is an image file name; write labels, one per line"
     elif any(map(_OF_LS.fullmatch, texts)):
         found = "looks like a listing of files by ls or tree; write labels, one per line"
     elif any(map(_OF_YAML.fullmatch, texts)) and any(text.endswith(":") for text in texts):
         found = "looks like YAML; rename it to .yaml"
     elif len(texts) > 1 and (side := _numbered(texts)):
-        found = f"every line {side} with a number; leave the numbers out, or write a .json list if they are meant"
+        cure = "leave the numbers out, or write a .json list if they are part of the labels"
+        found = f"every line {side} with a number; {cure}"
     if found is not None:
         raise InputError(f"{lines[0].place}: {found}")
 

@@ -53,7 +53,7 @@ class Node(NamedTuple):
 
 
 def checked(place: Place, text: str) -> str:
-    """Strip a text, without characters that nobody sees; refuse an empty one, or one that is not Unicode."""
+    """Strip a text and remove invisible characters; refuse an empty one, or one that is not Unicode."""
     text = visible(text)
     if not text:
         raise InputError(f"{place}: empty text; write a word, or leave it out")
@@ -65,7 +65,7 @@ def checked(place: Place, text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Strip a text, and take out the characters that nobody sees."""
+    """Strip a text and remove invisible characters."""
     return _INVISIBLE.sub("", text).strip()
 
 
@@ -189,7 +189,8 @@ def _read(file: str) -> str:
         line = e.object.count(b"\n", 0, e.start) + 1
         raise InputError(f"{file}:{line}: {not_utf_8(content[:64])}") from e
     if "\0" in text:  # UTF-16 without its byte order mark is valid UTF-8
-        raise InputError(f"{file}: has zero bytes, so it is {not_utf_8(content[:64])}")
+        what = not_utf_8(content[:64])
+        raise InputError(f"{file}: {what if 'workbook' in what else 'contains NUL bytes; save it as UTF-8 text'}")
     return _INVISIBLE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -222,7 +223,7 @@ def json_tree(place: Place, text: str, *, is_file: bool = False) -> Node:
         return tree(_labels_in(value) if is_file else value)
     except json.JSONDecodeError as e:
         place = place._replace(line=place.line or e.lineno)
-        raise InputError(f"{place}: not valid JSON: {_JSON_FAULTS.get(e.msg, e.msg)}; fix it there") from e
+        raise InputError(f"{place}: not valid JSON: {_JSON_FAULTS.get(e.msg, e.msg)}; correct this line") from e
 
 
 def _labels_in(value: Any) -> Any:
@@ -297,7 +298,7 @@ def _yaml_cure(problem: str) -> str:
     if "',' or" in problem or "end of stream" in problem:
         return "close the bracket or quote before it"
     if "depth" in problem or "characters are not allowed" in problem:
-        return "fix it there"
+        return "correct this line"
     return "put words with : or {} in quotes"
 
 

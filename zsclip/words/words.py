@@ -17,7 +17,7 @@ class Words:
     """What pictures are compared with.
 
     labels, prompts: C labels, and the prompts of each. sentences: the set that the labels were put into.
-    neutral: the prompts of a word for anything, which a label that is scored by itself is held against.
+    neutral: the prompts of the neutral word that each label is compared with when labels are scored by themselves.
     groups: C names, the group that each label is reported as; None reports labels.
     distractors: the prompts of words that only compete, by name.
     """
@@ -61,8 +61,8 @@ def with_distractors(words: Words, file: str | None) -> Words:
     """Let the words of a file compete, or the common ones; None adds none."""
     if file is None:
         return words
-    rivals = expand(read_distractors(words.labels, file), words.sentences)
-    return replace(words, distractors=dict(zip(rivals.names, rivals.prompts, strict=True)))
+    others = expand(read_distractors(words.labels, file), words.sentences)
+    return replace(words, distractors=dict(zip(others.names, others.prompts, strict=True)))
 
 
 def fill_template(template: str, name: str) -> str:
