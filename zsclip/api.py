@@ -20,7 +20,7 @@ from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
 from zsclip.answers.classifier import build_classifier, notes
 from zsclip.answers.classify import answer, classify
-from zsclip.engine.options import By, Computing, Precision, Scoring, model_name, variable
+from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, model_name, variable
 from zsclip.engine.question import read_learnt, read_question, rule_of
 from zsclip.engine.run import embedding, network_of, opened_store
 from zsclip.errors import InputError
@@ -113,6 +113,7 @@ class Classifier:
         templates: str | Sequence[str] | None = None,
         device: str | None = None,
         precision: Precision = "auto",
+        runtime: Runtime = "auto",
         batch_size: int | Literal["auto"] = "auto",
         threads: int | None = None,
         top_k: int | None = None,
@@ -139,7 +140,7 @@ class Classifier:
             )  # fmt: skip
             self._computing = Computing(
                 device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
-                batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg,
+                batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg, runtime=runtime,
             )  # fmt: skip
             self._sampling = sampling_of(
                 None if every is None else str(every), keyframes=keyframes, animations=frames, max_pixels=max_pixels,

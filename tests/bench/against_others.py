@@ -26,8 +26,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from zsclip.kept.store import EmbeddingStore
-from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.torch_encoder import has_bf16
 from zsclip.pictures.identity import Sight, content_of, file_keys
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -204,7 +204,7 @@ def relabelling(model: Path, labels: Path, photos: Sequence[str], folder: Path) 
 
     many, count = folder / "many", 100_000
     many.mkdir()
-    encoder = Encoder(find_model(str(model)), "cpu", "fp32")
+    encoder = LazyTorchEncoder(find_model(str(model)), "cpu", "fp32")
     vectors = np.random.default_rng(0).normal(size=(count, encoder.embed_dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors.tofile(folder / "vectors.bin")

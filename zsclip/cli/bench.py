@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from zsclip.cli.groups import command
-from zsclip.cli.options import Inputs, Json, Messages, Model, Speed, set_environment
+from zsclip.cli.options import Inputs, Json, Messages, Model, set_environment
 from zsclip.cli.progress import Progress
+from zsclip.cli.speed import Speed
 from zsclip.errors import InputError
 
 _MOST_IMAGES = 1000

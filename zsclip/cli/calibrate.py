@@ -17,8 +17,6 @@ from zsclip.cli.options import (
     Model,
     Overwrite,
     Prompts,
-    Speed,
-    Store,
     model_files,
     set_environment,
 )
@@ -33,6 +31,7 @@ from zsclip.cli.run import (
     report_run,
     words_and_truths,
 )
+from zsclip.cli.speed import Speed, Store
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:

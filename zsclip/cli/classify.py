@@ -8,11 +8,12 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from zsclip.cli.groups import command
-from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, model_files, set_environment
+from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, model_files, set_environment
 from zsclip.cli.progress import Listing, Progress, total_of
 from zsclip.cli.question import Scores, about_page, settings_of, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
+from zsclip.cli.speed import Speed, Store
 from zsclip.cli.video import Video
 from zsclip.errors import InputError
 

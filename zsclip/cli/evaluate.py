@@ -19,8 +19,6 @@ from zsclip.cli.options import (
     Model,
     Prompts,
     Report,
-    Speed,
-    Store,
     check_ending,
     model_files,
     set_environment,
@@ -37,6 +35,7 @@ from zsclip.cli.run import (
     read_data,
     report_run,
 )
+from zsclip.cli.speed import Speed, Store
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import Distractors, Speed
+from zsclip.cli.options import Distractors
 from zsclip.cli.settings import digested, row_settings
+from zsclip.cli.speed import Speed
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
 from zsclip.out.text import UNKNOWN

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zsclip.cli.held_signals import HeldSignals
-from zsclip.cli.options import Data, Messages, Speed, Store
+from zsclip.cli.options import Data, Messages
 from zsclip.cli.progress import Progress
 from zsclip.cli.signals import EXPLAINED, how_ended
+from zsclip.cli.speed import Speed, Store
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, say
 

@@ -13,7 +13,8 @@ def row_settings(words: "Words", encoder: "Encoder", model: str, compiled: bool)
 
     spec, sentences = encoder.spec, words.sentences
     of_model = (spec.image_recipe("cpu", "fp32", False, False), spec.text_recipe("cpu"))
-    return {
+    ours = {} if encoder.runtime == "torch" else {"runtime": encoder.runtime}  # torch came first, without a name
+    return ours | {
         "labels": digested(list(words.names), [[label.name, label.synonyms, label.prompts] for label in words.labels]),
         "prompts": digested(
             list(sentences.templates) if sentences.source == "--template" else sentences.name,
