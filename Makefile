@@ -14,7 +14,7 @@ install: $(STAMPS)/dev  ## Set up .venv with zsclip and all that its tests need.
 $(STAMPS)/dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[heic,hf,parquet,ray,train]' --group dev --group demo
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev --group demo
 	mkdir -p $(STAMPS) && touch $@
 
 demo: install  ## Classify photographs with the bundled model, as tables and as JSONL.

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -20,7 +19,6 @@ from demo import PHOTOS
 from huggingface_hub import constants
 from PIL import Image
 from tiny_models import save_tiny_model
-from torch import Tensor
 
 from zsclip.cli.main import main
 from zsclip.models.find import find_model
@@ -41,7 +39,11 @@ class ColourModel:
     """Embeds a picture as its mean colour and a sentence as the sum of the colours it names."""
 
     device = "cpu"
+    precision = "fp32"
+    runtime = "torch"
+    batch_size = 4
     in_flight = 0
+    is_as_remembered = True
     embed_dim = 3
     logit_scale = 10.0
     logit_bias: float | None = None
@@ -51,18 +53,22 @@ class ColourModel:
     def __init__(self) -> None:
         self.encoded: list[str] = []
 
-    def encode_images(self, pixels: Sequence[np.ndarray]) -> Tensor:
-        return torch.nn.functional.normalize(torch.from_numpy(np.stack(pixels)).float().mean(dim=(2, 3)), dim=-1)
+    def image_recipe(self, fast_jpeg: bool) -> str:
+        return f"colours {fast_jpeg}"
 
-    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
-        return partial(self.encode_images, pixels)
+    def load(self) -> None:
+        pass
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
+        means = torch.from_numpy(np.stack(pixels)).float().mean(dim=(2, 3))
+        return torch.nn.functional.normalize(means, dim=-1).numpy
+
+    def encode_text(self, prompts: Sequence[str]) -> np.ndarray:
         self.encoded.extend(prompts)
         colours = [
             [sum(COLOURS[word][i] for word in COLOURS if word in prompt) for i in range(3)] for prompt in prompts
         ]
-        return torch.nn.functional.normalize(torch.tensor(colours).float() + 1e-3, dim=-1)
+        return torch.nn.functional.normalize(torch.tensor(colours).float() + 1e-3, dim=-1).numpy()
 
     def token_counts(self, prompts: Sequence[str]) -> list[int]:
         return [len(prompt.split()) for prompt in prompts]
@@ -131,6 +137,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return root / kind if (root / kind).exists() else save_tiny_model(kind, root / kind)
 
     return folder
+
+
+@pytest.fixture
+def model(tiny_model: Callable[[str], Path]) -> str:
+    """The folder of a small real model."""
+    return str(tiny_model("plain"))
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from torch import Tensor
 from zsclip.errors import InputError
 from zsclip.measure import bench as bench_module
 from zsclip.measure.bench import _time_decoders, bench
-from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers
@@ -34,8 +34,8 @@ STAGES = ["read", "decode", "preprocess", "copy", "image tower", "score"]
 
 
 @pytest.fixture
-def model(tiny_model: Callable[[str], Path]) -> Encoder:
-    return Encoder(find_model(str(tiny_model("plain"))), "cpu", "fp32")
+def model(tiny_model: Callable[[str], Path]) -> LazyTorchEncoder:
+    return LazyTorchEncoder(find_model(str(tiny_model("plain"))), "cpu", "fp32")
 
 
 def pictures(folder: Path, size: tuple[int, int], name: str = "{}.png") -> Pictures:
@@ -53,7 +53,7 @@ def _quick_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_quick_model")
-def test_a_slow_reader_is_named(model: Encoder, tmp_path: Path) -> None:
+def test_a_slow_reader_is_named(model: LazyTorchEncoder, tmp_path: Path) -> None:
     files = pictures(tmp_path, (8, 8)).names
 
     def slow(place: int) -> bytes:
@@ -69,7 +69,7 @@ def test_a_slow_reader_is_named(model: Encoder, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_quick_model")
-def test_one_decode_thread_is_named(model: Encoder, tmp_path: Path) -> None:
+def test_one_decode_thread_is_named(model: LazyTorchEncoder, tmp_path: Path) -> None:
     never = threading.Event()
 
     class Slow(MemoryBudget):
@@ -90,7 +90,7 @@ def test_one_decode_thread_is_named(model: Encoder, tmp_path: Path) -> None:
 
 
 def test_where_processes_decode_the_pace_is_theirs(
-    model: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LazyTorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "available_cpus", lambda: 6)
     monkeypatch.setattr(bench_module, "_time_decoders", lambda *given: 12345.0)
@@ -118,7 +118,7 @@ def test_the_rate_is_measured_while_processes_run(tmp_path: Path, monkeypatch: p
     assert rate > 0
 
 
-def test_a_slow_model_is_named(model: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_model_is_named(model: LazyTorchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_its_speed = ClipModel.begin_images
 
     def slow(self: ClipModel, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
@@ -141,7 +141,7 @@ def test_a_slow_model_is_named(model: Encoder, tmp_path: Path, monkeypatch: pyte
     assert "--model" in report.hint or "--precision" in report.hint
 
 
-def test_a_bad_picture_is_skipped_and_no_good_one_is_an_error(model: Encoder, tmp_path: Path) -> None:
+def test_a_bad_picture_is_skipped_and_no_good_one_is_an_error(model: LazyTorchEncoder, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no")
     os.mkfifo(tmp_path / "pipe.png")  # which nobody ever writes to
     bad, good = str(tmp_path / "bad.png"), pictures(tmp_path, (8, 8))

@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from zsclip.answers.classifier import build_classifier, check_words, class_embeddings
 from zsclip.errors import InputError
 from zsclip.kept.cache import FILE_NAME, cache_dir
-from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.spec import ModelSpec
-from zsclip.models.torch_encoder import load_model
 from zsclip.words.labels import Label, read_labels
 from zsclip.words.prompts import read_prompts, read_templates
 from zsclip.words.words import Words, expand
@@ -48,7 +47,7 @@ def test_the_text_matrix_equals_open_clips(kind: str, tiny_model: Callable[[str]
 
     classifier = build_classifier(
         words_of({label: [t.replace("{}", label) for t in templates] for label in labels}),
-        load_model(find_model(name), "cpu", "fp32"),
+        LazyTorchEncoder(find_model(name), "cpu", "fp32"),
     )
 
     assert np.abs(classifier.class_embeddings - reference.detach().numpy()).max() <= 1e-5
@@ -142,17 +141,17 @@ def test_a_cached_run_never_reads_the_text_tower(tiny_model: Callable[[str], Pat
     name = f"local-dir:{tiny_model('plain')}"
     words = words_of({"cat": ["a cat"], "dog": ["a dog"]})
     spec = find_model(name)
-    expected = build_classifier(words, load_model(spec, "cpu", "fp32"))
+    expected = build_classifier(words, LazyTorchEncoder(spec, "cpu", "fp32"))
     assert spec.weights is not None
     half = {k: v for k, v in load_file(spec.weights).items() if k.startswith(("visual.", "logit_"))}
     save_file(half, tmp_path / "half.safetensors")
-    without_text = load_model(replace(spec, weights=str(tmp_path / "half.safetensors")), "cpu", "fp32")
+    without_text = LazyTorchEncoder(replace(spec, weights=str(tmp_path / "half.safetensors")), "cpu", "fp32")
 
     result = build_classifier(words, without_text)
 
     assert np.array_equal(result.class_embeddings, expected.class_embeddings)
-    assert "_text_tower" not in vars(without_text)
-    assert without_text.encode_images(np.zeros((1, 3, 32, 32), np.uint8)).shape == (1, 32)
+    assert "_text_tower" not in vars(without_text.model)
+    assert without_text.begin_images([np.zeros((3, 32, 32), np.uint8)])().shape == (1, 32)
 
 
 def words(*labels: Label) -> Words:
@@ -177,7 +176,7 @@ def words(*labels: Label) -> Words:
 def test_labels_that_are_one_text_to_the_tokenizer_are_refused(
     clean: str, one: str, other: str, same_to: set[str], spec: ModelSpec
 ) -> None:
-    encoder = Encoder(replace(spec, tokenizer=replace(spec.tokenizer, name="a/b", arguments={"clean": clean})))
+    encoder = LazyTorchEncoder(replace(spec, tokenizer=replace(spec.tokenizer, name="a/b", arguments={"clean": clean})))
     message = f"labels: {one!r} and {other!r} are the same text to {spec.name}; remove one of the two, "
 
     with pytest.raises(InputError, match=f"^{re.escape(message)}") if clean in same_to else nullcontext():
@@ -191,22 +190,22 @@ def test_labels_that_differ_only_beyond_the_context_are_refused(spec: ModelSpec)
     )
 
     with pytest.raises(InputError, match=message):
-        check_words(words(Label("taxi"), Label(f"{long}old cat"), Label(f"{long}young dog")), Encoder(spec))
-    check_words(words(Label(f"cat, {long}"), Label(f"dog, {long}"), Label(long[:200])), Encoder(spec))
-    check_words(words(Label("a very old and tired cat"), Label("a very old and tired dog")), Encoder(spec))
-    check_words(words(Label(f"{long}cat", ("cat",)), Label(f"{long}dog", ("dog",))), Encoder(spec))
+        check_words(words(Label("taxi"), Label(f"{long}old cat"), Label(f"{long}young dog")), LazyTorchEncoder(spec))
+    check_words(words(Label(f"cat, {long}"), Label(f"dog, {long}"), Label(long[:200])), LazyTorchEncoder(spec))
+    check_words(words(Label("a very old and tired cat"), Label("a very old and tired dog")), LazyTorchEncoder(spec))
+    check_words(words(Label(f"{long}cat", ("cat",)), Label(f"{long}dog", ("dog",))), LazyTorchEncoder(spec))
 
 
 def test_only_the_prompts_of_a_label_matter(spec: ModelSpec) -> None:
     country = Label("Turkey", prompts=("the flag of Turkey",))
 
-    check_words(words(Label("turkey"), country, Label("turkey", ("bird",))), Encoder(spec))
+    check_words(words(Label("turkey"), country, Label("turkey", ("bird",))), LazyTorchEncoder(spec))
     with pytest.raises(InputError, match="'country' and 'Turkey' are the same text"):
-        check_words(words(Label("country", prompts=("The flag of Turkey",)), country), Encoder(spec))
+        check_words(words(Label("country", prompts=("The flag of Turkey",)), country), LazyTorchEncoder(spec))
 
 
 @pytest.mark.parametrize("name", ["tiny", "multilingual"])
 def test_the_names_of_imagenet_are_a_thousand_texts(name: str) -> None:
-    encoder = Encoder(find_model(name, with_weights=False))
+    encoder = LazyTorchEncoder(find_model(name, with_weights=False))
 
     check_words(expand(read_labels(files=["imagenet"]), read_prompts("photo")), encoder)

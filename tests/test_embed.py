@@ -11,7 +11,6 @@ import pytest
 from conftest import ColourModel, preprocess_for
 from decoded import one_by_one
 from PIL import Image
-from torch import Tensor
 
 from zsclip.errors import ModelError
 from zsclip.kept.store import EmbeddingStore, Stored
@@ -36,7 +35,7 @@ class Encoder:
         self.model = ColourModel()
         self.asked = 0
 
-    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
+    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
         self.asked += len(pixels)
         return self.model.begin_images(pixels)
 
@@ -107,11 +106,11 @@ class Gpu(Encoder):
         super().__init__()
         self.events: list[str] = []
 
-    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
+    def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
         finish, name = super().begin_images(pixels), f"{len(self.events)}"
         self.events.append(f"begin {name}")
 
-        def finish_and_tell() -> Tensor:
+        def finish_and_tell() -> np.ndarray:
             self.events.append(f"finish {name}")
             return finish()
 
@@ -132,7 +131,7 @@ def test_a_gpu_has_the_next_batch_before_the_last_is_waited_for(pictures: list[P
 
 def test_batches_in_flight_are_yielded_before_an_error(pictures: list[Path]) -> None:
     class Failing(Gpu):
-        def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], Tensor]:
+        def begin_images(self, pixels: Sequence[np.ndarray]) -> Callable[[], np.ndarray]:
             if self.asked:
                 raise ModelError("no memory")
             return super().begin_images(pixels)

@@ -16,7 +16,7 @@ from zsclip.answers.classifier import build_classifier
 from zsclip.answers.classify import classify
 from zsclip.answers.scores import Rule
 from zsclip.models.find import find_model
-from zsclip.models.torch_encoder import load_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.words.labels import Label
 from zsclip.words.prompts import read_prompts
 from zsclip.words.words import expand
@@ -56,7 +56,7 @@ def test_probabilities_and_answers_are_open_clips(
     kind: str, tiny_model: Callable[[str], Path], pictures: list[Path]
 ) -> None:
     expected = by_open_clip(tiny_model(kind), pictures)
-    model = load_model(find_model(str(tiny_model(kind))), "cpu", "fp32")
+    model = LazyTorchEncoder(find_model(str(tiny_model(kind))), "cpu", "fp32")
     words = expand([Label(label) for label in LABELS], read_prompts("photo"))
     classifier = replace(build_classifier(words, model), logit_scale=SCALE)
 

@@ -92,12 +92,6 @@ def test_a_missing_input_is_refused_before_anything_is_yielded(tmp_path):
         find_images([""])
 
 
-@pytest.mark.parametrize("url", ["http://example.com/a.jpg", "HTTPS://example.com/a.jpg?x=[1]", "s3://bucket/a.jpg"])
-def test_a_url_is_refused_with_the_way_out(url):
-    with pytest.raises(InputError, match="is a URL; download it first"):
-        find_images([url])
-
-
 def test_a_quoted_glob_is_expanded_in_byte_order_and_its_folders_walked(tmp_path):
     make(tmp_path, "c.jpg", "a.jpg", "b/x.jpg", "b/notes.txt", "readme.txt")
 

@@ -15,8 +15,8 @@ from test_torch_encoder import with_weights
 
 from zsclip.answers.classifier import build_classifier
 from zsclip.answers.scores import cosines
-from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.torch_encoder import ClipModel, load_model
 
 pytestmark = [
@@ -54,7 +54,7 @@ def test_the_default_answers_as_the_cpu_does_in_fp32(views: np.ndarray) -> None:
     spec = find_model("tiny")
     exact, fast = load_model(spec, "cpu", "fp32"), load_model(spec)
     words = words_of({label: [f"a photo of a {label}."] for label in LABELS.split(",")})
-    classes = build_classifier(words, exact).class_embeddings
+    classes = build_classifier(words, LazyTorchEncoder(spec, "cpu", "fp32")).class_embeddings
 
     expected, embeddings = (model.encode_images(views).numpy() for model in (exact, fast))
 
@@ -146,9 +146,9 @@ def test_torch_is_as_it_was_after_pictures_and_prompts_were_encoded(views: np.nd
 
 def test_what_was_remembered_of_the_device_is_what_is_loaded() -> None:
     spec = find_model("tiny")
-    first = Encoder(spec)
+    first = LazyTorchEncoder(spec)
     assert (first.batch_size, first.in_flight, first._settings["device"]) == (256, 1, "cuda")
-    second = Encoder(spec)
+    second = LazyTorchEncoder(spec)
     assert second._settings == first._settings
     second.load()
     assert second.is_as_remembered

@@ -190,7 +190,7 @@ def test_data_that_are_not_labelled_are_refused(tmp_path):
     notes: list[str] = []
     for name, message in (
         ("gone", "no such file or folder: "),
-        ("bare.jsonl", "no labelled images; give class folders, a list with file_name,label, or Parquet"),
+        ("bare.jsonl", "no labelled images; give class folders, a list with file_name,label, an archive or Parquet"),
         ("list.jsonl", r"list\.jsonl:2: not an object; write one per line, with file_name and label"),
         ("torn.jsonl", r"torn\.jsonl:3: not valid JSON: .*; write one object per line"),
         ("twice.csv", r"twice\.csv:1: has 2 columns named label; rename all but one"),

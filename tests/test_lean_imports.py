@@ -86,10 +86,10 @@ def settings():
             logging.getLogger("PIL").handlers[:])
 
 before = settings()
-from zsclip.models.encoder import Encoder
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.find import find_model
 from zsclip.pixels.decode import Decoding, decode_image
-encoder = Encoder(find_model("tiny"), "cpu")
+encoder = LazyTorchEncoder(find_model("tiny"), "cpu")
 pixels = decode_image(sys.argv[2], encoder.spec.preprocess, Decoding(max_pixels=1_000_000))
 assert encoder.begin_images([pixels])().shape == (1, encoder.embed_dim)
 assert encoder.encode_text(["a cat"]).shape == (1, encoder.embed_dim)

@@ -1,291 +1,119 @@
-"""Rows as Parquet: the fields of the JSON lines of the same run, and how they came about."""
+"""Parquet files: the column with the images is found, and damage costs only the rows that it hits."""
 
-import io
-import json
 import os
-import subprocess
+import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from columns import columns, encoded, write_jsonl_slowly
-from PIL import Image
-from test_sinks import ALL, ODD_NAMES, SURE, answer
+from album import LABELS, Run, content_of, picture, rows_of
 
-from zsclip.answers.answers import Answers
-from zsclip.answers.classifier import Classifier
-from zsclip.answers.classify import classify
-from zsclip.answers.scores import Rule
-from zsclip.cli.rows import Output
 from zsclip.errors import InputError
-from zsclip.out.parquet import Layout, read_about, write_parquet
-from zsclip.out.text import six_digits
-from zsclip.pixels.skipped import Skipped
+from zsclip.pictures import columns, identity
+from zsclip.pictures.files import find_images
 
-PLAIN = Layout()
-
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 
-def written(batches: Sequence[Answers], layout: Layout = PLAIN, **options: Any) -> io.BytesIO:
-    raw = io.BytesIO()
-    out = io.TextIOWrapper(raw)
-    write_parquet(batches, out, layout=layout, **options)
-    out.detach()
-    raw.seek(0)
-    return raw
+def test_parquet_rows_without_bytes_are_read_from_files_or_fail(
+    run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "GRAIN_NS", 0)
+    chance = np.random.default_rng(0)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.png").write_bytes(picture(chance))
+    os.mkfifo(tmp_path / "below" / "fifo.png")
+    cells = [
+        (picture(chance), "x"),
+        None,
+        (None, "a.png"),
+        (None, None),
+        (None, "gone.png"),
+        (None, "fifo.png"),
+        (b"", ""),
+    ]
+    rows = [None if cell is None else {"bytes": cell[0], "path": cell[1]} for cell in cells]
+    pq.write_table(pa.table({"image": pa.array(rows)}), tmp_path / "below" / "a.parquet")
+    command = ("classify", "below/a.parquet", *LABELS, "-m", model, "-f", "jsonl", "-q")
+
+    first = rows_of(run(*command))
+    same = rows_of(run(*command))
+    (tmp_path / "below" / "a.png").write_bytes(picture(chance))
+    changed = rows_of(run(*command))
+
+    assert [row["file_name"] for row in first] == [f"below/a.parquet#{number}" for number in range(7)]
+    kinds = [None, "missing", None, "missing", "missing", "not-a-file", "unreadable"]
+    assert [row["error"] for row in first] == kinds
+    assert first[1]["message"] == "the row has no image"
+    assert same == first
+    assert [before == after for before, after in zip(first, changed, strict=True)] == [True] * 2 + [False] + [True] * 4
 
 
-def as_json(table: pa.Table) -> list[dict[str, Any]]:
-    """The records of the JSON lines with these rows."""
-    rows = table.to_pylist()
-    for row in rows:
-        if (raw := row.pop("file_name_bytes")) is not None:
-            assert raw.decode("utf-8", "replace") == row["file_name"]
-            row["file_name"] = raw.decode("utf-8", "surrogateescape")
-        for record in (row, *row["predictions"]):
-            for name in ("score", "cosine"):
-                record[name] = None if record[name] is None else six_digits(record[name])
-    return rows
+def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
+    album = [random.Random(i).randbytes(500) for i in range(40)]
+    pq.write_table(pa.table({"image": album}), tmp_path / "a.parquet", row_group_size=10, compression="none")
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    at = data.index(album[10])
+    data[at - 4 : at] = b"\xff" * 4
+    (tmp_path / "a.parquet").write_bytes(data)
+
+    found = [data for _, data in content_of(find_images([str(tmp_path / "a.parquet")]))]
+
+    assert (found[:10], found[20:]) == (album[:10], album[20:])
+    assert all(str(each).startswith("unreadable: row group 1 is damaged: ") for each in found[10:20])
+    (tmp_path / "a.parquet").write_bytes(data[:-20])
+    ((name, broken),) = content_of(find_images([str(tmp_path / "a.parquet")]))
+    assert name == str(tmp_path / "a.parquet")
+    assert str(broken).startswith("unreadable: damaged, or not Parquet: ")
 
 
-def slow_rows(batches: Sequence[Answers]) -> list[dict[str, Any]]:
-    out = io.StringIO()
-    write_jsonl_slowly(batches, out)
-    return [json.loads(line) for line in out.getvalue().splitlines()]
+BINARY, STRUCT = pa.array([b"x"]), pa.array([{"bytes": b"x", "path": "y"}])
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("table", "column", "found"),
     [
-        [],
-        ALL,
-        [Skipped("a.jpg", "missing", "gone \udcff")] * 3,
-        [replace(SURE, beaten_by="a sofa", label=None), SURE],
-        [replace(SURE, truth="dog"), replace(SURE, truth="cat")],
-        list(map(answer, ODD_NAMES)),
-        [answer("a.jpg", "a \udcff label")],
+        ({"a": STRUCT, "image": BINARY}, None, "a"),
+        ({"a": BINARY, "jpg": BINARY, "path": ["x"]}, None, "jpg"),
+        ({"a": BINARY, "path": ["x"]}, None, "a"),
+        ({"image": ["x"], "file_name": ["x"]}, None, "file_name"),
+        ({"image": STRUCT, "b": STRUCT}, "b", "b"),
+        ({"image": pa.array([b"x"], pa.large_binary()), "n": [1]}, None, "image"),
+        ({"image": BINARY.dictionary_encode()}, None, "image"),
+        ({"a": STRUCT, "b": STRUCT}, None, "several columns may hold the images: a, b; choose one with --column"),
+        (
+            {"png": BINARY, "jpg": BINARY},
+            None,
+            "several columns may hold the images: png, jpg; choose one with --column",
+        ),
+        ({"n": [1], "text": ["x"]}, None, "found no column of images among n, text; name one with --column"),
+        ({"n": [1], "image": BINARY}, "n", "column 'n' holds int64, not images; choose another"),
+        ({"image": BINARY}, "imgae", "no column 'imgae'; it has image"),
     ],
 )
-def test_rows_are_those_of_the_json_lines(rows: list[Any]) -> None:
-    batches = [columns(rows), columns(rows[:1])]
-
-    table = pq.read_table(written(batches, Layout(truth=any(row.truth for row in rows))))
-
-    assert as_json(table) == slow_rows(batches)
-
-
-def random_batches(sizes: Sequence[int], rule: Rule, groups: tuple[str, ...] | None, rivals: int) -> Iterator[Answers]:
-    random = np.random.default_rng(len(sizes))
-
-    def vectors(count: int) -> np.ndarray:
-        some = random.normal(size=(count, 8)).astype(np.float32)
-        return some / np.linalg.norm(some, axis=1, keepdims=True)
-
-    names = tuple(f"rival {i}" for i in range(rivals))
-    matrix = Classifier(tuple("abcde"), vectors(5 + rivals), vectors(1), 20.0, None, (), groups, names)
-    batches = []
-    for size in sizes:
-        some = [Skipped(f"{i}.jpg", "unreadable", "no") if random.random() < 0.2 else f"{i}.jpg" for i in range(size)]
-        batches.append(encoded(some, vectors(sum(isinstance(name, str) for name in some))))
-    return classify(batches, matrix, rule, with_vectors=True)
-
-
-@pytest.mark.parametrize(
-    ("rule", "groups", "rivals"),
-    [
-        (Rule(1, None, False), None, 0),
-        (Rule(3, 0.5, False), None, 4),
-        (Rule(None, 0.4, True), None, 0),
-        (Rule(2, 0.4, True), None, 0),
-        (Rule(2, None, False), tuple("xxyyz"), 2),
-    ],
-)
-@pytest.mark.parametrize("sizes", [[1], [7, 0, 40], [9000, 9000, 3]])
-def test_columns_of_every_kind_of_run_are_the_json_lines(
-    sizes: list[int], rule: Rule, groups: tuple[str, ...] | None, rivals: int
+def test_the_column_with_the_images_is_found_or_asked_for(
+    table: dict[str, Any], column: str | None, found: str, tmp_path: Path
 ) -> None:
-    batches = list(random_batches(sizes, rule, groups, rivals))
-
-    file = written(batches, Layout("float32", 8))
-    table = pq.read_table(file)
-    vectors = table["embedding"].to_pylist()
-
-    assert as_json(table.drop_columns("embedding")) == slow_rows(batches)
-    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 8)
-    for mine, expected in zip(vectors, np.concatenate([batch.vectors for batch in batches]), strict=True):
-        assert mine is None if np.isnan(expected[0]) else mine == expected.tolist()
-    assert pq.ParquetFile(file).num_row_groups == (2 if sum(sizes) > 10_000 else 1)
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    schema = pq.read_schema(tmp_path / "a.parquet")
+    if found in table:
+        assert columns.find_column("", schema, column).name == found
+        return
+    with pytest.raises(InputError) as raised:
+        find_images([str(tmp_path / "a.parquet")], column=column)
+    assert str(raised.value) == f"{tmp_path}/a.parquet: {found}"
 
 
-def test_embeddings_may_have_half_the_size() -> None:
-    batches = list(random_batches([5], Rule(1, None, False), None, 0))
-
-    column = pq.read_table(written(batches, Layout("float16", 8)))["embedding"]
-
-    assert column.type == pa.list_(pa.float16(), 8)
-    good = batches[0].was_read()
-    np.testing.assert_allclose(
-        np.array(column.drop_null().to_pylist(), np.float32), batches[0].vectors[good], atol=1e-3
-    )
-
-
-def test_no_rows_make_a_file_with_all_columns() -> None:
-    table = pq.read_table(written([], Layout("float16", 4)))
-
-    assert table.num_rows == 0
-    assert table.column_names[0] == "file_name"
-    assert table.schema.field("embedding").type == pa.list_(pa.float16(), 4)
-
-
-def test_a_file_that_is_cut_has_no_end(tmp_path: Path) -> None:
-    def broken() -> Iterator[Answers]:
-        yield from random_batches([9000, 9000], Rule(1, None, False), None, 0)
-        raise KeyboardInterrupt
-
-    with open(tmp_path / "a", "w") as out, pytest.raises(KeyboardInterrupt):
-        write_parquet(broken(), out, layout=Layout(about={"a": 1}))
-
-    assert (tmp_path / "a").stat().st_size > 1000
-    assert read_about(str(tmp_path / "a")) is None
-    with pytest.raises(pa.ArrowInvalid):
-        pq.read_table(tmp_path / "a")
-
-
-def test_settings_and_counts_are_read_without_the_rows(tmp_path: Path) -> None:
-    file = tmp_path / "a.parquet"
-    file.write_bytes(written([columns(ALL)], Layout(about={"settings": {"k": 2}}), end=lambda: {"n": 4}).getvalue())
-
-    assert read_about(str(file)) == ({"settings": {"k": 2}}, {"n": 4})
-    assert read_about(str(tmp_path / "none")) is None
-    file.write_bytes(file.read_bytes()[:-1])
-    assert read_about(str(file)) is None
-
-
-@pytest.fixture
-def plain(tiny_model: Callable[[str], Path]) -> str:
-    return str(tiny_model("plain"))
-
-
-@pytest.fixture
-def noise(tmp_path: Path) -> Path:
-    """Twelve pictures, a damaged one, and one whose name is not UTF-8."""
-    folder = tmp_path / "noise"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for i in range(12):
-        Image.fromarray(random.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / f"{i:02}.png")
-    (folder / "05.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
-    os.rename(folder / "07.png", os.fsencode(folder) + b"/\xff\xe9.png")
-    return folder
-
-
-@pytest.mark.parametrize(
-    "options",
-    [("-k", "2"), ("--multi-label", "--threshold", "0.5"), ("--none-of-these",), ("--only", "red"), ("-n", "3")],
-)
-def test_the_command_writes_the_same_rows_in_both_formats(
-    options: tuple[str, ...], run: Run, noise: Path, plain: str, tmp_path: Path
+def test_without_pyarrow_the_error_shows_how_to_install_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("classify", "noise", "-l", "red,green,blue", "-m", plain, "--precision", "fp32", *options)
-
-    done = run(*arguments, "-o", "rows.parquet", "--embeddings", "float32")
-    lines = run(*arguments, "-f", "jsonl").stdout
-    piped = run(*arguments, "-f", "parquet", "-q")
-
-    table = pq.read_table(tmp_path / "rows.parquet")
-    assert done.returncode == (0 if "-n" in options else 1), done.stderr
-    assert as_json(table.drop_columns("embedding")) == [json.loads(line) for line in lines.splitlines()]
-    assert pq.read_table(io.BytesIO(piped.stdout)).equals(table.drop_columns("embedding"))
-    about = read_about(str(tmp_path / "rows.parquet"))
-    assert about is not None
-    assert about[0]["settings"]["labels"]["is"] == ["red", "green", "blue"]
-    for vector in table["embedding"].drop_null().to_pylist():
-        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-
-
-def test_a_finished_file_is_kept_and_a_cut_one_is_written_again(
-    run: Run, noise: Path, plain: str, tmp_path: Path
-) -> None:
-    arguments = ("classify", "noise", "-l", "red,green,blue", "-m", plain, "-o", "rows.parquet")
-    assert run(*arguments).returncode == 1
-    whole = (tmp_path / "rows.parquet").read_bytes()
-
-    assert b"already exists; add --overwrite" in run(*arguments).stderr
-    assert b"already complete: 12 images, 1 failed" in run(*arguments, "--resume").stderr
-    other = run(*arguments, "--resume", "-k", "2")
-    assert (other.returncode, b"top-k: none -> 2" in other.stderr) == (2, True)
-    assert run(*arguments, "--overwrite").returncode == 1
-    assert (tmp_path / "rows.parquet").read_bytes() == whole
-
-
-def test_a_cut_file_is_written_from_the_beginning(run: Run, noise: Path, plain: str, tmp_path: Path) -> None:
-    arguments = ("classify", "noise", "-l", "red,green,blue", "-m", plain, "-o", "rows.parquet")
-    assert run(*arguments).returncode == 1
-    whole = tmp_path / "rows.parquet"
-    expected = whole.read_bytes()
-    whole.rename(tmp_path / "rows.parquet.part")
-    settings = read_about(str(tmp_path / "rows.parquet.part"))
-    assert settings is not None
-    header = {"version": 2, "overwrite": False, "retries": False, **settings[0]}
-    (tmp_path / "rows.parquet.part.json").write_text(json.dumps(header) + '\n[2, 0, 4, "", []]\n')
-    (tmp_path / "rows.parquet.part").write_bytes(expected[:100])
-
-    refused = run(*arguments)
-    changed = run(*arguments, "--resume", "-k", "2")
-    done = run(*arguments, "--resume")
-
-    assert b"rows.parquet.part: left by an earlier run" in refused.stderr
-    assert b"top-k: none -> 2" in changed.stderr
-    assert b"cannot be continued, so it is written from the beginning" in done.stderr
-    assert whole.read_bytes() == expected
-    assert sorted(path.name for path in tmp_path.glob("rows*")) == ["rows.parquet"]
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"embeddings": "float16", "output": "a.csv"}, "--embeddings: "),
-        ({"retry_errors": True, "output": "a.parquet"}, "--retry-errors: "),
-    ],
-)
-def test_what_parquet_cannot_do_is_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=f"^{told}"):
-        Output(**options)
-
-
-def test_a_missing_library_names_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
 
-    with pytest.raises(InputError, match=r"^--format parquet: needs pyarrow: pip install 'zsclip\[parquet\]'$"):
-        Output(output="a.parquet")
+    done = run("classify", "a.parquet", *LABELS)
 
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
-def test_a_full_disk_is_one_line(run: Run, noise: Path, plain: str) -> None:
-    done = run("classify", "noise", "-l", "red,blue", "-m", plain, "-q", "-f", "parquet", "-o", "/dev/full")
-
-    assert (done.returncode, done.stderr.decode()) == (
-        4,
-        "zsclip: /dev/full: no space left on device; free some space and run again\n",
-    )
-
-
-def test_labelled_pictures_have_their_true_label(run: Run, plain: str, noise: Path, tmp_path: Path) -> None:
-    (tmp_path / "data" / "red").mkdir(parents=True)
-    (tmp_path / "data" / "blue").mkdir()
-    for label in ("red", "blue"):
-        for i in range(3):
-            Image.new("RGB", (20, 20), (i, 9, 9)).save(tmp_path / "data" / label / f"{i}.png")
-
-    done = run("eval", "data", "-m", plain, "--rows", "rows.parquet", "-q")
-
-    assert done.returncode == 0, done.stderr
-    assert pq.read_table(tmp_path / "rows.parquet")["truth"].to_pylist() == ["blue"] * 3 + ["red"] * 3
+    assert done.returncode == 2
+    assert done.stderr == b"zsclip: a.parquet: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'\n"

@@ -23,7 +23,7 @@ import pytest
 from clips import make_clip
 from conftest import HANGS
 from PIL import Image
-from test_parquet import as_json
+from test_parquet_rows import as_json
 
 from zsclip.answers.answers import Answers
 from zsclip.answers.classifier import build_classifier

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from zsclip.pictures.sources import Source, SourceCache
+from zsclip.pictures.source import Source, SourceCache
 
 pa = pytest.importorskip("pyarrow")
 

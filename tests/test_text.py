@@ -7,7 +7,8 @@ import pytest
 import torch
 from open_clip.transformer import TextTransformer
 
-from zsclip.models.text import encode_tokens, pack
+from zsclip.models.packs import pack
+from zsclip.models.text import encode_tokens
 
 START, END = 98, 99
 

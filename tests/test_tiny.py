@@ -27,6 +27,7 @@ from zsclip.answers.classifier import build_classifier
 from zsclip.answers.scores import cosines
 from zsclip.models.catalogue import published_models
 from zsclip.models.find import TINY_DIR, find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.torch_encoder import load_model
 from zsclip.pixels.decode import decode_image
 from zsclip.pixels.limits import Decoding
@@ -140,7 +141,7 @@ def test_half_precision_answers_as_fp32_does(
     views = views[::10]
     exact, half = (load_model(find_model("tiny"), "cpu", name) for name in ("fp32", precision))
     words = words_of({label: [f"a photo of a {label}."] for label in LABELS.split(",")})
-    classes = build_classifier(words, exact).class_embeddings
+    classes = build_classifier(words, LazyTorchEncoder(find_model("tiny"), "cpu", "fp32")).class_embeddings
     expected, embeddings = (model.encode_images(views).numpy() for model in (exact, half))
 
     answers, rounded = (cosines(one, classes).argmax(axis=1) for one in (expected, embeddings))

@@ -20,9 +20,9 @@ from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
 from zsclip.answers.classifier import build_classifier, notes
 from zsclip.answers.classify import answer, classify
-from zsclip.engine.options import By, Computing, Precision, Scoring, model_name, variable
+from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, model_name, variable
 from zsclip.engine.question import read_learnt, read_question, rule_of
-from zsclip.engine.run import embedding, opened_store
+from zsclip.engine.run import embedding, network_of, opened_store
 from zsclip.errors import InputError
 from zsclip.kept.frame_times import FrameTimes
 from zsclip.models.embed import Embedded
@@ -32,8 +32,11 @@ from zsclip.out.thumbnails import HEIGHT, WIDTH
 from zsclip.pictures.containers import is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
+from zsclip.pictures.listed import with_listed
 from zsclip.pictures.pictures import Pictures, pictures_named
+from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import Sampling, sampling_of
+from zsclip.pictures.urls import is_remote
 from zsclip.pixels.colours import has_other_colours, in_srgb
 from zsclip.pixels.decode import as_seen
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -110,6 +113,7 @@ class Classifier:
         templates: str | Sequence[str] | None = None,
         device: str | None = None,
         precision: Precision = "auto",
+        runtime: Runtime = "auto",
         batch_size: int | Literal["auto"] = "auto",
         threads: int | None = None,
         top_k: int | None = None,
@@ -136,7 +140,7 @@ class Classifier:
             )  # fmt: skip
             self._computing = Computing(
                 device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
-                batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg,
+                batch_size=str(batch_size), max_pixels=max_pixels, fast_jpeg=fast_jpeg, runtime=runtime,
             )  # fmt: skip
             self._sampling = sampling_of(
                 None if every is None else str(every), keyframes=keyframes, animations=frames, max_pixels=max_pixels,
@@ -147,7 +151,7 @@ class Classifier:
                 sentences = read_prompts(os.fsdecode(prompts))
             words = None if labels is None else labels_of(labels, alone=scores.one_is_enough)
             self._question = read_question(words, sentences, scores, read_learnt(scores))
-            self._store = store
+            self._store, self._offline = store, offline
             given_model = os.fsdecode(model or variable("ZSCLIP_MODEL") or "")
             model = model_name(given_model) or self._question.model or "base"
             self._encoder = self._computing.encoder(model, offline)
@@ -166,8 +170,9 @@ class Classifier:
         """Classify pictures: paths, PIL images, (H, W, 3) uint8 arrays, or the bytes of encoded pictures.
 
         Args:
-            pictures: one of them, or any iterable of them. A folder is walked, an archive, a Parquet file, a video or a
-                list entered, and a glob expanded, as on the command line; in an iterable globs are taken as they are.
+            pictures: one of them, or any iterable of them. A URL is a path, too. A folder is walked, an archive, a
+                Parquet file, a video or a list entered, and a glob expanded, as on the command line; in an iterable
+                globs are taken as they are.
 
         Returns:
             One record for one picture; Answers, in order, for everything else. A picture that could not
@@ -176,24 +181,28 @@ class Classifier:
         Raises:
             InputError: a single path does not exist, or something is not a picture.
         """
+        network = network_of(offline=self._offline)
         if isinstance(pictures, str | os.PathLike):
             path = os.fsdecode(pictures)
             if path == "-":
                 raise InputError("'-': paths are read from stdin on the command line only; give them as a list")
-            with closing(find_images([path], sampling=self._sampling)) as paths:
+            with closing(find_images([path], sampling=self._sampling, network=network)) as paths:
                 found = self._answers(paths.rest(), {})
-            is_one = os.path.lexists(path) and not os.path.isdir(path) and not is_container(path, self._sampling)
+            is_far = is_remote(path) and not network.is_folder(path) and len(found) == 1
+            is_there = is_far or os.path.lexists(path)
+            is_one = is_there and not os.path.isdir(path) and not is_container(path, self._sampling)
             return found[0] if is_one else found
         kept: dict[int, bytes] = {}
         with ExitStack() as stack:
             source = InMemory(most=2 * self._computing.cpus)
             stack.callback(source.close)
             if _is_one(pictures):
-                return self._answers(_found([pictures], source, kept, self._sampling, most=0), kept)[0]
+                return self._answers(_found([pictures], source, kept, network, self._sampling, most=0), kept)[0]
             # A file opened in binary mode would yield its lines.
             if not isinstance(pictures, Iterable) or hasattr(pictures, "read"):
                 raise _not_a_picture("pictures", pictures)
-            return self._answers(_found(pictures, source, kept, self._sampling, most=SHOWN), kept)
+            found_there = _found(pictures, source, kept, network, self._sampling, most=SHOWN)
+            return self._answers(with_listed(found_there, None, network), kept)
 
     def _answers(self, pictures: Iterable[Pictures], kept: Mapping[int, bytes]) -> Answers:
         with ExitStack() as stack:
@@ -246,7 +255,13 @@ def _with_arguments(message: str) -> str:
 
 
 def _found(
-    given: Iterable[Any], source: InMemory, kept: dict[int, bytes], sampling: Sampling, *, most: int
+    given: Iterable[Any],
+    source: InMemory,
+    kept: dict[int, bytes],
+    network: Network,
+    sampling: Sampling,
+    *,
+    most: int,
 ) -> Iterator[Pictures]:
     """Yield pictures as they are given, files together.
 
@@ -267,7 +282,7 @@ def _found(
             yield Pictures(files)
             count, files = count + len(files), []
         if holds_some:
-            with closing(find_images([path], sampling=sampling)) as paths:
+            with closing(find_images([path], sampling=sampling, network=network)) as paths:
                 for some in paths.rest():
                     yield some
                     count += len(some)

@@ -23,6 +23,7 @@ from zsclip.measure.metrics import Judged, calibration_error
 from zsclip.models.embed import Embedded, embed_images, look_ahead
 from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.pictures.files import find_images
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.limits import DEFAULT_DECODING
@@ -94,7 +95,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--prompts", default="photo")
     arguments = parser.parse_args()
-    model, prompts = Encoder(find_model(arguments.model), "cpu", "fp32"), read_prompts(arguments.prompts)
+    model, prompts = LazyTorchEncoder(find_model(arguments.model), "cpu", "fp32"), read_prompts(arguments.prompts)
     print("| set | classes | images | top-1 | top-5 | calibration error |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as root:
         for shard in sorted((arguments.data / "val").glob("*.parquet")):

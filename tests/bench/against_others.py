@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
+from containers import containers, memory_of_a_tar, stored_members
 from PIL import Image
 from safetensors.torch import save_file
 
 from zsclip.kept.store import EmbeddingStore
-from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.torch_encoder import has_bf16
 from zsclip.pictures.identity import Sight, content_of, file_keys
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -145,6 +146,12 @@ def main() -> None:
         per_photo(model, words, photos[:5], folder)
         relabelling(model, words, thousand, folder)
         memory(make_photos(folder / "small", 49), folder)
+        if wanted("small JPEGs in a container, our run over the folder"):
+            containers(folder, row, whole, LABELS)
+        if wanted("stored pictures of a container, our run over the folder"):
+            stored_members(folder, row, whole, LABELS)
+        if wanted("memory of a tar"):
+            memory_of_a_tar(folder, peak_megabytes, LABELS)
 
 
 def text_matrix(model: Path, labels: Path, folder: Path) -> None:
@@ -197,7 +204,7 @@ def relabelling(model: Path, labels: Path, photos: Sequence[str], folder: Path) 
 
     many, count = folder / "many", 100_000
     many.mkdir()
-    encoder = Encoder(find_model(str(model)), "cpu", "fp32")
+    encoder = LazyTorchEncoder(find_model(str(model)), "cpu", "fp32")
     vectors = np.random.default_rng(0).normal(size=(count, encoder.embed_dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors.tofile(folder / "vectors.bin")

@@ -21,8 +21,8 @@ from against_others import found_photos, make_photos, save_model
 from torch import Tensor, nn
 
 from zsclip.measure.bench import _rate, _time_decoders, _wait, time_stream
-from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.text import first_output
 from zsclip.models.torch_encoder import DTYPES, load_model
 from zsclip.pictures.pictures import Pictures
@@ -107,7 +107,7 @@ def main() -> None:
         for architecture in options.architectures:
             save_model(folder / architecture, architecture)
             spec = find_model(str(folder / architecture))
-            encoder = Encoder(spec, device, precision)
+            encoder = LazyTorchEncoder(spec, device, precision)
             ours = encoder.model._image_tower
             towers: dict[str, tuple[Callable[[Tensor], object], tuple[int, ...]]] = {
                 "open_clip's": (plain_tower(folder / architecture, device, precision), BATCH_SIZES),

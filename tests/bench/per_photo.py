@@ -11,8 +11,8 @@ from zsclip.answers.classifier import build_classifier
 from zsclip.answers.classify import classify
 from zsclip.answers.scores import Rule
 from zsclip.models.embed import embed_images, look_ahead
-from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.limits import DEFAULT_DECODING
 from zsclip.pixels.pillow_setup import readable_formats
@@ -22,7 +22,7 @@ from zsclip.words.prompts import read_prompts
 from zsclip.words.words import expand
 
 folder, labels, *paths = sys.argv[1:]
-encoder = Encoder(find_model(folder), "cpu")  # in the precision that users get
+encoder = LazyTorchEncoder(find_model(folder), "cpu")  # in the precision that users get
 encoder.load()
 readable_formats()  # imports its decoders
 words = Path(labels).read_text().splitlines()

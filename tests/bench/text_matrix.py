@@ -8,13 +8,14 @@ import numpy as np
 
 from zsclip.answers.classifier import build_classifier
 from zsclip.models.find import find_model
-from zsclip.models.torch_encoder import load_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.words.labels import Label
 from zsclip.words.prompts import read_prompts
 from zsclip.words.words import expand
 
 folder, labels, out = sys.argv[1:]
-model = load_model(find_model(folder), "cpu", "fp32")
+model = LazyTorchEncoder(find_model(folder), "cpu", "fp32")
+model.load()
 names = Path(labels).read_text().splitlines()
 words = expand([Label(name) for name in names], read_prompts("simple-imagenet"))
 begun = time.perf_counter()

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from things import Things
 
 from zsclip.answers.classifier import build_classifier
-from zsclip.models.encoder import Encoder
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.words.labels import Label
 from zsclip.words.prompts import read_prompts
 from zsclip.words.words import expand
@@ -23,7 +23,7 @@ _LISTS = 20  # random label lists of each size
 
 def text_matrix(model: Path, labels: Sequence[str]) -> Rows:
     """Encode labels as `zsclip classify` does by default. (C, D), rows of length 1."""
-    encoder = Encoder(find_model(str(model)), "cpu", "fp32")
+    encoder = LazyTorchEncoder(find_model(str(model)), "cpu", "fp32")
     words = expand([Label(label) for label in labels], read_prompts("photo"))
     return np.asarray(build_classifier(words, encoder).class_embeddings)
 

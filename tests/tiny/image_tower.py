@@ -179,11 +179,11 @@ def embed_pictures(
 
 
 def _encoded(pictures: Sequence[Picture], model: Path, side: int | None, size: int) -> Iterator[Rows]:
-    from zsclip.models.encoder import Encoder
     from zsclip.models.find import find_model
+    from zsclip.models.lazy_torch import LazyTorchEncoder
     from zsclip.pixels.decode import to_pixels, upright
 
-    encoder = Encoder(find_model(str(model)), "cpu", "fp32")
+    encoder = LazyTorchEncoder(find_model(str(model)), "cpu", "fp32")
     preprocess = replace(encoder.spec.preprocess, size=(size, size))
 
     def decode(batch: Sequence[Picture]) -> NDArray[np.uint8]:

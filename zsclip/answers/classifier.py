@@ -21,7 +21,6 @@ from zsclip.words.words import Words
 
 if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
-    from zsclip.models.torch_encoder import ClipModel
 
 _SHOWN = 60  # characters of a label or prompt in a message
 _PROMPTS_A_ROUND = 2048  # encoded, then kept: a killed build continues after the last round
@@ -96,15 +95,15 @@ def _ending(name: str) -> str:
 
 def _tokens_of(encoder: "Encoder") -> Callable[[str], Hashable]:
     """Give a function from a prompt to the tokens that the model sees of it."""
-    from zsclip.models.torch_encoder import load_tokenizer
+    from zsclip.models.tokens import load_tokens
 
-    tokenizer = load_tokenizer(encoder.spec)
-    return lambda prompt: tuple(tokenizer([prompt])[0].tolist())
+    tokens = load_tokens(encoder.spec)
+    return lambda prompt: tuple(tokens([prompt])[0].tolist())
 
 
 def build_classifier(
     words: Words,
-    model: "ClipModel | Encoder",
+    model: "Encoder",
     *,
     multi_label: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -166,7 +165,7 @@ def class_embeddings(prompt_embeddings: Matrix, prompts_per_class: Sequence[int]
 
 
 def _embed(
-    prompts: Sequence[Sequence[str]], model: "ClipModel | Encoder", progress: Callable[[int, int], None]
+    prompts: Sequence[Sequence[str]], model: "Encoder", progress: Callable[[int, int], None]
 ) -> tuple[Matrix, list[str]]:
     """Give (C, D) float32 rows of length 1, and the prompts that were cut."""
     recipe = model.text_recipe
@@ -193,11 +192,11 @@ def _embed(
     return embeddings, list(dict.fromkeys(cut))
 
 
-def _encode(prompts: dict[str, Sequence[str]], model: "ClipModel | Encoder") -> dict[str, bytes]:
+def _encode(prompts: dict[str, Sequence[str]], model: "Encoder") -> dict[str, bytes]:
     """Encode labels' prompts into rows for the cache: D float32, then one byte per prompt: whether it was cut."""
     flat = [prompt for sentences in prompts.values() for prompt in sentences]
     counts = [len(sentences) for sentences in prompts.values()]
-    embeddings = class_embeddings(model.encode_text(flat).numpy(), counts).astype("<f4")
+    embeddings = class_embeddings(model.encode_text(flat), counts).astype("<f4")
     cut = [count > model.spec.tokenizer.context_length for count in model.token_counts(flat)]
     rows, start = {}, 0
     for key, embedding, count in zip(prompts, embeddings, counts, strict=True):

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from zsclip.cli.groups import command
-from zsclip.cli.options import Inputs, Json, Messages, Model, Speed, set_environment
+from zsclip.cli.options import Inputs, Json, Messages, Model, set_environment
 from zsclip.cli.progress import Progress
+from zsclip.cli.speed import Speed
 from zsclip.errors import InputError
 
 _MOST_IMAGES = 1000
@@ -41,7 +42,7 @@ def bench(
     set_environment(model, messages)
     with Progress(messages.show_progress) as progress:
         progress.step("looking for images")
-        found = inputs.find(messages)
+        found = inputs.find(messages, offline=model.offline)
         paths = list(islice(found, _MOST_IMAGES))
         if not paths:
             from zsclip.pixels.search_summary import why_no_images

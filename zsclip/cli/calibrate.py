@@ -17,8 +17,6 @@ from zsclip.cli.options import (
     Model,
     Overwrite,
     Prompts,
-    Speed,
-    Store,
     model_files,
     set_environment,
 )
@@ -33,6 +31,7 @@ from zsclip.cli.run import (
     report_run,
     words_and_truths,
 )
+from zsclip.cli.speed import Speed, Store
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ def calibrate(
     read = chain(labels.reads(), prompts.reads(), distractors.reads(), data.reads(), model_files(model.name()))
     places = file.check(read)
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session, places)
+        labelled = read_data(data, session, places, offline=model.offline)
         words, truths = words_and_truths(labelled, given, sentences)
         words = with_distractors(words, distractors.distractors)
         encoder = speed.encoder(model.name(), model.offline)

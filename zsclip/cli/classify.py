@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from zsclip.cli.dry_run import report_file_ahead
 from zsclip.cli.groups import command
-from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, Speed, Store, model_files, set_environment
+from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, model_files, set_environment
 from zsclip.cli.parts import run_of, write_parts
 from zsclip.cli.progress import Progress, total_of
 from zsclip.cli.question import Scores, about_page, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
 from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
+from zsclip.cli.speed import Speed, Store
 from zsclip.cli.video import Video
 from zsclip.errors import InputError
 
@@ -64,7 +65,7 @@ def classify(
     wanted = wanted_answers(scores.only, question.words.answers)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name))
     sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
-    paths = _found(inputs, output, read, messages, sampling)
+    paths = _found(inputs, output, read, messages, sampling, model)
     if output.folder is not None:
         shared = run_of(question, wanted, inputs, output, model, speed, store, sampling)
         return write_parts(shared, output, speed, store, messages)
@@ -81,12 +82,17 @@ def classify(
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
         run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths)
-        run.write(progress.listed(paths.rest(), is_streaming="-" in inputs.inputs), start)
+        run.write(progress.listed(paths.rest(), inputs.inputs), start)
     return report_run(session, (output.file, output.report, output.contact_sheet))
 
 
 def _found(
-    inputs: Inputs, output: Output, read: "Iterable[tuple[str, str]]", messages: Messages, sampling: "Sampling"
+    inputs: Inputs,
+    output: Output,
+    read: "Iterable[tuple[str, str]]",
+    messages: Messages,
+    sampling: "Sampling",
+    model: Model,
 ) -> "Paths":
     """Check every input and output, then find the images.
 
@@ -95,7 +101,7 @@ def _found(
     """
     own = output.written(by_earlier_run=True)
     places = output.check(chain(read, inputs.reads(output.replaced, own=own)))
-    return inputs.find(messages, places, own, sampling)
+    return inputs.find(messages, places, own, sampling=sampling, offline=model.offline)
 
 
 @dataclass(frozen=True)

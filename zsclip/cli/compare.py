@@ -19,13 +19,12 @@ from zsclip.cli.options import (
     Json,
     Messages,
     Network,
-    Speed,
-    Store,
     model_files,
     set_environment,
 )
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
+from zsclip.cli.speed import Speed, Store
 from zsclip.engine.options import model_name, variable
 from zsclip.errors import InputError
 
@@ -107,7 +106,7 @@ def compare(
     judged: list[tuple[str, Judged]] = []
     gains: list[TemplateGain] = []
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session, places)
+        labelled = read_data(data, session, places, offline=network.offline)
         asked = [
             (file, name, *words_and_truths(labelled, given, sentences))
             for (file, given), (name, sentences) in product(grid.files.items(), grid.sets.items())

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from zsclip.cli.options import Speed
 from zsclip.cli.progress import Progress
+from zsclip.cli.speed import Speed
 from zsclip.cli.terminal import counted, duration
 
 if TYPE_CHECKING:

@@ -19,8 +19,6 @@ from zsclip.cli.options import (
     Model,
     Prompts,
     Report,
-    Speed,
-    Store,
     check_ending,
     model_files,
     set_environment,
@@ -37,6 +35,7 @@ from zsclip.cli.run import (
     read_data,
     report_run,
 )
+from zsclip.cli.speed import Speed, Store
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def evaluate(
     name = model.name(None if learnt is None else learnt.model)
     places = findings.check(chain(labels.reads(), prompts.reads(), scores.reads(), data.reads(), model_files(name)))
     with measuring(speed, store, messages) as session:
-        labelled = read_data(data, session, places)
+        labelled = read_data(data, session, places, offline=model.offline)
         question, truths = question_of(labelled, given, sentences, scores, learnt)
         encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)

@@ -10,13 +10,13 @@ import typer
 
 from zsclip.cli.groups import group
 from zsclip.cli.terminal import is_terminal, say
-from zsclip.engine.options import Computing, Precision, check_device, model_name
+from zsclip.engine.options import model_name
 from zsclip.errors import InputError
-from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from zsclip.out.output import FileId
-    from zsclip.pictures.pictures import Paths, Pictures
+    from zsclip.pictures.pictures import Paths
+    from zsclip.pictures.remote import Network as Net
     from zsclip.pictures.sampling import Sampling
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
@@ -62,8 +62,8 @@ class Inputs:
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="Images, folders, quoted globs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), videos, "
-            "or - to read paths, or one image, from stdin.",
+            help="Images, folders, quoted globs, URLs, archives (.tar, .zip), .parquet files, lists (.csv, .jsonl), "
+            "videos, or - to read paths, or one image, from stdin.",
         ),
     ]
     exclude: Annotated[
@@ -80,8 +80,9 @@ class Inputs:
     ] = None
 
     def find(
-        self, messages: "Messages", places: "Places" = None, own: Sequence[str] = (), sampling: "Sampled" = None
-    ) -> "Paths":
+        self, messages: "Messages", places: "Places" = None, own: Sequence[str] = (), *, sampling: "Sampled" = None,
+        offline: bool,
+    ) -> "Paths":  # fmt: skip
         """Check every input, then yield the path of each picture as it is found.
 
         Args:
@@ -89,10 +90,12 @@ class Inputs:
                 stdin or by a symbolic link, ends the run.
             own: files that an earlier run or this one writes, which must not be read as pictures.
         """
+        from zsclip.engine.run import network_of
+        from zsclip.out.output import refuse_replaced
         from zsclip.pictures.pictures import Paths
 
-        found = self._found(self.inputs, own, messages.note, sampling)
-        return Paths(_refusing(found.rest(), places), found.passed_over, found.close) if places else found
+        found = self._found(self.inputs, own, messages.note, sampling, network_of(offline=offline))
+        return Paths(refuse_replaced(found.rest(), places), found.passed_over, found.close) if places else found
 
     def reads(self, written: Sequence[str], *, own: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
         """Yield a description and the path of each input that must be checked before the run starts; see `find`.
@@ -110,17 +113,19 @@ class Inputs:
         roots = roots_of([each for each in self.inputs if each != STDIN])
         if self.limit is None and not may_find(roots, written, all_files=self.all_files):
             roots = [root for root in roots if not os.path.isdir(root)]
-        yield from _pictures(self._found(roots, own, lambda message: None, None, enter=False))
+        yield from _pictures(self._found(roots, own, lambda message: None, None))
 
     def _found(
-        self, inputs: list[str], own: Sequence[str], note: "Note", sampling: "Sampled", *, enter: bool = True
+        self, inputs: list[str], own: Sequence[str], note: "Note", sampling: "Sampled", network: "Net | None" = None
     ) -> "Paths":
         from zsclip.pictures.files import find_images
 
+        enter = network is not None
         limit = None if self.limit is None else self.limit + (0 if enter else len(inputs))
         return find_images(
             inputs, exclude=self.exclude, limit=limit, null=self.null, all_files=self.all_files, note=note,
             own=[os.path.realpath(file) for file in own], column=self.column, enter=enter, sampling=sampling,
+            network=network,
         )  # fmt: skip
 
 
@@ -133,7 +138,7 @@ class Data:
         typer.Argument(
             metavar="DATA",
             help="Labelled images: a folder with one folder for each label, a .csv, .tsv or .jsonl file with the "
-            "columns file_name and label, or Parquet files.",
+            "columns file_name and label, archives or Parquet files.",
         ),
     ]
     all_files: Annotated[bool, ALL_FILES] = False
@@ -247,77 +252,6 @@ class Model(Network):
         return model_name(self.model or "") or calibrated or "base"
 
 
-@group("Speed")
-class Device:
-    """The device of the model, and the number of decoding threads."""
-
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            metavar="DEVICE",
-            envvar="ZSCLIP_DEVICE",
-            help="Compute on this device: auto, cpu, cuda, cuda:N or mps.",
-        ),
-    ] = "auto"
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "-j", "--threads", metavar="N", min=1, help="Decode images on N threads; by default, one for each core."
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        check_device(self.device)
-
-
-@group("Speed")
-class Speed(Device, Computing):
-    """How pictures are decoded and encoded."""
-
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            "--precision",
-            metavar="NAME",
-            help="Encode images in fp32, bf16 or fp16; auto takes fp16 on CUDA, and bf16 on a CPU that supports it.",
-        ),
-    ] = "auto"
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile", help="Compile the model first. This takes a minute and helps some long runs on a GPU."
-        ),
-    ] = False
-    batch_size: Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Encode N images at a time.")] = (
-        "auto"
-    )
-    max_pixels: Annotated[
-        int,
-        typer.Option(
-            "--max-pixels", metavar="N", min=1, help="Refuse images with more pixels.", rich_help_panel="Input"
-        ),
-    ] = DEFAULT_MAX_PIXELS
-    fast_jpeg: Annotated[
-        bool,
-        typer.Option(
-            "--fast-jpeg", help="Decode large JPEG files at a reduced size, at least three times what the model needs."
-        ),
-    ] = False
-
-    def __post_init__(self) -> None:
-        Computing.__post_init__(self)
-
-
-@group("Speed")
-class Store:
-    """Whether embeddings are kept."""
-
-    no_store: Annotated[
-        bool, typer.Option("--no-store", help="Encode every image again, and keep no embeddings of images.")
-    ] = False
-
-
 @group("Output")
 class Overwrite:
     """Whether files may be replaced."""
@@ -372,16 +306,6 @@ def check_ending(flag: str, file: str | None, *endings: str) -> None:
 def _pictures(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Pair paths of pictures with what they are."""
     return ((f"the image {path!r}", path) for path in paths)
-
-
-def _refusing(found: "Iterable[Pictures]", places: "Mapping[FileId, str]") -> "Iterator[Pictures]":
-    """Pass pictures on; refuse one that the run would replace."""
-    from zsclip.out.output import check_inputs
-
-    for some in found:
-        if some.read is None:
-            check_inputs(_pictures(some.names), places)
-        yield some
 
 
 def model_files(name: str) -> Iterator[tuple[str, str]]:

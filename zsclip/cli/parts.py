@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from zsclip.cli.dry_run import left_of, report_run_ahead
-from zsclip.cli.options import Inputs, Messages, Model, Speed, Store
+from zsclip.cli.options import Inputs, Messages, Model
 from zsclip.cli.progress import Progress
 from zsclip.cli.rows import Output
 from zsclip.cli.run import Session, build_text_matrix, embedding, interruptible, report_run
 from zsclip.cli.sharing import SHARD_SIZE
+from zsclip.cli.speed import Speed, Store
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, duration, say
 
@@ -43,7 +44,7 @@ def run_of(
     assert output.folder is not None
     finding = Finding(
         tuple(inputs.inputs), output.shard_size or SHARD_SIZE, tuple(inputs.exclude), inputs.limit, inputs.null,
-        inputs.all_files, inputs.column, sampling,
+        inputs.all_files, inputs.column, sampling, model.offline,
     )  # fmt: skip
     return Run(
         question=question, wanted=frozenset(wanted), model=model.name(question.model), offline=model.offline,

@@ -53,9 +53,13 @@ class Progress:
         """Show how many images are done, of how many where that is known, how fast, and the time left."""
         self._show(lambda: images_status(tally, total()))
 
-    def listed(self, pictures: "Iterable[Pictures]", *, is_streaming: bool) -> "Iterable[Pictures]":
-        """List pictures ahead if their number will be shown; from a stream, answers come while it is still written."""
-        return Listing(pictures) if self.visible and not is_streaming else pictures
+    def listed(self, pictures: "Iterable[Pictures]", inputs: Sequence[str]) -> "Iterable[Pictures]":
+        """List pictures ahead if their number will be shown, but not those of a stream, which is still written.
+
+        Listing an archive on a server would fetch all of it, long before its pictures are wanted.
+        """
+        is_listed = self.visible and "-" not in inputs and not any("://" in each for each in inputs)
+        return Listing(pictures) if is_listed else pictures
 
     def shows(self, status: Callable[[], str]) -> None:
         """Show what a function says, whenever the line is drawn."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zsclip.cli.held_signals import HeldSignals
-from zsclip.cli.options import Data, Messages, Speed, Store
+from zsclip.cli.options import Data, Messages
 from zsclip.cli.progress import Progress
 from zsclip.cli.signals import EXPLAINED, how_ended
+from zsclip.cli.speed import Speed, Store
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, say
 
@@ -118,17 +119,19 @@ def measuring(speed: Speed, store: Store, messages: Messages) -> Iterator[Sessio
             yield session
 
 
-def read_data(data: Data, session: Session, places: "Mapping[FileId, str]") -> "Labelled":
+def read_data(data: Data, session: Session, places: "Mapping[FileId, str]", *, offline: bool) -> "Labelled":
     """Find all labelled pictures, or with --limit some from all over the data.
 
     Args:
         places: of files that the run replaces, none of which may be one of the data's.
     """
     session.progress.step(f"reading {data.data}")
+    from zsclip.engine.run import network_of
     from zsclip.measure.labelled import read_labelled
     from zsclip.out.output import check_inputs
 
-    labelled = read_labelled(data.data, all_files=data.all_files, note=session.messages.note)
+    network = network_of(offline=offline)
+    labelled = read_labelled(data.data, all_files=data.all_files, note=session.messages.note, network=network)
     session.tally.passed_over = labelled.passed_over
     check_inputs(((f"{file!r} of the data", file) for file in labelled.files), places)
     some = labelled.spread(data.limit)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from zsclip.cli.groups import command, group
-from zsclip.cli.options import Device, Messages, Network, Precision, set_environment
+from zsclip.cli.options import Messages, Network, set_environment
 from zsclip.cli.run import interruptible
+from zsclip.cli.speed import Device
 from zsclip.cli.terminal import duration, say
+from zsclip.engine.options import Precision
 
 if TYPE_CHECKING:
     from zsclip.training.log import EncodingProgress, Event, StepDone

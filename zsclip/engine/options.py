@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Runtime = Literal["auto", "torch", "onnx"]
 By = Literal["label", "group"]
 
 
@@ -65,6 +66,7 @@ class Computing:
     batch_size: str = "auto"
     max_pixels: int = DEFAULT_MAX_PIXELS
     fast_jpeg: bool = False
+    runtime: Runtime = "auto"
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -72,10 +74,19 @@ class Computing:
         check_count("--max-pixels", self.max_pixels)
         if self.precision not in (known := get_args(Precision)):
             raise InputError(f"--precision: {self.precision!r} is not a precision; use {', '.join(known)}")
+        if self.runtime not in (runtimes := get_args(Runtime)):
+            raise InputError(f"--runtime: {self.runtime!r} is not a runtime; use {', '.join(runtimes)}")
+        if self.runtime == "onnx" and not self.onnx_can:
+            raise InputError("--runtime onnx: computes on the CPU, in fp32 and without --compile; use --runtime torch")
         if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
             raise InputError(
                 f"--batch-size: {self.batch_size!r} is not a batch size; use auto or a whole number, 1 or more"
             )
+
+    @property
+    def onnx_can(self) -> bool:
+        """Whether ONNX Runtime can do what is asked for."""
+        return self.device in ("auto", "cpu") and self.precision in ("auto", "fp32") and not self.compile
 
     @property
     def size(self) -> int | None:
@@ -95,11 +106,27 @@ class Computing:
         return self.threads or available_cpus()
 
     def encoder(self, model: str, offline: bool) -> "Encoder":
-        """Find a model, and give what encodes with it; nothing is loaded yet."""
-        from zsclip.models.encoder import Encoder
-        from zsclip.models.find import find_model
+        """Find a model, and give what encodes with it; nothing is loaded yet.
 
-        return Encoder(find_model(model, offline=offline), self.device, self.precision, compiled=self.compile)
+        The runtime depends on the options and on what was exported, never on the pictures or on what is stored, as the
+        last digits of scores depend on it.
+
+        Raises:
+            ModelError: there is no such model, or it cannot run in the runtime that was asked for.
+        """
+        from zsclip.models.find import find_model
+        from zsclip.models.lazy_torch import LazyTorchEncoder
+
+        spec = find_model(model, offline=offline)
+        in_torch = LazyTorchEncoder(spec, self.device, self.precision, compiled=self.compile)
+        if self.runtime == "torch" or not self.onnx_can:
+            return in_torch
+        from zsclip.models.onnx_encoder import find_onnx_encoder
+
+        in_onnx = find_onnx_encoder(spec, is_wanted=self.runtime == "onnx")
+        if in_onnx is None:
+            return in_torch
+        return in_onnx if self.runtime == "onnx" or self.device == "cpu" or in_torch.device == "cpu" else in_torch
 
 
 def variable(name: str) -> str:

@@ -10,13 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from zsclip.engine.run import network_of
 from zsclip.errors import InputError
 from zsclip.pictures.containers import is_container
+from zsclip.pictures.fetch import About, server_of
 from zsclip.pictures.files import find_images, roots_of
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.sampling import DEFAULT_SAMPLING, Sampling
 from zsclip.pictures.shards import failed
+from zsclip.pictures.urls import is_remote
 
 _LONGEST = 80  # characters of a container's name in that of its shard
 
@@ -36,6 +39,7 @@ class Finding:
     all_files: bool = False
     column: str | None = None
     sampling: Sampling = DEFAULT_SAMPLING
+    offline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,10 @@ class Shard:
         if not self.path:
             names = hashlib.blake2b(zlib.decompress(self.packed), digest_size=16)
             return {"files": self.count, "names": names.hexdigest()}
+        if is_remote(self.path):
+            about = server_of(self.path).about(self.path, tries=2)
+            said = about if isinstance(about, About) else About()  # else it is not there; its row will say so
+            return {"path": self.path, "size": said.size, "changed": said.tag.hex()}
         with suppress(OSError):
             status = os.stat(self.path)
             return {"path": self.path, "size": status.st_size, "changed": status.st_mtime_ns}
@@ -75,8 +83,9 @@ class Shard:
             yield from _inside(self.path, finding, passed_over)
             return
         start, files = 0, self.files()
-        for place, name in enumerate(files if finding.sampling.reads_folders else ()):
-            if is_container(name, finding.sampling):  # a video in a folder
+        is_mixed = finding.sampling.reads_folders or any(map(is_remote, files))
+        for place, name in enumerate(files if is_mixed else ()):
+            if is_remote(name) or is_container(name, finding.sampling):  # a video in a folder
                 yield Pictures(files[start:place])
                 yield from _inside(name, finding, passed_over)
                 start = place + 1
@@ -88,7 +97,7 @@ def _inside(container: str, finding: Finding, passed_over: PassedOver) -> Iterat
     try:
         found = find_images(
             [container], exclude=finding.exclude, all_files=finding.all_files, column=finding.column,
-            passed_over=passed_over, sampling=finding.sampling,
+            passed_over=passed_over, sampling=finding.sampling, network=network_of(offline=finding.offline),
         )  # fmt: skip
     except InputError as e:  # it was there when the run was planned, and had the column
         yield failed(container, FileNotFoundError(str(e)) if not os.path.exists(container) else e)
@@ -172,12 +181,13 @@ def _loose_shards(
 ) -> Iterator[Shard]:
     found = find_images(
         roots, exclude=finding.exclude, limit=finding.limit, null=finding.null, all_files=finding.all_files, note=note,
-        passed_over=passed_over, sampling=finding.sampling, enter=False,
+        passed_over=passed_over, sampling=finding.sampling, enter=not finding.sampling.reads_folders,
+        network=network_of(offline=finding.offline),
     )  # fmt: skip
     names: list[str] = []
     number = count = 0
     for some in found.rest():
-        if some.read is not None:
+        if some.read is not None and not all(map(is_remote, some.names)):
             raise InputError("stdin: an image cannot be shared by several processes; use -o FILE")
         names += some.names
         count += len(some)

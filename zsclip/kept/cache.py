@@ -58,14 +58,21 @@ def read_rows(kind: str, keys: Iterable[str]) -> dict[str, bytes]:
     return found
 
 
-def write_rows(kind: str, rows: Mapping[str, bytes]) -> None:
-    """Keep values by key, all or none; a file that is not a valid cache is replaced."""
+def write_rows(kind: str, rows: Mapping[str, bytes], *, most: int | None = None) -> None:
+    """Keep values by key, all or none; a file that is not a valid cache is replaced.
+
+    Args:
+        most: rows of this kind; when there would be more, about half of them are dropped first.
+    """
     for _attempt in range(3):
         try:
             with (
                 closing(sqlite.open_for_writing(_path(), _SCHEMA, lock_seconds=_LOCK_SECONDS)) as connection,
                 connection,
             ):
+                if most is not None:  # keys are hashes, so those below '8' are a half that nobody has chosen
+                    full = "(SELECT COUNT(*) FROM rows WHERE kind = ?) >= ?"
+                    connection.execute(f"DELETE FROM rows WHERE kind = ? AND key < '8' AND {full}", (kind, kind, most))
                 connection.executemany(
                     "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
                     [(kind, key, _digest(key, value), value) for key, value in rows.items()],

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import cycle, islice, repeat
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from zsclip.answers.classifier import Classifier
@@ -17,7 +16,6 @@ from zsclip.answers.scores import Rule
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded, embed_images, look_ahead
 from zsclip.models.encoder import Encoder
-from zsclip.models.torch_encoder import ClipModel
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.decode import to_pixels, upright
 from zsclip.pixels.fit import Preprocess, jpeg_scale
@@ -69,13 +67,12 @@ def bench(
         InputError: none of the pictures can be read.
     """
     readable_formats()  # imports Pillow's decoders, which must not be timed
-    model = encoder.model
-    decoded = _time_decoding(pictures, model.spec.preprocess, threads, decoding, seconds)
+    decoded = _time_decoding(pictures, encoder.spec.preprocess, threads, decoding, seconds)
     batch = np.stack(list(islice(cycle(decoded.pictures), batch_size)))  # (B, 3, H, W) uint8
-    per_picture = decoded.seconds | _time_model(batch, model, seconds)
+    per_picture = decoded.seconds | _time_model(batch, encoder, seconds)
     decoding_rate = decoded.rate
     if processes_for(threads):  # they are faster than the thread that the stages were timed on
-        decoding_rate = _time_decoders(pictures, model.spec.preprocess, threads, decoding, seconds)
+        decoding_rate = _time_decoders(pictures, encoder.spec.preprocess, threads, decoding, seconds)
     model_rate = 1 / sum(per_picture[name] for name in ("copy", "image tower", "score"))
     # The bottleneck is the slowest stage of the slower side, decoding or model.
     side = ("read", "decode", "preprocess") if decoding_rate < model_rate else ("copy", "image tower", "score")
@@ -85,11 +82,11 @@ def bench(
         decoding=decoding_rate,
         model=model_rate,
         stream=time_stream(pictures, encoder, threads, batch_size, decoding, seconds),
-        text=_rate(lambda: model.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
+        text=_rate(lambda: encoder.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
         threads=threads,
         batch_size=batch_size,
         slowest=slowest,
-        hint=_hint(slowest, model, threads, decoded.reducible and not decoding.fast_jpeg),
+        hint=_hint(slowest, encoder, threads, decoded.reducible and not decoding.fast_jpeg),
     )
 
 
@@ -139,34 +136,40 @@ def _time_decoding(
     return _Decoded(sample, each, len(times) / wall, 2 * sum(reducible) >= len(reducible))
 
 
-def _time_model(batch: NDArray[np.uint8], model: ClipModel, seconds: float) -> dict[str, float]:
+def _time_model(batch: NDArray[np.uint8], encoder: Encoder, seconds: float) -> dict[str, float]:
     """Give the seconds for one picture in the stages that work on batches."""
-    classifier = _random_classifier(model, LABELS)
-    embeddings = model.encode_images(batch).numpy()  # (B, D)
-
-    pixels = torch.from_numpy(batch)
-    if model.in_flight:  # copied as in a run
-        pixels = pixels.pin_memory()
-
-    def copy() -> None:
-        pixels.to(model.device)
-        _wait(model.device)
-
-    def encode() -> None:
-        model.encode_images(batch)
-
-    copied = 1 / _rate(copy, seconds / 10) / len(batch)
-    encoded = 1 / _rate(encode, seconds) / len(batch)
+    classifier = _random_classifier(encoder, LABELS)
+    pictures = list(batch)
+    embeddings = encoder.begin_images(pictures)()  # (B, D)
+    copied = _time_copy(batch, encoder, seconds / 10)
+    encoded = 1 / _rate(lambda: encoder.begin_images(pictures)(), seconds) / len(batch)
     encoded_batch = Embedded([""] * len(batch), np.arange(len(batch), dtype=np.int32), embeddings, {})
     scored = 1 / _rate(lambda: answer(encoded_batch, classifier, Rule()), seconds / 4) / len(batch)
     return {"copy": copied, "image tower": max(encoded - copied, 0.0), "score": scored}
+
+
+def _time_copy(batch: NDArray[np.uint8], encoder: Encoder, seconds: float) -> float:
+    """Give the seconds in which one picture is copied to the device; 0 on the CPU, which reads it where it is."""
+    if encoder.device == "cpu":
+        return 0.0
+    import torch
+
+    pixels = torch.from_numpy(batch)
+    if encoder.in_flight:  # copied as in a run
+        pixels = pixels.pin_memory()
+
+    def copy() -> None:
+        pixels.to(encoder.device)
+        _wait(encoder.device)
+
+    return 1 / _rate(copy, seconds) / len(batch)
 
 
 def time_stream(
     pictures: Pictures, encoder: Encoder, threads: int, batch_size: int, decoding: Decoding, seconds: float
 ) -> float:
     """Measure the pictures a second of a whole run, without its start."""
-    classifier = _random_classifier(encoder.model, 2)
+    classifier = _random_classifier(encoder, 2)
     preprocess = encoder.spec.preprocess
     with look_ahead(repeat(pictures), preprocess, decoding, None, batch_size=batch_size, threads=threads) as ahead:
         rows = classify(embed_images(ahead.batches(batch_size), encoder, None), classifier, Rule())
@@ -193,10 +196,10 @@ def _pace(batches: Iterator[int], threads: int, seconds: float) -> float:
     return images / (time.perf_counter() - begun)
 
 
-def _random_classifier(model: ClipModel, labels: int) -> Classifier:
-    classes = np.random.default_rng(0).normal(size=(labels, model.embed_dim)).astype(np.float32)  # (C, D)
+def _random_classifier(encoder: Encoder, labels: int) -> Classifier:
+    classes = np.random.default_rng(0).normal(size=(labels, encoder.embed_dim)).astype(np.float32)  # (C, D)
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
-    return Classifier(tuple(map(str, range(labels))), classes, None, model.logit_scale, None, ())
+    return Classifier(tuple(map(str, range(labels))), classes, None, encoder.logit_scale, None, ())
 
 
 def _rate(work: Callable[[], object], seconds: float) -> float:
@@ -210,13 +213,15 @@ def _rate(work: Callable[[], object], seconds: float) -> float:
 
 
 def _wait(device: str) -> None:
+    import torch
+
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
     elif device == "mps":
         torch.mps.synchronize()
 
 
-def _hint(slowest: str, model: ClipModel, threads: int, reducible: bool) -> str:
+def _hint(slowest: str, encoder: Encoder, threads: int, reducible: bool) -> str:
     """Say what would help against the slowest stage."""
     cpus = available_cpus()
     if slowest == "read":
@@ -232,9 +237,9 @@ def _hint(slowest: str, model: ClipModel, threads: int, reducible: bool) -> str:
         return "fewer labels"
     if slowest == "copy":
         return "a larger --batch-size"
-    if model.precision == "fp32" and model.device != "cpu":
+    if encoder.precision == "fp32" and encoder.device != "cpu":
         return "--precision fp16"
-    return "a smaller --model" if model.device != "cpu" else "a GPU (--device cuda), or a smaller --model"
+    return "a smaller --model" if encoder.device != "cpu" else "a GPU (--device cuda), or a smaller --model"
 
 
 def report_lines(found: Timings) -> list[str]:

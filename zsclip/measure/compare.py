@@ -94,7 +94,7 @@ def template_gains(
     if len(sentences.templates) < 2:
         raise InputError(f"--each-template: {sentences.name!r} has one template; give a set with more")
     prompts = list(dict.fromkeys(prompt for some in words.prompts for prompt in some))
-    encoded = model.encode_text(prompts).numpy()  # (N, D)
+    encoded = model.encode_text(prompts)  # (N, D)
     places = {prompt: place for place, prompt in enumerate(prompts)}
 
     def judged_with(templates: Iterable[str]) -> Judged:

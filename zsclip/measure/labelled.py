@@ -3,11 +3,15 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
 
 from zsclip.errors import InputError
+from zsclip.pictures.containers import expand_braces, is_list
 from zsclip.pictures.passed_over import PassedOver
-from zsclip.pictures.pictures import Pictures
-from zsclip.pictures.sources import Source, SourceCache, check_inputs, find_sources
+from zsclip.pictures.pictures import Pictures, read_regular
+from zsclip.pictures.remote import Network
+from zsclip.pictures.source import Source, SourceCache
+from zsclip.pictures.sources import check_inputs, find_sources
 from zsclip.pixels.search_summary import passed_over_line
 from zsclip.words.textfiles import comparable, is_id
 
@@ -35,37 +39,49 @@ class Labelled:
         if limit is None or limit >= total:
             return self
         places = [number * total // limit for number in range(limit)]
-        read = self.pictures.read
+        read, key = self.pictures.read, self.pictures.key
         pictures = Pictures(
-            tuple(self.pictures.names[place] for place in places), read and (lambda number: read(places[number]))
+            tuple(self.pictures.names[place] for place in places),
+            read and (lambda number: read(places[number])),
+            key and (lambda number: key(places[number])),
         )
         return replace(self, pictures=pictures, words=tuple(self.words[place] for place in places))
 
 
 def read_labelled(
-    data: str, *, all_files: bool = False, note: Callable[[str], None] = lambda message: None
+    data: str,
+    *,
+    all_files: bool = False,
+    note: Callable[[str], None] = lambda message: None,
+    network: Network | None = None,
 ) -> Labelled:
-    """Find all labelled pictures of a folder of class folders, a `.csv`, `.tsv` or `.jsonl` list, or Parquet shards.
+    """Find all labelled pictures of a folder of class folders, a list, archives or Parquet shards.
 
     Args:
+        data: one of them, a brace range of them, or its URL.
         all_files: take files of class folders whatever their ending.
         note: called with one line about everything that is skipped.
+        network: what fetches URLs; None for one that may fetch all.
 
     Raises:
         InputError: it does not exist, is none of these, has no picture with a label, or its labels are answers of ours.
     """
-    check_inputs([data])
+    network = Network() if network is None else network
+    inputs = [data] if os.path.lexists(data) else expand_braces(data)
+    check_inputs(inputs, network)
     names: list[str] = []
     words: list[str] = []
-    places: list[tuple[Source, int]] = []  # places of pictures that are not files
+    places: list[tuple[Source, int]] = []
     seen: set[str] = set()
     listed = _Listed(data)
     meanings: set[tuple[str, str]] = set()
     shards: dict[str, None] = {}
     passed_over = PassedOver()
     captioned = 0
-    for source in find_sources(data, note, passed_over, all_files=all_files, predictions=False):
-        files = source.read() if source.are_files else None
+    options: dict[str, Any] = {"all_files": all_files, "predictions": False, "network": network}
+    found = (source for text in inputs for source in find_sources(text, note, passed_over, **options))
+    for source in found:
+        paths = source.read() if source.are_files else source.members.names if source.members is not None else None
         shards |= dict.fromkeys(() if source.are_files else source.files)
         for row, (identity, about) in enumerate(source.pictures):
             if about is None:  # noted already
@@ -73,14 +89,14 @@ def read_labelled(
             if not about.label:
                 captioned += 1
                 continue
-            if files is not None:
-                if source.where == data and listed.is_again(files[row], about.label):
-                    continue
-                names.append(files[row])
+            if paths is not None and is_list(source.where) and listed.is_again(paths[row], about.label):
+                continue
+            if paths is not None:
+                names.append(paths[row])
             else:
                 names.append(f"{source.where}, row {row}" if identity in seen else identity)
-                places.append((source, row))
                 seen.add(names[-1])
+            places.append((source, row))
             words.append(about.label)
             meanings.add((about.label, about.name))
     listed.report(note)
@@ -90,10 +106,10 @@ def read_labelled(
         why = passed_over_line(passed_over)
         raise InputError(
             f"{data}: no labelled images{f'; {why}' if why else ''}; give class folders, a list with "
-            "file_name,label, or Parquet"
+            "file_name,label, an archive or Parquet"
         )
-    pictures = Pictures(tuple(names), _reader(places) if places else None)
-    files = tuple(shards) if places else pictures.names
+    pictures = Pictures(tuple(names), _reader(places), _keys(places)) if shards else Pictures(tuple(names))
+    files = tuple(shards) or pictures.names
     return Labelled(pictures, tuple(words), tuple(dict.fromkeys(words)), files, passed_over, _meanings(meanings))
 
 
@@ -136,13 +152,26 @@ class _Listed:
             note(f"{self._data}: skipped: {count} with an image that is already listed; the first is {first!r}")
 
 
-def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes]:
+def _reader(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes | BinaryIO]:
     cache = SourceCache(min_sources=_SOURCES_KEPT)
 
-    def read(number: int) -> bytes:
-        encoded = cache.read(*places[number])
-        if not isinstance(encoded, bytes):
+    def read(number: int) -> bytes | BinaryIO:
+        source, row = places[number]
+        if source.members is not None:
+            assert source.members.read is not None
+            return source.members.read(row)
+        encoded = cache.read(source, row)
+        if encoded is None:
             raise IndexError("the shard has no such row any more")
-        return encoded
+        return read_regular(encoded) if isinstance(encoded, str) else encoded
 
     return read
+
+
+def _keys(places: Sequence[tuple[Source, int]]) -> Callable[[int], bytes | None]:
+    def key(number: int) -> bytes | None:
+        source, row = places[number]
+        of_member = None if source.members is None else source.members.key
+        return None if of_member is None else of_member(row)
+
+    return key

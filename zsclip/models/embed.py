@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +23,6 @@ from zsclip.pixels.pillow_setup import set_up_pillow
 from zsclip.pixels.reasons import START_BYTES, check_start, given_up, skipped
 from zsclip.pixels.skipped import Skipped
 from zsclip.pixels.workers import Elsewhere, read_file, worker_pool
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +85,7 @@ def embed_images(batches: Iterable[Batch], encoder: Encoder, store: EmbeddingSto
     A GPU gets the next batch before the last one is finished. An empty batch means that the source is pausing: all that
     is under way is finished and yielded.
     """
-    under_way: deque[tuple[Batch, Callable[[], Tensor] | None]] = deque()
+    under_way: deque[tuple[Batch, Callable[[], NDArray[np.float32]] | None]] = deque()
     failure: Exception | None = None
     for batch in chain(batches, [[]]):
         if batch:
@@ -100,7 +96,7 @@ def embed_images(batches: Iterable[Batch], encoder: Encoder, store: EmbeddingSto
                 failure = e
         while len(under_way) > (encoder.in_flight if batch and failure is None else 0):
             batch_done, finish = under_way.popleft()
-            yield _embedded(batch_done, finish().numpy() if finish else None, encoder, store)
+            yield _embedded(batch_done, finish() if finish else None, encoder, store)
         if failure is not None:
             raise failure
 

@@ -62,19 +62,24 @@ class Tokenizer:
     files_digest: str | None
 
     def cleaned(self, text: str) -> str:
-        """Give a text as open_clip's cleaning hands it on, and without capitals where the tokenizer ignores them.
+        """Give a text as open_clip cleans it, and without capitals where the tokenizer ignores them."""
+        cleaned = self.as_open_clip_cleans(text)
+        return cleaned.lower() if "uncased" in (self.name or "") else cleaned
+
+    def as_open_clip_cleans(self, text: str) -> str:
+        """Give a text as open_clip's cleaning hands it on to the tokenizer.
 
         Source: open_clip/tokenizer.py, `get_clean_fn`; importing that would import torch.
         """
-        from ftfy import fix_text  # seldom needed
+        if not (text.isascii() and text.isprintable() and "&" not in text):  # else both leave it as it is
+            from ftfy import fix_text
 
+            text = html.unescape(html.unescape(fix_text(text)))
         clean = self.arguments.get("clean", "lower" if self.name is None else "whitespace")
-        text = html.unescape(html.unescape(fix_text(text)))
         if clean == "canonicalize":
             text = text.replace("_", " ").translate(_NO_PUNCTUATION)
-        if clean != "whitespace" or "uncased" in (self.name or ""):
-            text = text.lower()
-        return " ".join(text.split())
+        text = " ".join(text.split())
+        return text if clean == "whitespace" else text.lower()
 
 
 @dataclass(frozen=True)
@@ -100,28 +105,32 @@ class ModelSpec:
         """Fingerprint of weights and architecture, which an embedding depends on besides its input."""
         return fingerprint("model-v1", self.digest, self.architecture)
 
-    def text_recipe(self, device: str) -> str:
+    def text_recipe(self, device: str, runtime: str = "torch") -> str:
         """Fingerprint of everything that a prompt's embedding depends on besides the prompt."""
         about = self.tokenizer
         return fingerprint(
             "text-v1",
             self.recipe,
             [about.name, about.context_length, about.mode, about.arguments, about.files_digest],
-            ["fp32", device.partition(":")[0]],
+            ["fp32", device.partition(":")[0], *_named(runtime)],
         )
 
-    def image_recipe(self, device: str, precision: str, compiled: bool, fast_jpeg: bool) -> str:
+    def image_recipe(self, device: str, precision: str, compiled: bool, fast_jpeg: bool, runtime: str = "torch") -> str:
         """Fingerprint of everything that a picture's embedding depends on besides the picture."""
         kind = device.partition(":")[0]
-        return fingerprint(
-            "image-v1", RULES, self.recipe, asdict(self.preprocess), kind, precision, compiled, fast_jpeg
-        )
+        settings = [kind, precision, compiled, fast_jpeg, *_named(runtime)]
+        return fingerprint("image-v1", RULES, self.recipe, asdict(self.preprocess), *settings)
 
     @property
     def reads_any_script(self) -> bool:
         """Whether the text tower was trained on more than English."""
         description = f"{self.name} {self.tokenizer.name} {self.architecture['text_cfg'].get('hf_model_name')}".lower()
         return any(mark in description for mark in _MULTILINGUAL)
+
+
+def _named(runtime: str) -> list[str]:
+    """Name a runtime in a fingerprint; torch came first, without a name."""
+    return [] if runtime == "torch" else [runtime]
 
 
 def build_spec(

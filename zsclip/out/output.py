@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Literal, TextIO
 
 from zsclip.errors import InputError, OutputError
+from zsclip.pictures.pictures import Pictures
 
 Embeddings = Literal["float16", "float32"]  # how the numbers of a vector are written
 FileId = tuple[int, int]  # the device and inode of a file, the same however its path is written
@@ -168,6 +169,14 @@ def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[FileId, str]
             continue
         if output := places.get((status.st_dev, status.st_ino)):
             raise InputError(f"{output}: would overwrite {what}, which this run reads; write to another file")
+
+
+def refuse_replaced(found: Iterable[Pictures], places: Mapping[FileId, str]) -> Iterator[Pictures]:
+    """Pass pictures on; refuse a file among them that the run would replace, as `check_inputs` does."""
+    for some in found:
+        if some.read is None:
+            check_inputs(((f"the image {path!r}", path) for path in some.names), places)
+        yield some
 
 
 def files_of(target: str) -> tuple[str, ...]:

@@ -5,12 +5,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from zsclip.errors import InputError, first_line
-from zsclip.pictures.pictures import Pictures, read_regular
+from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
-from zsclip.pictures.shards import TOGETHER, Blocks, Shard, Stream, Takes, check_not_empty, failed, open_shard
+from zsclip.pictures.remote import Network
+from zsclip.pictures.shards import TOGETHER, Blocks, Shard, Stream, Takes, check_not_empty, failed
+from zsclip.pictures.urls import is_remote, is_url, quoted
 
 PATH_COLUMNS = ("file_name", "path", "image")  # of a list, the best first
 NO_PATH = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of a pair; the others stand for bytes of a name
@@ -34,14 +36,14 @@ class Column:
         return f"{self.name}.bytes" if self.kind == "struct" else self.name
 
 
-def check_parquet(path: str, wanted: str | None) -> None:
+def check_parquet(path: str, wanted: str | None, network: Network) -> None:
     """Find the column with the pictures, before anything slow. A file that is damaged becomes a row later.
 
     Raises:
         InputError: pyarrow is missing, there is no such column, or there are several.
     """
     try:
-        with open_parquet(open_shard(path)) as file:
+        with open_parquet(network.open(path)) as file:
             schema = file.schema_arrow
     except InputError:
         raise
@@ -50,15 +52,16 @@ def check_parquet(path: str, wanted: str | None) -> None:
     find_column(path, schema, wanted)
 
 
-def find_in_parquet(path: str, wanted: str | None, takes: Takes) -> Iterator[Pictures]:
+def find_in_parquet(path: str, wanted: str | None, takes: Takes, network: Network) -> Iterator[Pictures]:
     """Yield the pictures of a Parquet file, row by row.
 
     Args:
         wanted: the column they are in; None finds it.
         takes: whether a row of this number, or a file of this path, is a picture of the run.
+        network: fetches parts of a file on a server, and files that rows name.
     """
     try:
-        shard = open_shard(path)
+        shard = network.open(path)
         with open_parquet(shard) as file:
             column = find_column(path, file.schema_arrow, wanted)
             if column.kind == "path":
@@ -76,10 +79,12 @@ def find_in_parquet(path: str, wanted: str | None, takes: Takes) -> Iterator[Pic
                 together = max(1, min(TOGETHER, len(numbers) * _BLOCK_BYTES // max(size, 1)))
                 rows = _Rows(shard, column.name, group, together, about)
                 for start in range(0, len(numbers), together):
-                    yield _pictures(rows, start, numbers[start : start + together], takes)
+                    yield _pictures(rows, start, numbers[start : start + together], takes, network)
                 first = numbers.stop
     except InputError:
         raise
+    except Refused as e:
+        yield failed(path, e)
     except Exception as e:  # pyarrow raises anything on damaged files
         is_of_the_disk = isinstance(e, OSError) and e.errno is not None
         yield failed(path, e if is_of_the_disk else Refused("unreadable", f"damaged, or not Parquet: {first_line(e)}"))
@@ -99,7 +104,7 @@ class _Rows:
     about: Any = field(compare=False)
 
 
-def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Takes) -> Pictures:
+def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Takes, network: Network) -> Pictures:
     """Give the pictures of one block of rows.
 
     Args:
@@ -109,13 +114,16 @@ def _pictures(rows: _Rows, start: int, numbers: Sequence[int], takes: Takes) -> 
     taken = [place for place, number in enumerate(numbers) if takes(str(number))]
     files: set[int] = set()  # pictures that are files of their own; only these have keys that show a change
 
-    def read(place: int) -> bytes:
+    def read(place: int) -> bytes | BinaryIO:
         value = _BLOCKS.read((rows, start), partial(_read_block, rows, start))[taken[place]].as_py()
         about = value if isinstance(value, dict) else {"bytes": value}
         data, path = about.get("bytes"), about.get("path")
         if data is None and isinstance(path, str) and path:
             files.add(place)
-            return read_regular(os.path.join(os.path.dirname(shard.path), path))
+            found = relative_to(os.path.dirname(shard.path), path)
+            if not isinstance(found, str):
+                raise found or Refused("missing", "the row has no image")
+            return network.read(found)
         if data is None:
             raise Refused("missing", "the row has no image")
         check_not_empty(len(data))
@@ -136,6 +144,8 @@ def _read_block(rows: _Rows, start: int) -> Any:
         while place < start:  # another run, or the thumbnails of this one, begin in the middle
             place += len(next(reader))
         block = next(reader)
+    except Refused:  # its server does not send it, or it has changed
+        raise
     except Exception as e:  # pyarrow raises anything on damaged pages
         raise Refused("unreadable", f"row group {rows.group} is damaged: {first_line(e)}") from e
     if len(block) == rows.together:  # else it is the last of its group
@@ -161,7 +171,7 @@ def _blocks(rows: _Rows) -> Iterator[Any]:
         yield pa.chunked_array(waiting)
 
 
-def _paths(file: Any, shard: Shard, column: Column) -> Iterator[tuple[str, str | None]]:
+def _paths(file: Any, shard: Shard, column: Column) -> Iterator[tuple[str, str | Refused | None]]:
     row = 0
     folder = os.path.dirname(shard.path)
     for batch in file.iter_batches(TOGETHER, columns=[column.name]):
@@ -170,18 +180,27 @@ def _paths(file: Any, shard: Shard, column: Column) -> Iterator[tuple[str, str |
             row += 1
 
 
-def relative_to(folder: str | None, path: Any) -> str | None:
+def relative_to(folder: str, path: Any, *, is_given: bool = False) -> str | Refused | None:
     """Give a path in a list as one of the working directory; None if there is none. A URL stays as it is.
 
     Args:
-        folder: that of the list; None for a path that is given exactly as it is.
+        folder: that of the list.
+        is_given: whether the path is to be taken exactly as it is.
+
+    Returns:
+        Refused for a local file in a list on a server: who wrote that list has no business with this disk.
     """
     if not isinstance(path, str) or not path.strip() or NO_PATH.search(path):
         return None
-    return path if folder is None or "://" in path else os.path.join(folder, path.strip())
+    if not is_given and not is_url(path):
+        path = os.path.join(folder, path.strip() if not is_remote(folder) else quoted(path.strip(), folder))
+    is_local = not is_url(path) or path[:7].lower() in ("file://", "memory:")
+    if is_local and is_remote(folder):
+        return Refused("permission", "a list on a server may not name files of this machine")
+    return path
 
 
-def path_groups(found: Iterable[tuple[str, str | None]], takes: Takes) -> Iterator[Pictures]:
+def path_groups(found: Iterable[tuple[str, str | Refused | None]], takes: Takes) -> Iterator[Pictures]:
     """Yield the files of a list, together, and a row for each line without one.
 
     Args:
@@ -189,13 +208,13 @@ def path_groups(found: Iterable[tuple[str, str | None]], takes: Takes) -> Iterat
     """
     files: list[str] = []
     for where, path in found:
-        if path is not None and takes(path):
+        if isinstance(path, str) and takes(path):
             files.append(path)
-        if files and (path is None or len(files) == TOGETHER):
+        if files and (not isinstance(path, str) or len(files) == TOGETHER):
             yield Pictures(files)
             files = []
-        if path is None:
-            yield failed(where, Refused("missing", "this row has no image path"))
+        if not isinstance(path, str):
+            yield failed(where, path or Refused("missing", "this row has no image path"))
     yield Pictures(files)
 
 

@@ -12,10 +12,12 @@ from zsclip.pictures.columns import check_parquet, find_in_parquet
 from zsclip.pictures.lists import check_list, find_in_list
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.shards import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.tars import find_in_tar
+from zsclip.pictures.urls import is_remote, name_in
 from zsclip.pictures.zips import find_in_zip
 
 TARS = (".tar", ".tar.gz", ".tgz")
@@ -26,7 +28,9 @@ _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 
 def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
     """Whether a file is an archive, a video or a list by its extension, and does not begin like a picture."""
-    name = path.lower()
+    name = _name(path)
+    if is_remote(path):
+        return name.endswith((*ARCHIVES, *LISTS))
     if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):
         return os.path.isfile(path) and is_animation(path)
     if not name.endswith((*ARCHIVES, *LISTS, *VIDEO_ENDINGS)) or not os.path.isfile(path):
@@ -40,16 +44,16 @@ def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
         return True
 
 
-def check_container(path: str, column: str | None) -> None:
+def check_container(path: str, column: str | None, network: Network) -> None:
     """Check what can be checked before anything slow.
 
     Raises:
         InputError: pyarrow is missing, or there is no column with pictures, or several.
     """
-    if path.lower().endswith(".parquet"):
-        check_parquet(path, column)
+    if _name(path).endswith(".parquet"):
+        check_parquet(path, column, network)
     elif is_list(path):
-        check_list(path, column)
+        check_list(path, column, network)
 
 
 def find_in_container(
@@ -58,8 +62,9 @@ def find_in_container(
     takes: Takes,
     is_left_out: Callable[[str], bool],
     out: PassedOver,
-    sampling: Sampling,
-    unread: Unread,
+    network: Network,
+    sampling: Sampling = DEFAULT_SAMPLING,
+    unread: Unread | None = None,
 ) -> Iterator[Pictures]:
     """Yield the pictures that a file holds or lists.
 
@@ -68,27 +73,33 @@ def find_in_container(
         takes: whether a member of this name in an archive is a picture of the run; counts those that are not.
         is_left_out: whether --exclude leaves out a row or a listed file, which have no extension to check.
         out: where to count links in archives.
+        network: fetches what is on a server.
         sampling: which frames of a video are taken. unread: where they wait to be read.
     """
-    name = path.lower()
+    name = _name(path)
     if name.endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS)):
-        return find_in_clip(path, sampling, unread, is_animation=name.endswith((*ANIMATION_ENDINGS,)))
+        return find_in_clip(path, sampling, unread or Unread(), is_animation=name.endswith((*ANIMATION_ENDINGS,)))
     if name.endswith(TARS):
-        return find_in_tar(path, takes, out)
+        return find_in_tar(path, takes, out, network)
     if name.endswith(".zip"):
-        return find_in_zip(path, takes, out)
+        return find_in_zip(path, takes, out, network)
     find = find_in_list if is_list(path) else find_in_parquet
-    return find(path, column, lambda name: not is_left_out(name))
+    return find(path, column, lambda name: not is_left_out(name), network)
 
 
 def is_list(path: str) -> bool:
     """Whether a file's name is that of a list of pictures."""
-    return path.lower().endswith(LISTS)
+    return _name(path).endswith(LISTS)
 
 
 def has_column(path: str) -> bool:
     """Whether `--column` means something for a file."""
-    return is_list(path) or path.lower().endswith(".parquet")
+    return is_list(path) or _name(path).endswith(".parquet")
+
+
+def _name(path: str) -> str:
+    """Give what says by its ending what kind of file a path or URL is of, in lower case."""
+    return name_in(path).lower()
 
 
 def expand_braces(text: str) -> list[str]:

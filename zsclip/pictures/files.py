@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 
 from zsclip.errors import InputError
 from zsclip.pictures.clips import Unread
@@ -21,21 +20,16 @@ from zsclip.pictures.containers import (
     is_container,
     is_list,
 )
+from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, is_taken, picture_endings
 from zsclip.pictures.globs import expand_glob, fits
+from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.pictures import Paths, Pictures
+from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.stdin import STDIN, read_stdin
+from zsclip.pictures.urls import can_be_listed, is_remote, is_url, without_file
 
-ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
-    | {".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
-HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
-SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
-# What belongs to the pictures of an archive, by webdataset's convention; not reported if it has pictures.
-_ABOUT_PICTURES = frozenset({".json", ".txt", ".cls", ".npy"})
-A_URL = "a URL; download it first and give the file"
 _TOGETHER = 512  # paths of a folder handed on together; one by one would cost more than finding them
 
 
@@ -57,6 +51,7 @@ class _Search:
     passed_over: PassedOver
     column: str | None
     enter: bool
+    network: Network
     sampling: Sampling
     unread: Unread
 
@@ -75,13 +70,14 @@ def find_images(
     passed_over: PassedOver | None = None,
     column: str | None = None,
     enter: bool = True,
+    network: Network | None = None,
     sampling: Sampling | None = None,
 ) -> Paths:
     """Check every input, then yield the path of each image of a run, in order, as it is found.
 
     Args:
-        inputs: files, folders, globs, brace ranges or `-` (paths on stdin, or one picture). An archive, a Parquet file,
-            a video or a list is entered; any other file is taken whatever its ending.
+        inputs: files, folders, globs, brace ranges, URLs or `-` (paths on stdin, or one picture). An archive, a Parquet
+            file, a video or a list is entered; any other file is taken whatever its ending.
         exclude: globs to leave out. Without a slash, they match the name of any file or folder at any
             depth; with a slash, the path relative to the folder that is walked (for a file, the path as given).
         limit: the largest number of paths to yield, after exclusion.
@@ -93,26 +89,33 @@ def find_images(
         visited: device and inode of folders not to enter; those entered are added. None enters all once per input.
         passed_over: where to count what is left out.
         column: the column with the images of Parquet files and lists.
-        enter: whether to enter archives; if not, they are yielded as files, and lists before the files that they list.
+        enter: whether to enter archives and fetch URLs; if not, archives are yielded as files, and lists before the
+            files that they list.
+        network: what fetches URLs; None for one that may fetch all.
         sampling: which frames of videos are taken; None: the first one of every second.
 
     Raises:
-        InputError: an input does not exist, matches nothing, is a URL, or is `-` for the second time; or no column of a
-            Parquet file or list holds pictures.
+        InputError: an input does not exist, matches nothing, is a URL that cannot be read, or is `-` for the second
+            time; or no column of a Parquet file or list holds pictures.
     """
     roots = roots_of(inputs, stdin_fd)
+    network = Network() if network is None else network
+    if enter:
+        network.check([root for root in roots if is_remote(root)])
     passed_over = PassedOver() if passed_over is None else passed_over
     passed_over.can_read_videos = sampling is not None
     search = _Search(
-        exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter,
+        exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter, network,
         sampling or DEFAULT_SAMPLING, Unread(),
     )  # fmt: skip
-    _check_containers(roots, search)
-    return Paths(_limited(_find(roots, search), limit), passed_over, search.unread.close)
+    if enter:
+        _check_containers(roots, search)
+    found = with_listed(_find(roots, search), column, network)
+    return Paths(_limited(found, limit), passed_over, search.unread.close)
 
 
 def roots_of(inputs: Sequence[str], stdin_fd: int = 0) -> list[str]:
-    """Check every input, and give the files and folders that they mean.
+    """Check every input, and give the files, folders and URLs that they mean.
 
     Raises:
         InputError: as `find_images`.
@@ -142,11 +145,6 @@ def may_find(roots: Sequence[str], files: Iterable[str], *, all_files: bool) -> 
     return False
 
 
-def is_url(text: str) -> bool:
-    """Return whether a text starts like a URL."""
-    return re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE) is not None
-
-
 def _check(text: str, stdin_fd: int) -> list[str]:
     """Return the files and folders that one input means: itself, or the matches of a glob."""
     if text == STDIN:
@@ -162,10 +160,12 @@ def _check(text: str, stdin_fd: int) -> list[str]:
         pass
     except OSError as e:
         raise InputError(f"cannot read {text!r}: {_reason(e)}") from e
-    if is_url(text):
-        raise InputError(f"{text!r} is {A_URL}")
+    if (local := without_file(text)) != text:
+        return _check(local, stdin_fd)
     if (several := expand_braces(text)) != [text]:
         return [path for each in several for path in _check(each, stdin_fd)]
+    if is_url(text):
+        return [text]
     if not glob.has_magic(text):
         raise InputError(f"no such file or folder: {text!r}")
     # A trailing `**` matches folders and everything in them; walking only the folders gives each file once.
@@ -181,7 +181,7 @@ def _check_containers(roots: Sequence[str], search: _Search) -> None:
     excluded = _Exclusion(search.exclude, PassedOver())
     containers = [root for root in roots if root != STDIN and is_container(root) and not excluded(root)]
     for root in containers:
-        check_container(root, search.column)
+        check_container(root, search.column, search.network)
     if search.column is not None and not any(map(has_column, containers)):
         raise InputError("--column: only Parquet files and lists have columns; give one, or leave it out")
 
@@ -231,7 +231,8 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
     for root in roots:
         is_folder = os.path.isdir(root)
         is_entered = root != STDIN and not is_folder and is_container(root, search.sampling)
-        if files and (root == STDIN or is_folder or is_entered or len(files) == _TOGETHER):
+        is_far = search.enter and can_be_listed(root) and is_remote(root) and search.network.is_folder(root)
+        if files and (root == STDIN or is_folder or is_far or is_entered or len(files) == _TOGETHER):
             yield Pictures(files)
             files = []
         if root == STDIN:
@@ -244,6 +245,9 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
             search.passed_over.folders.append(root)
             found = _walk(root, excluded if search.exclude else None, search)
             yield from _with_clips(found, search) if search.sampling.reads_folders else map(Pictures, found)
+        elif is_far:
+            search.passed_over.folders.append(root)
+            yield from search.network.walk(root, partial(_is_wanted, excluded if search.exclude else None, search))
         elif search.exclude and excluded(root):
             continue
         elif is_entered:
@@ -259,14 +263,15 @@ def _contained(root: str, excluded: _Exclusion, search: _Search) -> Iterator[Pic
     """Yield the pictures in an archive or a list."""
     if not search.enter:
         yield Pictures([root])
-        if not is_list(root):
+        if not is_list(root) or is_remote(root):
             return
-    if root.lower().endswith((*ARCHIVES, *LISTS)):
+    if is_remote(root) or root.lower().endswith((*ARCHIVES, *LISTS)):
         search.passed_over.folders.append(root)
-    takes = partial(_is_taken, _endings(), excluded if search.exclude else None, search)
+    left_out = excluded if search.exclude else None
+    takes = partial(is_taken, picture_endings(), left_out, search.all_files, search.passed_over)
     is_left_out = excluded if search.exclude else lambda name: False
     yield from find_in_container(
-        root, search.column, takes, is_left_out, search.passed_over, search.sampling, search.unread
+        root, search.column, takes, is_left_out, search.passed_over, search.network, search.sampling, search.unread
     )
 
 
@@ -284,32 +289,23 @@ def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Picture
         yield Pictures(names[start:])
 
 
-def _is_taken(endings: Collection[str], excluded: Callable[[str], bool] | None, search: _Search, name: str) -> bool:
-    """Whether a member of an archive is a picture of the run, as if it were in a folder; else it is counted."""
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    if any(part[0] == "." or part in SKIPPED_NAMES or part == "__MACOSX" for part in parts):
+def _is_wanted(excluded: _Exclusion | None, search: _Search, path: str, is_folder: bool) -> bool:
+    """Whether a file below a URL is a picture of the run, or a folder is to be entered; else it is counted."""
+    name = path.rpartition("/")[2]
+    if name[0] == "." or name in SKIPPED_NAMES:
         search.passed_over.hidden += 1
         return False
-    if excluded and any(excluded("/".join(parts[: depth + 1])) for depth in range(len(parts))):
+    if excluded and excluded(path):
         return False
-    if search.all_files or name[name.rfind(".") :].lower() in endings:
+    if is_folder or search.all_files or name[name.rfind(".") :].lower() in picture_endings():
         return True
-    ending = ending_of(parts[-1] if parts else "")
-    if ending in VIDEO_ENDINGS:
-        search.passed_over.videos += 1
-        return False
-    counts = search.passed_over.about if ending in _ABOUT_PICTURES else search.passed_over.endings
-    counts[ending] += 1
+    search.passed_over.endings[ending_of(name)] += 1
     return False
-
-
-def _endings() -> frozenset[str]:
-    return ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS
 
 
 def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) -> Iterator[list[str]]:
     """Yield the images under a folder; a subfolder sorts as its name with a slash, as in git."""
-    endings = _endings() | (VIDEO_ENDINGS if search.sampling.in_folders else frozenset())
+    endings = picture_endings() | (VIDEO_ENDINGS if search.sampling.in_folders else frozenset())
     own = {os.path.basename(path) for path in search.own}
     entries_of = partial(_entries, root, set() if search.visited is None else search.visited, excluded, search)
     found: list[str] = []

@@ -25,12 +25,14 @@ class Pictures:
     key: gives the key of the picture at an index, or None; asked before and after it is read, to notice a change. None
         if there are no keys, or names are paths of files.
     drop: called with the index of a picture that will not be read. None if nothing is held for it.
+    waiting: bytes that lie in memory until all of them are read.
     """
 
     names: Sequence[str]
     read: Callable[[int], bytes | BinaryIO] | None = None
     key: Callable[[int], bytes | None] | None = None
     drop: Callable[[int], object] | None = None
+    waiting: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,7 +87,7 @@ class Paths(Iterator[str]):
         self, found: Iterable[Pictures], passed_over: PassedOver, close: Callable[[], None] = lambda: None
     ) -> None:
         self.passed_over, self.close = passed_over, close
-        self._found = map(_with_members, found)
+        self._found = map(with_members, found)
         self._names: Iterator[str] = iter(())  # the rest of the last group
 
     def __next__(self) -> str:
@@ -129,7 +131,8 @@ def read_regular(path: str) -> bytes:
         return file.read()
 
 
-def _with_members(some: Pictures) -> Pictures:
+def with_members(some: Pictures) -> Pictures:
+    """Let the names of pictures that are not files know where they are read from."""
     if some.read is None or isinstance(some.names[0] if some.names else None, Member):
         return some
     return replace(some, names=[Member(name, some, place) for place, name in enumerate(some.names)])

@@ -7,9 +7,9 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import BinaryIO, Generic, TypeVar, cast
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 from zsclip.pictures.identity import look_of, settled_key
 from zsclip.pictures.pictures import MAX_BYTES, Pictures
@@ -32,15 +32,19 @@ class Shard:
     """A file that holds many pictures, as it was when it was opened.
 
     key: what the keys of its pictures begin with; None if it was changed a moment ago, and may be once more unnoticed.
+    fetch: reads bytes at an offset where the file is not on this machine.
     """
 
     path: str
     size: int
     look: bytes
     key: bytes | None
+    fetch: Callable[[int, int], bytes] | None = field(default=None, compare=False)
 
     def read(self, offset: int, size: int) -> bytes:
         """Read some bytes, fewer at the end of the file; threads may call it."""
+        if self.fetch is not None:
+            return self.fetch(offset, size)
         descriptor = _opened(self.path, self.look)
         parts = []
         while size > 0 and (some := os.pread(descriptor.number, size, offset)):
@@ -77,20 +81,19 @@ def open_shard(path: str) -> Shard:
     return Shard(path, status.st_size, look, settled_key(path, status, now))
 
 
-class _Descriptor:
+class Descriptor:
     """An open file, closed when nobody needs it: a thread may still read what another one no longer keeps open."""
 
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, number: int) -> None:
+        self.number = number
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+        os.close(self.number)
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def _opened(path: str, look: bytes) -> _Descriptor:
-    descriptor = _Descriptor(path)
+def _opened(path: str, look: bytes) -> Descriptor:
+    descriptor = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     if look_of(os.fstat(descriptor.number)) != look:
         raise Refused("unreadable", "the file that holds it has changed since this run began")
     return descriptor
@@ -178,6 +181,12 @@ class Stream(io.RawIOBase):
         data = self._read(self._at, size)
         self._at += len(data)
         return data
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as many bytes as fit, as a buffered reader asks."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place."""

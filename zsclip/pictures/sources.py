@@ -3,109 +3,39 @@
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from zsclip.errors import InputError, first_line
-from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group
-from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, find_images, is_folder
+from zsclip.pictures.archives import find_in_archive
+from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group, relative_to
+from zsclip.pictures.containers import ARCHIVES
+from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
+from zsclip.pictures.files import find_images, is_folder
+from zsclip.pictures.listed import pictures_of
 from zsclip.pictures.passed_over import PassedOver, ending_of
-from zsclip.pictures.shards import open_shard
+from zsclip.pictures.refused import Refused
+from zsclip.pictures.remote import Network
+from zsclip.pictures.source import Names, Source
 from zsclip.pictures.splits import check_depth, holds_splits, splits_of
 from zsclip.pictures.tables import TABLES, check_single, check_true, is_further_rank, is_ours, not_utf_8, table_records
+from zsclip.pictures.urls import is_remote, name_in
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")  # halves of a surrogate pair
 
 
-@dataclass(frozen=True)
-class Names:
-    """What a picture shows, in words: its label and captions.
-
-    kinds: broader words, the nearest first; captions: free sentences, used as they are; source: the data set
-    that it comes from, if there are several. name: what a list gives as its name beside the label.
-    """
-
-    label: str
-    synonyms: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    captions: tuple[str, ...] = ()
-    source: str = ""
-    name: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Pictures that are read together: a row group, or a folder's or a list's files.
-
-    pictures: an id and the words of each, None if it has none. size: the bytes that `read` needs in memory.
-    read: gives their paths where they `are_files`, else the encoded pictures as pyarrow's bytes. files: those that
-    hold them.
-    """
-
-    where: str
-    size: int
-    pictures: list[tuple[str, Names | None]]
-    read: Callable[[], Sequence[Any]]
-    are_files: bool
-    files: Sequence[str]
-
-
-class SourceCache:
-    """Sources in memory, the most recently used last; threads may share it.
-
-    Args:
-        max_bytes: the bytes to keep; the least recently used source goes first.
-        min_sources: the number to keep even if they are larger than that.
-    """
-
-    def __init__(self, *, max_bytes: int = 0, min_sources: int = 1) -> None:
-        self._max_bytes = max_bytes
-        self._min_sources = min_sources
-        self._kept: dict[Source, Sequence[Any]] = {}
-        self._lock = threading.Lock()
-
-    def read(self, source: Source, row: int) -> str | bytes | None:
-        """Give one picture of a source: its path where they `are_files`, else the encoded picture.
-
-        Returns:
-            None if the source is shorter than it was when its words were read.
-
-        Raises:
-            Exception: of any type; pyarrow raises anything on damaged pages.
-        """
-        with self._lock:
-            if source in self._kept:
-                pictures = self._kept.pop(source)
-            else:
-                self._make_room(source.size)
-                pictures = source.read()
-            self._kept[source] = pictures
-            one = pictures[row] if row < len(pictures) else None
-        if one is None:
-            return None
-        return one if source.are_files else one.as_py() or b""
-
-    def _make_room(self, size: int) -> None:
-        total = size + sum(source.size for source in self._kept)
-        while total > self._max_bytes and len(self._kept) >= self._min_sources:
-            oldest = next(iter(self._kept))
-            total -= oldest.size
-            del self._kept[oldest]
-
-
-def check_inputs(inputs: Sequence[str]) -> None:
+def check_inputs(inputs: Sequence[str], network: Network | None = None) -> None:
     """Check that all inputs exist, before anything slow.
 
     Raises:
         InputError: one does not.
     """
     for text in inputs:
-        if not os.path.exists(text):
+        if not os.path.exists(text) and not is_remote(text):
             raise InputError(f"no such file or folder: {text!r}")
+    (network or Network()).check([text for text in inputs if is_remote(text)])
 
 
 def find_sources(
@@ -115,19 +45,24 @@ def find_sources(
     *,
     all_files: bool = False,
     predictions: bool = True,
+    network: Network | None = None,
 ) -> Iterator[Source]:
     """Read the words of one input, in the order of its pictures.
 
     Args:
-        text: a `.parquet` file or a folder of them, a folder of class folders, or a list in `.csv`, `.tsv` or `.jsonl`.
+        text: a `.parquet` file or a folder of them, a folder of class folders, an archive, or a list in `.csv`, `.tsv`
+            or `.jsonl`; or the URL of one that is not a folder.
         note: called with one line about everything that is skipped.
         passed_over: where to count the files of folders that are not tried.
         all_files: take files of class folders whatever their ending.
         predictions: whether the answers of an earlier run may be taken for labels where its rows have no true ones.
+        network: what fetches URLs; None for one that may fetch all.
 
     Raises:
         InputError: it is none of these, it holds splits instead of class folders, or a list cannot be read.
     """
+    network = Network() if network is None else network
+    name = name_in(text).lower()
     if os.path.isdir(text):
         shards = [
             os.path.join(folder, name)
@@ -137,25 +72,27 @@ def find_sources(
         ]
         if shards:
             for shard in sorted(shards):
-                yield from _parquet_blocks(shard, note)
+                yield from _parquet_blocks(shard, note, network)
         else:
             yield from _class_folders(text, note, passed_over, all_files)
-    elif text.lower().endswith(".parquet"):
-        yield from _parquet_blocks(text, note)
-    elif text.lower().endswith((*TABLES, ".jsonl")):
-        yield _listed(text, note, predictions)
+    elif name.endswith(".parquet"):
+        yield from _parquet_blocks(text, note, network)
+    elif name.endswith(ARCHIVES):
+        yield from find_in_archive(text, note, passed_over, network, all_files=all_files)
+    elif name.endswith((*TABLES, ".jsonl")):
+        yield _listed(text, note, predictions, network)
     else:
         raise InputError(
-            f"{text!r}: not labelled images; give a folder with a folder for each label, or .parquet, .csv, .tsv or "
-            ".jsonl"
+            f"{text!r}: not labelled images; give a folder with a folder for each label, or .parquet, .tar, .zip, "
+            ".csv, .tsv or .jsonl"
         )
 
 
-def _parquet_blocks(path: str, note: Callable[[str], None]) -> Iterator[Source]:
+def _parquet_blocks(path: str, note: Callable[[str], None], network: Network) -> Iterator[Source]:
     wordless: list[int] = []
     row = 0
     try:
-        shard = open_shard(path)
+        shard = network.open(path)
         with open_parquet(shard) as file:
             columns, classes = set(file.schema_arrow.names), _class_names(file.schema_arrow.metadata)
             leaves = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
@@ -266,7 +203,7 @@ def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _FileI
     return folders, links, {(status.st_dev, status.st_ino), *folders.values()}
 
 
-def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source:
+def _listed(path: str, note: Callable[[str], None], predictions: bool, network: Network) -> Source:
     """Read a list of files, whose paths are relative to it; in zsclip's own rows, paths are as that run was given them.
 
     The column `truth` comes before `label`, and of a picture with a row for each rank only the first counts.
@@ -275,9 +212,9 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source
     paths: list[str] = []
     some: list[tuple[str, Names | None]] = []
     wordless: list[int] = []
-    records = _table_records(path) if path.lower().endswith(TABLES) else _json_records(path)
+    read = _table_records if name_in(path).lower().endswith(TABLES) else _json_records
     try:
-        for line, record in records:
+        for line, record in read(path, network):
             if is_further_rank(record):
                 continue
             if is_ours(record) and "truth" not in record and not predictions:
@@ -289,7 +226,10 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source
             truth = "truth" if "truth" in record else "label"
             name = _text(record.get("file_name"), may_be_bytes=True)
             label, caption, meaning = (_text(record.get(key)) for key in (truth, "caption", "name"))
-            paths.append(name if is_ours(record) else os.path.join(folder, name))
+            found = relative_to(folder, name, is_given=is_ours(record))
+            if isinstance(found, Refused):
+                raise InputError(f"{path}:{line}: {found.message}")
+            paths.append(found or "")
             captions = (caption,) if caption else ()
             some.append((name, Names(label, captions=captions, name=meaning) if name and (label or caption) else None))
             if some[-1][1] is None:
@@ -298,7 +238,12 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool) -> Source
         raise InputError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: {not_utf_8(e.object[:64])}") from e
+    except Refused as e:  # its server does not send it
+        raise InputError(f"{path}: cannot be read: {e.message}") from e
     _note_wordless(path, wordless, "line", note)
+    if (members := pictures_of(paths, network)).read is not None:
+        files = [path, *(each for each in paths if not is_remote(each))]
+        return Source(path, sum(map(len, paths)), some, list, False, files, members)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 
@@ -313,7 +258,7 @@ def _text(value: Any, *, may_be_bytes: bool = False) -> str:
     return value.strip()
 
 
-def _table_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
+def _table_records(path: str, network: Network) -> Iterator[tuple[int, dict[str, str | None]]]:
     def columns(header: list[str]) -> list[str]:
         check_single(path, header, ("file_name", "label", "caption", "truth"))
         header = ["file_name" if name == "path" else name for name in header]
@@ -321,11 +266,11 @@ def _table_records(path: str) -> Iterator[tuple[int, dict[str, str | None]]]:
             raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {','.join(header)}")
         return header
 
-    return table_records(path, columns, is_labelled=True)
+    return table_records(path, columns, network.open_text, is_labelled=True)
 
 
-def _json_records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig") as file:
+def _json_records(path: str, network: Network) -> Iterator[tuple[int, dict[str, Any]]]:
+    with network.open_text(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

@@ -4,7 +4,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TextIO
 
 from zsclip.errors import InputError
 
@@ -21,18 +21,24 @@ def delimiter_of(path: str, header: str) -> str:
 
 
 def table_records(
-    path: str, columns: Callable[[list[str]], Sequence[str]], *, errors: str = "strict", is_labelled: bool = False
+    path: str,
+    columns: Callable[[list[str]], Sequence[str]],
+    opened: Callable[..., TextIO],
+    *,
+    errors: str = "strict",
+    is_labelled: bool = False,
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Yield the rows of a list of pictures, also of zsclip's own rows; see `csv_records`.
 
     Args:
+        opened: `open`, or what opens a URL, too.
         errors: of the encoding; `surrogateescape` keeps the bytes of a name that is not UTF-8.
         is_labelled: as in `csv_records`.
 
     Raises:
         OSError, UnicodeDecodeError: it cannot be read.
     """
-    with open(path, encoding="utf-8-sig", errors=errors, newline="") as file:
+    with opened(path, encoding="utf-8-sig", errors=errors, newline="") as file:
         header = file.readline()
         mark = delimiter_of(path, header)
         is_escaped = mark == "\t" and "score_kind" in header.split(mark)  # as zsclip's own rows are

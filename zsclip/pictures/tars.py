@@ -1,6 +1,7 @@
 """Pictures in tar archives, found by their headers and read where they lie. Nothing is unpacked."""
 
 import io
+import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ from zsclip.errors import first_line
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
-from zsclip.pictures.shards import TOGETHER, Blocks, Inflated, Shard, Stream, Takes, check_packed, failed, open_shard
+from zsclip.pictures.remote import Network
+from zsclip.pictures.shards import TOGETHER, Blocks, Inflated, Shard, Stream, Takes, check_packed, failed
 
-_BLOCK_BYTES = 1 << 25  # of pictures in a compressed archive that are inflated together
+_BLOCK_BYTES = 1 << 25  # of pictures in a compressed archive or on a server that are read together
+_LARGEST_INDEX = 1 << 22  # bytes that are kept of what an archive on a server holds
 _LARGEST_HEADER = 1 << 24  # bytes; a header may say how long the next one is
 _GZIP = b"\x1f\x8b"
 _BLOCKS: Blocks[bytes] = Blocks()
@@ -33,17 +36,20 @@ class _CutOff(Exception):
     """Raised where the rest of an archive cannot be read, with the reason."""
 
 
-def find_in_tar(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pictures]:
+def find_in_tar(path: str, takes: Takes, passed_over: PassedOver, network: Network) -> Iterator[Pictures]:
     """Yield the pictures of a tar archive in order. If it is cut off or damaged, a last row says where.
 
     Args:
         takes: whether a member of this name is a picture of the run; counts those that are not.
         passed_over: where to count links and devices.
+        network: fetches an archive on a server, and knows what it holds if it was read before.
     """
+    walk = None
     try:
-        shard = open_shard(path)
-        walk = _Walk(shard, is_gzip=shard.read(0, len(_GZIP)) == _GZIP)
-        for member in walk.members():
+        shard = network.open(path)
+        known = _kept_members(shard, network)
+        walk = _Walk(shard, is_gzip=known is None and shard.read(0, len(_GZIP)) == _GZIP)
+        for member in _kept(walk, shard, network) if known is None else known:
             if member.kind == "folder" or not takes(member.name):
                 continue
             if member.kind == "sparse file":
@@ -56,10 +62,36 @@ def find_in_tar(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pi
                 yield from walk.group()
         yield from walk.group()
     except _CutOff as e:
+        assert walk is not None
         yield from walk.group()
         yield failed(path, Refused("unreadable", str(e)))
     except Exception as e:
+        if walk is not None:
+            yield from walk.group()
         yield failed(path, e)
+
+
+def _kept_members(shard: Shard, network: Network) -> list[_Header] | None:
+    """Give what an archive on a server holds, if it was read before and has not changed."""
+    kept = network.read_members(shard.key) if shard.fetch is not None and shard.key is not None else None
+    try:
+        return None if kept is None else [_Header(*each) for each in json.loads(zlib.decompress(kept))]
+    except (zlib.error, ValueError, TypeError):
+        return None
+
+
+def _kept(walk: "_Walk", shard: Shard, network: Network) -> Iterator[_Header]:
+    """Yield the members of an archive, and keep them if it is on a server: its headers lie all over it."""
+    if shard.fetch is None or shard.key is None or walk.is_packed:
+        yield from walk.members()
+        return
+    found = []
+    for member in walk.members():
+        found.append(member)
+        yield member
+    packed = zlib.compress(json.dumps(found, separators=(",", ":")).encode())
+    if len(packed) <= _LARGEST_INDEX:
+        network.keep_members(shard.key, packed)
 
 
 class _Walk:
@@ -72,6 +104,11 @@ class _Walk:
         self._found: list[_Header] = []
         self._bytes = 0
         self._files: dict[str, _Header] | None = None  # for hard links; there are seldom any
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the archive is compressed as a whole."""
+        return self._inflated is not None
 
     def members(self) -> Iterator[_Header]:
         """Yield the members whose bytes are all there.
@@ -88,6 +125,8 @@ class _Walk:
                 member = headers.at(place)
             except tarfile.EmptyHeaderError as e:  # type: ignore[attr-defined]
                 raise _CutOff(f"the archive ends at byte {place:,} without an end marker; it may be cut off") from e
+            except Refused:  # its server does not send it, or it has changed
+                raise
             except Exception as e:  # tarfile raises anything at all on damaged headers
                 where = f"the archive is damaged at byte {place:,}" if place else "not a tar archive, or a damaged one"
                 raise _CutOff(f"{where}: {first_line(e)}{'; what follows is lost' if place else ''}") from e
@@ -119,12 +158,13 @@ class _Walk:
         """Take a picture into the group; give whether the group is full."""
         self._found.append(file)
         self._bytes += file.size
-        is_block = self._inflated is not None and self._bytes >= _BLOCK_BYTES
+        is_block = (self._inflated is not None or self._shard.fetch is not None) and self._bytes >= _BLOCK_BYTES
         return is_block or len(self._found) == TOGETHER
 
     def group(self) -> Iterator[Pictures]:
         """Yield the pictures found since the last group, if there are any."""
         shard, mark, found = self._shard, self._mark, self._found
+        waiting = self._bytes if shard.fetch is not None else 0
         self._found, self._bytes = [], 0
         if not found:
             return
@@ -142,7 +182,7 @@ class _Walk:
             return _BLOCKS.read(mark, inflated)[place]
 
         names = [f"{shard.path}#{each.name}" for each in found]
-        yield Pictures(names, read, lambda place: shard.key_of(found[place].offset, found[place].size))
+        yield Pictures(names, read, lambda place: shard.key_of(found[place].offset, found[place].size), waiting=waiting)
 
     def _reaches(self, end: int) -> bool:
         if self._inflated is None:

@@ -10,7 +10,8 @@ from zsclip.errors import first_line
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
-from zsclip.pictures.shards import TOGETHER, Shard, Stream, Takes, check_not_empty, check_packed, failed, open_shard
+from zsclip.pictures.remote import Network
+from zsclip.pictures.shards import TOGETHER, Shard, Stream, Takes, check_not_empty, check_packed, failed
 
 _LOCAL = struct.Struct("<4s3HI3L2H")  # the header of a member, before its name
 _HEADER = b"PK\3\4"
@@ -18,16 +19,17 @@ _ENCRYPTED, _SIZES_FOLLOW, _UTF8, _UNIX = 0x1, 0x8, 0x800, 3
 _IN_EXTRA = 0xFFFFFFFF  # in place of a size of 64 bits
 
 
-def find_in_zip(path: str, takes: Takes, passed_over: PassedOver) -> Iterator[Pictures]:
+def find_in_zip(path: str, takes: Takes, passed_over: PassedOver, network: Network) -> Iterator[Pictures]:
     """Yield the pictures of a zip archive in the order of its directory.
 
     If it is cut off, those that are complete are read, and a last row says so.
 
     Args:
         takes: whether a member of this name is a picture of the run; counts those that are not.
+        network: fetches parts of an archive on a server.
     """
     try:
-        shard = open_shard(path)
+        shard = network.open(path)
         is_broken = False
         try:
             file: Any = Stream(shard.read, shard.size)

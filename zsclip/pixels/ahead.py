@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -19,6 +20,7 @@ IDLE_SECONDS = 0.05  # after a source has been silent this long, a batch goes ou
 WAKE_SECONDS = 0.5  # a signal that comes just before the main thread starts to wait is handled when it wakes
 
 PATHS_AHEAD = 2048  # paths requested beyond those yielded; lookups need no pixels and are done together
+BYTES_AHEAD = 1 << 27  # of pictures that lie in memory from the moment they are found, such as those on a server
 LOOK_UP = 512  # paths per query; the source does not count as slow meanwhile
 FIRST_SECONDS = 3  # allowed until the first path; listing a folder of half a million files takes less
 MOMENT_SECONDS = 0.1  # allowed from there until it is looked up
@@ -77,6 +79,28 @@ class _Job(Generic[T]):
             return False
 
 
+class _Waiting:
+    """The bytes of pictures that were found and are not yet yielded."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._groups: deque[tuple[int, int]] = deque()  # pictures and bytes of each, in order
+
+    def add(self, pictures: Pictures) -> None:
+        """Count the pictures of a group."""
+        self._groups.append((len(pictures), pictures.waiting))
+        self.bytes += pictures.waiting
+
+    def take(self, count: int) -> None:
+        """Let some pictures go, the first ones; the bytes of a group go with its last picture."""
+        while self._groups and count >= self._groups[0][0]:
+            pictures, size = self._groups.popleft()
+            count, self.bytes = count - pictures, self.bytes - size
+        if count:
+            pictures, size = self._groups[0]
+            self._groups[0] = pictures - count, size
+
+
 class Ahead(Generic[T, F]):
     """Works on pictures on threads from the moment it is created, while torch is still being imported.
 
@@ -111,12 +135,12 @@ class Ahead(Generic[T, F]):
         self._jobs: SimpleQueue[_Job[T] | None] = SimpleQueue()  # None: no more
         self._busy: dict[int, _Job[T]] = {}  # by thread
         self._threads = 0
-        self._slots: SimpleQueue[int] = SimpleQueue()  # permission to request more pictures
+        self._slots: SimpleQueue[tuple[int, int]] = SimpleQueue()  # permission to request more, and those yielded
         self._places: SimpleQueue[None] = SimpleQueue()  # one for each picture that may be worked on now
         self._pictures: SimpleQueue[object] = SimpleQueue()  # pictures to look up, then _END or an error
         self._ahead: SimpleQueue[object] = SimpleQueue()  # found or pending results, in order, then _END or an error
         self._begins_with: SimpleQueue[object] = SimpleQueue()  # _UNKNOWN, the first picture's result, or both
-        self._slots.put(PATHS_AHEAD)
+        self._slots.put((PATHS_AHEAD, 0))
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
         self._allow(self._allowed)
         self._closed = False
@@ -153,7 +177,7 @@ class Ahead(Generic[T, F]):
             self._allow(more)
             self._allowed += more
         if (more := (LOOKAHEAD + 1) * batch_size - PATHS_AHEAD) > 0:
-            self._slots.put(more)
+            self._slots.put((more, 0))
         while True:
             try:
                 item: Any = _wait(self._ahead) if is_pause and not rows else self._ahead.get(timeout=IDLE_SECONDS)
@@ -170,7 +194,7 @@ class Ahead(Generic[T, F]):
             while rows and (worked_on == batch_size or count >= most or not has_more):
                 some, rows = _cut(rows, count - most)
                 yield some
-                self._slots.put(min(count, most))
+                self._slots.put((min(count, most), min(count, most)))
                 self._allow(worked_on)
                 count, worked_on, is_pause = max(count - most, 0), 0, False
             if item is _END:
@@ -186,21 +210,24 @@ class Ahead(Generic[T, F]):
 
     def __exit__(self, *exception: object) -> None:
         self._closed = True
-        self._slots.put(1)
+        self._slots.put((1, 0))
         self._allow(1)
         for _ in range(self._threads):
             self._jobs.put(None)
 
     def _ask(self, pictures: Iterable[Pictures]) -> None:
         try:
-            allowed = self._slots.get()
+            allowed, waiting = self._slots.get()[0], _Waiting()
             for some in pictures:
                 if self._closed:
                     break
                 self._pictures.put(some)
                 allowed -= len(some)
-                while allowed <= 0 and not self._closed:
-                    allowed += self._slots.get()
+                waiting.add(some)
+                while (allowed <= 0 or waiting.bytes > BYTES_AHEAD) and not self._closed:
+                    more, yielded = self._slots.get()
+                    allowed += more
+                    waiting.take(yielded)
             self._pictures.put(_END)
         except BaseException as e:  # raised again in the consumer, as nobody sees an error of a thread
             self._pictures.put(e)

@@ -9,7 +9,6 @@ from PIL import Image
 
 from zsclip.pictures.containers import ARCHIVES, LISTS
 from zsclip.pictures.decoding_thread import WALL_SECONDS, is_waiting
-from zsclip.pictures.files import A_URL, is_url
 from zsclip.pictures.refused import ErrorKind, Refused
 from zsclip.pictures.sampling import VIDEO_ENDINGS
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
@@ -36,12 +35,7 @@ def check_file(path: str) -> None:
     """Refuse files that must not be opened; opening a pipe or a device could block for ever."""
     if "\0" in path:
         raise Refused("missing", "the path holds a NUL byte; paths separated by NUL need --null")
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        if is_url(path):
-            raise Refused("not-a-file", A_URL) from None
-        raise
+    status = os.stat(path)
     if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
         raise Refused("permission", "no permission to read this folder")
     if not stat.S_ISREG(status.st_mode):

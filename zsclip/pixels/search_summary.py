@@ -3,7 +3,7 @@
 from collections import Counter
 
 from zsclip.pictures.containers import ARCHIVES
-from zsclip.pictures.files import ENDINGS, HEIC_ENDINGS
+from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sampling import VIDEO_ENDINGS
 from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS

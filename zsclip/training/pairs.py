@@ -17,7 +17,8 @@ from PIL import Image
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.identity import Look
 from zsclip.pictures.passed_over import PassedOver
-from zsclip.pictures.sources import Names, Source, SourceCache, check_inputs, find_sources
+from zsclip.pictures.source import Names, Source, SourceCache
+from zsclip.pictures.sources import check_inputs, find_sources
 from zsclip.pixels.fit import Preprocess, fit
 from zsclip.pixels.search_summary import passed_over_line
 from zsclip.training.augment import PICTURE_DRAWS, augmented

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.pictures.sources import Names
+from zsclip.pictures.source import Names
 from zsclip.pixels.fit import Preprocess
 from zsclip.words.prompts import PromptSet
 from zsclip.words.words import fill_template

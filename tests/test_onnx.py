@@ -1,0 +1,411 @@
+"""Exported graphs: the embeddings of torch without torch, and nothing that is damaged is believed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import HANGS
+from demo import LABELS
+from PIL import Image
+from tiny_models import CONFIGS
+from torch import nn
+from zsclip.cli.settings import row_settings
+
+from zsclip.answers.classifier import build_classifier
+from zsclip.answers.scores import cosines
+from zsclip.engine.options import Computing
+from zsclip.errors import InputError, ModelError
+from zsclip.kept.cache import cache_dir
+from zsclip.models import graphs, onnx_export
+from zsclip.models.encoder import Encoder
+from zsclip.models.find import find_model
+from zsclip.models.graphs import FOLDER, About, Graphs, find_graphs
+from zsclip.models.lazy_torch import LazyTorchEncoder
+from zsclip.models.onnx_encoder import OnnxEncoder
+from zsclip.models.onnx_export import export_graphs
+from zsclip.out.changes import changes
+from zsclip.words.labels import Label
+from zsclip.words.prompts import read_templates
+from zsclip.words.words import expand
+
+PROMPTS = [
+    *(f"a {kind} of the {label}." for kind in ("photo", "sketch", "very small picture") for label in LABELS.split(",")),
+    *("", "cat", "une piña", "a photo of a " + "very " * 100 + "old cat", "cat"),
+]
+ANYTHING = About(key="", files={}, logit_scale=1.0, logit_bias=None, packed=True, end=None, own_tokens=True)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give a function: a model's name -> a cache with its graphs, exported once a session; not to be written to."""
+    root = tmp_path_factory.mktemp("exported")
+
+    def cache(name: str) -> Path:
+        folder = root / Path(name).name
+        if not folder.exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("ZSCLIP_CACHE_DIR", str(folder))
+                export_graphs(find_model(name))
+        return folder
+
+    return cache
+
+
+@pytest.fixture
+def ready(exported: Callable[[str], Path], tiny_model: Callable[[str], Path]) -> str:
+    """The name of a model whose graphs are in this test's own cache."""
+    name = str(tiny_model("plain"))
+    shutil.copytree(exported(name), cache_dir(), dirs_exist_ok=True)
+    return name
+
+
+def in_onnx(cache: Path, name: str) -> OnnxEncoder:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSCLIP_CACHE_DIR", str(cache))
+        found = find_graphs(find_model(name))
+    assert found is not None
+    return OnnxEncoder(find_model(name), found)
+
+
+def pixels_for(encoder: Encoder, count: int) -> list[np.ndarray]:
+    random = np.random.default_rng(count)
+    return list(random.integers(0, 256, (count, 3, *encoder.spec.preprocess.size), dtype=np.uint8))
+
+
+# Each rotary table is a long part of the graph, which takes a minute.
+@pytest.mark.parametrize("kind", [*filter("rotary".__ne__, CONFIGS), pytest.param("rotary", marks=pytest.mark.slow)])
+def test_embeddings_are_those_of_torch(
+    kind: str, tiny_model: Callable[[str], Path], exported: Callable[[str], Path]
+) -> None:
+    name = str(tiny_model(kind))
+    twin = LazyTorchEncoder(find_model(name), "cpu", "fp32")
+
+    encoder = in_onnx(exported(name), name)
+
+    for count in (1, 2, 5):
+        pixels = pixels_for(encoder, count)
+        images, expected = encoder.begin_images(pixels)(), twin.begin_images(pixels)()
+        assert images.dtype == np.float32
+        assert np.abs(images - expected).max() <= 1e-5
+        assert np.abs(np.linalg.norm(images, axis=1) - 1).max() <= 1e-6
+    for prompts in (PROMPTS, PROMPTS[:1], PROMPTS[-2:], PROMPTS[:5]):
+        assert np.abs(encoder.encode_text(prompts) - twin.encode_text(prompts)).max() <= 1e-5
+    assert encoder.token_counts(PROMPTS) == twin.token_counts(PROMPTS)
+    for about in ("logit_scale", "logit_bias", "embed_dim", "batch_size", "device", "precision"):
+        assert getattr(encoder, about) == getattr(twin, about)
+
+
+def test_the_bundled_model_gives_the_same_labels(views: np.ndarray, exported: Callable[[str], Path]) -> None:
+    encoder, twin = in_onnx(exported("tiny"), "tiny"), LazyTorchEncoder(find_model("tiny"), "cpu", "fp32")
+    words = expand([Label(label) for label in LABELS.split(",")], read_templates(["a photo of a {}."]))
+
+    vectors, expected = (each.begin_images(list(views[::4]))() for each in (encoder, twin))
+    matrix, twins = (build_classifier(words, each) for each in (encoder, twin))
+
+    assert (vectors * expected).sum(axis=1).min() >= 0.99999
+    labels = cosines(vectors, matrix.class_embeddings).argmax(axis=1)
+    assert np.array_equal(labels, cosines(expected, twins.class_embeddings).argmax(axis=1))
+    assert len(set(labels.tolist())) >= 3
+
+
+def test_torchs_newer_exporter_gives_the_same(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    spec = find_model(str(tiny_model("plain")))
+    model = onnx_export.ClipModel(spec)
+    tower = onnx_export._Packs(onnx_export.load_tower(spec, "text"))
+
+    onnx_export._to_onnx(tower, onnx_export._packs_of(spec), tmp_path / "raw.onnx", dynamo=True)
+    onnx_export._optimised(tmp_path / "raw.onnx", tmp_path / graphs.TEXT)
+
+    result = OnnxEncoder(spec, Graphs(tmp_path, ANYTHING)).encode_text(PROMPTS)
+    assert np.abs(result - model.encode_text(PROMPTS).numpy()).max() <= 1e-5
+
+
+class Twice(nn.Module):
+    """Gives twice what torch is said to give."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return 2 * pixels.float().mean(dim=(2, 3))
+
+
+class Untraceable(nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such operator")
+
+
+@pytest.mark.parametrize(("tower", "told"), [(Twice(), "gives other embeddings in ONNX"), (Untraceable(), "no such")])
+def test_a_graph_that_is_not_what_torch_gives_is_refused(tower: nn.Module, told: str, spec, tmp_path: Path) -> None:
+    pixels = np.full((2, 3, 8, 8), 7, np.uint8)
+
+    def encoded(encoder: OnnxEncoder, count: int) -> tuple[np.ndarray, torch.Tensor]:
+        return encoder._run(encoder._image_session, {"pixels": pixels}, ""), torch.full((2, 3), 7.0)
+
+    with pytest.raises(ModelError, match=f"^--runtime onnx: the image tower .*{told}.*; use --runtime torch$"):
+        onnx_export._write(
+            "image tower", tower, {"pixels": torch.from_numpy(pixels)}, tmp_path / graphs.IMAGE,
+            lambda: OnnxEncoder(spec, Graphs(tmp_path, ANYTHING)), encoded,
+        )  # fmt: skip
+
+
+def test_a_failed_export_leaves_nothing_behind(spec) -> None:
+    def fail(folder: Path) -> dict[str, object]:
+        (folder / graphs.IMAGE).write_bytes(b"half")
+        raise ModelError("no")
+
+    with pytest.raises(ModelError):
+        graphs.keep_graphs(spec, fail)
+
+    assert list((cache_dir() / FOLDER).iterdir()) == []
+    assert find_graphs(spec) is None
+
+
+@pytest.mark.parametrize(("cosine", "is_close"), [(0.999995, True), (0.99998, False)])
+def test_the_limit_of_a_graph(cosine: float, is_close: bool) -> None:
+    expected = torch.zeros(2, 10000)
+    expected[:, 0] = 1
+    result = expected.numpy().copy()
+    result[1, 0] = cosine
+    result[1, 1:] = ((1 - cosine**2) / 9999) ** 0.5
+
+    assert (onnx_export._difference((result, expected)) == "") == is_close
+    result[1, 2] += 2e-4
+    assert onnx_export._difference((result, expected))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def pipe_instead(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", ["image.onnx", "image.bin", "text.onnx", "text.bin", "about.json"])
+@pytest.mark.parametrize("damage", [flip, cut, pipe_instead, Path.unlink])
+def test_damaged_graphs_are_not_believed(name: str, damage: Callable[[Path], None], ready: str) -> None:
+    spec = find_model(ready)
+    found = find_graphs(spec)
+    assert found is not None
+
+    damage(found.folder / name)
+
+    assert find_graphs(spec) is None
+    assert Computing(device="cpu").encoder(ready, True).runtime == "torch"
+
+
+def test_damaged_graphs_are_exported_again(ready: str, run: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    found = find_graphs(find_model(ready))
+    assert found is not None
+    flip(found.folder / graphs.IMAGE)
+
+    done = run("models", "export", ready)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(os.fsencode(found.folder))
+    assert find_graphs(find_model(ready)) == found
+    assert [path.name for path in found.folder.parent.iterdir()] == [found.folder.name]
+
+
+def test_graphs_of_another_model_are_not_believed(ready: str, tiny_model: Callable[[str], Path]) -> None:
+    own, other = find_model(ready), find_model(str(tiny_model("quick-gelu")))
+    found = find_graphs(own)
+    assert found is not None
+
+    shutil.copytree(found.folder, found.folder.parent / graphs.graphs_key(other))
+
+    assert find_graphs(other) is None
+    preprocess = replace(own.preprocess, mean=(0.1, 0.2, 0.3))
+    assert find_graphs(replace(own, preprocess=preprocess)) is None  # normalisation is in the graph
+
+
+def test_two_processes_may_export_at_once(tiny_model: Callable[[str], Path]) -> None:
+    name = str(tiny_model("plain"))
+    command = [sys.executable, "-m", "zsclip", "models", "export", name]
+
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    ends = [(*process.communicate(timeout=HANGS), process.returncode) for process in both]
+
+    assert ends[0] == ends[1]
+    assert ends[0][1:] == (b"", 0)
+    found = find_graphs(find_model(name))
+    assert found is not None
+    assert [path.name for path in found.folder.parent.iterdir()] == [found.folder.name]
+    assert OnnxEncoder(find_model(name), found).encode_text(["a cat"]).shape == (1, 32)
+
+
+def runtime_of(name: str, **options: object) -> str:
+    return Computing(**options).encoder(name, True).runtime  # type: ignore[arg-type]
+
+
+def test_graphs_are_used_where_they_can_be(ready: str, tiny_model: Callable[[str], Path]) -> None:
+    assert runtime_of(ready, device="cpu") == "onnx"
+    assert runtime_of(ready, device="cpu", precision="fp32", runtime="onnx") == "onnx"
+    assert runtime_of(ready) == ("torch" if torch.cuda.is_available() else "onnx")
+    assert runtime_of(ready, device="cpu", runtime="torch") == "torch"
+    assert runtime_of(ready, device="cpu", precision="bf16") == "torch"
+    assert runtime_of(ready, device="cpu", compile=True) == "torch"
+    assert runtime_of(ready, device="cuda") == "torch"
+    assert runtime_of(str(tiny_model("resnet")), device="cpu") == "torch"  # not exported
+
+
+@pytest.mark.parametrize("options", [{"device": "cuda"}, {"precision": "bf16"}, {"compile": True}])
+def test_what_only_torch_can_do_is_not_asked_of_onnx(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="--runtime onnx: computes on the CPU, in fp32 and without --compile"):
+        Computing(runtime="onnx", **options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="--runtime: 'tvm' is not a runtime; use auto, torch, onnx"):
+        Computing(runtime="tvm")  # type: ignore[arg-type]
+
+
+def test_without_graphs_or_library_torch_is_used(
+    ready: str, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = str(tiny_model("resnet"))
+    with pytest.raises(
+        ModelError, match=f"{other}: has no ONNX graphs in the cache; run `zsclip models export {other}`"
+    ):
+        runtime_of(other, runtime="onnx")
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+    assert runtime_of(ready, device="cpu") == "torch"
+    with pytest.raises(ModelError, match=r"--runtime onnx: needs ONNX Runtime: pip install 'zsclip\[onnx\]'"):
+        runtime_of(ready, runtime="onnx")
+    with pytest.raises(ModelError, match=r"exporting needs onnxruntime: pip install 'zsclip\[onnx\]'"):
+        export_graphs(find_model(ready))
+
+
+def test_embeddings_of_two_runtimes_are_kept_apart(ready: str) -> None:
+    ours, torchs = (Computing(device="cpu", runtime=name).encoder(ready, True) for name in ("onnx", "torch"))  # type: ignore[arg-type]
+    words = expand([Label("cat")], read_templates(["{}"]))
+
+    assert ours.image_recipe(False) != torchs.image_recipe(False)
+    assert ours.image_recipe(True) != ours.image_recipe(False)
+    assert ours.text_recipe != torchs.text_recipe
+    assert torchs.image_recipe(False) == torchs.spec.image_recipe("cpu", torchs.precision, False, False)
+    before, now = (row_settings(words, each, ready, False) for each in (torchs, ours))
+    assert "runtime: none -> onnx" in list(changes(before, now))
+
+
+def constant_graph(path: Path, *, of_nan: bool) -> None:
+    """Write a graph whose vectors are all zero, or NaN."""
+    from onnx import TensorProto, helper, save
+
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["means"], axes=[2, 3], keepdims=0),
+        helper.make_node("Sub", ["means", "means"], ["zeros"]),
+        helper.make_node("Div", ["zeros", "zeros"], ["nan"]),
+    ]
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", 3, 32, 32])
+    result = helper.make_tensor_value_info("nan" if of_nan else "zeros", TensorProto.FLOAT, ["B", 3])
+    made = helper.make_graph(nodes, "constant", [pixels], [result])
+    save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+@pytest.mark.parametrize(("of_nan", "told"), [(True, "NaN or infinity in fp32"), (False, "only zeros")])
+def test_vectors_that_mean_nothing_are_refused(of_nan: bool, told: str, spec, tmp_path: Path) -> None:
+    constant_graph(tmp_path / graphs.IMAGE, of_nan=of_nan)
+
+    with pytest.raises(ModelError, match=f"produced {told}; the weights are damaged"):
+        OnnxEncoder(spec, Graphs(tmp_path, ANYTHING)).begin_images([np.ones((3, 32, 32), np.uint8)])
+
+
+def test_a_graph_that_cannot_be_loaded_is_one_line(spec, tmp_path: Path) -> None:
+    (tmp_path / graphs.IMAGE).write_bytes(b"not a graph")
+
+    with pytest.raises(ModelError, match=r"^[^\n]*ONNX Runtime: [^\n]*; use --runtime torch$"):
+        OnnxEncoder(spec, Graphs(tmp_path, ANYTHING)).load()
+
+
+@pytest.mark.parametrize("labels", ["red,green", "une piña,a new label"])
+def test_a_run_imports_no_torch(labels: str, ready: str, photos: Path) -> None:
+    code = """
+import sys
+from zsclip.cli.main import main
+code = main(sys.argv[1:])
+found = {"torch", "torchvision", "open_clip", "timm", "transformers", "onnx", "tokenizers"} & sys.modules.keys()
+sys.exit(f"imported {found}" if found else code)
+"""
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "classify",
+        str(photos / "red.png"),
+        "-m",
+        ready,
+        "-l",
+        labels,
+        "-f",
+        "jsonl",
+    ]
+
+    for more in (["--runtime", "onnx"], [], ["--no-store"]):  # new labels, then stored ones and a stored picture
+        done = subprocess.run(
+            [*command, "-q", "--device", "cpu", *more], capture_output=True, check=False, timeout=HANGS
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.count(b"\n") == 1
+
+
+def test_rows_are_those_of_torch(
+    ready: str, tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
+    import json
+
+    random = np.random.default_rng(0)
+    for i in range(5):
+        Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    command = [
+        "classify",
+        tmp_path,
+        "-m",
+        ready,
+        "-l",
+        "cat,dog,bird",
+        "-k",
+        "3",
+        "-f",
+        "jsonl",
+        "-q",
+        "--device",
+        "cpu",
+    ]
+
+    ours, torchs = (run(*command, "--runtime", name, "--precision", "fp32") for name in ("onnx", "torch"))
+
+    assert ours.returncode == torchs.returncode == 1
+    rows, expected = ([json.loads(line) for line in each.stdout.splitlines()] for each in (ours, torchs))
+    assert len(rows) == len(expected) == 6
+    for row, twin in zip(rows, expected, strict=True):
+        assert (row["file_name"], row["label"], row["error"]) == (twin["file_name"], twin["label"], twin["error"])
+        for one, other in zip(row["predictions"] or [], twin["predictions"] or [], strict=True):
+            assert one["label"] == other["label"]
+            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+
+
+def test_the_cache_shows_and_clears_graphs(ready: str, run: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    size = graphs.size_on_disk()
+    assert size > 13_000_000
+
+    told = run("cache", "info").stdout.decode()
+    done = run("cache", "clear")
+
+    assert "exported models" in told
+    assert done.returncode == 0
+    assert not (cache_dir() / FOLDER).exists()
+    assert graphs.size_on_disk() == 0

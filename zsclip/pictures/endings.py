@@ -1,0 +1,46 @@
+"""Which names are those of pictures, in folders and in archives."""
+
+from collections.abc import Callable, Collection
+from importlib.util import find_spec
+
+from zsclip.pictures.passed_over import PassedOver, ending_of
+from zsclip.pictures.sampling import VIDEO_ENDINGS
+
+ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
+    | {".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
+SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
+# What belongs to the pictures of an archive, by webdataset's convention; not reported if it has pictures.
+_ABOUT_PICTURES = frozenset({".json", ".txt", ".cls", ".npy"})
+
+
+def is_taken(
+    endings: Collection[str],
+    excluded: Callable[[str], bool] | None,
+    all_files: bool,
+    passed_over: PassedOver,
+    name: str,
+) -> bool:
+    """Whether a member of an archive is a picture of the run, as if it were in a folder; else it is counted."""
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    if any(part[0] == "." or part in SKIPPED_NAMES or part == "__MACOSX" for part in parts):
+        passed_over.hidden += 1
+        return False
+    if excluded and any(excluded("/".join(parts[: depth + 1])) for depth in range(len(parts))):
+        return False
+    if all_files or name[name.rfind(".") :].lower() in endings:
+        return True
+    ending = ending_of(parts[-1] if parts else "")
+    if ending in VIDEO_ENDINGS:
+        passed_over.videos += 1
+        return False
+    counts = passed_over.about if ending in _ABOUT_PICTURES else passed_over.endings
+    counts[ending] += 1
+    return False
+
+
+def picture_endings() -> frozenset[str]:
+    """Give the endings of the pictures that can be read with what is installed."""
+    return ENDINGS | HEIC_ENDINGS if find_spec("pillow_heif") else ENDINGS

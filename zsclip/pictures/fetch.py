@@ -1,0 +1,351 @@
+"""Files on servers, through fsspec: what a server says of one, and its bytes. No request is waited for without end."""
+
+import asyncio
+import functools
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from email.utils import parsedate_to_datetime
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+from zsclip.errors import first_line
+from zsclip.pictures import identity
+from zsclip.pictures.refused import ErrorKind, Refused
+from zsclip.pictures.urls import host_of, protocol_of
+
+CONNECT_SECONDS, SILENT_SECONDS = 10, 30
+_LONGEST_SECONDS = 300  # of one request, for a server that sends a byte now and then
+_TRIES, _TRIES_IN_VAIN = 5, 2  # of a request, and of one after another ended in a time-out
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.5, 30.0
+_GIVEN_UP = 3  # files in a row; then each further one of that server is tried once, and shortly, until one is read
+_AT_ONCE = 32  # requests to one server
+_CHUNK = 1 << 18
+CHANGED = "the file that holds it has changed since this run began"
+_TAGS = ("ETag", "etag", "generation", "md5Hash")  # names of what changes with the content, the best first
+_LASTING = {  # names of errors that would come again, of libraries that may not be installed
+    "FileNotFoundError", "PermissionError", "IsADirectoryError", "ClientConnectorCertificateError", "TooManyRedirects",
+    "NoCredentialsError",
+}  # fmt: skip
+_TIMES = ("Last-Modified", "LastModified", "updated", "mtime", "created")
+
+T = TypeVar("T")
+
+
+class About(NamedTuple):
+    """What a server says of a file.
+
+    size: in bytes, None if it does not say. tag: changes with the content; empty if only the content identifies it.
+    is_settled: whether the tag will change if the content does, even now.
+    """
+
+    size: int | None = None
+    tag: bytes = b""
+    is_settled: bool = False
+
+    def is_same(self, other: "About") -> bool:
+        """Whether nothing shows that the file has changed; a server may leave out a size or a tag."""
+        sizes, tags = {self.size, other.size} - {None}, {self.tag, other.tag} - {b""}
+        return len(sizes) < 2 and len(tags) < 2
+
+
+class NoRanges(Exception):
+    """Raised for a server that cannot send a part of a file."""
+
+
+class TooLong(Exception):
+    """Raised for a file with more bytes than were wanted."""
+
+
+class _Again(Exception):
+    """Raised for a reply that may be another one later.
+
+    seconds: to wait, as the server says.
+    """
+
+    def __init__(self, message: str, seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class Server:
+    """A kind of server, asked by any thread. All requests run on fsspec's own thread, some at a time.
+
+    Args:
+        fs: a file system of fsspec.
+    """
+
+    def __init__(self, fs: Any, *, is_http: bool) -> None:
+        self._fs, self._is_http = fs, is_http
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._given_up: Counter[str] = Counter()  # files in a row, by host
+
+    def about(self, url: str, *, tries: int = _TRIES) -> "Future[About]":
+        """Ask what a file is, without reading it."""
+        return self._begin(lambda: self._about(url), url, tries)
+
+    def part(self, url: str, start: int, stop: int, about: About) -> "Future[bytes]":
+        """Read some bytes of a file that must not have changed.
+
+        Raises (in the future):
+            NoRanges: the server can only send all of it. Refused: it has changed, or cannot be read.
+        """
+        return self._begin(lambda: self._part(url, start, stop, about), url)
+
+    def whole(self, url: str, most: int, before: About | None = None) -> "Future[tuple[bytes, About]]":
+        """Read a whole file, and what identifies just these bytes.
+
+        Args:
+            before: what it was before; None if it need not be identified.
+
+        Raises (in the future):
+            TooLong: it has more bytes than that. Refused: it cannot be read.
+        """
+        return self._begin(lambda: self._whole(url, most, before), url)
+
+    def copy(self, url: str, file: BinaryIO, most: int) -> "Future[About]":
+        """Write a whole file to a local one; raise TooLong as `whole` does."""
+        return self._begin(lambda: self._copy(url, file, most), url)
+
+    def listed(self, url: str) -> "Future[list[tuple[str, bool, About]]]":
+        """List a folder: names, whether each is a folder, and what each is."""
+        return self._begin(lambda: self._listed(url), url)
+
+    def _begin(self, work: Callable[[], Awaitable[T]], url: str, tries: int = _TRIES) -> "Future[T]":
+        from fsspec.asyn import get_loop
+
+        return asyncio.run_coroutine_threadsafe(self._retried(work, host_of(url), tries), get_loop())
+
+    async def _retried(self, work: Callable[[], Awaitable[T]], host: str, tries: int) -> T:
+        failure, tried = Refused("unreadable", "was never asked for"), 0
+        while tried < (1 if self._given_up[host] >= _GIVEN_UP else tries):
+            tried += 1
+            longest = _LONGEST_SECONDS if self._given_up[host] < _GIVEN_UP else CONNECT_SECONDS
+            wait = min(_FIRST_WAIT_SECONDS * 2 ** (tried - 1), _LONGEST_WAIT_SECONDS) * random.uniform(0.75, 1.25)
+            try:
+                async with self._slots, asyncio.timeout(longest):
+                    found = await work()
+                self._given_up[host] = 0
+                return found
+            except (NoRanges, TooLong, Refused):
+                self._given_up[host] = 0
+                raise
+            except Exception as e:  # file systems raise anything at all
+                failure, wait = _explained(e, tried), max(wait, min(getattr(e, "seconds", 0.0), _LONGEST_WAIT_SECONDS))
+                if not _may_pass(e) or (failure.kind == "timeout" and tried >= _TRIES_IN_VAIN):
+                    break
+            if tried < tries and self._given_up[host] < _GIVEN_UP:
+                await asyncio.sleep(wait)
+        if failure.kind in ("unreadable", "timeout"):
+            self._given_up[host] += 1
+        raise failure
+
+    async def _about(self, url: str) -> About:
+        if not self._is_http:
+            return _about_of(await self._info(url))
+        session = await self._fs.set_session()
+        found = About()
+        for method, headers in ((session.head, {}), (session.get, {"Range": "bytes=0-0"})):
+            async with method(self._fs.encode_url(url), headers=_headers(headers), allow_redirects=True) as reply:
+                if method == session.head and reply.status in (400, 403, 405, 501):  # a URL may be signed for GET only
+                    continue
+                _check(reply)
+                found = _about_reply(reply)
+                if found.size is not None:
+                    break
+        return found
+
+    async def _part(self, url: str, start: int, stop: int, about: About) -> bytes:
+        if not self._is_http:
+            data = await self._cat(url, start, stop)
+            if not about.is_same(_about_of(await self._info(url))):
+                raise Refused("unreadable", CHANGED)
+        else:
+            session = await self._fs.set_session()
+            headers = _headers({"Range": f"bytes={start}-{stop - 1}"})
+            async with session.get(self._fs.encode_url(url), headers=headers) as reply:
+                _check(reply)
+                if not about.is_same(_about_reply(reply)):
+                    raise Refused("unreadable", CHANGED)
+                if reply.status != 206:
+                    raise NoRanges
+                try:
+                    data = await _body(reply, stop - start)
+                except TooLong:
+                    raise Refused("unreadable", "the server sent more than it was asked for") from None
+        if len(data) != stop - start:
+            raise _Again(f"the server sent {len(data):,} of {stop - start:,} bytes")
+        return data
+
+    async def _whole(self, url: str, most: int, before: About | None) -> tuple[bytes, About]:
+        if self._is_http:
+            session = await self._fs.set_session()
+            async with session.get(self._fs.encode_url(url), headers=_headers({})) as reply:
+                _check(reply)
+                return await _body(reply, most), _about_reply(reply)
+        first = before if before is not None and before.size is not None else _about_of(await self._info(url))
+        if first.size is not None and first.size > most:
+            raise TooLong
+        data = await self._cat(url, None, None)
+        after = _about_of(await self._info(url)) if before is not None else About()
+        return data, after if after == first and after.size == len(data) else About()
+
+    async def _copy(self, url: str, file: BinaryIO, most: int) -> About:
+        file.seek(0)
+        file.truncate()
+        if not self._is_http:
+            data, about = await self._whole(url, most, About())
+            file.write(data)
+            return about
+        session = await self._fs.set_session()
+        async with session.get(self._fs.encode_url(url), headers=_headers({})) as reply:
+            _check(reply)
+            async for chunk in reply.content.iter_chunked(_CHUNK):
+                file.write(chunk)
+                if file.tell() > most:
+                    raise TooLong
+            return _about_reply(reply)
+
+    async def _listed(self, url: str) -> list[tuple[str, bool, About]]:
+        path = self._fs._strip_protocol(url)
+        entries = await self._fs._ls(path, detail=True, refresh=True) if self._fs.async_impl else self._fs.ls(path)
+        return [
+            (each["name"].rstrip("/").rpartition("/")[2], each["type"] == "directory", _about_of(each))
+            for each in entries
+            if each["name"].rstrip("/") != path.rstrip("/")
+        ]
+
+    async def _info(self, url: str) -> dict[str, Any]:
+        path = self._fs._strip_protocol(url)
+        self._fs.invalidate_cache()
+        info: dict[str, Any] = await self._fs._info(path) if self._fs.async_impl else self._fs.info(path)
+        if info.get("type") == "directory":
+            raise Refused("not-a-file", "a folder")
+        return info
+
+    async def _cat(self, url: str, start: int | None, stop: int | None) -> bytes:
+        path = self._fs._strip_protocol(url)
+        cat = self._fs._cat_file if self._fs.async_impl else None
+        return bytes(await cat(path, start=start, end=stop) if cat else self._fs.cat_file(path, start, stop))
+
+
+def server_of(url: str) -> Server:
+    """Give what reads a URL."""
+    protocol = protocol_of(url)
+    return _server({"https": "http", "s3a": "s3", "gcs": "gs"}.get(protocol, protocol))
+
+
+@functools.cache
+def _server(protocol: str) -> Server:
+    import fsspec
+
+    options: dict[str, Any] = {}
+    if protocol == "http":
+        import aiohttp
+
+        waits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
+        options["client_kwargs"] = {"timeout": waits, "trust_env": True}  # proxies
+    elif protocol == "s3":
+        waiting = {"connect_timeout": CONNECT_SECONDS, "read_timeout": SILENT_SECONDS}
+        options["config_kwargs"] = {"retries": {"max_attempts": 0}, **waiting}  # trying again is done here
+    fs = fsspec.filesystem(protocol, **options, skip_instance_cache=protocol != "memory")
+    if protocol == "s3":
+        fs.retries = 1
+        if _has_no_credentials():
+            fs.anon = True
+    return Server(fs, is_http=protocol == "http")
+
+
+def _has_no_credentials() -> bool:
+    """Whether nothing is set up for S3; public buckets can be read all the same."""
+    from botocore.session import Session
+
+    return Session().get_credentials() is None
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    return {"Accept-Encoding": "identity", **headers}  # the bytes as they are, and so their number
+
+
+def _check(reply: Any) -> None:
+    """Refuse a reply that is an error.
+
+    Raises:
+        Refused: it would be the same another time. _Again: it may not be.
+    """
+    said = f"HTTP {reply.status} {reply.reason or ''}".strip()
+    if reply.status in (408, 425, 429) or reply.status >= 500:
+        waits = reply.headers.get("Retry-After", "")
+        raise _Again(said, float(waits) if waits.isdigit() else 0.0)
+    if reply.status >= 400:
+        kind: ErrorKind = "missing" if reply.status in (404, 410) else "unreadable"
+        raise Refused("permission" if reply.status in (401, 403, 407, 451) else kind, said)
+
+
+async def _body(reply: Any, most: int) -> bytes:
+    """Read a reply.
+
+    Raises:
+        TooLong: it has more bytes than that.
+    """
+    parts, size = [], reply.content_length or 0
+    if size <= most:
+        size = 0
+        async for chunk in reply.content.iter_chunked(_CHUNK):
+            parts.append(chunk)
+            size += len(chunk)
+            if size > most:
+                break
+    if size > most:
+        reply.close()  # and read no more of it
+        raise TooLong
+    return b"".join(parts)
+
+
+def _about_reply(reply: Any) -> About:
+    """Read the headers of a reply over HTTP."""
+    about = {name: reply.headers[name] for name in ("ETag", "Last-Modified", "Date") if name in reply.headers}
+    ranged = reply.headers.get("Content-Range", "").rpartition("/")[2]
+    size = ranged if reply.status == 206 else reply.headers.get("Content-Length", "")
+    is_packed = reply.headers.get("Content-Encoding", "identity") not in ("", "identity")
+    return _about_of({**about, "size": int(size) if size.isdigit() and not is_packed else None})
+
+
+def _about_of(info: dict[str, Any]) -> About:
+    """Take the identity of a file from what a server says of it."""
+    tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
+    changed = next((info[name] for name in _TIMES if info.get(name)), None)
+    is_weak = tag.startswith("W/") or not tag
+    known = [tag, *([str(changed)] if is_weak and changed is not None else [])]
+    # Servers such as nginx make a tag of the time in seconds, so it says no more than that.
+    is_settled = _seconds_since(changed, info.get("Date")) > identity.GRAIN_NS / 1e9 if "Date" in info else bool(tag)
+    has_tag = bool(tag) or changed is not None
+    return About(info.get("size"), "\0".join(known).encode() if has_tag else b"", is_settled and has_tag)
+
+
+def _seconds_since(changed: Any, now: Any) -> float:
+    """Give how long ago a file was changed, by the server's own clock; forever if it does not say."""
+    try:
+        return (parsedate_to_datetime(str(now)) - parsedate_to_datetime(str(changed))).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0 if changed else float("inf")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try may succeed."""
+    names = {each.__name__ for each in type(error).__mro__}
+    return not names & _LASTING and not isinstance(error, ValueError | TypeError | ImportError | NotImplementedError)
+
+
+def _explained(error: Exception, tried: int) -> Refused:
+    """Say why a file cannot be read, without its URL, which may have a password or a signature in it."""
+    again = f", {tried} times" if tried > 1 else ""
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return Refused("timeout", f"the server was silent for {SILENT_SECONDS} s{again}")
+    if isinstance(error, FileNotFoundError):
+        return Refused("missing", "no such file on the server")
+    if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
+        return Refused("permission", f"the server refuses it: {first_line(error)}")
+    said = getattr(error, "strerror", None) or first_line(error)
+    said = "that is not a URL" if type(error).__name__ == "InvalidURL" else said
+    return Refused("unreadable", f"cannot be fetched: {said}{again}")

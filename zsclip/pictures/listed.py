@@ -1,0 +1,97 @@
+"""Pictures by what lists name: files, URLs, and members of archives, such as `shard.tar#dir/a.jpg` in our own rows."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import BinaryIO
+
+from zsclip.pictures.containers import find_in_container
+from zsclip.pictures.passed_over import PassedOver
+from zsclip.pictures.pictures import Pictures, read_regular, with_members
+from zsclip.pictures.refused import Refused
+from zsclip.pictures.remote import Network
+from zsclip.pictures.urls import is_remote
+
+_MEMBER = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|zip|parquet))#(.+)", re.IGNORECASE | re.DOTALL)
+
+Places = dict[str, tuple[Pictures, int]]
+
+
+def with_listed(found: Iterable[Pictures], column: str | None, network: Network) -> Iterator[Pictures]:
+    """Let those among some files be read that are members of archives, or are named by URLs.
+
+    Args:
+        column: of Parquet files; None finds it.
+    """
+    return network.with_urls(_with_archived(found, column, network))
+
+
+def pictures_of(paths: Sequence[str], network: Network) -> Pictures:
+    """Give the pictures that a list names, in one group; files alone stay files."""
+    groups = list(with_listed([Pictures(paths)], None, network))
+    if all(group.read is None for group in groups):
+        return Pictures(paths)
+    places = [(group, place) for group in groups for place in range(len(group))]
+
+    def read(number: int) -> bytes | BinaryIO:
+        group, place = places[number]
+        return read_regular(group.names[place]) if group.read is None else group.read(place)
+
+    def key(number: int) -> bytes | None:
+        group, place = places[number]
+        if group.read is None:
+            return None  # it would have to be settled; contents identify it
+        return None if group.key is None else group.key(place)
+
+    return Pictures(paths, read, key)
+
+
+def _with_archived(found: Iterable[Pictures], column: str | None, network: Network) -> Iterator[Pictures]:
+    last, known = "", Places()
+    for some in found:
+        if some.read is not None or not any("#" in name for name in some.names):
+            yield some
+            continue
+        for archive, alike in groupby(some.names, _archive_of):
+            names = list(alike)
+            if archive and archive != last:
+                last, known = archive, _places(archive, column, network)
+            yield _members(names, known) if archive else Pictures(names)
+
+
+def _archive_of(name: str) -> str:
+    """Give the archive that a name says it is in; "" if there is none."""
+    match = _MEMBER.fullmatch(name)
+    is_there = match is not None and (os.path.isfile(match[1]) or is_remote(match[1])) and not os.path.lexists(name)
+    return match[1] if match is not None and is_there else ""
+
+
+def _places(archive: str, column: str | None, network: Network) -> Places:
+    """Find all members of an archive; of two with one name, the first."""
+    groups = find_in_container(archive, column, lambda name: True, lambda name: False, PassedOver(), network)
+    found: Places = {}
+    for group in groups:
+        for place, name in enumerate(group.names):
+            found.setdefault(str(name), (group, place))
+    return found
+
+
+def _members(names: Sequence[str], known: Places) -> Pictures:
+    def read(number: int) -> bytes | BinaryIO:
+        group, place = _place(names[number], known)
+        if group.read is None:  # a file that a Parquet file names
+            return read_regular(group.names[place])
+        return group.read(place)
+
+    def key(number: int) -> bytes | None:
+        found = known.get(names[number])
+        return None if found is None or found[0].key is None else found[0].key(found[1])
+
+    return with_members(Pictures(names, read, key))
+
+
+def _place(name: str, known: Places) -> tuple[Pictures, int]:
+    if name not in known:
+        raise Refused("missing", "the archive has no such member")
+    return known[name]
