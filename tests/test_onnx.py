@@ -16,11 +16,12 @@ from demo import LABELS
 from PIL import Image
 from tiny_models import CONFIGS
 from torch import nn
-from zsclip.cli.settings import row_settings
 
 from zsclip.answers.classifier import build_classifier
 from zsclip.answers.scores import cosines
-from zsclip.engine.options import Computing
+from zsclip.engine.options import Computing, Scoring
+from zsclip.engine.question import Question
+from zsclip.engine.settings import settings_of
 from zsclip.errors import InputError, ModelError
 from zsclip.kept.cache import cache_dir
 from zsclip.models import graphs, onnx_export
@@ -289,14 +290,14 @@ def test_without_graphs_or_library_torch_is_used(
 
 def test_embeddings_of_two_runtimes_are_kept_apart(ready: str) -> None:
     ours, torchs = (Computing(device="cpu", runtime=name).encoder(ready, True) for name in ("onnx", "torch"))  # type: ignore[arg-type]
-    words = expand([Label("cat")], read_templates(["{}"]))
+    question = Question(expand([Label("cat")], read_templates(["{}"])), None, Scoring())
 
     assert ours.image_recipe(False) != torchs.image_recipe(False)
     assert ours.image_recipe(True) != ours.image_recipe(False)
     assert ours.text_recipe != torchs.text_recipe
     assert torchs.image_recipe(False) == torchs.spec.image_recipe("cpu", torchs.precision, False, False)
-    before, now = (row_settings(words, each, ready, False) for each in (torchs, ours))
-    assert "runtime: none -> onnx" in list(changes(before, now))
+    before, now = (settings_of(question, each, ready, Computing()) for each in (torchs, ours))
+    assert "runtime: torch -> onnx" in list(changes(before, now))
 
 
 def constant_graph(path: Path, *, of_nan: bool) -> None:

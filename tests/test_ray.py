@@ -61,7 +61,7 @@ def test_two_actors_write_what_one_process_does_although_some_die(times: int, ru
 
     assert len(killed) == times, told
     assert not (data / "out" / ".unfinished").exists(), told
-    assert "2 actors on Ray, 1 processor each" in told
+    assert "2 actors on Ray, with 1 processor each" in told
     left_out = {"files-000002.parquet"} if times == 3 else set()
     assert set(parts_of(data / "expected")) - set(parts_of(data / "out")) == left_out
     for name in parts_of(data / "out"):

@@ -79,7 +79,7 @@ def test_an_unseen_word_finds_its_picture(run: Run) -> None:
 def test_the_readme_shows_what_the_demo_answers(run: Run) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = readme[readme.index("`make demo`") : readme.index("## Which model")]
-    rows = dict(re.findall(r'^\{"file_name": "([\w.]+)", "label": "([\w ]+)"', shown, re.MULTILINE))
+    rows = dict(re.findall(r"^([\w.]+) +[01]\.\d{3} \S+ +([\w ]+)$", shown, re.MULTILINE))
 
     assert answers_among(LABELS, PHOTOS, run) == rows
     assert tuple(rows) == PHOTOS

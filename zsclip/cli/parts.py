@@ -100,7 +100,7 @@ def _on_ray(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, outp
         pool = pool_for(total, run.computing.threads, output.gpus)
         with_gpu = "a GPU and " if pool.gpus else ""
         each = f"{with_gpu}{counted(pool.cpus, 'processor')}"
-        session.messages.note(f"{counted(pool.actors, 'actor')} on Ray, {each} each")
+        session.messages.note(f"{counted(pool.actors, 'actor')} on Ray, with {each}{' each' * (pool.actors > 1)}")
         session.progress.shows(lambda: shards_status(tally, total))
         tally.started = time.monotonic()
         for done in do_shards_on_ray(run, plan, pool):

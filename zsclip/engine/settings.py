@@ -26,14 +26,14 @@ def settings_of(question: Question, encoder: Encoder, model: str, computing: Com
 def _of_words(words: Words, encoder: Encoder, model: str, compiled: bool) -> dict[str, object]:
     spec, sentences = encoder.spec, words.sentences
     of_model = (spec.image_recipe("cpu", "fp32", False, False), spec.text_recipe("cpu"))
-    ours = {} if encoder.runtime == "torch" else {"runtime": encoder.runtime}  # torch came first, without a name
-    return ours | {
+    return {
         "labels": digested(list(words.names), [[label.name, label.synonyms, label.prompts] for label in words.labels]),
         "prompts": digested(
             list(sentences.templates) if sentences.source == "--template" else sentences.name,
             [sentences.templates, dict(sentences.prompts)],
         ),
         "model": digested(model, of_model),
+        "runtime": encoder.runtime,
         "device": encoder.device,
         "precision": encoder.precision,
         "compile": compiled,
