@@ -608,7 +608,7 @@ def test_inputs_that_are_not_data_are_refused_at_once(tmp_path: Path) -> None:
     write_shard(tmp_path / "wordless.parquet", [row(0, "")])
     for name, message in (
         ("gone", "no such file or folder: "),
-        ("a.txt", r"give a folder with a folder for each label, or \.parquet, \.csv, \.tsv or \.jsonl"),
+        ("a.txt", r"give a folder with a folder for each label, or \.parquet, \.tar, \.zip, \.csv, \.tsv or \.jsonl"),
         ("empty", "found neither class folders nor .parquet files"),
         ("a.csv", r"a\.csv:1: needs the header path,caption or file_name,label; found file,text"),
         ("latin.csv", "latin.csv: not UTF-8"),
