@@ -90,7 +90,7 @@ def test_the_readme_shows_exactly_the_commands_that_exist() -> None:
         (["classify", ".", "--labels", "cat"], 2, "cat"),
         (["classify", ".", "--labels", "cat,dog,cat"], 2, "'cat' was already given"),
         (["classify", "nope.jpg", "--labels", "a,b"], 2, "no such file or folder: 'nope.jpg'"),
-        (["classify", "http://a/b.jpg", "--labels", "a,b"], 2, "download"),
+        (["classify", "ftp://a/b.jpg", "--labels", "a,b"], 2, "use one of http, https"),
         (["classify", ".", "--labels", "a,b", "--prompts", "nope"], 2, "nope"),
         (["classify", ".", "--labels", "a,b", "--template", "a photo"], 2, "{}"),
         (["classify", ".", "--labels", "a,b", "--labels-file", "nope.txt"], 2, "nope.txt"),

@@ -852,6 +852,7 @@ def test_a_log_folder_that_cannot_be_made_is_an_output_error(recipe: Recipe, tmp
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's own thread
 def test_a_log_that_can_no_longer_be_written_is_an_output_error(recipe: Recipe, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
+    others = set(threading.enumerate())
 
     with pytest.raises(OutputError, match=r"--log-dir .*log: cannot be written: no such file or directory"):
         train(
@@ -860,6 +861,5 @@ def test_a_log_that_can_no_longer_be_written_is_an_output_error(recipe: Recipe, 
             log_dir=tmp_path / "log",
             progress=lambda event: shutil.rmtree(tmp_path / "log", ignore_errors=True),
         )
-    for thread in threading.enumerate():  # TensorBoard's own thread raises the same error a moment later
-        if thread is not threading.current_thread():
-            thread.join(timeout=10)
+    for thread in set(threading.enumerate()) - others:  # TensorBoard's own raises the same error a moment later
+        thread.join(timeout=10)
