@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from album import ALBUM, LABELS, Run, content_of, good_album, rows_of, write_tar
+from servers import serving
 
 from zsclip.pictures.files import find_images
 from zsclip.pictures.shards import Inflated, open_shard
@@ -161,6 +162,43 @@ def test_special_members_of_a_tar_become_rows(tmp_path: Path) -> None:
         (f"{path}#later.png", b"later"),
     ]
     assert passed_over_line(found.passed_over) == "passed over: 3 links in archives"
+
+
+@pytest.mark.parametrize("is_far", [False, True])
+def test_a_wrong_checksum_at_the_end_of_a_compressed_tar_is_a_row_more(is_far: bool, tmp_path: Path) -> None:
+    album = [(name, data or b"x") for name, data in ALBUM.items()]
+    write_tar(tmp_path / "a.tar", album)
+    whole = bytearray((tmp_path / "a.tar").read_bytes())
+    good = gzip.compress(whole, 0)  # stored as it is, so that a wrong bit is a wrong pixel and no more
+    place = good.find(album[0][1])
+    flipped = bytes([*good[: place + 9], good[place + 9] ^ 1, *good[place + 10 :]])
+    wrong = "unreadable: damaged: its checksum does not match; images may be wrong"
+    short = "unreadable: the archive is cut off before its checksum; images may be wrong"
+    length = bytes([*good[:-1], good[-1] ^ 1])
+    for data, expected in (
+        (good, []), (good + good, []), (good + b"\0" * 99, []), (good + b"garbage", []),
+        (flipped, [wrong]), (length, [wrong]), (good[:-3], [short]),
+    ):  # fmt: skip
+        (tmp_path / "a.tar.gz").write_bytes(data)
+        with serving(tmp_path) as server:
+            root = server.url if is_far else str(tmp_path)
+            found = content_of(find_images([f"{root}/a.tar.gz"]))
+
+        assert [name for name, _ in found[: len(album)]] == [f"{root}/a.tar.gz#{name}" for name, _ in album]
+        assert (found[: len(album)] == [(f"{root}/a.tar.gz#{name}", data) for name, data in album]) == (data != flipped)
+        assert found[len(album) :] == [(f"{root}/a.tar.gz", message) for message in expected]
+
+
+def test_a_short_tar_ends_where_its_file_does(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(header(b"a.png", b"00000000005\0") + b"hello")
+
+    assert content_of(find_images([str(tmp_path / "a.tar")])) == [
+        (f"{tmp_path}/a.tar#a.png", b"hello"),
+        (
+            str(tmp_path / "a.tar"),
+            "unreadable: the archive ends at byte 517 without an end marker; it may be cut off",
+        ),
+    ]
 
 
 def test_bytes_are_inflated_right_wherever_one_goes_on(tmp_path: Path) -> None:

@@ -137,6 +137,23 @@ class Inflated:
         self.read(offset, 0)
         return self._place >= offset
 
+    def finish(self) -> bool:
+        """Inflate the rest, which checks the checksum at the end; give whether anything but zeros was left.
+
+        What follows the last stream is no part of it, as for gzip.
+
+        Raises:
+            zlib.error: the file is damaged. EOFError: it breaks off.
+        """
+        is_empty = True
+        try:
+            while some := self._some(_CHUNK):
+                is_empty = is_empty and not some.strip(b"\0")
+        except zlib.error as e:
+            if "incorrect header check" not in str(e):
+                raise
+        return not is_empty
+
     def _some(self, most: int) -> bytes:
         """Inflate some bytes, none at the end."""
         while True:

@@ -124,18 +124,34 @@ class _Walk:
             try:
                 member = headers.at(place)
             except tarfile.EmptyHeaderError as e:  # type: ignore[attr-defined]
-                raise _CutOff(f"the archive ends at byte {place:,} without an end marker; it may be cut off") from e
+                end = place if self._inflated is not None else min(place, self._shard.size)
+                raise _CutOff(f"the archive ends at byte {end:,} without an end marker; it may be cut off") from e
             except Refused:  # its server does not send it, or it has changed
                 raise
             except Exception as e:  # tarfile raises anything at all on damaged headers
                 where = f"the archive is damaged at byte {place:,}" if place else "not a tar archive, or a damaged one"
                 raise _CutOff(f"{where}: {first_line(e)}{'; what follows is lost' if place else ''}") from e
             if member is None:
+                self._finish()
                 return
             if not self._reaches(member.offset + member.size):
                 raise _CutOff(f"the archive is cut off inside {member.name!r}, which starts at byte {place:,}")
             yield member
             place = member.next
+
+    def _finish(self) -> None:
+        """Read a compressed archive to its end, as its checksum comes last.
+
+        Raises:
+            _CutOff: it is damaged anywhere, or has no checksum.
+        """
+        try:
+            if self._inflated is not None:
+                self._inflated.finish()
+        except zlib.error as e:
+            raise _CutOff("damaged: its checksum does not match; images may be wrong") from e
+        except EOFError as e:
+            raise _CutOff("the archive is cut off before its checksum; images may be wrong") from e
 
     def file(self, member: _Header) -> _Header | None:
         """Give the member, with the bytes of another file if it is a hard link to one; None for other links."""
