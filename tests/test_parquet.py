@@ -107,6 +107,26 @@ def test_the_column_with_the_images_is_found_or_asked_for(
     assert str(raised.value) == f"{tmp_path}/a.parquet: {found}"
 
 
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_our_own_rows_are_a_list_of_the_images_of_that_run(
+    has_mark: bool, run: Run, tmp_path: Path, model: str
+) -> None:
+    chance = np.random.default_rng(0)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "rows").mkdir()
+    for name in ("a.png", os.fsdecode(b"b-\xe9.png"), "c.png"):
+        (tmp_path / "d" / name).write_bytes(picture(chance))
+    command = ("classify", *LABELS, "-m", model, "-q")
+    expected = rows_of(run(*command, "d", "-f", "jsonl"))
+    run(*command, "d", "-o", "rows/a.parquet")
+    if not has_mark:  # as after a change with pandas
+        table = pq.read_table(tmp_path / "rows" / "a.parquet").replace_schema_metadata(None)
+        pq.write_table(table, tmp_path / "rows" / "a.parquet")
+
+    assert rows_of(run(*command, "rows/a.parquet", "-f", "jsonl")) == expected
+    assert len(expected) == 3
+
+
 def test_without_pyarrow_the_error_shows_how_to_install_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

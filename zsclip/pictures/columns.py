@@ -12,10 +12,12 @@ from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
 from zsclip.pictures.shards import TOGETHER, Blocks, Shard, Stream, Takes, check_not_empty, failed
+from zsclip.pictures.tables import is_ours
 from zsclip.pictures.urls import is_remote, is_url, quoted
 
 PATH_COLUMNS = ("file_name", "path", "image")  # of a list, the best first
 NO_PATH = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of a pair; the others stand for bytes of a name
+_RAW_NAME = "file_name_bytes"  # in our own rows: a name that is not UTF-8
 _BINARY_NAMES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "content")
 _BLOCK_BYTES = 1 << 25  # of pictures that are read together
 _BLOCKS: Blocks[Any] = Blocks()
@@ -173,11 +175,23 @@ def _blocks(rows: _Rows) -> Iterator[Any]:
 
 def _paths(file: Any, shard: Shard, column: Column) -> Iterator[tuple[str, str | Refused | None]]:
     row = 0
-    folder = os.path.dirname(shard.path)
-    for batch in file.iter_batches(TOGETHER, columns=[column.name]):
-        for path in batch.column(0).to_pylist():
-            yield f"{shard.path}#{row}", relative_to(folder, path)
+    folder, schema = os.path.dirname(shard.path), file.schema_arrow
+    is_given = column.name == PATH_COLUMNS[0] and _is_ours(schema)
+    raw = [_RAW_NAME] if is_given and _RAW_NAME in schema.names else []
+    for batch in file.iter_batches(TOGETHER, columns=[column.name, *raw]):
+        paths = batch.column(column.name).to_pylist()
+        for place, name in enumerate(batch.column(_RAW_NAME).to_pylist() if raw else ()):
+            paths[place] = paths[place] if name is None else os.fsdecode(name)
+        for path in paths:
+            yield f"{shard.path}#{row}", relative_to(folder, path, is_given=is_given)
             row += 1
+
+
+def _is_ours(schema: Any) -> bool:
+    """Whether a file has zsclip's own rows, which name images as they were given to that run."""
+    return PATH_COLUMNS[0] in schema.names and (
+        b"zsclip" in (schema.metadata or {}) or is_ours(dict.fromkeys(schema.names))
+    )
 
 
 def relative_to(folder: str, path: Any, *, is_given: bool = False) -> str | Refused | None:
@@ -255,6 +269,8 @@ def find_column(path: str, schema: Any, wanted: str | None) -> Column:
         if (kind := kinds[wanted]) is None:
             raise InputError(f"{path}: column {wanted!r} holds {schema.field(wanted).type}, not images; choose another")
         return Column(wanted, kind)
+    if _is_ours(schema) and kinds[PATH_COLUMNS[0]] == "path":
+        return Column(PATH_COLUMNS[0], "path")
     of_kind = {kind: [name for name, each in kinds.items() if each == kind] for kind in ("struct", "binary", "path")}
     found = of_kind["struct"] or [name for name in of_kind["binary"] if name in _BINARY_NAMES] or of_kind["binary"]
     found = found or [name for name in PATH_COLUMNS if name in of_kind["path"]][:1]
