@@ -70,6 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault = fault or 404
         if isinstance(fault, int):
             self.send_response(fault)
+            if fault == 302:
+                self.send_header("Location", self.path)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

@@ -177,6 +177,33 @@ def test_a_tar_is_read_once_and_its_blocks_do_not_fill_the_memory(
     assert len(remote._BLOCKS._blocks) <= 40
 
 
+@pytest.mark.parametrize("has_ranges", [True, False])
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_a_connection_that_ends_early_costs_only_what_was_not_sent(
+    ending: str, has_ranges: bool, tmp_path: Path
+) -> None:
+    album = [(f"{i:04}.png", random.Random(i).randbytes(2000)) for i in range(300)]
+    write_tar(tmp_path / f"a.{ending}", album)
+    whole = (tmp_path / f"a.{ending}").read_bytes()
+    (tmp_path / f"short.{ending}").write_bytes(whole[: len(whole) // 2])
+    *local, _ = content_of(find_images([str(tmp_path / f"short.{ending}")]))
+
+    with serving(tmp_path, has_ranges=has_ranges, fault=lambda path, count: "half") as server:
+        *far, (name, message) = content_of(find_images([f"{server.url}/a.{ending}"]))
+
+    assert name == f"{server.url}/a.{ending}"
+    assert message == "unreadable: cannot be fetched: the connection broke off, 5 times"
+    assert [data for _, data in far] == [data for _, data in local][: len(far)]
+    assert len(far) >= len(local) - (35 if ending == "tar.gz" else 0) > 100
+
+
+def test_a_server_that_redirects_in_a_circle_is_named_in_words(tmp_path: Path) -> None:
+    with serving(tmp_path, fault=lambda path, count: 302) as server:
+        ((_, message),) = content_of(find_images([f"{server.url}/a.png"]))
+
+    assert message == "unreadable: cannot be fetched: the server redirects without end"
+
+
 def test_many_urls_are_fetched_at_the_same_time(tmp_path: Path) -> None:
     folder_of(tmp_path, {f"{i}.png": b"x" for i in range(300)})
     with serving(tmp_path, latency=0.02) as server:

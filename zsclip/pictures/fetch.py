@@ -27,6 +27,13 @@ _LASTING = {  # names of errors that would come again, of libraries that may not
     "FileNotFoundError", "PermissionError", "IsADirectoryError", "ClientConnectorCertificateError", "TooManyRedirects",
     "NoCredentialsError",
 }  # fmt: skip
+_IN_WORDS = {  # for errors whose own text is for programmers
+    "InvalidURL": "that is not a URL",
+    "TooManyRedirects": "the server redirects without end",
+    "ClientPayloadError": "the connection broke off",
+    "ServerDisconnectedError": "the connection broke off",
+    "ClientConnectionResetError": "the connection broke off",
+}
 _TIMES = ("Last-Modified", "LastModified", "updated", "mtime", "created")
 
 T = TypeVar("T")
@@ -49,6 +56,17 @@ class About(NamedTuple):
         return len(sizes) < 2 and len(tags) < 2
 
 
+class BrokenOff(Refused):
+    """Raised for a reply that ended early each time.
+
+    received: the bytes of the longest one.
+    """
+
+    def __init__(self, reason: Refused, received: bytes) -> None:
+        super().__init__(reason.kind, reason.message)
+        self.received = received
+
+
 class NoRanges(Exception):
     """Raised for a server that cannot send a part of a file."""
 
@@ -60,12 +78,12 @@ class TooLong(Exception):
 class _Again(Exception):
     """Raised for a reply that may be another one later.
 
-    seconds: to wait, as the server says.
+    seconds: to wait, as the server says. received: what came before a part broke off.
     """
 
-    def __init__(self, message: str, seconds: float = 0.0) -> None:
+    def __init__(self, message: str, seconds: float = 0.0, received: bytes = b"") -> None:
         super().__init__(message)
-        self.seconds = seconds
+        self.seconds, self.received = seconds, received
 
 
 class Server:
@@ -88,7 +106,8 @@ class Server:
         """Read some bytes of a file that must not have changed.
 
         Raises (in the future):
-            NoRanges: the server can only send all of it. Refused: it has changed, or cannot be read.
+            NoRanges: the server can only send all of it. BrokenOff: it sends less. Refused: it has changed, or cannot
+                be read.
         """
         return self._begin(lambda: self._part(url, start, stop, about), url)
 
@@ -103,9 +122,13 @@ class Server:
         """
         return self._begin(lambda: self._whole(url, most, before), url)
 
-    def copy(self, url: str, file: BinaryIO, most: int) -> "Future[About]":
-        """Write a whole file to a local one; raise TooLong as `whole` does."""
-        return self._begin(lambda: self._copy(url, file, most), url)
+    def copy(self, url: str, file: BinaryIO, most: int, about: About) -> "Future[About]":
+        """Write a whole file, which must not have changed, to a local one, or as much as is sent before it breaks off.
+
+        Raises (in the future):
+            TooLong: it has more bytes than that. Refused: it has changed, or cannot be read.
+        """
+        return self._begin(lambda: self._copy(url, file, most, about), url)
 
     def listed(self, url: str) -> "Future[list[tuple[str, bool, About]]]":
         """List a folder: names, whether each is a folder, and what each is."""
@@ -118,6 +141,7 @@ class Server:
 
     async def _retried(self, work: Callable[[], Awaitable[T]], host: str, tries: int) -> T:
         failure, tried = Refused("unreadable", "was never asked for"), 0
+        received = b""
         while tried < (1 if self._given_up[host] >= _GIVEN_UP else tries):
             tried += 1
             longest = _LONGEST_SECONDS if self._given_up[host] < _GIVEN_UP else CONNECT_SECONDS
@@ -131,6 +155,7 @@ class Server:
                 self._given_up[host] = 0
                 raise
             except Exception as e:  # file systems raise anything at all
+                received = max(received, getattr(e, "received", b""), key=len)
                 failure, wait = _explained(e, tried), max(wait, min(getattr(e, "seconds", 0.0), _LONGEST_WAIT_SECONDS))
                 if not _may_pass(e) or (failure.kind == "timeout" and tried >= _TRIES_IN_VAIN):
                     break
@@ -138,7 +163,7 @@ class Server:
                 await asyncio.sleep(wait)
         if failure.kind in ("unreadable", "timeout"):
             self._given_up[host] += 1
-        raise failure
+        raise BrokenOff(failure, received) if received else failure
 
     async def _about(self, url: str) -> About:
         if not self._is_http:
@@ -169,12 +194,15 @@ class Server:
                     raise Refused("unreadable", CHANGED)
                 if reply.status != 206:
                     raise NoRanges
+                parts: list[bytes] = []
                 try:
-                    data = await _body(reply, stop - start)
+                    data = await _body(reply, stop - start, parts)
                 except TooLong:
                     raise Refused("unreadable", "the server sent more than it was asked for") from None
+                except Exception as e:  # its connection is closed, or silent
+                    raise _Again(first_line(e), received=b"".join(parts)) from e
         if len(data) != stop - start:
-            raise _Again(f"the server sent {len(data):,} of {stop - start:,} bytes")
+            raise _Again(f"the server sent {len(data):,} of {stop - start:,} bytes", received=data)
         return data
 
     async def _whole(self, url: str, most: int, before: About | None) -> tuple[bytes, About]:
@@ -190,7 +218,7 @@ class Server:
         after = _about_of(await self._info(url)) if before is not None else About()
         return data, after if after == first and after.size == len(data) else About()
 
-    async def _copy(self, url: str, file: BinaryIO, most: int) -> About:
+    async def _copy(self, url: str, file: BinaryIO, most: int, before: About) -> About:
         file.seek(0)
         file.truncate()
         if not self._is_http:
@@ -200,11 +228,14 @@ class Server:
         session = await self._fs.set_session()
         async with session.get(self._fs.encode_url(url), headers=_headers({})) as reply:
             _check(reply)
+            about = _about_reply(reply)
+            if not about.is_same(before):
+                raise Refused("unreadable", CHANGED)
             async for chunk in reply.content.iter_chunked(_CHUNK):
                 file.write(chunk)
                 if file.tell() > most:
                     raise TooLong
-            return _about_reply(reply)
+            return about
 
     async def _listed(self, url: str) -> list[tuple[str, bool, About]]:
         path = self._fs._strip_protocol(url)
@@ -282,13 +313,17 @@ def _check(reply: Any) -> None:
         raise Refused("permission" if reply.status in (401, 403, 407, 451) else kind, said)
 
 
-async def _body(reply: Any, most: int) -> bytes:
+async def _body(reply: Any, most: int, parts: list[bytes] | None = None) -> bytes:
     """Read a reply.
+
+    Args:
+        parts: where to put its bytes as they come.
 
     Raises:
         TooLong: it has more bytes than that.
     """
-    parts, size = [], reply.content_length or 0
+    parts = [] if parts is None else parts
+    size = reply.content_length or 0
     if size <= most:
         size = 0
         async for chunk in reply.content.iter_chunked(_CHUNK):
@@ -340,6 +375,8 @@ def _may_pass(error: Exception) -> bool:
 def _explained(error: Exception, tried: int) -> Refused:
     """Say why a file cannot be read, without its URL, which may have a password or a signature in it."""
     again = f", {tried} times" if tried > 1 else ""
+    if isinstance(error, _Again) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return Refused("timeout", f"the server was silent for {SILENT_SECONDS} s{again}")
     if isinstance(error, FileNotFoundError):
@@ -347,5 +384,5 @@ def _explained(error: Exception, tried: int) -> Refused:
     if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
         return Refused("permission", f"the server refuses it: {first_line(error)}")
     said = getattr(error, "strerror", None) or first_line(error)
-    said = "that is not a URL" if type(error).__name__ == "InvalidURL" else said
+    said = _IN_WORDS.get(type(error).__name__, said)
     return Refused("unreadable", f"cannot be fetched: {said}{again}")

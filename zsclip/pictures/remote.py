@@ -12,7 +12,7 @@ from itertools import groupby, islice
 from typing import Any, BinaryIO, TextIO
 
 from zsclip.errors import InputError
-from zsclip.pictures.fetch import CHANGED, About, NoRanges, TooLong, server_of
+from zsclip.pictures.fetch import CHANGED, About, BrokenOff, NoRanges, TooLong, server_of
 from zsclip.pictures.identity import LOOK_BYTES
 from zsclip.pictures.pictures import MAX_BYTES, Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
@@ -188,6 +188,7 @@ class _Window:
         self._url, self._about, self._look = url, about, look
         self._lock = threading.Lock()
         self._copy: Descriptor | None = None  # on the disk, of a server that cannot send a part of a file
+        self._broken: Refused | None = None  # why the copy is not whole
 
     def read(self, offset: int, size: int) -> bytes:
         """Read some bytes, fewer at the end of the file.
@@ -199,18 +200,27 @@ class _Window:
         if stop <= offset:
             return b""
         if self._copy is not None:
-            return os.pread(self._copy.number, stop - offset, offset)
+            data = os.pread(self._copy.number, stop - offset, offset)
+            if self._broken is not None and len(data) < stop - offset:
+                raise self._broken
+            return data
         blocks = range(offset // _BLOCK_BYTES, -(-stop // _BLOCK_BYTES))
         coming = [_BLOCKS.ask(self._name(block), self._fetch) for block in blocks]
         if blocks[0] == 0 or _BLOCKS.has(self._name(blocks[0] - 1)):
             for block in range(blocks.stop, min(blocks.stop + _BLOCKS_AHEAD, -(-self.size // _BLOCK_BYTES))):
                 _BLOCKS.ask(self._name(block), self._fetch)
+        first = blocks[0] * _BLOCK_BYTES
+        parts: list[bytes] = []
         try:
-            parts = [each.result() for each in coming]
+            for each in coming:
+                parts.append(each.result())
         except NoRanges:
             self.copy()
             return self.read(offset, size)
-        first = blocks[0] * _BLOCK_BYTES
+        except BrokenOff as e:
+            parts.append(e.received)
+            if sum(map(len, parts)) < stop - first:
+                raise
         whole = parts[0] if len(parts) == 1 else b"".join(parts)
         return whole[offset - first : stop - first]
 
@@ -221,21 +231,26 @@ class _Window:
         return self._about.size
 
     def copy(self) -> None:
-        """Copy the file to the disk, once."""
+        """Copy the file to the disk, once; of one that breaks off, what was sent."""
         with self._lock:
             if self._copy is not None:
                 return
             with tempfile.TemporaryFile() as file:
                 try:
-                    about = server_of(self._url).copy(self._url, file, _LARGEST_COPY).result()
+                    about = server_of(self._url).copy(self._url, file, _LARGEST_COPY, self._about).result()
                 except TooLong:
                     most = f"more than {_LARGEST_COPY:,} bytes"
                     what = f"{most}, and its server cannot send parts of it; download it first"
                     raise Refused("too-large", what) from None
+                except Refused as e:
+                    if self._about.size is None or not file.tell():
+                        raise
+                    about, self._broken = self._about, e
                 if not about.is_same(self._about):
                     raise Refused("unreadable", CHANGED)
                 file.flush()
-                self._about = about._replace(size=file.tell())
+                if self._broken is None:
+                    self._about = about._replace(size=file.tell())
                 self._copy = Descriptor(os.dup(file.fileno()))
 
     def _name(self, block: int) -> "_Name":

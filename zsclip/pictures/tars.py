@@ -67,6 +67,7 @@ def find_in_tar(path: str, takes: Takes, passed_over: PassedOver, network: Netwo
         yield failed(path, Refused("unreadable", str(e)))
     except Exception as e:
         if walk is not None:
+            walk.drop_unsent()
             yield from walk.group()
         yield failed(path, e)
 
@@ -176,6 +177,16 @@ class _Walk:
         self._bytes += file.size
         is_block = (self._inflated is not None or self._shard.fetch is not None) and self._bytes >= _BLOCK_BYTES
         return is_block or len(self._found) == TOGETHER
+
+    def drop_unsent(self) -> None:
+        """Drop the last picture if its server did not send all of it; the row of the archive will say so."""
+        if self._found and self._shard.fetch is not None and self._inflated is None:
+            last = self._found[-1]
+            try:
+                self._shard.read(last.offset + last.size - 1, 1)
+            except Refused:
+                self._found.pop()
+                self._bytes -= last.size
 
     def group(self) -> Iterator[Pictures]:
         """Yield the pictures found since the last group, if there are any."""
