@@ -3,10 +3,13 @@
 import io
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
+from album import LABELS, Run, rows_of, write_tar
 from PIL import Image
+from servers import serving
 from test_decode import SIMPLE, noise, png, run_python, skipped
 from tiffs import RGB, quadrants, tiff
 
@@ -200,3 +203,31 @@ def test_a_picture_is_read_whatever_its_ending_says(name: str, kind: str, tmp_pa
         noise(*size).save(tmp_path / name, format=kind)
 
         assert isinstance(decode_image(str(tmp_path / name), SIMPLE), np.ndarray)
+
+
+def test_a_video_that_is_met_as_an_image_says_what_to_do_where_it_is(run: Run, tmp_path: Path, model: str) -> None:
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("av")
+    video = b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(300)
+    for name in ("v.mp4", "v.jpg"):
+        (tmp_path / name).write_bytes(video)
+    write_tar(tmp_path / "a.tar", [("v.jpg", video)])
+    with serving(tmp_path) as server:
+        names = ["v.mp4", "v.jpg", "a.tar#v.jpg", f"{server.url}/v.mp4", "v.mp4#t=3.000", "w.mp4#t=3.000"]
+        (tmp_path / "list.csv").write_text("\n".join(["file_name", *names]))
+        rows = rows_of(run("classify", "list.csv", *LABELS, "-m", model, "-f", "jsonl", "-q"))
+
+    assert {row["file_name"]: row["message"] for row in rows} == dict(
+        zip(
+            names,
+            [
+                "a video; name it on the command line to classify its frames",
+                "a video, but not named like one; rename it .mp4 or what it is, and name it on the command line",
+                "a video; videos in archives are not read; unpack it first",
+                "a video; videos are not read by URL; download it first",
+                "a frame of a video cannot be named in a list; name the video on the command line",
+                "no such file or directory",
+            ],
+            strict=True,
+        )
+    )
