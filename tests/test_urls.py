@@ -197,6 +197,13 @@ def test_a_connection_that_ends_early_costs_only_what_was_not_sent(
     assert len(far) >= len(local) - (35 if ending == "tar.gz" else 0) > 100
 
 
+def test_a_glob_in_a_url_says_what_to_write(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, pytest.raises(InputError) as raised:
+        find_images([f"{server.url}/*.tar"])
+
+    assert str(raised.value).endswith("; globs in URLs are not read; use a range such as {000..127}")
+
+
 def test_a_server_that_redirects_in_a_circle_is_named_in_words(tmp_path: Path) -> None:
     with serving(tmp_path, fault=lambda path, count: 302) as server:
         ((_, message),) = content_of(find_images([f"{server.url}/a.png"]))

@@ -17,7 +17,15 @@ from zsclip.pictures.identity import LOOK_BYTES
 from zsclip.pictures.pictures import MAX_BYTES, Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.shards import TOGETHER, Descriptor, Shard, Stream, check_not_empty, failed, open_shard
-from zsclip.pictures.urls import can_be_listed, check_url, is_remote, without_file, without_password, without_user
+from zsclip.pictures.urls import (
+    can_be_listed,
+    check_url,
+    is_remote,
+    name_in,
+    without_file,
+    without_password,
+    without_user,
+)
 
 _BLOCK_BYTES = 1 << 22  # of a file that are fetched together
 _BLOCKS_KEPT = 64  # of all files; twice what is read ahead of the model
@@ -58,7 +66,9 @@ class Network:
                 if e.kind == "not-a-file" and can_be_listed(url):
                     continue
                 if e.kind in ("missing", "permission", "not-a-file"):
-                    raise InputError(f"cannot read {without_password(url)!r}: {e.message}") from e
+                    is_glob = e.kind == "missing" and "*" in name_in(url)
+                    cure = "; globs in URLs are not read; use a range such as {000..127}" if is_glob else ""
+                    raise InputError(f"cannot read {without_password(url)!r}: {e.message}{cure}") from e
 
     def is_folder(self, url: str) -> bool:
         """Whether a URL that was checked is one of many files."""
