@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from album import write_tar
 from conftest import make_class_folders
 
 from zsclip.pictures.files import find_images
@@ -234,3 +235,12 @@ def test_no_folder_counts_for_two_labels_by_links(run: Run, data: Path, model: s
     assert [row["truth"] for row in rows] == [*["cat"] * 3, *["dog"] * 3, *["owl"] * 2]
     noted = [line for line in done.stderr.decode().splitlines() if "a link to" in line]
     assert [line.split("'")[1] for line in noted] == ["data/a cat by another name", "data/loop"]
+
+
+def test_an_empty_archive_or_list_is_named_as_what_it_is(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [])
+    (tmp_path / "a.csv").write_text("file_name\n")
+    for name, lacks in (("a.tar", "members"), ("a.csv", "rows")):
+        found = find_images([str(tmp_path / name)])
+        assert list(found) == []
+        assert why_no_images(found.passed_over) == f"no images: {str(tmp_path / name)!r} has no {lacks}"

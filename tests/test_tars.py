@@ -189,6 +189,21 @@ def test_a_wrong_checksum_at_the_end_of_a_compressed_tar_is_a_row_more(is_far: b
         assert found[len(album) :] == [(f"{root}/a.tar.gz", message) for message in expected]
 
 
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_data_after_the_end_marker_are_passed_over_with_a_word(ending: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("a.png", b"hello")])
+    one = (tmp_path / "a.tar").read_bytes()
+    for data, expected in (
+        (one, ""), (one + one, "passed over: 1 block of data after the end of an archive"),
+    ):  # fmt: skip
+        (tmp_path / f"a.{ending}").write_bytes(gzip.compress(data) if ending == "tar.gz" else data)
+
+        found = find_images([str(tmp_path / f"a.{ending}")])
+
+        assert content_of(found) == [(f"{tmp_path}/a.{ending}#a.png", b"hello")]
+        assert passed_over_line(found.passed_over) == expected
+
+
 def test_a_short_tar_ends_where_its_file_does(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(header(b"a.png", b"00000000005\0") + b"hello")
 

@@ -17,6 +17,7 @@ from zsclip.pictures.shards import TOGETHER, Blocks, Inflated, Shard, Stream, Ta
 _BLOCK_BYTES = 1 << 25  # of pictures in a compressed archive or on a server that are read together
 _LARGEST_INDEX = 1 << 22  # bytes that are kept of what an archive on a server holds
 _LARGEST_HEADER = 1 << 24  # bytes; a header may say how long the next one is
+_TAIL_BYTES = 1 << 16  # behind the end marker that are looked at; zeros fill the last 10 KiB
 _GZIP = b"\x1f\x8b"
 _BLOCKS: Blocks[bytes] = Blocks()
 
@@ -61,6 +62,7 @@ def find_in_tar(path: str, takes: Takes, passed_over: PassedOver, network: Netwo
             elif walk.add(file):
                 yield from walk.group()
         yield from walk.group()
+        passed_over.tails += walk.has_tail
     except _CutOff as e:
         assert walk is not None
         yield from walk.group()
@@ -104,6 +106,7 @@ class _Walk:
         self._mark: Inflated | None = None  # where a compressed archive can be read on for the next group
         self._found: list[_Header] = []
         self._bytes = 0
+        self.has_tail = False  # whether data follow the end marker, as in archives joined by cat
         self._files: dict[str, _Header] | None = None  # for hard links; there are seldom any
 
     @property
@@ -133,22 +136,26 @@ class _Walk:
                 where = f"the archive is damaged at byte {place:,}" if place else "not a tar archive, or a damaged one"
                 raise _CutOff(f"{where}: {first_line(e)}{'; what follows is lost' if place else ''}") from e
             if member is None:
-                self._finish()
+                self._finish(place)
                 return
             if not self._reaches(member.offset + member.size):
                 raise _CutOff(f"the archive is cut off inside {member.name!r}, which starts at byte {place:,}")
             yield member
             place = member.next
 
-    def _finish(self) -> None:
-        """Read a compressed archive to its end, as its checksum comes last.
+    def _finish(self, place: int) -> None:
+        """Look at what follows the end marker; a compressed archive is read to its end, where its checksum is.
 
         Raises:
             _CutOff: it is damaged anywhere, or has no checksum.
         """
         try:
             if self._inflated is not None:
-                self._inflated.finish()
+                self.has_tail = self._inflated.finish()
+            else:
+                self.has_tail = bool(self._shard.read(place, _TAIL_BYTES).strip(b"\0"))
+        except Refused:  # the archive itself is complete
+            pass
         except zlib.error as e:
             raise _CutOff("damaged: its checksum does not match; images may be wrong") from e
         except EOFError as e:

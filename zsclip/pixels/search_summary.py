@@ -1,8 +1,9 @@
 """What a search for pictures left out, in words."""
 
+import os
 from collections import Counter
 
-from zsclip.pictures.containers import ARCHIVES
+from zsclip.pictures.containers import ARCHIVES, LISTS, TARS
 from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sampling import VIDEO_ENDINGS
@@ -35,6 +36,8 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     for what, count in (("link", found.links), ("video", found.videos)):
         if count:
             parts.append((True, f"{what}{'' if count == 1 else 's'} in archives", count))
+    if found.tails:
+        parts.append((True, f"block{'' if found.tails == 1 else 's'} of data after the end of an archive", found.tails))
     if not parts:
         return ""
     parts.sort(key=lambda part: not part[0])
@@ -60,8 +63,16 @@ def why_no_images(found: PassedOver) -> str:
     if not folders:
         return "no images: nothing was found; check the path"
     if len(folders) == 1:
-        return f"no images: {folders[0]!r} has no files; check the path"
+        lacks = _lacks(folders[0])
+        return f"no images: {folders[0]!r} has no {lacks}{'; check the path' if lacks == 'files' else ''}"
     return f"no images: the {len(folders):,} folders have no files; check the paths"
+
+
+def _lacks(path: str) -> str:
+    """Give what an input without anything in it has none of."""
+    if os.path.isdir(path) or not path.lower().endswith((*ARCHIVES, *LISTS)):
+        return "files"
+    return "members" if path.lower().endswith((*TARS, ".zip")) else "rows"
 
 
 def _kind(ending: str, count: int, found: PassedOver) -> str:
