@@ -174,6 +174,14 @@ def test_one_picture_has_one_record_and_many_have_answers(noise: Path, plain: st
     assert classify([]).labels == []
 
 
+def test_braces_mean_the_same_alone_and_in_a_list(noise: Path, plain: str) -> None:
+    classify = Classifier(["red", "green"], model=plain)
+    names = [f"{noise}/{name}.png" for name in ("a", "b", "none")]
+
+    assert [row.file_name for row in classify([f"{noise}/{{a,b,none}}.png"])] == names
+    assert list(classify([f"{noise}/{{a,b}}.png"])) == list(classify(f"{noise}/{{a,b}}.png"))
+
+
 def test_a_failed_picture_is_a_record_with_its_error(noise: Path, plain: str) -> None:
     classify = Classifier(COLOURS, model=plain, threshold=0.999)
 

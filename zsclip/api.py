@@ -29,7 +29,7 @@ from zsclip.models.embed import Embedded
 from zsclip.out import frames
 from zsclip.out.notebook import SHOWN, html_table
 from zsclip.out.thumbnails import HEIGHT, WIDTH
-from zsclip.pictures.containers import is_container
+from zsclip.pictures.containers import expand_braces, is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
 from zsclip.pictures.listed import with_listed
@@ -171,8 +171,8 @@ class Classifier:
 
         Args:
             pictures: one of them, or any iterable of them. A URL is a path, too. A folder is walked, an archive, a
-                Parquet file, a video or a list entered, and a glob expanded, as on the command line; in an iterable
-                globs are taken as they are.
+                Parquet file, a video or a list entered, and a glob expanded, as on the command line; in an iterable,
+                braces such as {000..127} are expanded, but globs are taken as they are.
 
         Returns:
             One record for one picture; Answers, in order, for everything else. A picture that could not
@@ -272,7 +272,7 @@ def _found(
     files: list[str] = []
     locks: dict[int, threading.Lock] = {}  # by id: a PIL image that is given twice is loaded once
     count = 0
-    for number, item in enumerate(given):
+    for number, item in _expanded(given):
         is_path = isinstance(item, str | os.PathLike)
         path = os.fsdecode(item) if is_path else ""
         holds_some = is_path and (os.path.isdir(path) or is_container(path, sampling))
@@ -294,6 +294,16 @@ def _found(
             count += 1
     if files:
         yield Pictures(files)
+
+
+def _expanded(given: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Number what is given; a path with braces stands for several, as it does alone."""
+    for number, item in enumerate(given):
+        is_path = isinstance(item, str | os.PathLike)
+        path = os.fsdecode(item) if is_path else ""
+        several = "{" in path and not os.path.lexists(path)
+        for each in expand_braces(path) if several else [item]:
+            yield number, each
 
 
 def _encoded(item: Any, locks: dict[int, threading.Lock], kept: dict[int, bytes], place: int | None) -> bytes:
