@@ -201,8 +201,12 @@ def test_a_shard_that_has_changed_is_done_again(run: Run, data: Path, plain: str
 
 
 def test_failed_images_are_tried_again(run: Run, data: Path, plain: str) -> None:
+    good, bad = data / "photos" / "00.png", data / "photos" / "05.png"
+    bad.write_bytes(bad.read_bytes().ljust(good.stat().st_size))
+    os.utime(bad, ns=(1, 1))
     run(*command(plain))
-    shutil.copy(data / "photos" / "00.png", data / "photos" / "05.png")
+    shutil.copy(good, bad)
+    os.utime(bad, ns=(1, 1))  # it looks the same
 
     assert run(*command(plain)).returncode == 1
     done = run(*command(plain, "--retry-errors"))
@@ -210,6 +214,76 @@ def test_failed_images_are_tried_again(run: Run, data: Path, plain: str) -> None
     assert done.returncode == 0
     assert b"wrote 1 part in out/, 5 complete before" in done.stderr
     assert not any(row["error"] for row in rows_of(data / "out"))
+
+
+def test_loose_files_whose_content_has_changed_are_done_again(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+    shutil.copy(data / "photos" / "00.png", data / "photos" / "05.png")
+
+    done = run(*command(plain))
+
+    assert done.returncode == 0, done.stderr
+    assert b"files-000000.parquet: one of its images has changed, so it is written again" in done.stderr
+    assert b"wrote 1 part in out/, 5 complete before" in done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+@pytest.mark.parametrize("kind", ["parquet", "text", "empty"])
+def test_a_file_of_others_under_the_name_of_a_part_is_refused(
+    kind: str, more: tuple[str, ...], run: Run, data: Path, plain: str
+) -> None:
+    foreign = data / "out" / "files-000003.parquet"
+    foreign.parent.mkdir()
+    if kind == "parquet":
+        pq.write_table(pa.table({"mine": [1, 2, 3]}), foreign)
+    else:
+        foreign.write_text("mine" if kind == "text" else "")
+    before = foreign.read_bytes()
+
+    done = run(*command(plain, *more))
+
+    told = "out/files-000003.parquet: is not a part of such a run; move it away, or choose another folder"
+    assert (done.returncode, done.stderr.decode()) == (2, f"zsclip: {told}\n")
+    assert foreign.read_bytes() == before
+    assert parts_of(data / "out") == ["files-000003.parquet"]
+
+
+def test_an_input_that_the_run_would_replace_is_refused(run: Run, data: Path, plain: str) -> None:
+    run("classify", "photos", "-l", "red,blue", "-m", plain, "-o", "out/")
+    os.link(data / "out" / "files-000000.parquet", data / "list.parquet")
+    before = (data / "list.parquet").read_bytes()
+
+    done = run("classify", "list.parquet", "-l", "red,green", "-m", plain, "-o", "out/", "--overwrite")
+
+    assert (done.returncode, b"out/files-000000.parquet: is an input of this run" in done.stderr) == (2, True)
+    assert (data / "out" / "files-000000.parquet").read_bytes() == before
+    assert parts_of(data / "out") == ["files-000000.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("x.parquet/", "x.parquet: is a file, not a folder; choose another name"),
+        ("x.parquet/sub/", "x.parquet: is a file, not a folder; choose another name"),
+        ("/dev/null/", "/dev/null: is a file, not a folder; choose another name"),
+        ("gone/", "gone: is a link to nothing, not a folder; choose another name"),
+    ],
+)
+def test_a_file_in_place_of_the_folder_is_one_line(output: str, told: str, run: Run, data: Path) -> None:
+    (data / "x.parquet").touch()
+    (data / "gone").symlink_to("nothing")
+
+    done = run("classify", "photos", "-l", "red,blue", "-o", output)
+
+    assert (done.returncode, done.stderr.decode()) == (4, f"zsclip: {told}\n")
+
+
+def test_a_name_that_may_be_a_folder_is_offered_as_one() -> None:
+    assert Output(output="rows.csv").sink_name == "csv"
+    with pytest.raises(InputError, match=r"^nofolder: unknown extension; .*, or nofolder/ for a folder of parts$"):
+        Output(output="nofolder")
+    with pytest.raises(InputError, match=r"^-o: the name is empty; "):
+        Output(output="")
 
 
 def test_a_container_that_goes_or_is_damaged_is_a_row(run: Run, data: Path, plain: str) -> None:

@@ -56,7 +56,7 @@ def run_of(
 
 def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages: Messages) -> int:
     """Write the parts of the shards that no other process works on; give the exit code."""
-    from zsclip.engine.parts import make_folder, parts_gone
+    from zsclip.engine.parts import make_folder, parts_gone, refuse_foreign
     from zsclip.pictures.passed_over import PassedOver
     from zsclip.words.textfiles import listed
 
@@ -65,6 +65,7 @@ def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages
         tally.folder = run.folder
         session = Session(speed, store, messages, progress, tally)
         plan = plan_of(run, session)
+        refuse_foreign(run, plan.shards)
         progress.step(f"looking for model {run.model}")
         encoder = speed.encoder(run.model, run.offline)
         if output.dry_run:

@@ -20,9 +20,10 @@ from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.models.encoder import Encoder
 from zsclip.out.changes import changes
-from zsclip.out.output import Embeddings, as_output_error
+from zsclip.out.output import Embeddings, FileId, as_output_error, check_folder
 from zsclip.out.parquet import Layout, read_about, write_parquet
 from zsclip.pictures.sampling import Sampling
+from zsclip.pictures.urls import is_remote
 
 _VERSION = 1
 _UNFINISHED = ".unfinished"  # hidden, so that readers of the folder see complete parts only
@@ -94,6 +95,7 @@ def claims_of(run: Run) -> Claims:
 
 def make_folder(folder: str) -> None:
     """Make the folder of a run, if it is not there."""
+    check_folder(folder)
     with as_output_error(folder):
         os.makedirs(folder, exist_ok=True)
 
@@ -112,6 +114,25 @@ def parts_gone(run: Run, shards: Sequence[Shard]) -> list[str]:
     own = {f"{shard.name}.parquet" for shard in shards if is_loose(shard.name)}
     found = [name for name in parts_in(run.folder) if is_loose(_shard_of(name))] if own else []
     return [os.path.join(run.folder, name) for name in found if name not in own]
+
+
+def refuse_foreign(run: Run, shards: Sequence[Shard]) -> None:
+    """Check that no file that the run would replace or remove is an input of it, or none of ours.
+
+    Raises:
+        InputError: one is.
+    """
+    own = {f"{shard.name}.parquet" for shard in shards}
+    names = parts_in(run.folder)
+    found = [os.path.join(run.folder, name) for name in names if name in own or run.overwrite]
+    if not found:
+        return
+    inputs = {_id_of(shard.path) for shard in shards if shard.path and not is_remote(shard.path)} - {None}
+    for path in found:
+        if _id_of(path) in inputs:
+            raise InputError(f"{path}: is an input of this run, which would replace it; choose another folder")
+        if os.path.basename(path) in own:
+            _about_of(path)
 
 
 Write = Callable[[Shard, Counts], Iterable[Answers]]
@@ -175,7 +196,7 @@ class Parts:
             InputError: the part is of another run.
         """
         path = self.path(shard)
-        about = read_about(path) if os.path.exists(path) else None
+        about = _about_of(path) if os.path.exists(path) else None
         if about is None:
             return None
         differences = self._differences(about[0], is_loose(shard.name))
@@ -185,7 +206,7 @@ class Parts:
             raise _of_another_run(path, differences)
         if about[0]["shard"] != shard.identity():
             if not quietly:
-                self._note(f"{path}: {shard.path or 'its list of images'} has changed, so it is written again")
+                self._note(f"{path}: {shard.path or 'one of its images'} has changed, so it is written again")
             return None
         counts = Counts(about[1]["images"], errors=Counter(about[1]["failed"]))
         return None if self._run.retry_errors and counts.errors else counts
@@ -203,7 +224,8 @@ class Parts:
             with as_output_error(self._run.folder, temporary), open(temporary, "w") as out:
                 self._write(answer(shard, counts), out, layout, counts)
                 os.fsync(out.fileno())
-                if shard.identity() == identity:
+                # A loose file that changes meanwhile is seen by the next run.
+                if not shard.path or shard.identity() == identity:
                     os.replace(temporary, self.path(shard))
                     return counts
             self._note(f"{shard.path}: was replaced while it was read, so it is read again")
@@ -266,6 +288,44 @@ def _interval_of(sampling: Sampling) -> str:
     if sampling.keyframes:
         return "key frames"
     return str(sampling.every) if isinstance(sampling.every, int) else f"{sampling.every}s"
+
+
+def _about_of(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Read what a part says about itself; None if it is damaged, or has just been removed.
+
+    Raises:
+        InputError: the file is none of ours, so it must not be replaced.
+    """
+    import pyarrow.parquet as pq
+
+    if (about := read_about(path)) is not None:
+        return about
+    try:
+        with open(path, "rb") as file:
+            is_parquet = file.read(4) == b"PAR1"
+    except FileNotFoundError:
+        return None
+    except OSError as e:  # nobody knows whose it is
+        raise _not_ours(path) from e
+    if is_parquet:
+        try:
+            pq.read_metadata(path)
+        except Exception:  # pyarrow raises anything on damaged files
+            return None
+    if (about := read_about(path)) is None:  # another process may have replaced a damaged one since
+        raise _not_ours(path)
+    return about
+
+
+def _not_ours(path: str) -> InputError:
+    return InputError(f"{path}: is not a part of such a run; move it away, or choose another folder")
+
+
+def _id_of(path: str) -> FileId | None:
+    with suppress(OSError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _shard_of(part: str) -> str:
