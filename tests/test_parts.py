@@ -504,6 +504,56 @@ def test_videos_give_the_frames_of_a_single_run(run: Run, data: Path, plain: str
     assert b"every: 1s -> 2s" in other.stderr
 
 
+def test_overwrite_writes_every_part_again_once(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+    run(*command(plain, "--overwrite"))
+    before = {name: (data / "out" / name).stat().st_mtime_ns for name in parts_of(data / "out")}
+    expected = rows_of(data / "out")
+
+    told = [ended(process) for process in [started(command(plain, "--overwrite"), data) for _ in range(2)]]
+
+    assert all((data / "out" / name).stat().st_mtime_ns > time_ns for name, time_ns in before.items())
+    assert rows_of(data / "out") == expected
+    wrote = [int(line.split()[1]) for each in told for line in each.splitlines() if line.startswith("wrote ")]
+    assert sum(wrote) == 6, told
+    assert not (data / "out" / ".unfinished").exists()
+
+
+def test_two_runs_with_other_settings_do_not_mix(run: Run, data: Path, plain: str) -> None:
+    first = Claims(str(data / "out" / ".unfinished"))
+    (data / "out").mkdir()
+    process = started(command(plain, "--no-store", "--shard-size", "1", "--batch-size", "1"), data)
+    while not (data / "out" / ".unfinished").exists() or not first.names():
+        assert process.poll() is None
+        time.sleep(0.001)
+
+    other = run(*command(plain, "-l", "red,blue", "--overwrite"))
+    told = ended(process)
+
+    assert process.returncode == 1, told
+    assert (other.returncode, other.stderr.count(b"\n")) == (2, 1), other.stderr
+    assert b"out/: another process is filling it with other settings: labels: red, green, blue -> " in other.stderr
+    assert len(rows_of(data / "out")) == 30
+    assert not (data / "out" / ".unfinished").exists()
+
+
+def test_an_archive_that_is_replaced_while_it_is_read_is_counted_once(run_alone: Run, data: Path, plain: str) -> None:
+    script = (
+        "import os, sys; from zsclip.cli.main import main; import zsclip.engine.parts as parts\n"
+        "made, times = parts.write_parquet, []\n"
+        "def replacing(*a, **b):\n"
+        "    made(*a, **b); times.append(1); len(times) == 1 and os.utime('x-0.tar', ns=(1, 1))\n"
+        "parts.write_parquet = replacing\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["classify", "x-0.tar", "-l", "red,blue", "-m", plain, "--no-store", "-o", "out/"]
+
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=data, capture_output=True, text=True)
+
+    assert "was replaced while it was read, so it is read again" in done.stderr
+    assert re.search(r"^5 images", done.stderr, re.MULTILINE), done.stderr
+
+
 def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_again(
     photos: Path, plain: str, tmp_path: Path
 ) -> None:
@@ -517,6 +567,7 @@ def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_agai
     matrix = build_classifier(question.words, encoder)
     (shard,) = plan(finding, PassedOver()).shards
     engine.make_folder(asked.folder)
+    mine.check()
 
     def answer(shard: Shard, counts: engine.Counts) -> Iterator[Answers]:
         pictures = shard.pictures(finding, PassedOver())
@@ -534,4 +585,4 @@ def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_agai
 
     done = engine.do_shard(shard, mine, answer)
 
-    assert (done.how, done.counts.images) == ("complete", 3)
+    assert (done.how, done.counts.images) == ("beside", 3)

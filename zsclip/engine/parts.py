@@ -1,5 +1,7 @@
 """A run whose rows go to a folder: one Parquet part for each shard, written by whichever process claims it."""
 
+import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -77,12 +79,12 @@ class Counts:
 class Done:
     """What has become of a shard.
 
-    how: written now, or complete since before, claimed by another process, or failed. counts: of its pictures, as far
-    as they are known. message: why it has failed.
+    how: written now, or complete since before, written by another process during this run, claimed by one, or failed.
+    counts: of its pictures, as far as they are known. message: why it has failed.
     """
 
     shard: Shard
-    how: Literal["written", "complete", "elsewhere", "failed"]
+    how: Literal["written", "complete", "beside", "elsewhere", "failed"]
     counts: Counts = field(default_factory=Counts)
     message: str = ""
     notes: tuple[str, ...] = ()
@@ -151,6 +153,8 @@ class Parts:
         self._run = run
         self._note = note
         self._width = encoder.embed_dim
+        self._has_loose = bool(loose)
+        self._began = self._kept_since = math.inf  # nanoseconds, once it has begun
         finding = run.finding
         self._settings = settings_of(run.question, encoder, run.model, run.computing) | {
             "embeddings": run.embeddings, "exclude": list(finding.exclude), "all-files": finding.all_files,
@@ -169,13 +173,42 @@ class Parts:
         return self._settings | (self._of_loose if is_loose(shard.name) else {})
 
     def check(self, *, is_dry: bool = False) -> None:
-        """Check that the folder holds no parts of another run; with `overwrite`, remove those, unless it is dry.
+        """Check that nobody fills the folder with other settings, and begin.
+
+        It must hold no parts of another run; with `overwrite`, those are removed, unless it is dry.
 
         Only the first part of each kind is read: the first process sees that they are all of one run, and so on.
 
         Raises:
             InputError: it does.
         """
+        if not is_dry:
+            self._begin()
+        if self._run.overwrite:
+            self._kept_since = self.claims.overwriting_since(is_begun=not is_dry) or math.inf
+        try:
+            self._check_parts(is_dry=is_dry)
+        except InputError:
+            self.claims.close(is_done=False)
+            raise
+
+    def _begin(self) -> None:
+        own = {"all": self._settings, "loose": self._of_loose if self._has_loose else {}}
+        with as_output_error(self._run.folder):
+            theirs = self.claims.join(json.loads(json.dumps(own)))
+            self._began = self.claims.began()
+        if theirs is None:
+            return
+        before, now = dict(theirs["all"]), self._settings
+        if theirs["loose"] and own["loose"]:
+            before, now = before | theirs["loose"], now | self._of_loose
+        if differences := "; ".join(changes(before, now)):
+            raise InputError(
+                f"{self._run.folder}: another process is filling it with other settings: {differences}; "
+                "wait until it has ended, or write to another folder"
+            )
+
+    def _check_parts(self, *, is_dry: bool) -> None:
         names = parts_in(self._run.folder)
         for kind in (False, True):
             of_kind = [name for name in names if is_loose(_shard_of(name)) == kind]
@@ -197,7 +230,7 @@ class Parts:
         """
         path = self.path(shard)
         about = _about_of(path) if os.path.exists(path) else None
-        if about is None:
+        if about is None or (self._run.overwrite and _changed(path) < self._kept_since):
             return None
         differences = self._differences(about[0], is_loose(shard.name))
         if differences:
@@ -210,6 +243,10 @@ class Parts:
             return None
         counts = Counts(about[1]["images"], errors=Counter(about[1]["failed"]))
         return None if self._run.retry_errors and counts.errors else counts
+
+    def is_of_others(self, shard: Shard) -> bool:
+        """Whether a complete part, which is not of this process, was written since this run began."""
+        return _changed(self.path(shard)) >= self._began
 
     def write(self, shard: Shard, temporary: str, answer: Write) -> Counts:
         """Write a part, under another name until it is complete.
@@ -249,27 +286,31 @@ def do_shards(shards: Iterable[Shard], parts: Parts, answer: Write) -> Iterator[
     A shard that another process has claimed comes last, as that may have ended by then; it is not waited for.
     """
     elsewhere: list[Shard] = []
-    for shard in shards:
-        done = do_shard(shard, parts, answer)
-        if done.how == "elsewhere":
-            elsewhere.append(shard)
-        else:
-            yield done
-    for shard in elsewhere:
-        yield do_shard(shard, parts, answer)
-    parts.claims.close()
+    is_done = False
+    try:
+        for shard in shards:
+            done = do_shard(shard, parts, answer)
+            if done.how == "elsewhere":
+                elsewhere.append(shard)
+            else:
+                yield done
+        for shard in elsewhere:
+            yield do_shard(shard, parts, answer)
+        is_done = True
+    finally:
+        parts.claims.close(is_done=is_done)
 
 
 def do_shard(shard: Shard, parts: Parts, answer: Write) -> Done:
     """Write the part of a shard, unless it is complete or another process works on it."""
     if (counts := parts.complete(shard)) is not None:
         parts.claims.clean(shard.name)
-        return Done(shard, "complete", counts)
+        return Done(shard, "beside" if parts.is_of_others(shard) else "complete", counts)
     with parts.claims.take(shard.name) as temporary:
         if temporary is None:
             return Done(shard, "elsewhere")
         if (counts := parts.complete(shard, quietly=True)) is not None:  # by another process, a moment ago
-            return Done(shard, "complete", counts)
+            return Done(shard, "beside", counts)
         try:
             counts = parts.write(shard, temporary, answer)
         except InputError as e:
@@ -326,6 +367,13 @@ def _id_of(path: str) -> FileId | None:
         status = os.stat(path)
         return status.st_dev, status.st_ino
     return None
+
+
+def _changed(path: str) -> float:
+    """Give when a file was written, in nanoseconds; -1 if it is not there."""
+    with suppress(OSError):
+        return os.stat(path).st_mtime_ns
+    return -1
 
 
 def _shard_of(part: str) -> str:
