@@ -278,6 +278,16 @@ def test_a_file_in_place_of_the_folder_is_one_line(output: str, told: str, run: 
     assert (done.returncode, done.stderr.decode()) == (4, f"zsclip: {told}\n")
 
 
+def test_a_folder_that_cannot_hold_claims_is_one_line(run: Run, data: Path, plain: str) -> None:
+    (data / "out").mkdir()
+    (data / "out" / ".unfinished").touch()
+
+    done = run(*command(plain))
+
+    told = "zsclip: out/.unfinished: file exists; choose a place that you can write to\n"
+    assert (done.returncode, done.stderr.decode()) == (4, told)
+
+
 def test_a_name_that_may_be_a_folder_is_offered_as_one() -> None:
     assert Output(output="rows.csv").sink_name == "csv"
     with pytest.raises(InputError, match=r"^nofolder: unknown extension; .*, or nofolder/ for a folder of parts$"):

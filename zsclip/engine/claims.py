@@ -49,9 +49,7 @@ class Claims:
         try:
             claim = self._take(name)
         except OSError as e:
-            raise OutputError(
-                f"{self._folder}: {(e.strerror or str(e)).lower()}; choose a place that you can write to"
-            ) from e
+            raise self.unwritable(e) from e
         if claim is None:
             yield None
             return
@@ -81,6 +79,11 @@ class Claims:
         with suppress(FileNotFoundError):
             return {found[1] for file in os.listdir(self._folder) if (found := _CLAIM.fullmatch(file))}
         return set()
+
+    def unwritable(self, e: OSError) -> OutputError:
+        """Say why nothing can be written here."""
+        why = (e.strerror or str(e)).lower()
+        return OutputError(f"{self._folder}: {why}; choose a place that you can write to")
 
     def join(self, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Say with which settings this process works here; give those of others that work with other ones, else None.

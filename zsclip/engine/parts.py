@@ -194,9 +194,11 @@ class Parts:
 
     def _begin(self) -> None:
         own = {"all": self._settings, "loose": self._of_loose if self._has_loose else {}}
-        with as_output_error(self._run.folder):
+        try:
             theirs = self.claims.join(json.loads(json.dumps(own)))
             self._began = self.claims.began()
+        except OSError as e:
+            raise self.claims.unwritable(e) from e
         if theirs is None:
             return
         before, now = dict(theirs["all"]), self._settings
