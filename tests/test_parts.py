@@ -201,8 +201,12 @@ def test_a_shard_that_has_changed_is_done_again(run: Run, data: Path, plain: str
 
 
 def test_failed_images_are_tried_again(run: Run, data: Path, plain: str) -> None:
+    good, bad = data / "photos" / "00.png", data / "photos" / "05.png"
+    bad.write_bytes(bad.read_bytes().ljust(good.stat().st_size))
+    os.utime(bad, ns=(1, 1))
     run(*command(plain))
-    shutil.copy(data / "photos" / "00.png", data / "photos" / "05.png")
+    shutil.copy(good, bad)
+    os.utime(bad, ns=(1, 1))  # it looks the same
 
     assert run(*command(plain)).returncode == 1
     done = run(*command(plain, "--retry-errors"))
@@ -210,6 +214,86 @@ def test_failed_images_are_tried_again(run: Run, data: Path, plain: str) -> None
     assert done.returncode == 0
     assert b"wrote 1 part in out/, 5 complete before" in done.stderr
     assert not any(row["error"] for row in rows_of(data / "out"))
+
+
+def test_loose_files_whose_content_has_changed_are_done_again(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+    shutil.copy(data / "photos" / "00.png", data / "photos" / "05.png")
+
+    done = run(*command(plain))
+
+    assert done.returncode == 0, done.stderr
+    assert b"files-000000.parquet: one of its images has changed, so it is written again" in done.stderr
+    assert b"wrote 1 part in out/, 5 complete before" in done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+@pytest.mark.parametrize("kind", ["parquet", "text", "empty"])
+def test_a_file_of_others_under_the_name_of_a_part_is_refused(
+    kind: str, more: tuple[str, ...], run: Run, data: Path, plain: str
+) -> None:
+    foreign = data / "out" / "files-000003.parquet"
+    foreign.parent.mkdir()
+    if kind == "parquet":
+        pq.write_table(pa.table({"mine": [1, 2, 3]}), foreign)
+    else:
+        foreign.write_text("mine" if kind == "text" else "")
+    before = foreign.read_bytes()
+
+    done = run(*command(plain, *more))
+
+    told = "out/files-000003.parquet: is not a part of such a run; move it away, or choose another folder"
+    assert (done.returncode, done.stderr.decode()) == (2, f"zsclip: {told}\n")
+    assert foreign.read_bytes() == before
+    assert parts_of(data / "out") == ["files-000003.parquet"]
+
+
+def test_an_input_that_the_run_would_replace_is_refused(run: Run, data: Path, plain: str) -> None:
+    run("classify", "photos", "-l", "red,blue", "-m", plain, "-o", "out/")
+    os.link(data / "out" / "files-000000.parquet", data / "list.parquet")
+    before = (data / "list.parquet").read_bytes()
+
+    done = run("classify", "list.parquet", "-l", "red,green", "-m", plain, "-o", "out/", "--overwrite")
+
+    assert (done.returncode, b"out/files-000000.parquet: is an input of this run" in done.stderr) == (2, True)
+    assert (data / "out" / "files-000000.parquet").read_bytes() == before
+    assert parts_of(data / "out") == ["files-000000.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("x.parquet/", "x.parquet: is a file, not a folder; choose another name"),
+        ("x.parquet/sub/", "x.parquet: is a file, not a folder; choose another name"),
+        ("/dev/null/", "/dev/null: is a file, not a folder; choose another name"),
+        ("gone/", "gone: is a link to nothing, not a folder; choose another name"),
+    ],
+)
+def test_a_file_in_place_of_the_folder_is_one_line(output: str, told: str, run: Run, data: Path) -> None:
+    (data / "x.parquet").touch()
+    (data / "gone").symlink_to("nothing")
+
+    done = run("classify", "photos", "-l", "red,blue", "-o", output)
+
+    assert (done.returncode, done.stderr.decode()) == (4, f"zsclip: {told}\n")
+
+
+def test_a_folder_that_cannot_hold_claims_is_one_line(run: Run, data: Path, plain: str) -> None:
+    (data / "out").mkdir()
+    (data / "out" / ".unfinished").touch()
+
+    done = run(*command(plain))
+
+    told = "zsclip: out/.unfinished: file exists; choose a place that you can write to\n"
+    assert (done.returncode, done.stderr.decode()) == (4, told)
+
+
+def test_a_name_that_may_be_a_folder_is_offered_as_one() -> None:
+    assert Output(output="rows.csv").sink_name == "csv"
+    with pytest.raises(InputError, match=r"^nofolder: unknown extension; .*, or nofolder/ for a folder of parts$"):
+        Output(output="nofolder")
+    with pytest.raises(InputError, match=r"^-o: the name is empty; "):
+        Output(output="")
 
 
 def test_a_container_that_goes_or_is_damaged_is_a_row(run: Run, data: Path, plain: str) -> None:
@@ -430,6 +514,56 @@ def test_videos_give_the_frames_of_a_single_run(run: Run, data: Path, plain: str
     assert b"every: 1s -> 2s" in other.stderr
 
 
+def test_overwrite_writes_every_part_again_once(run: Run, data: Path, plain: str) -> None:
+    run(*command(plain))
+    run(*command(plain, "--overwrite"))
+    before = {name: (data / "out" / name).stat().st_mtime_ns for name in parts_of(data / "out")}
+    expected = rows_of(data / "out")
+
+    told = [ended(process) for process in [started(command(plain, "--overwrite"), data) for _ in range(2)]]
+
+    assert all((data / "out" / name).stat().st_mtime_ns > time_ns for name, time_ns in before.items())
+    assert rows_of(data / "out") == expected
+    wrote = [int(line.split()[1]) for each in told for line in each.splitlines() if line.startswith("wrote ")]
+    assert sum(wrote) == 6, told
+    assert not (data / "out" / ".unfinished").exists()
+
+
+def test_two_runs_with_other_settings_do_not_mix(run: Run, data: Path, plain: str) -> None:
+    first = Claims(str(data / "out" / ".unfinished"))
+    (data / "out").mkdir()
+    process = started(command(plain, "--no-store", "--shard-size", "1", "--batch-size", "1"), data)
+    while not (data / "out" / ".unfinished").exists() or not first.names():
+        assert process.poll() is None
+        time.sleep(0.001)
+
+    other = run(*command(plain, "-l", "red,blue", "--overwrite"))
+    told = ended(process)
+
+    assert process.returncode == 1, told
+    assert (other.returncode, other.stderr.count(b"\n")) == (2, 1), other.stderr
+    assert b"out/: another process is filling it with other settings: labels: red, green, blue -> " in other.stderr
+    assert len(rows_of(data / "out")) == 30
+    assert not (data / "out" / ".unfinished").exists()
+
+
+def test_an_archive_that_is_replaced_while_it_is_read_is_counted_once(run_alone: Run, data: Path, plain: str) -> None:
+    script = (
+        "import os, sys; from zsclip.cli.main import main; import zsclip.engine.parts as parts\n"
+        "made, times = parts.write_parquet, []\n"
+        "def replacing(*a, **b):\n"
+        "    made(*a, **b); times.append(1); len(times) == 1 and os.utime('x-0.tar', ns=(1, 1))\n"
+        "parts.write_parquet = replacing\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["classify", "x-0.tar", "-l", "red,blue", "-m", plain, "--no-store", "-o", "out/"]
+
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=data, capture_output=True, text=True)
+
+    assert "was replaced while it was read, so it is read again" in done.stderr
+    assert re.search(r"^5 images", done.stderr, re.MULTILINE), done.stderr
+
+
 def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_again(
     photos: Path, plain: str, tmp_path: Path
 ) -> None:
@@ -443,6 +577,7 @@ def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_agai
     matrix = build_classifier(question.words, encoder)
     (shard,) = plan(finding, PassedOver()).shards
     engine.make_folder(asked.folder)
+    mine.check()
 
     def answer(shard: Shard, counts: engine.Counts) -> Iterator[Answers]:
         pictures = shard.pictures(finding, PassedOver())
@@ -460,4 +595,4 @@ def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_agai
 
     done = engine.do_shard(shard, mine, answer)
 
-    assert (done.how, done.counts.images) == ("complete", 3)
+    assert (done.how, done.counts.images) == ("beside", 3)

@@ -62,13 +62,14 @@ def test_shards_are_counted_with_the_time_left_and_failures_by_kind() -> None:
 def test_the_summary_says_what_has_become_of_every_part() -> None:
     tally = Tally()
     tally.folder = "out/"
-    tally.shards.update(written=3, complete=1, elsewhere=2)
+    tally.shards.update(written=3, complete=1, beside=4, elsewhere=2)
     tally.add(Counts(5, 1, Counter(cat=3), Counter(missing=1)))
 
     assert tally.summary()[1:] == [
         "cat 3, unknown 1",
         "1 failed: missing 1",
-        "wrote 3 parts in out/, 1 complete before, 2 being written by other processes",
+        "wrote 3 parts in out/, 1 complete before, 4 written by other processes, 2 being written by other processes",
+        "out/ is not complete yet; run again when the other processes have ended",
     ]
     assert tally.exit_code == 1
 
@@ -82,6 +83,7 @@ def test_a_process_that_finds_all_shards_taken_has_not_failed() -> None:
     assert tally.summary() == [
         "no images were left to this process",
         "wrote 0 parts in out/, 2 being written by other processes",
+        "out/ is not complete yet; run again when the other processes have ended",
     ]
     tally.shards.update(failed=1)
     assert tally.exit_code == 1

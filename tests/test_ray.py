@@ -151,6 +151,20 @@ def test_a_cluster_that_does_not_answer_is_one_line(
     assert done.stderr.startswith(b"zsclip: RAY_ADDRESS 127.0.0.1:1: connection refused; check the cluster")
 
 
+def test_what_ray_says_goes_to_stderr() -> None:
+    script = (
+        "import os\nfrom zsclip.engine.ray import started_ray\n"
+        "with started_ray():\n    print('(raylet) a'); os.write(1, b'(raylet) b\\n')\n"
+        "print('result')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS)
+
+    assert (done.returncode, done.stdout) == (0, "result\n"), done.stderr
+    assert "(raylet) a\n" in done.stderr
+    assert "(raylet) b\n" in done.stderr
+
+
 def test_options_of_engines_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"^--engine ray: only a folder"):
         Output(output="a.parquet", engine="ray")

@@ -92,6 +92,7 @@ def test_a_shard_changes_with_what_it_is_made_of(pictures: Path) -> None:
     assert (container.identity(), loose.identity()) == before
     os.utime("x.tar", ns=(1, 1))
     os.rename("photos/1.png", "photos/11.png")
+    assert loose.identity() != before[1]
     _, renamed = plan(finding, PassedOver())
     assert container.identity() != before[0]
     assert renamed.name == loose.name
@@ -103,6 +104,22 @@ def test_a_shard_changes_with_what_it_is_made_of(pictures: Path) -> None:
     assert row.read is not None
     with pytest.raises(FileNotFoundError):
         row.read(0)
+
+
+def test_loose_files_change_with_their_size_and_their_time(pictures: Path) -> None:
+    (shard,) = plan(Finding(("photos",), size=100), PassedOver())
+    os.utime("photos/1.png", ns=(5, 5))
+    before = shard.identity()
+
+    os.utime("photos/1.png", ns=(5, 6))
+    later = shard.identity()
+    with open("photos/1.png", "ab") as file:
+        file.write(b"more")
+    os.utime("photos/1.png", ns=(5, 5))
+
+    assert before != later
+    assert before != shard.identity()
+    assert later != shard.identity()
 
 
 def test_what_is_excluded_has_no_shard(pictures: Path) -> None:
@@ -121,7 +138,7 @@ def test_a_limit_counts_loose_files_only(pictures: Path) -> None:
     tar(pictures / "x.tar", pictures / "photos" / "1.png")
 
     assert [shard.count for shard in plan(Finding(("photos",), 2, limit=3), PassedOver())] == [2, 1]
-    with pytest.raises(InputError, match=r"^--limit: "):
+    with pytest.raises(InputError, match=r"^--limit: cannot be used with -o FOLDER/ for archives"):
         plan(Finding(("photos", "x.tar"), 2, limit=3), PassedOver())
 
 

@@ -257,7 +257,12 @@ class Overwrite:
     """Whether files may be replaced."""
 
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files of an earlier run, finished or not.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace files of an earlier run, finished or not. In FOLDER/, write all parts again, "
+            "but each only once if several processes share the run, or if it is interrupted and continued.",
+        ),
     ] = False
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ def run_of(
 
 def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages: Messages) -> int:
     """Write the parts of the shards that no other process works on; give the exit code."""
-    from zsclip.engine.parts import make_folder, parts_gone
+    from zsclip.engine.parts import make_folder, parts_gone, refuse_foreign
     from zsclip.pictures.passed_over import PassedOver
     from zsclip.words.textfiles import listed
 
@@ -65,6 +65,7 @@ def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages
         tally.folder = run.folder
         session = Session(speed, store, messages, progress, tally)
         plan = plan_of(run, session)
+        refuse_foreign(run, plan.shards)
         progress.step(f"looking for model {run.model}")
         encoder = speed.encoder(run.model, run.offline)
         if output.dry_run:
@@ -85,7 +86,11 @@ def _here(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, output
 
     parts = Parts(run, plan.loose, encoder, session.messages.note)
     parts.check()
-    yield from do_shards(plan.shards, parts, _Local(run, parts, encoder, session, len(plan.shards)).answer)
+    local = _Local(run, parts, encoder, session, len(plan.shards))
+    for done in do_shards(plan.shards, parts, local.answer):
+        if done.how == "failed":
+            local.take_back(done.shard)
+        yield done
 
 
 def _on_ray(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, output: Output) -> "Iterator[Done]":
@@ -132,6 +137,9 @@ def note_done(done: "Done", session: Session) -> None:
         session.messages.note(note)
     if done.how == "complete":
         tally.done += done.counts.images
+    if done.how == "beside":
+        tally.beside += done.counts.images
+    if done.how in ("complete", "beside"):
         tally.failed += done.counts.errors.total()
     if done.how == "failed":
         say(f"zsclip: {done.message}")
@@ -150,7 +158,7 @@ def report_parts(session: Session) -> int:
 class _Local:
     """This process, as it works on shards.
 
-    total: shards of the run.
+    total: shards of the run. last: what was counted for the shard that was worked on last.
     """
 
     run: "Run"
@@ -158,6 +166,7 @@ class _Local:
     encoder: "Encoder"
     session: Session
     total: int
+    last: "dict[str, Counts]" = field(default_factory=dict)
 
     def answer(self, shard: "Shard", counts: "Counts") -> "Iterator[Answers]":
         """Encode the pictures of a shard and answer for them, batch by batch."""
@@ -165,10 +174,18 @@ class _Local:
 
         session, tally = self.session, self.session.tally
         assert tally.passed_over is not None
+        self.take_back(shard)  # if it was replaced while it was read
+        self.last.clear()
+        self.last[shard.name] = counts
         with embedding(shard.pictures(self.run.finding, tally.passed_over), self.encoder, session) as embedded:
             answers = answers_of(embedded, self.classifier, self.run, self.parts.rule)
             session.progress.shows(lambda: shards_status(tally, self.total))
             yield from tally.count(counts.of(answers), session.signals)
+
+    def take_back(self, shard: "Shard") -> None:
+        """Count the pictures of a shard no longer that were counted when it was read before."""
+        if (counts := self.last.pop(shard.name, None)) is not None:
+            self.session.tally.take_back(counts)
 
     @cached_property
     def classifier(self) -> "Classifier":
@@ -180,7 +197,10 @@ class _Local:
 def shards_status(tally: Tally, total: int) -> str:
     """Say how far a run is: shards, images, speed, the time left, and failures by kind."""
     seconds = max(time.monotonic() - tally.started, 1e-9)
-    parts = [f"{tally.shards.total():,} of {counted(total, 'shard')}", counted(tally.done + tally.images, "image")]
+    parts = [
+        f"{tally.shards.total():,} of {counted(total, 'shard')}",
+        counted(tally.done + tally.beside + tally.images, "image"),
+    ]
     if tally.images:
         parts.append(f"{tally.images / seconds:,.0f} a second")
     if tally.shards["written"]:
@@ -190,7 +210,7 @@ def shards_status(tally: Tally, total: int) -> str:
 
 
 def _how_to_go_on(tally: Tally, total: int) -> str:
-    complete = tally.shards["written"] + tally.shards["complete"]
+    complete = tally.shards["written"] + tally.shards["complete"] + tally.shards["beside"]
     return (
         f"{complete:,} of {counted(total, 'part')} in {tally.folder} {'is' if complete == 1 else 'are'} complete; "
         "run the same command again to continue"

@@ -82,6 +82,8 @@ class Output(Sharing, Report):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.output == "":
+            raise InputError("-o: the name is empty; give a file, or a folder as FOLDER/")
         check_ending("--contact-sheet", self.contact_sheet, ".png")
         sink_name = self.sink_name
         if self.print0 and sink_name != "paths":
@@ -96,7 +98,7 @@ class Output(Sharing, Report):
                 raise InputError("--format parquet: not for a terminal; add -o FILE")
         if self.segments:
             self._check_segments()
-        self.check_sharing(has_folder=self.folder is not None)
+        self.check_sharing(self.folder)
         if self.folder is not None:
             self._check_folder(self.folder)
         elif self.is_resumed:
@@ -164,7 +166,8 @@ class Output(Sharing, Report):
         """The format of the rows."""
         from zsclip.out.output import format_of
 
-        return self.format or ("parquet" if self.folder else format_of(self.file, is_terminal(sys.stdout)))
+        is_shown = is_terminal(sys.stdout)
+        return self.format or ("parquet" if self.folder else format_of(self.file, is_shown, has_folder=True))
 
     @property
     def fills_terminal(self) -> bool:
@@ -181,9 +184,7 @@ class Output(Sharing, Report):
     def settings(self) -> dict[str, object]:
         """The settings that the bytes of the rows depend on, besides the answers."""
         width = get_terminal_size((100, 24)).columns if self.sink_name == "table" else None
-        return {
-            "format": self.sink_name, "print0": self.print0, "table width": width, "embeddings": self.embeddings,
-        }  # fmt: skip
+        return {"format": self.sink_name, "print0": self.print0, "table width": width, "embeddings": self.embeddings}
 
     @property
     def targets(self) -> list[tuple[str, str | None]]:
@@ -375,8 +376,7 @@ class Writer:
         if self.output.contact_sheet is not None:
             from zsclip.out.contactsheet import with_contact_sheet
 
-            sheet = pages[-1].buffer
-            batches = with_contact_sheet(batches, sheet, **small)
+            batches = with_contact_sheet(batches, pages[-1].buffer, **small)
         return batches
 
 

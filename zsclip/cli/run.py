@@ -160,7 +160,7 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
     if not session.messages.quiet:
         for line in tally.summary([file for file in files if file is not None and is_replaceable(file)]):
             say(line)
-    elif not (tally.images or tally.done):  # there are no rows that could say it
+    elif not (tally.images or tally.done or tally.beside):  # there are no rows that could say it
         say(tally.why_none())
     return tally.exit_code
 

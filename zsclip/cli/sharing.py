@@ -48,10 +48,10 @@ class Sharing:
         typer.Option("--dry-run", help="Only say what would run, and how long it would take.", rich_help_panel="Other"),
     ] = False
 
-    def check_sharing(self, *, has_folder: bool) -> None:
-        """Refuse options that only mean something for a folder of parts."""
+    def check_sharing(self, folder: str | None) -> None:
+        """Refuse a folder for parts that cannot be one; without a folder, options that only mean something for it."""
         given = {"--shard-size": self.shard_size is not None, "--engine ray": self.engine == "ray"}
-        for flag in (flag for flag, is_given in given.items() if is_given and not has_folder):
+        for flag in (flag for flag, is_given in given.items() if is_given and folder is None):
             raise InputError(f"{flag}: only a folder has several parts; add -o FOLDER/")
         if self.gpus is not None and self.engine != "ray":
             raise InputError("--gpus: a single process has one GPU, see --device; add --engine ray to use several")
@@ -59,3 +59,7 @@ class Sharing:
             from zsclip.engine.ray import check_ray
 
             check_ray()
+        if folder is not None:
+            from zsclip.out.output import check_folder
+
+            check_folder(folder)

@@ -30,6 +30,7 @@ class Tally:
     def __init__(self, done: int = 0, failed: int = 0, passed_over: "PassedOver | None" = None) -> None:
         self.done = done
         self.failed = failed
+        self.beside = 0  # images whose rows another process has written during this run
         self.labels: Counter[str] = Counter()  # with independent scores, an image counts for every label that applies
         self.answered = 0
         self.errors: Counter[str] = Counter()
@@ -51,7 +52,7 @@ class Tally:
     @property
     def exit_code(self) -> int:
         """0 if every image was classified, 1 if some failed or there was none; those of other processes are theirs."""
-        is_none = self.images + self.done == 0 and not self.shards["elsewhere"]
+        is_none = self.images + self.done + self.beside == 0 and not self.shards["elsewhere"]
         return int(self.errors.total() + self.failed + self.shards["failed"] > 0 or is_none)
 
     def count(self, batches: "Iterable[Answers]", signals: HeldSignals, most: int | None = None) -> "Iterator[Answers]":
@@ -94,6 +95,14 @@ class Tally:
         self.unknown += counts.unknown
         self.answered += counts.images - counts.unknown - counts.errors.total()
 
+    def take_back(self, counts: "Counts") -> None:
+        """Count the pictures of a shard no longer, as it is read again, or has got no part."""
+        self.labels -= counts.labels
+        self.errors -= counts.errors
+        self.unknown -= counts.unknown
+        self.answered -= counts.images - counts.unknown - counts.errors.total()
+        self.written -= counts.images
+
     def note_store(self, store: "EmbeddingStore", folder: str | None) -> None:
         """Take the store's counts at the end of a run, and its folder if this run created it."""
         self.known += store.read
@@ -131,6 +140,8 @@ class Tally:
             lines.append(f"wrote {', '.join(written)}")
         if self.shards:
             lines.append(self._parts())
+        if self.shards["elsewhere"]:
+            lines.append(f"{self.folder} is not complete yet; run again when the other processes have ended")
         if self.new_store is not None:
             lines.append(
                 f"embeddings are kept in {self.new_store}, so that these images are encoded only once; "
@@ -142,7 +153,7 @@ class Tally:
         """Say that there was no image, and why."""
         from zsclip.pixels.search_summary import why_no_images
 
-        if self.shards["elsewhere"]:
+        if self.shards["elsewhere"] or self.beside:
             return "no images were left to this process"
         if self.done:
             return f"no new images; {counted(self.done, 'image')} done earlier"
@@ -152,6 +163,7 @@ class Tally:
         """Say how many parts were written, and what has become of the others."""
         others = [
             (self.shards["complete"], "complete before"),
+            (self.shards["beside"], "written by other processes"),
             (self.shards["elsewhere"], "being written by other processes"),
             (self.shards["failed"], "failed"),
         ]
@@ -167,6 +179,7 @@ class Tally:
         if not self.images:
             return self.why_none()
         earlier = f"; {counted(self.done, 'image')} done earlier" if self.done else ""
+        earlier += f"; {counted(self.beside, 'image')} done by other processes" if self.beside else ""
         images = counted(self.images, "image")
         if self.known >= self.images:
             return f"{images}, encoded by an earlier run{earlier}"

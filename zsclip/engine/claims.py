@@ -3,6 +3,9 @@
 A claim is a file `NAME.0` that only one process can create, and that it touches as long as it works. A process that is
 killed leaves it behind; whoever sees that creates `NAME.1`, which again only one can. Nothing is ever taken away from
 a process that works, so no moment is a bad one to be killed.
+
+Beside the claims lies `run`, with the settings of those that work there, and `overwrite`, as old as the run that writes
+all parts again: both names without a dot, which every claim has.
 """
 
 import json
@@ -10,14 +13,18 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from zsclip.errors import OutputError
 
 EXPIRY_SECONDS = 300.0  # for processes of other machines; those of this one are looked up
 _BEATS = 10  # within that time
+_RUN, _OVERWRITE = "run", "overwrite"
+_PATIENCE_SECONDS = 1.0  # for a file that has been created, but not written yet
 
 
 class Claims:
@@ -42,15 +49,13 @@ class Claims:
         try:
             claim = self._take(name)
         except OSError as e:
-            raise OutputError(
-                f"{self._folder}: {(e.strerror or str(e)).lower()}; choose a place that you can write to"
-            ) from e
+            raise self.unwritable(e) from e
         if claim is None:
             yield None
             return
         ended = threading.Event()
-        threading.Thread(target=self._beat, args=(claim, ended), daemon=True).start()
         try:
+            threading.Thread(target=self._beat, args=(claim, ended), daemon=True).start()
             yield f"{claim}.part"
         finally:
             ended.set()
@@ -75,10 +80,88 @@ class Claims:
             return {found[1] for file in os.listdir(self._folder) if (found := _CLAIM.fullmatch(file))}
         return set()
 
-    def close(self) -> None:
-        """Remove the folder if it is empty."""
+    def unwritable(self, e: OSError) -> OutputError:
+        """Say why nothing can be written here."""
+        why = (e.strerror or str(e)).lower()
+        return OutputError(f"{self._folder}: {why}; choose a place that you can write to")
+
+    def join(self, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Say with which settings this process works here; give those of others that work with other ones, else None.
+
+        Args:
+            settings: as JSON gives them.
+        """
+        mark = os.path.join(self._folder, _RUN)
+        while True:
+            os.makedirs(self._folder, exist_ok=True)
+            try:
+                descriptor = os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileNotFoundError:  # another process has just removed the folder
+                continue
+            except FileExistsError:
+                theirs = self._settings(mark)
+                if theirs == settings:
+                    return None
+                claims = [file for file in os.listdir(self._folder) if _CLAIM.fullmatch(file)]
+                if theirs is not None and not all(
+                    self._is_left(os.path.join(self._folder, f)) for f in [_RUN, *claims]
+                ):
+                    return theirs
+                with suppress(FileNotFoundError):
+                    os.unlink(mark)  # they were killed
+                continue
+            with open(descriptor, "w") as file:
+                json.dump(self._me() | {"settings": settings}, file)
+            return None
+
+    def began(self) -> int:
+        """Give the time in nanoseconds by the clock of the file system."""
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            return os.fstat(file.fileno()).st_mtime_ns
+
+    def overwriting_since(self, *, is_begun: bool) -> int | None:
+        """Give when the run that writes all parts again was begun, whoever did it, in nanoseconds; None if it was not.
+
+        Args:
+            is_begun: begin it now, if that is so.
+        """
+        mark = os.path.join(self._folder, _OVERWRITE)
+        if is_begun:
+            with suppress(FileExistsError):
+                os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        with suppress(FileNotFoundError):
+            return os.stat(mark).st_mtime_ns
+        return None
+
+    def close(self, *, is_done: bool = True) -> None:
+        """Remove the folder if nobody has a claim in it.
+
+        Args:
+            is_done: nothing is left to do; else what the same command needs to continue is kept.
+        """
         with suppress(OSError):
+            mark = os.path.join(self._folder, _RUN)
+            if self.names():
+                return
+            if is_done or self._owner(mark).get("pid") == os.getpid():
+                with suppress(FileNotFoundError):
+                    os.unlink(mark)
+            if is_done:
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self._folder, _OVERWRITE))
             os.rmdir(self._folder)
+
+    def _settings(self, mark: str) -> Mapping[str, Any] | None:
+        """Read the settings in a mark; None if its owner was killed before it wrote them, or it has gone."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not (owner := self._owner(mark)) and os.path.exists(mark) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        found = owner.get("settings")
+        return found if isinstance(found, dict) else None
+
+    def _me(self) -> dict[str, object]:
+        pid = os.getpid()
+        return {"machine": self._machine, "pid": pid, "started": _started(pid), "run": self._run}
 
     def _take(self, name: str) -> str | None:
         generations = self._generations(name)
@@ -92,9 +175,12 @@ class Claims:
         except FileNotFoundError:  # nobody has needed the folder yet, or the last one has just removed it
             os.makedirs(self._folder, exist_ok=True)
             return self._take(name)
-        with open(descriptor, "w") as file:
-            pid = os.getpid()
-            json.dump({"machine": self._machine, "pid": pid, "started": _started(pid), "run": self._run}, file)
+        try:
+            with open(descriptor, "w") as file:
+                json.dump(self._me(), file)
+        except BaseException:  # an interruption
+            os.unlink(claim)
+            raise
         return claim
 
     def _path(self, name: str, generation: int) -> str:

@@ -1,5 +1,7 @@
 """A run whose rows go to a folder: one Parquet part for each shard, written by whichever process claims it."""
 
+import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,9 +22,10 @@ from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.models.encoder import Encoder
 from zsclip.out.changes import changes
-from zsclip.out.output import Embeddings, as_output_error
+from zsclip.out.output import Embeddings, FileId, as_output_error, check_folder
 from zsclip.out.parquet import Layout, read_about, write_parquet
 from zsclip.pictures.sampling import Sampling
+from zsclip.pictures.urls import is_remote
 
 _VERSION = 1
 _UNFINISHED = ".unfinished"  # hidden, so that readers of the folder see complete parts only
@@ -76,12 +79,12 @@ class Counts:
 class Done:
     """What has become of a shard.
 
-    how: written now, or complete since before, claimed by another process, or failed. counts: of its pictures, as far
-    as they are known. message: why it has failed.
+    how: written now, or complete since before, written by another process during this run, claimed by one, or failed.
+    counts: of its pictures, as far as they are known. message: why it has failed.
     """
 
     shard: Shard
-    how: Literal["written", "complete", "elsewhere", "failed"]
+    how: Literal["written", "complete", "beside", "elsewhere", "failed"]
     counts: Counts = field(default_factory=Counts)
     message: str = ""
     notes: tuple[str, ...] = ()
@@ -94,6 +97,7 @@ def claims_of(run: Run) -> Claims:
 
 def make_folder(folder: str) -> None:
     """Make the folder of a run, if it is not there."""
+    check_folder(folder)
     with as_output_error(folder):
         os.makedirs(folder, exist_ok=True)
 
@@ -114,6 +118,25 @@ def parts_gone(run: Run, shards: Sequence[Shard]) -> list[str]:
     return [os.path.join(run.folder, name) for name in found if name not in own]
 
 
+def refuse_foreign(run: Run, shards: Sequence[Shard]) -> None:
+    """Check that no file that the run would replace or remove is an input of it, or none of ours.
+
+    Raises:
+        InputError: one is.
+    """
+    own = {f"{shard.name}.parquet" for shard in shards}
+    names = parts_in(run.folder)
+    found = [os.path.join(run.folder, name) for name in names if name in own or run.overwrite]
+    if not found:
+        return
+    inputs = {_id_of(shard.path) for shard in shards if shard.path and not is_remote(shard.path)} - {None}
+    for path in found:
+        if _id_of(path) in inputs:
+            raise InputError(f"{path}: is an input of this run, which would replace it; choose another folder")
+        if os.path.basename(path) in own:
+            _about_of(path)
+
+
 Write = Callable[[Shard, Counts], Iterable[Answers]]
 
 
@@ -130,6 +153,8 @@ class Parts:
         self._run = run
         self._note = note
         self._width = encoder.embed_dim
+        self._has_loose = bool(loose)
+        self._began = self._kept_since = math.inf  # nanoseconds, once it has begun
         finding = run.finding
         self._settings = settings_of(run.question, encoder, run.model, run.computing) | {
             "embeddings": run.embeddings, "exclude": list(finding.exclude), "all-files": finding.all_files,
@@ -148,13 +173,44 @@ class Parts:
         return self._settings | (self._of_loose if is_loose(shard.name) else {})
 
     def check(self, *, is_dry: bool = False) -> None:
-        """Check that the folder holds no parts of another run; with `overwrite`, remove those, unless it is dry.
+        """Check that nobody fills the folder with other settings, and begin.
+
+        It must hold no parts of another run; with `overwrite`, those are removed, unless it is dry.
 
         Only the first part of each kind is read: the first process sees that they are all of one run, and so on.
 
         Raises:
             InputError: it does.
         """
+        if not is_dry:
+            self._begin()
+        if self._run.overwrite:
+            self._kept_since = self.claims.overwriting_since(is_begun=not is_dry) or math.inf
+        try:
+            self._check_parts(is_dry=is_dry)
+        except InputError:
+            self.claims.close(is_done=False)
+            raise
+
+    def _begin(self) -> None:
+        own = {"all": self._settings, "loose": self._of_loose if self._has_loose else {}}
+        try:
+            theirs = self.claims.join(json.loads(json.dumps(own)))
+            self._began = self.claims.began()
+        except OSError as e:
+            raise self.claims.unwritable(e) from e
+        if theirs is None:
+            return
+        before, now = dict(theirs["all"]), self._settings
+        if theirs["loose"] and own["loose"]:
+            before, now = before | theirs["loose"], now | self._of_loose
+        if differences := "; ".join(changes(before, now)):
+            raise InputError(
+                f"{self._run.folder}: another process is filling it with other settings: {differences}; "
+                "wait until it has ended, or write to another folder"
+            )
+
+    def _check_parts(self, *, is_dry: bool) -> None:
         names = parts_in(self._run.folder)
         for kind in (False, True):
             of_kind = [name for name in names if is_loose(_shard_of(name)) == kind]
@@ -175,8 +231,8 @@ class Parts:
             InputError: the part is of another run.
         """
         path = self.path(shard)
-        about = read_about(path) if os.path.exists(path) else None
-        if about is None:
+        about = _about_of(path) if os.path.exists(path) else None
+        if about is None or (self._run.overwrite and _changed(path) < self._kept_since):
             return None
         differences = self._differences(about[0], is_loose(shard.name))
         if differences:
@@ -185,10 +241,14 @@ class Parts:
             raise _of_another_run(path, differences)
         if about[0]["shard"] != shard.identity():
             if not quietly:
-                self._note(f"{path}: {shard.path or 'its list of images'} has changed, so it is written again")
+                self._note(f"{path}: {shard.path or 'one of its images'} has changed, so it is written again")
             return None
         counts = Counts(about[1]["images"], errors=Counter(about[1]["failed"]))
         return None if self._run.retry_errors and counts.errors else counts
+
+    def is_of_others(self, shard: Shard) -> bool:
+        """Whether a complete part, which is not of this process, was written since this run began."""
+        return _changed(self.path(shard)) >= self._began
 
     def write(self, shard: Shard, temporary: str, answer: Write) -> Counts:
         """Write a part, under another name until it is complete.
@@ -203,7 +263,8 @@ class Parts:
             with as_output_error(self._run.folder, temporary), open(temporary, "w") as out:
                 self._write(answer(shard, counts), out, layout, counts)
                 os.fsync(out.fileno())
-                if shard.identity() == identity:
+                # A loose file that changes meanwhile is seen by the next run.
+                if not shard.path or shard.identity() == identity:
                     os.replace(temporary, self.path(shard))
                     return counts
             self._note(f"{shard.path}: was replaced while it was read, so it is read again")
@@ -227,27 +288,31 @@ def do_shards(shards: Iterable[Shard], parts: Parts, answer: Write) -> Iterator[
     A shard that another process has claimed comes last, as that may have ended by then; it is not waited for.
     """
     elsewhere: list[Shard] = []
-    for shard in shards:
-        done = do_shard(shard, parts, answer)
-        if done.how == "elsewhere":
-            elsewhere.append(shard)
-        else:
-            yield done
-    for shard in elsewhere:
-        yield do_shard(shard, parts, answer)
-    parts.claims.close()
+    is_done = False
+    try:
+        for shard in shards:
+            done = do_shard(shard, parts, answer)
+            if done.how == "elsewhere":
+                elsewhere.append(shard)
+            else:
+                yield done
+        for shard in elsewhere:
+            yield do_shard(shard, parts, answer)
+        is_done = True
+    finally:
+        parts.claims.close(is_done=is_done)
 
 
 def do_shard(shard: Shard, parts: Parts, answer: Write) -> Done:
     """Write the part of a shard, unless it is complete or another process works on it."""
     if (counts := parts.complete(shard)) is not None:
         parts.claims.clean(shard.name)
-        return Done(shard, "complete", counts)
+        return Done(shard, "beside" if parts.is_of_others(shard) else "complete", counts)
     with parts.claims.take(shard.name) as temporary:
         if temporary is None:
             return Done(shard, "elsewhere")
         if (counts := parts.complete(shard, quietly=True)) is not None:  # by another process, a moment ago
-            return Done(shard, "complete", counts)
+            return Done(shard, "beside", counts)
         try:
             counts = parts.write(shard, temporary, answer)
         except InputError as e:
@@ -266,6 +331,51 @@ def _interval_of(sampling: Sampling) -> str:
     if sampling.keyframes:
         return "key frames"
     return str(sampling.every) if isinstance(sampling.every, int) else f"{sampling.every}s"
+
+
+def _about_of(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Read what a part says about itself; None if it is damaged, or has just been removed.
+
+    Raises:
+        InputError: the file is none of ours, so it must not be replaced.
+    """
+    import pyarrow.parquet as pq
+
+    if (about := read_about(path)) is not None:
+        return about
+    try:
+        with open(path, "rb") as file:
+            is_parquet = file.read(4) == b"PAR1"
+    except FileNotFoundError:
+        return None
+    except OSError as e:  # nobody knows whose it is
+        raise _not_ours(path) from e
+    if is_parquet:
+        try:
+            pq.read_metadata(path)
+        except Exception:  # pyarrow raises anything on damaged files
+            return None
+    if (about := read_about(path)) is None:  # another process may have replaced a damaged one since
+        raise _not_ours(path)
+    return about
+
+
+def _not_ours(path: str) -> InputError:
+    return InputError(f"{path}: is not a part of such a run; move it away, or choose another folder")
+
+
+def _id_of(path: str) -> FileId | None:
+    with suppress(OSError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _changed(path: str) -> float:
+    """Give when a file was written, in nanoseconds; -1 if it is not there."""
+    with suppress(OSError):
+        return os.stat(path).st_mtime_ns
+    return -1
 
 
 def _shard_of(part: str) -> str:

@@ -5,6 +5,7 @@ import pickle
 import re
 import signal
 import socket
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -48,6 +49,21 @@ def check_ray() -> None:
 
 
 @contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send what Ray prints of its own processes, as when one has died, to stderr: stdout is for results."""
+    sys.stdout.flush()
+    kept, shown = os.dup(1), sys.stdout
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr  # which may be a notebook's, without a number
+    try:
+        yield
+    finally:
+        sys.stdout = shown
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
 def started_ray() -> Iterator[None]:
     """Connect to the cluster of RAY_ADDRESS, or start Ray on this machine; stop at the end what was started.
 
@@ -73,11 +89,12 @@ def started_ray() -> Iterator[None]:
             raise InputError(f"{what}: {why.lower()}; check the cluster, and RAY_AUTH_MODE if it needs a token") from e
         with suppress(ValueError):  # outside the main thread, signals are not ours
             signal.signal(signal.SIGTERM, handler)  # which Ray has replaced
-    try:
-        yield
-    finally:
-        if is_first:
-            ray.shutdown()
+    with _stdout_to_stderr():
+        try:
+            yield
+        finally:
+            if is_first:
+                ray.shutdown()
 
 
 def _check_address(address: str) -> None:

@@ -60,10 +60,14 @@ class Shard:
         return [os.fsdecode(name) for name in zlib.decompress(self.packed).split(b"\0")]
 
     def identity(self) -> dict[str, object]:
-        """Give what changes when the shard does: the names of loose files, or the size and time of a container."""
+        """Give what changes when the shard does: the names, sizes and times of loose files, or those of a container.
+
+        Machines that share a folder see other numbers of inodes, so these are left out. Of a list, only the list itself
+        counts, as its files would have to be found; nothing is asked about loose URLs.
+        """
         if not self.path:
             names = hashlib.blake2b(zlib.decompress(self.packed), digest_size=16)
-            return {"files": self.count, "names": names.hexdigest()}
+            return {"files": self.count, "names": names.hexdigest(), "looks": self._looks()}
         if is_remote(self.path):
             about = server_of(self.path).about(self.path, tries=2)
             said = about if isinstance(about, About) else About()  # else it is not there; its row will say so
@@ -72,6 +76,18 @@ class Shard:
             status = os.stat(self.path)
             return {"path": self.path, "size": status.st_size, "changed": status.st_mtime_ns}
         return {"path": self.path, "size": None}
+
+    def _looks(self) -> str:
+        """Digest the sizes and times of loose files."""
+        looks = hashlib.blake2b(digest_size=16)
+        for name in self.files():
+            look = b"-"
+            if not is_remote(name):
+                with suppress(OSError, ValueError):
+                    status = os.stat(name)
+                    look = b"%d %d" % (status.st_size, status.st_mtime_ns)
+            looks.update(look + b"\0")
+        return looks.hexdigest()
 
     def pictures(self, finding: Finding, passed_over: PassedOver) -> Iterator[Pictures]:
         """Yield the pictures of the shard.
@@ -143,7 +159,7 @@ def plan(
     }
     from_loose = tuple(text for text, some in of_inputs if not containers.issuperset(some))
     if finding.limit is not None and containers:
-        raise InputError("--limit: archives and lists in shards are not counted; use -o FILE, or leave out --limit")
+        raise InputError("--limit: cannot be used with -o FOLDER/ for archives and lists; use -o FILE")
     if finding.exclude:
         left_out = {root for root in containers if not _is_left(root, finding)}
         roots = [root for root in roots if root not in left_out]

@@ -20,12 +20,12 @@ FileId = tuple[int, int]  # the device and inode of a file, the same however its
 FORMAT_OF_ENDING = {".csv": "csv", ".html": "html", ".jsonl": "jsonl", ".parquet": "parquet", ".tsv": "tsv"}
 
 
-def format_of(target: str | None, is_terminal: bool) -> str:
+def format_of(target: str | None, is_terminal: bool, *, has_folder: bool = False) -> str:
     """Choose the default format: by the extension of the target, or by whether standard output is a terminal.
 
     Args:
         target: the file of `-o`; None is standard output. A pipe or a device gets JSONL.
-        is_terminal: whether standard output is a terminal.
+        is_terminal: whether standard output is a terminal. has_folder: whether `-o FOLDER/` is offered in an error.
 
     Raises:
         InputError: no format has this extension.
@@ -37,7 +37,8 @@ def format_of(target: str | None, is_terminal: bool) -> str:
         return FORMAT_OF_ENDING[ending]
     if not is_replaceable(target):
         return "jsonl"
-    raise InputError(f"{target}: unknown extension; use one of {', '.join(FORMAT_OF_ENDING)}, or --format")
+    offer = "" if ending else f", or {target}/ for a folder of parts" if has_folder else ""
+    raise InputError(f"{target}: unknown extension; use one of {', '.join(FORMAT_OF_ENDING)}, or --format{offer}")
 
 
 @contextmanager
@@ -129,6 +130,20 @@ def check_output(target: str | None, *, overwrite: bool = False, resumable: bool
         if os.path.lexists(part) and not overwrite:
             raise _left_over(part, resumable)
         _check_absent(target, target, overwrite=overwrite, resumable=resumable)
+
+
+def check_folder(folder: str) -> None:
+    """Check that a folder for parts is there or can be made: neither it nor a folder above it is a file.
+
+    Raises:
+        OutputError: one is.
+    """
+    place = folder.rstrip("/") or "/"
+    while place and not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if place and not os.path.isdir(place):
+        what = "is a file" if os.path.exists(place) else "is a link to nothing"
+        raise OutputError(f"{place}: {what}, not a folder; choose another name")
 
 
 def check_outputs_differ(outputs: Sequence[tuple[str, str | None]]) -> dict[FileId, str]:
