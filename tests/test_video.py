@@ -19,7 +19,7 @@ from clips import NUMBERS, colour_of, make_clip, noise, number_of
 from PIL import Image
 
 from zsclip.errors import InputError
-from zsclip.kept.frame_times import FrameTimes
+from zsclip.kept.contents import FRAME_TIMES
 from zsclip.pictures import decoding_thread
 from zsclip.pictures.clips import Clip, Unread, find_in_clip
 from zsclip.pictures.decoding_thread import DecodingThread
@@ -433,7 +433,7 @@ def test_known_frames_that_are_not_stored_are_decoded_in_order(tmp_path: Path, m
     clip = make_clip(tmp_path / "a.mp4", 120)
     os.utime(clip, ns=(0, 0))
     time.sleep(2.1)
-    sampling = Sampling(3, kept=FrameTimes())
+    sampling = Sampling(3, kept=FRAME_TIMES)
     first = numbers_of(clip, sampling)
     opened: list[str] = []
     real = Clip.opened

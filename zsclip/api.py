@@ -24,7 +24,7 @@ from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, mo
 from zsclip.engine.question import read_learnt, read_question, rule_of
 from zsclip.engine.run import embedding, network_of, opened_store
 from zsclip.errors import InputError
-from zsclip.kept.frame_times import FrameTimes
+from zsclip.kept.contents import FRAME_TIMES
 from zsclip.models.embed import Embedded
 from zsclip.out import frames
 from zsclip.out.notebook import SHOWN, html_table
@@ -144,7 +144,7 @@ class Classifier:
             )  # fmt: skip
             self._sampling = sampling_of(
                 None if every is None else str(every), keyframes=keyframes, animations=frames, max_pixels=max_pixels,
-                kept=FrameTimes() if store else None,
+                kept=FRAME_TIMES if store else None,
             )  # fmt: skip
             sentences = read_templates(given) if given else None
             if not given and prompts is not None:

@@ -34,10 +34,10 @@ class Video:
         Args:
             is_kept: whether the times of frames are kept on disk.
         """
-        from zsclip.kept.frame_times import FrameTimes
+        from zsclip.kept.contents import FRAME_TIMES
         from zsclip.pictures.sampling import sampling_of
 
         return sampling_of(
             self.every, keyframes=self.keyframes, animations=self.frames, max_pixels=max_pixels,
-            kept=FrameTimes() if is_kept else None,
+            kept=FRAME_TIMES if is_kept else None,
         )  # fmt: skip

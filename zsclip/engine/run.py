@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from zsclip.engine.options import Computing
-from zsclip.kept.members import keep_members, read_members
+from zsclip.kept.contents import MEMBERS
 from zsclip.kept.store import EmbeddingStore
 from zsclip.models.embed import Embedded, Pixels, embed_images, look_ahead
 from zsclip.models.encoder import Encoder
@@ -14,7 +14,7 @@ from zsclip.pictures.remote import Network
 
 def network_of(*, offline: bool) -> Network:
     """Give what fetches the URLs of a run, and keeps what archives on servers hold."""
-    return Network(offline, read_members, keep_members)
+    return Network(offline, MEMBERS)
 
 
 @contextmanager

@@ -6,13 +6,23 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 GRAIN_NS = 2_000_000_000  # the coarsest clock, FAT's: a file changed within this time may keep its timestamp
 LARGEST = 2**63 - 1  # SQLite's integers have 63 bits and a sign
 
 _LOOK = struct.Struct(">x4q")  # a NUL, which no path contains, then size, times and inode
 LOOK_BYTES = _LOOK.size
+
+
+class Kept(Protocol):
+    """What earlier runs found in files, by their keys."""
+
+    def find(self, key: bytes) -> bytes | None:
+        """Give what was kept under a key; None if nothing was."""
+
+    def keep(self, key: bytes, value: bytes) -> None:
+        """Keep a value under a key."""
 
 
 class Look(NamedTuple):

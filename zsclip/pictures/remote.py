@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TextIO
 
 from zsclip.errors import InputError
 from zsclip.pictures.fetch import CHANGED, About, BrokenOff, NoRanges, TooLong, server_of
-from zsclip.pictures.identity import LOOK_BYTES
+from zsclip.pictures.identity import LOOK_BYTES, Kept
 from zsclip.pictures.pictures import MAX_BYTES, Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.shards import TOGETHER, Descriptor, Shard, Stream, check_not_empty, failed, open_shard
@@ -41,12 +41,11 @@ _MOST_ASKED = 256  # URLs on the command line that are looked for before a run
 class Network:
     """What a search for pictures may fetch, and what it has learnt of files on servers.
 
-    offline: whether it may fetch nothing. read_members, keep_members: read and keep what an archive holds, by its key.
+    offline: whether it may fetch nothing. members: where is kept what archives hold.
     """
 
     offline: bool = False
-    read_members: Callable[[bytes], bytes | None] = lambda key: None
-    keep_members: Callable[[bytes, bytes], None] = lambda key, members: None
+    members: Kept | None = None
     _abouts: dict[str, About] = field(default_factory=dict)
     _shards: dict[str, Shard] = field(default_factory=dict)
 

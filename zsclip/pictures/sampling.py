@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
-from typing import Protocol
 
 from zsclip.errors import InputError
+from zsclip.pictures.identity import Kept
 
 VIDEO_ENDINGS = frozenset(
     {".3g2", ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".vob"}
@@ -17,16 +17,6 @@ ANIMATION_ENDINGS = frozenset({".apng", ".gif", ".png", ".webp"})
 _UNITS = {"ms": Fraction(1, 1000), "s": Fraction(1), "min": Fraction(60), "h": Fraction(3600)}
 
 Takes = Callable[[Fraction, bool], bool]  # seconds since the start, whether it is a key frame -> whether it is taken
-
-
-class KeptTimes(Protocol):
-    """What is known of clips that were decoded before."""
-
-    def find(self, key: bytes) -> bytes | None:
-        """Give what was kept under a key; None if nothing was."""
-
-    def keep(self, key: bytes, value: bytes) -> None:
-        """Keep a value under a key."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +33,7 @@ class Sampling:
     animations: bool = False
     in_folders: bool = False
     max_pixels: int | None = None
-    kept: KeptTimes | None = None
+    kept: Kept | None = None
 
     @property
     def reads_folders(self) -> bool:
@@ -81,7 +71,7 @@ def sampling_of(
     keyframes: bool,
     animations: bool,
     max_pixels: int | None = None,
-    kept: KeptTimes | None = None,
+    kept: Kept | None = None,
 ) -> Sampling:
     """Check the options about videos.
 

@@ -76,7 +76,9 @@ def find_in_tar(path: str, takes: Takes, passed_over: PassedOver, network: Netwo
 
 def _kept_members(shard: Shard, network: Network) -> list[_Header] | None:
     """Give what an archive on a server holds, if it was read before and has not changed."""
-    kept = network.read_members(shard.key) if shard.fetch is not None and shard.key is not None else None
+    if network.members is None or shard.fetch is None or shard.key is None:
+        return None
+    kept = network.members.find(shard.key)
     try:
         return None if kept is None else [_Header(*each) for each in json.loads(zlib.decompress(kept))]
     except (zlib.error, ValueError, TypeError):
@@ -85,7 +87,7 @@ def _kept_members(shard: Shard, network: Network) -> list[_Header] | None:
 
 def _kept(walk: "_Walk", shard: Shard, network: Network) -> Iterator[_Header]:
     """Yield the members of an archive, and keep them if it is on a server: its headers lie all over it."""
-    if shard.fetch is None or shard.key is None or walk.is_packed:
+    if network.members is None or shard.fetch is None or shard.key is None or walk.is_packed:
         yield from walk.members()
         return
     found = []
@@ -94,7 +96,7 @@ def _kept(walk: "_Walk", shard: Shard, network: Network) -> Iterator[_Header]:
         yield member
     packed = zlib.compress(json.dumps(found, separators=(",", ":")).encode())
     if len(packed) <= _LARGEST_INDEX:
-        network.keep_members(shard.key, packed)
+        network.members.keep(shard.key, packed)
 
 
 class _Walk:
