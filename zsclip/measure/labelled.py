@@ -39,13 +39,7 @@ class Labelled:
         if limit is None or limit >= total:
             return self
         places = [number * total // limit for number in range(limit)]
-        read, key = self.pictures.read, self.pictures.key
-        pictures = Pictures(
-            tuple(self.pictures.names[place] for place in places),
-            read and (lambda number: read(places[number])),
-            key and (lambda number: key(places[number])),
-        )
-        return replace(self, pictures=pictures, words=tuple(self.words[place] for place in places))
+        return replace(self, pictures=self.pictures.only(places), words=tuple(self.words[place] for place in places))
 
 
 def read_labelled(

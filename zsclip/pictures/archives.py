@@ -57,7 +57,7 @@ def find_in_archive(
     for group, some in held.groups:
         places = [place for place, _ in some]
         found = [(f"{os.path.basename(path)}#{name}", words.get(name)) for _, name in some]
-        yield Source(path, sum(len(name) for _, name in some), found, list, False, [path], _only(group, places))
+        yield Source(path, sum(len(name) for _, name in some), found, list, False, [path], group.only(places))
 
 
 def _read(
@@ -161,14 +161,3 @@ def _in_folders(path: str, members: Sequence[str], passed_over: PassedOver) -> d
     if len(splits) > 1 or (splits and labels == {*splits}):
         raise InputError(f"{path}: holds the splits {' and '.join(splits[:3])}; make an archive of each")
     return words
-
-
-def _only(group: Pictures, places: Sequence[int]) -> Pictures:
-    """Give some of the pictures of a group."""
-    read, key = group.read, group.key
-    assert read is not None
-    return Pictures(
-        [group.names[place] for place in places],
-        lambda place: read(places[place]),
-        None if key is None else lambda place: key(places[place]),
-    )

@@ -47,6 +47,15 @@ class Pictures:
             return file_keys(self.names[start:stop])
         return None if self.key is None else list(map(self.key, range(start, stop)))
 
+    def only(self, places: Sequence[int]) -> "Pictures":
+        """Give some of the pictures, by their indices."""
+        read, key = self.read, self.key
+        return Pictures(
+            [self.names[place] for place in places],
+            read and (lambda number: read(places[number])),
+            key and (lambda number: key(places[number])),
+        )
+
     def open(self, place: int) -> BinaryIO:
         """Open the encoded picture at an index."""
         if self.read is None:
