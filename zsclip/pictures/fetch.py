@@ -1,18 +1,19 @@
 """Files on servers, through fsspec: what a server says of one, and its bytes. No request is waited for without end."""
 
-import asyncio
 import functools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from email.utils import parsedate_to_datetime
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from zsclip.errors import first_line
 from zsclip.pictures import identity
 from zsclip.pictures.refused import ErrorKind, Refused
 from zsclip.pictures.urls import host_of, protocol_of
+
+if TYPE_CHECKING:  # imported where it is used, as runs without URLs would start later by 30 ms
+    from asyncio import Semaphore
 
 CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 _LONGEST_SECONDS = 300  # of one request, for a server that sends a byte now and then
@@ -94,8 +95,10 @@ class Server:
     """
 
     def __init__(self, fs: Any, *, is_http: bool) -> None:
+        import asyncio
+
         self._fs, self._is_http = fs, is_http
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots: Semaphore = asyncio.Semaphore(_AT_ONCE)
         self._given_up: Counter[str] = Counter()  # files in a row, by host
 
     def about(self, url: str, *, tries: int = _TRIES) -> "Future[About]":
@@ -135,11 +138,15 @@ class Server:
         return self._begin(lambda: self._listed(url), url)
 
     def _begin(self, work: Callable[[], Awaitable[T]], url: str, tries: int = _TRIES) -> "Future[T]":
+        import asyncio
+
         from fsspec.asyn import get_loop
 
         return asyncio.run_coroutine_threadsafe(self._retried(work, host_of(url), tries), get_loop())
 
     async def _retried(self, work: Callable[[], Awaitable[T]], host: str, tries: int) -> T:
+        import asyncio
+
         failure, tried = Refused("unreadable", "was never asked for"), 0
         received = b""
         while tried < (1 if self._given_up[host] >= _GIVEN_UP else tries):
@@ -360,6 +367,8 @@ def _about_of(info: dict[str, Any]) -> About:
 
 def _seconds_since(changed: Any, now: Any) -> float:
     """Give how long ago a file was changed, by the server's own clock; forever if it does not say."""
+    from email.utils import parsedate_to_datetime
+
     try:
         return (parsedate_to_datetime(str(now)) - parsedate_to_datetime(str(changed))).total_seconds()
     except (TypeError, ValueError):
