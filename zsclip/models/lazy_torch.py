@@ -90,7 +90,7 @@ class LazyTorchEncoder:
     @property
     def embed_dim(self) -> int:
         """D, the width of the embedding space."""
-        return int(self.spec.architecture["embed_dim"])
+        return self.spec.embed_dim
 
     @property
     def device(self) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from zsclip.errors import ModelError, first_line
 from zsclip.models.graphs import IMAGE, TEXT, Graphs, find_graphs
-from zsclip.models.packs import TOKENS_A_BATCH, in_batches
+from zsclip.models.packs import ARRAYS, TOKENS_A_BATCH, in_batches
 from zsclip.models.spec import ModelSpec
 from zsclip.models.tokens import OpenClipTokens, Tokens, load_tokens
 from zsclip.pixels.processors import available_cpus
@@ -55,7 +55,7 @@ class OnnxEncoder:
     @property
     def embed_dim(self) -> int:
         """D, the width of the embedding space."""
-        return int(self.spec.architecture["embed_dim"])
+        return self.spec.embed_dim
 
     @property
     def text_recipe(self) -> str:
@@ -92,8 +92,7 @@ class OnnxEncoder:
         if self._graphs.about.packed:
             lengths = self._used(ids)
             for batch in in_batches([row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]):
-                names = ("ids", "positions", "parts", "sequences", "ends")
-                vectors[batch.rows] = self._run_text(dict(zip(names, batch.arrays, strict=True)))
+                vectors[batch.rows] = self._run_text(dict(zip(ARRAYS, batch.arrays, strict=True)))
             return vectors
         step = max(1, TOKENS_A_BATCH // ids.shape[1])
         for start in range(0, len(ids), step):

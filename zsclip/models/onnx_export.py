@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zsclip.errors import ModelError, first_line
 from zsclip.models.graphs import IMAGE, TEXT, About, Graphs, keep_graphs
 from zsclip.models.onnx_encoder import OnnxEncoder
-from zsclip.models.packs import in_batches
+from zsclip.models.packs import ARRAYS, in_batches
 from zsclip.models.spec import ModelSpec
 from zsclip.models.text import encode_packs, first_output, sees_no_padding
 from zsclip.models.tokens import OpenClipTokens, load_tokens
@@ -259,8 +259,7 @@ def _packs_of(spec: ModelSpec) -> dict[str, Tensor]:
     """Give packs of several prompts and lengths, by the names of the graph's inputs."""
     rows = _ids(spec, 4).tolist()
     (batch,) = in_batches([row[: 5 + i] for i, row in enumerate(rows)])
-    names = ("ids", "positions", "parts", "sequences", "ends")
-    return dict(zip(names, map(torch.from_numpy, batch.arrays), strict=True))
+    return dict(zip(ARRAYS, map(torch.from_numpy, batch.arrays), strict=True))
 
 
 def _pixels(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOKENS_A_BATCH = 8192  # 2 cores, ViT-B-32: more gains nothing, fewer leave the cores waiting
+ARRAYS = ("ids", "positions", "parts", "sequences", "ends")  # of a batch, in this order
 _TOKENS_A_PACK = 64  # 2 cores, ViT-B-32: 48 to 96 are the same, fewer are slower
 
 

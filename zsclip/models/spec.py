@@ -101,6 +101,11 @@ class ModelSpec:
     offline: bool
 
     @property
+    def embed_dim(self) -> int:
+        """D, the width of the embedding space."""
+        return int(self.architecture["embed_dim"])
+
+    @property
     def recipe(self) -> str:
         """Fingerprint of weights and architecture, which an embedding depends on besides its input."""
         return fingerprint("model-v1", self.digest, self.architecture)

@@ -68,7 +68,7 @@ class ClipModel:
     @property
     def embed_dim(self) -> int:
         """D, the width of the embedding space."""
-        return int(self.spec.architecture["embed_dim"])
+        return self.spec.embed_dim
 
     @property
     def in_flight(self) -> int:

@@ -55,8 +55,7 @@ def build_features(
         OutputError: the file cannot be written; what was there before is kept.
     """
     key = fingerprint("features-v1", pairs.digest, pairs.stamp(), spec.image_recipe(device, precision, False, False))
-    width = int(spec.architecture["embed_dim"])
-    embeddings = np.full((len(pairs.names), width), np.nan, np.float32)  # (N, D)
+    embeddings = np.full((len(pairs.names), spec.embed_dim), np.nan, np.float32)  # (N, D)
     usable = pairs.usable
     kept = _read_rows(path, key)  # (n, D), the first n
     place = 0  # index in `usable` of the first picture to encode
