@@ -52,15 +52,13 @@ def check_ray() -> None:
 def _stdout_to_stderr() -> Iterator[None]:
     """Send what Ray prints of its own processes, as when one has died, to stderr: stdout is for results."""
     sys.stdout.flush()
-    kept, shown = os.dup(1), sys.stdout
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr  # which may be a notebook's, without a number
-    try:
-        yield
-    finally:
-        sys.stdout = shown
-        os.dup2(kept, 1)
-        os.close(kept)
+    shown = sys.stdout
+    with _redirected(1, 2):
+        sys.stdout = sys.stderr  # which may be a notebook's, without a number
+        try:
+            yield
+        finally:
+            sys.stdout = shown
 
 
 @contextmanager
@@ -106,14 +104,19 @@ def _check_address(address: str) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere:
-        kept = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    with open(os.devnull, "w") as nowhere, _redirected(2, nowhere.fileno()):
+        yield
+
+
+@contextmanager
+def _redirected(descriptor: int, target: int) -> Iterator[None]:
+    kept = os.dup(descriptor)
+    os.dup2(target, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
 
 
 def pool_for(shards: int, threads: int | None, gpus: int | None) -> Pool:

@@ -120,10 +120,6 @@ class Unread:
                 self._shots[clip, place] = shot
                 self._free -= size
 
-    def drop(self, clip: Clip, place: int) -> None:
-        """Release a frame that will not be read."""
-        self.pop(clip, place)
-
     def pop(self, clip: Clip, place: int) -> Shot | None:
         """Release a frame, and give it if it is held."""
         with self._changed:
@@ -188,9 +184,14 @@ def _pictures(
     def read(place: int) -> bytes:
         return (unread.pop(clip, start + place) or _read_again(clip, start + place)).encode()
 
+    def key(place: int) -> bytes | None:
+        return clip.key_of(numbers[start + place])
+
+    def drop(place: int) -> None:
+        unread.pop(clip, start + place)
+
     names: list[Frame] = []
-    key = lambda place: clip.key_of(numbers[start + place])  # noqa: E731
-    some = Pictures(names, read, key, lambda place: unread.drop(clip, start + place))
+    some = Pictures(names, read, key, drop)
     for place in range(stop - start):
         at = seconds[start + place]
         frame = Frame(f"{clip.path}#t={at:.3f}", some, place)
