@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 NEED_TORCH = {
     "zsclip.models.fold",
+    "zsclip.models.last_block",
     "zsclip.models.onnx_export",
     "zsclip.models.text",
     "zsclip.models.torch_encoder",

@@ -98,9 +98,22 @@ def test_packed_prompts_are_encoded_as_alone(options: dict[str, object], seed: i
     assert (result - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+def test_the_last_block_computes_only_the_end_of_each_prompt() -> None:
+    made, tokens = tower(), []
+    made.transformer.resblocks[-1].mlp.register_forward_pre_hook(
+        lambda module, inputs: tokens.append(inputs[0].shape[:2].numel())
+    )
+
+    encode_tokens(made, padded([[START, 1, 2, 3, 4, label, END] for label in range(10, 60)]), "cpu")
+
+    assert tokens == [2 * 29]  # two packs, 29 prompts and 21, the second filled up
+
+
 def test_many_prompts_run_in_few_tokens() -> None:
     made, tokens = tower(), []
-    made.transformer.register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0].shape[:2].numel()))
+    made.transformer.resblocks[0].register_forward_pre_hook(
+        lambda module, inputs: tokens.append(inputs[0].shape[:2].numel())
+    )
 
     encode_tokens(made, padded([[START, 1, 2, 3, 4, label, END] for label in range(10, 60)]), "cpu")
 

@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.transformer import QuickGELU, TextTransformer, VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zsclip.models.find import find_model
 from zsclip.models.fold import fold_norms
+from zsclip.models.text import first_output
 from zsclip.models.towers import fast_form, load_tower, new_model
 
 
@@ -60,6 +61,35 @@ def test_only_the_used_part_of_the_last_block_is_computed(options: dict[str, Any
         expected, result = plain(images), fast(images)
 
     assert sizes == [1 if ends_in_one_token else 17]
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "ends_in_one_token"),
+    [
+        ({"pool_type": "last"}, True),
+        ({"pool_type": "first", "ls_init_value": 0.3}, True),
+        ({"pool_type": "argmax"}, False),
+        ({"pool_type": "none"}, False),
+        ({"pool_type": "last", "output_tokens": True}, False),
+        ({"pool_type": "last", "no_causal_mask": False}, False),
+        ({"pool_type": "last", "use_pad_mask": True}, False),
+        ({"pool_type": "last", "embed_cls": True}, False),
+        ({"pool_type": "last", "qk_norm": True}, False),
+    ],
+)
+def test_only_the_pooled_token_of_a_text_tower_is_computed(options: dict[str, Any], ends_in_one_token: bool) -> None:
+    torch.manual_seed(0)
+    options = {"no_causal_mask": True} | options
+    plain = TextTransformer(12, vocab_size=100, width=32, heads=2, layers=2, output_dim=16, **options).eval()
+    fast = fast_form(deepcopy(plain))
+    ids, sizes = torch.randint(1, 100, (5, 12)), []
+    fast.transformer.resblocks[-1].register_forward_hook(lambda module, given, result: sizes.append(result.shape[1]))
+
+    with torch.no_grad():
+        expected, result = (first_output(tower(ids)) for tower in (plain, fast))
+
+    assert (sizes == [1]) == ends_in_one_token
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 
 

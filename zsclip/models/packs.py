@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOKENS_A_BATCH = 8192  # 2 cores, ViT-B-32: more gains nothing, fewer leave the cores waiting
-ARRAYS = ("ids", "positions", "parts", "sequences", "ends")  # of a batch, in this order
+ARRAYS = ("ids", "positions", "parts", "ends", "picked")  # of a batch, in this order
 _TOKENS_A_PACK = 64  # 2 cores, ViT-B-32: 48 to 96 are the same, fewer are slower
 
 
@@ -16,7 +16,8 @@ class Batch:
     """Packs that go through the tower together.
 
     rows: (N,) indices of their prompts. arrays: int64, what `text.encode_packs` takes: ids, positions and parts, all
-    (B, L), padded; and for each prompt, its sequence and the index of its last token there, both (N,).
+    (B, L), padded; ends, (B, P), the indices of each pack's last tokens, padded; and picked, (N,), which of these,
+    counted through, belong to prompts.
     """
 
     rows: list[int]
@@ -38,17 +39,17 @@ def in_batches(prompts: Sequence[list[int]]) -> Iterator[Batch]:
 
 
 def _batch(packs: Sequence["Pack"]) -> Batch:
-    length = len(packs[0].ids)
+    most = max(len(each.ends) for each in packs)
 
-    def padded(lists: list[list[int]], filler: int) -> list[list[int]]:
+    def padded(lists: list[list[int]], filler: int, length: int = len(packs[0].ids)) -> list[list[int]]:
         return [each + [filler] * (length - len(each)) for each in lists]
 
     arrays = (
         padded([each.ids for each in packs], 0),
         padded([each.positions for each in packs], 0),
         padded([each.parts for each in packs], -1),
-        [i for i, each in enumerate(packs) for _ in each.ends],
-        [end for each in packs for end in each.ends],
+        padded([each.ends for each in packs], 0, most),
+        [i * most + place for i, each in enumerate(packs) for place in range(len(each.ends))],
     )
     rows = [row for each in packs for row in each.rows]
     return Batch(rows, tuple(np.array(one, np.int64) for one in arrays))

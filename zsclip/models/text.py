@@ -10,6 +10,7 @@ import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
+from zsclip.models.last_block import last_block, some_tokens
 from zsclip.models.packs import TOKENS_A_BATCH, in_batches
 
 
@@ -73,16 +74,26 @@ def first_output(features: Any) -> Tensor:
 
 
 def encode_packs(
-    tower: TextTransformer, ids: Tensor, positions: Tensor, parts: Tensor, sequences: Tensor, ends: Tensor
+    tower: TextTransformer, ids: Tensor, positions: Tensor, parts: Tensor, ends: Tensor, picked: Tensor
 ) -> Tensor:
-    """Do what `TextTransformer.forward` does, for a `packs.Batch` of them; (N, D), in the order of `sequences`."""
+    """Do what `TextTransformer.forward` does, for a `packs.Batch` of them; (N, D), in the order of `picked`."""
     # A token sees only the tokens before it in its own prompt.
     seen = ((parts[:, None, :] == 0) | (parts[:, None, :] == parts[:, :, None])).tril()  # (B, L, L)
     mask = torch.zeros(seen.shape, device=ids.device).masked_fill(~seen, -torch.inf)
-    mask = mask[:, None].expand(-1, tower.heads, -1, -1).flatten(0, 1)  # (B x heads, L, L)
-    positional = tower.positional_embedding[positions]  # (B, L, width)
-    x = tower.transformer(tower.token_embedding(ids) + positional, attn_mask=mask)
-    x = tower.ln_final(x[sequences, ends])  # (N, width)
+    of_heads = mask[:, None].expand(-1, tower.heads, -1, -1).flatten(0, 1)  # (B x heads, L, L)
+
+    def pick(tokens: Tensor) -> Tensor:
+        return tokens.gather(1, ends[..., None].expand(-1, -1, tokens.shape[2]))  # (B, P, tokens.shape[2])
+
+    x = tower.token_embedding(ids) + tower.positional_embedding[positions]  # (B, L, width)
+    if (last := last_block(tower.transformer)) is None:
+        x = pick(tower.transformer(x, attn_mask=of_heads))
+    else:
+        for block in tower.transformer.resblocks:
+            if block is not last:
+                x = block(x, attn_mask=of_heads)
+        x = some_tokens(last, x, pick, pick(mask)[:, None])  # (B, P, width)
+    x = tower.ln_final(x.flatten(0, 1)[picked])  # (N, width)
     if isinstance(tower.text_projection, nn.Linear):
         return tower.text_projection(x)
     return x if tower.text_projection is None else x @ tower.text_projection

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from open_clip.convert import convert_state_dict
 from open_clip.model import (
     _build_text_tower,
@@ -21,7 +20,6 @@ from open_clip.transformer import (
     QuickGELU,
     ResidualAttentionBlock,
     TextTransformer,
-    Transformer,
     VisionTransformer,
 )
 from open_clip.utils import to_2tuple
@@ -32,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 from zsclip.errors import ModelError, first_line
 from zsclip.models.find import text_config_folder
 from zsclip.models.fold import fold_norms
+from zsclip.models.last_block import last_block, some_tokens
 from zsclip.models.lean_imports import complete
 from zsclip.models.spec import ModelSpec
 
@@ -58,15 +57,14 @@ def load_tower(spec: ModelSpec, which: str) -> nn.Module:
 def fast_form(tower: nn.Module) -> nn.Module:
     """Make a tower in evaluation mode faster; its output stays the same, up to rounding.
 
-    QuickGELU becomes SiLU, the last block of a ViT computes only the pooled token, branches that exist only
+    QuickGELU becomes SiLU, the last block of a transformer computes only the pooled token, branches that exist only
     for training are merged (timm's `reparameterize_model`: MobileCLIP, RepVGG), batch norms become part of
     the convolution before them (ResNet, EfficientNet), and convolutions use the channels-last layout.
     """
+    _end_in_one_token(tower)
     for module in tower.modules():
         if isinstance(module, nn.Sequential):
             _fold_quick_gelu(module)
-    if isinstance(tower, VisionTransformer):
-        _end_in_one_token(tower)
     if isinstance(tower, TimmModel):
         from timm.utils import reparameterize_model
 
@@ -88,34 +86,37 @@ def _fold_quick_gelu(mlp: nn.Sequential) -> None:
             setattr(mlp, list(parts)[1], nn.SiLU())
 
 
-def _end_in_one_token(tower: VisionTransformer) -> None:
-    """Let the last block compute only the class token, if nothing else of its output is used."""
-    transformer = tower.transformer
-    ends_in_one = tower.pool_type == "tok" and tower.attn_pool is None and not tower.output_tokens
-    if ends_in_one and isinstance(transformer, Transformer) and transformer.batch_first:
-        *_, last = transformer.resblocks
-        if type(last) is ResidualAttentionBlock:
-            transformer.resblocks[-1] = _ClassTokenBlock(last)
+def _end_in_one_token(tower: nn.Module) -> None:
+    """Let the last block compute only the token that is pooled, if nothing else of its output is used.
+
+    Where a text tower pools at the end mark, the token is another one in each prompt; see `text.encode_packs`.
+    """
+    if not isinstance(tower, VisionTransformer | TextTransformer):
+        return
+    place, block = _pooled(tower), last_block(tower.transformer)
+    if place is not None and block is not None:
+        tower.transformer.resblocks[-1] = _OneTokenBlock(block, place)
 
 
-class _ClassTokenBlock(nn.Module):
-    """A block that computes only its first token from all of them: (B, T, W) -> (B, 1, W)."""
+def _pooled(tower: VisionTransformer | TextTransformer) -> slice | None:
+    """Give the place of the only token whose output is used; None if that depends on the input, or others are used."""
+    if isinstance(tower, VisionTransformer):
+        is_alone = tower.pool_type == "tok" and tower.attn_pool is None and not tower.output_tokens
+        return slice(0, 1) if is_alone else None
+    has_mask = tower.attn_mask is not None or tower.use_pad_mask or tower.cls_emb is not None
+    places = {"first": slice(0, 1), "last": slice(-1, None)}
+    return None if has_mask or tower.output_tokens else places.get(tower.pool_type)
 
-    def __init__(self, block: ResidualAttentionBlock) -> None:
+
+class _OneTokenBlock(nn.Module):
+    """A block that computes only one of its tokens from all of them: (B, T, W) -> (B, 1, W)."""
+
+    def __init__(self, block: ResidualAttentionBlock, place: slice) -> None:
         super().__init__()
-        self.block = block
+        self.block, self.place = block, place
 
     def forward(self, x: Tensor, attn_mask: None = None) -> Tensor:
-        block, attn = self.block, self.block.attn
-        normed = block.ln_1(x)
-        # With queries that differ from keys, nn.MultiheadAttention would copy the weights for each picture.
-        to_q, to_kv = attn.in_proj_weight.split([attn.embed_dim, 2 * attn.embed_dim])
-        q_bias, kv_bias = attn.in_proj_bias.split([attn.embed_dim, 2 * attn.embed_dim])
-        q = F.linear(normed[:, 0], to_q, q_bias).unflatten(1, (attn.num_heads, 1, -1))  # (B, H, 1, W / H)
-        k, v = F.linear(normed, to_kv, kv_bias).unflatten(2, (2, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).flatten(1)  # (B, W)
-        x = x[:, 0] + block.ls_1(attn.out_proj(attended))
-        return (x + block.ls_2(block.mlp(block.ln_2(x))))[:, None]
+        return some_tokens(self.block, x, lambda tokens: tokens[:, self.place])
 
 
 def new_model(spec: ModelSpec) -> nn.Module:
