@@ -24,9 +24,9 @@ from zsclip.engine.question import Question
 from zsclip.engine.settings import settings_of
 from zsclip.errors import InputError, ModelError
 from zsclip.kept.cache import cache_dir
-from zsclip.models import graphs, onnx_export
+from zsclip.models import find, graphs, lazy_torch, onnx_export
 from zsclip.models.encoder import Encoder
-from zsclip.models.find import find_model
+from zsclip.models.find import TINY_DIR, find_model
 from zsclip.models.graphs import FOLDER, About, Graphs, find_graphs
 from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.onnx_encoder import OnnxEncoder
@@ -103,8 +103,9 @@ def test_embeddings_are_those_of_torch(
         assert getattr(encoder, about) == getattr(twin, about)
 
 
-def test_the_bundled_model_gives_the_same_labels(views: np.ndarray, exported: Callable[[str], Path]) -> None:
-    encoder, twin = in_onnx(exported("tiny"), "tiny"), LazyTorchEncoder(find_model("tiny"), "cpu", "fp32")
+def test_the_bundled_model_gives_the_same_labels(views: np.ndarray) -> None:
+    encoder = Computing(runtime="onnx").encoder("tiny", True)
+    twin = LazyTorchEncoder(find_model("tiny"), "cpu", "fp32")
     words = expand([Label(label) for label in LABELS.split(",")], read_templates(["a photo of a {}."]))
 
     vectors, expected = (each.begin_images(list(views[::4]))() for each in (encoder, twin))
@@ -122,10 +123,88 @@ def test_torchs_newer_exporter_gives_the_same(tiny_model: Callable[[str], Path],
     tower = onnx_export._Packs(onnx_export.load_tower(spec, "text"))
 
     onnx_export._to_onnx(tower, onnx_export._packs_of(spec), tmp_path / "raw.onnx", dynamo=True)
-    onnx_export._optimised(tmp_path / "raw.onnx", tmp_path / graphs.TEXT)
+    onnx_export.optimised(tmp_path / "raw.onnx", tmp_path / graphs.TEXT)
 
     result = OnnxEncoder(spec, Graphs(tmp_path, ANYTHING)).encode_text(PROMPTS)
     assert np.abs(result - model.encode_text(PROMPTS).numpy()).max() <= 1e-5
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the bundled model, which takes its place."""
+    folder = shutil.copytree(TINY_DIR, tmp_path / "tiny")
+    for module in (graphs, find):
+        monkeypatch.setattr(module, "TINY_DIR", folder)
+    return folder
+
+
+def test_the_bundled_graphs_read_the_bundled_weights_and_give_what_torch_gives(views: np.ndarray) -> None:
+    encoder = Computing(runtime="onnx").encoder("tiny", True)
+    twin = LazyTorchEncoder(find_model("tiny"), "cpu", "fp32")
+    files = [TINY_DIR / name for name in (graphs.ABOUT, graphs.IMAGE, graphs.TEXT)]
+
+    assert sum(file.stat().st_size for file in files) < 1_000_000
+    assert not (cache_dir() / FOLDER).exists()
+    for count in (1, 2, 5):
+        pairs = [
+            (encoder.begin_images(list(views[:count]))(), twin.begin_images(list(views[:count]))()),
+            (encoder.encode_text(PROMPTS[-count:]), twin.encode_text(PROMPTS[-count:])),
+        ]
+        for ours, expected in pairs:
+            assert (ours * expected).sum(axis=1).min() >= 0.99999
+            assert np.abs(ours - expected).max() <= 1e-4
+    assert np.abs(encoder.encode_text(PROMPTS) - twin.encode_text(PROMPTS)).max() <= 1e-4
+    assert encoder.token_counts(PROMPTS) == twin.token_counts(PROMPTS)
+    assert (encoder.logit_scale, encoder.logit_bias) == (twin.logit_scale, twin.logit_bias)
+
+
+def test_the_bundled_graphs_are_written_by_one_function(bundled: Path) -> None:
+    for name in (graphs.ABOUT, graphs.IMAGE, graphs.TEXT):
+        (bundled / name).unlink()
+    assert find_graphs(find_model("tiny")) is None
+
+    onnx_export.write_graphs_beside(find_model("tiny"))
+
+    found = find_graphs(find_model("tiny"))
+    assert found is not None
+    assert found.folder == bundled
+    assert found.size < 1_000_000
+    assert {path.name for path in bundled.iterdir()} == {path.name for path in TINY_DIR.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["quick-gelu", "resnet"])  # whose weights are scaled and folded; kept in fp32
+def test_graphs_without_weights_give_what_torch_gives(
+    kind: str, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model(kind), tmp_path / "model")
+    spec = find_model(str(folder))
+    twin = LazyTorchEncoder(spec, "cpu", "fp32")
+
+    onnx_export.write_graphs_beside(spec)
+
+    found = graphs.read_graphs(folder, graphs.graphs_key(spec))
+    assert found is not None
+    assert found.size < 0.02 * (folder / "open_clip_model.safetensors").stat().st_size
+    encoder = OnnxEncoder(spec, found)
+    pixels = pixels_for(encoder, 3)
+    assert np.abs(encoder.begin_images(pixels)() - twin.begin_images(pixels)()).max() <= 1e-5
+    assert np.abs(encoder.encode_text(PROMPTS) - twin.encode_text(PROMPTS)).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["graphs.json", "image.onnx", "text.onnx", "open_clip_model.safetensors"])
+def test_bundled_graphs_of_other_weights_or_damaged_ones_are_not_believed(name: str, bundled: Path) -> None:
+    assert find_graphs(find_model("tiny")) is not None
+
+    flip(bundled / name)
+
+    assert find_graphs(find_model("tiny")) is None
+    assert runtime_of("tiny", device="cpu") == "torch"
+
+
+def test_graphs_beside_another_model_are_not_looked_at(bundled: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(bundled, tmp_path / "other")
+
+    assert find_graphs(find_model(str(other))) is None
 
 
 class Twice(nn.Module):
@@ -150,6 +229,7 @@ def test_a_graph_that_is_not_what_torch_gives_is_refused(tower: nn.Module, told:
     with pytest.raises(ModelError, match=f"^--runtime onnx: the image tower .*{told}.*; use --runtime torch$"):
         onnx_export._write(
             "image tower", tower, {"pixels": torch.from_numpy(pixels)}, tmp_path / graphs.IMAGE,
+            onnx_export.optimised,
             lambda: OnnxEncoder(spec, Graphs(tmp_path, ANYTHING)), encoded,
         )  # fmt: skip
 
@@ -194,7 +274,7 @@ def pipe_instead(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("name", ["image.onnx", "image.bin", "text.onnx", "text.bin", "about.json"])
+@pytest.mark.parametrize("name", ["image.onnx", "image.bin", "text.onnx", "text.bin", "graphs.json"])
 @pytest.mark.parametrize("damage", [flip, cut, pipe_instead, Path.unlink])
 def test_damaged_graphs_are_not_believed(name: str, damage: Callable[[Path], None], ready: str) -> None:
     spec = find_model(ready)
@@ -331,35 +411,49 @@ def test_a_graph_that_cannot_be_loaded_is_one_line(spec, tmp_path: Path) -> None
         OnnxEncoder(spec, Graphs(tmp_path, ANYTHING)).load()
 
 
-@pytest.mark.parametrize("labels", ["red,green", "une piña,a new label"])
-def test_a_run_imports_no_torch(labels: str, ready: str, photos: Path) -> None:
+def modules_of_a_run(*arguments: str) -> tuple[bytes, set[str]]:
+    """Run `zsclip classify` in a process of its own; give what it printed, and what it imported."""
     code = """
 import sys
 from zsclip.cli.main import main
-code = main(sys.argv[1:])
-found = {"torch", "torchvision", "open_clip", "timm", "transformers", "onnx", "tokenizers"} & sys.modules.keys()
-sys.exit(f"imported {found}" if found else code)
+code = main(["classify", *sys.argv[1:]])
+print(*sys.modules, file=sys.stderr)
+sys.exit(code)
 """
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "classify",
-        str(photos / "red.png"),
-        "-m",
-        ready,
-        "-l",
-        labels,
-        "-f",
-        "jsonl",
-    ]
+    command = [sys.executable, "-c", code, *arguments, "-q", "-f", "jsonl"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=HANGS)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.decode().splitlines()
+    return done.stdout, set(line.split())
 
-    for more in (["--runtime", "onnx"], [], ["--no-store"]):  # new labels, then stored ones and a stored picture
-        done = subprocess.run(
-            [*command, "-q", "--device", "cpu", *more], capture_output=True, check=False, timeout=HANGS
-        )
-        assert (done.returncode, done.stderr) == (0, b"")
-        assert done.stdout.count(b"\n") == 1
+
+@pytest.mark.parametrize("labels", ["red,green", "une piña,a new label"])
+@pytest.mark.parametrize("model", ["exported", "tiny"])
+def test_a_run_imports_no_torch_not_even_the_first(labels: str, model: str, ready: str, photos: Path) -> None:
+    arguments = [str(photos / "red.png"), "-m", {"exported": ready}.get(model, model), "-l", labels]
+    if torch.cuda.is_available():
+        arguments += ["--device", "cpu"]
+
+    rows = []
+    for more in ([], ["--runtime", "onnx"], ["--no-store"]):  # new labels, then stored ones and a stored picture
+        printed, modules = modules_of_a_run(*arguments, *more)
+        assert not modules & {"torch", "torchvision", "open_clip", "timm", "transformers", "onnx", "tokenizers"}
+        rows.append(printed)
+    assert rows[0] == rows[1] == rows[2]
+    assert rows[0].count(b"\n") == 1
+
+
+def test_a_run_that_only_looks_up_imports_nothing_to_decode_or_encode(ready: str, photos: Path) -> None:
+    arguments = (str(photos / "red.png"), "-m", ready, "-l", "red,green", "--device", "cpu")
+    first, computing = modules_of_a_run(*arguments)
+
+    again, modules = modules_of_a_run(*arguments)
+
+    assert again == first
+    used = {"PIL.Image", "onnxruntime", "zsclip.models.tokens"}
+    assert used <= computing
+    unused = {"pydantic", "yaml", "rich", "importlib.metadata", "huggingface_hub", "zsclip.cli.training"}
+    assert not modules & (used | unused)
 
 
 def test_rows_are_those_of_torch(
@@ -410,3 +504,46 @@ def test_the_cache_shows_and_clears_graphs(ready: str, run: Callable[..., subpro
     assert done.returncode == 0
     assert not (cache_dir() / FOLDER).exists()
     assert graphs.size_on_disk() == 0
+
+
+def test_a_short_run_in_torch_suggests_an_export_once(
+    tiny_model: Callable[[str], Path], photos: Path, run: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
+    def notes(model: str, *more: str) -> list[str]:
+        done = run("classify", "photos", "-m", model, "-l", "red,green", "--device", "cpu", "--no-store", *more)
+        return [line for line in done.stderr.decode().splitlines() if "models export" in line]
+
+    model, other = str(tiny_model("plain")), str(tiny_model("siglip"))
+    expected = [
+        f"zsclip: run `zsclip models export {model}` once, and {model} will start several times as fast, without torch"
+    ]
+
+    assert notes(model, "--quiet") == notes(model, "--precision", "bf16") == notes(model, "--runtime", "torch") == []
+    assert notes(model) == expected
+    assert notes(model) == []
+    assert len(notes(other)) == 1
+    assert notes("tiny") == []
+
+
+def test_where_nothing_can_be_kept_or_exported_no_export_is_suggested(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = find_model(str(tiny_model("plain")))
+
+    monkeypatch.setenv("ZSCLIP_CACHE_DIR", "/dev/null/nowhere")
+    assert not graphs.is_first_hint(spec)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert graphs.missing_to_export() == ["onnxscript"]
+
+
+@pytest.mark.parametrize(
+    ("names", "is_certain"), [(["null", "nvme0n1"], True), (["null", "nvidia0"], False), (["kfd"], False)]
+)
+def test_only_a_device_in_dev_may_be_a_gpu(names: list[str], is_certain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy_torch.os, "listdir", lambda folder: names)
+    monkeypatch.setattr(lazy_torch.sys, "platform", "linux")
+
+    assert lazy_torch.has_no_gpu() == is_certain
+
+    monkeypatch.setattr(lazy_torch.sys, "platform", "darwin")
+    assert not lazy_torch.has_no_gpu()

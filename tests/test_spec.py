@@ -1,5 +1,6 @@
 """What a configuration says, and the digests that name weights."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from zsclip.kept.cache import keep
 from zsclip.models.find import find_model
 from zsclip.models.spec import Tokenizer, file_digest
 from zsclip.pictures.identity import GRAIN_NS, Look
+
+LARGE = b"one" * 200_000  # bytes whose digest is worth remembering
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_a_setting_that_is_null_is_open_clips_default(tiny_model: Callable[[str]
 
 def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "weights"
-    path.write_bytes(b"one")
+    path.write_bytes(LARGE)
     later = time.time_ns() + 2 * GRAIN_NS
     first = file_digest(path, now_ns=later)
 
@@ -81,20 +84,29 @@ def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
 def test_other_content_of_the_same_size_and_time_has_another_digest(in_place: bool, tmp_path: Path) -> None:
     """As `cp --preserve` and `touch -r` leave it."""
     path, new = tmp_path / "weights", tmp_path / "new"
-    path.write_bytes(b"one")
+    path.write_bytes(LARGE)
     os.utime(path, ns=(10**18, 10**18))
     before, later = os.stat(path), time.time_ns() + 2 * GRAIN_NS
     first = file_digest(path, now_ns=later)
 
     while os.stat(path).st_ctime_ns == before.st_ctime_ns:  # the clock of the file system is coarse
         target = path if in_place else new
-        target.write_bytes(b"two")
+        target.write_bytes(LARGE[::-1])
         os.utime(target, ns=(10**18, 10**18))
         if not in_place:
             os.replace(new, path)
 
     assert (os.stat(path).st_size, os.stat(path).st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     assert file_digest(path, now_ns=later) != first
+
+
+def test_a_small_file_is_read_again_as_that_is_faster_than_looking_it_up(tmp_path: Path) -> None:
+    path = tmp_path / "graph"
+    path.write_bytes(b"one")
+    later = time.time_ns() + 2 * GRAIN_NS
+    keep("digests", [str(path), *Look.of(os.stat(path))], "not read again")
+
+    assert file_digest(path, now_ns=later) == hashlib.sha256(b"one").hexdigest()
 
 
 def test_a_folder_that_is_only_called_blobs_is_hashed(tmp_path: Path) -> None:
@@ -109,11 +121,11 @@ def test_a_folder_that_is_only_called_blobs_is_hashed(tmp_path: Path) -> None:
 def test_a_digest_of_a_file_just_written_is_not_believed_later(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     now = time.time_ns()
-    path.write_bytes(b"one")
+    path.write_bytes(LARGE)
     os.utime(path, ns=(now, now))
     first = file_digest(path)
 
-    path.write_bytes(b"two")
+    path.write_bytes(LARGE[::-1])
     os.utime(path, ns=(now, now))
 
     assert file_digest(path) != first

@@ -40,7 +40,8 @@ def test_the_wheel_holds_code_prompts_and_data_and_nothing_else(wheel: Path) -> 
 
     assert {"zsclip/py.typed", "zsclip/data/models.csv", "zsclip/data/prompts/photo.yaml"} <= set(names)
     tiny = {name.removeprefix("zsclip/data/tiny/") for name in names if name.startswith("zsclip/data/tiny/")}
-    assert tiny == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"}
+    graphs = {"graphs.json", "image.onnx", "text.onnx"}
+    assert tiny == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"} | graphs
     assert all(name.startswith("zsclip/") for name in names)
     assert {name for name in names if name.endswith(".py")} == {
         str(path.relative_to(ROOT)) for path in (ROOT / "zsclip").rglob("*.py")

@@ -22,6 +22,9 @@ from things import CLASSES, find_things, read_labels
 from unlock import unlock
 from wordnet import read_wordnet
 
+from zsclip.models.find import find_model
+from zsclip.models.onnx_export import write_graphs_beside
+
 PER_LABEL = 64  # pictures of each label
 # How many of them are also seen scaled down to 32 pixels, and how many by a tower for 160 pixels a side.
 PER_LABEL_AT_32 = 32
@@ -121,6 +124,8 @@ def main() -> None:
     write_model(out, state | {"logit_scale": torch.tensor(3.0)})
     scale = fit_scale(out, embeddings[is_aside], labels[is_aside], [label.name for label in things.labels], a.seed)
     write_model(out, state | {"logit_scale": torch.tensor(np.log(scale))})
+    stage("graphs: the structure of both towers for ONNX Runtime, which reads the weights from the same file")
+    write_graphs_beside(find_model(str(out)))
     if a.hold_out:
         tell_unseen(out, classes, held_out, embeddings[unseen], labels[unseen], things)
     stage(f"done: {out}, logit_scale {scale:.1f}")

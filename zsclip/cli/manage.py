@@ -19,8 +19,10 @@ _KINDS_OF_ROWS = {"text": "label embeddings", "finished files": "records of fini
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model name, as for --model.")]
 
 
-def _group(about: str) -> typer.Typer:
-    group = typer.Typer(cls=Group, help=about, no_args_is_help=True)
+def _group(name: str, about: str) -> typer.Typer:
+    group = typer.Typer(
+        name=name, cls=Group, help=about, no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    )
 
     @group.callback()
     def start(short_help: SHORT_HELP = False) -> None:
@@ -29,9 +31,9 @@ def _group(about: str) -> typer.Typer:
     return group
 
 
-prompts_app = _group("Show the sentences that labels are put into.")
-models_app = _group("Show, fetch and export models.")
-cache_app = _group("Show, check, trim or delete what is kept on disk.")
+prompts_app = _group("prompts", "Show the sentences that labels are put into.")
+models_app = _group("models", "Show, fetch and export models.")
+cache_app = _group("cache", "Show, check, trim or delete what is kept on disk.")
 
 
 @prompts_app.command("list", cls=Command)
@@ -156,11 +158,11 @@ def models_export(model: ModelArgument, network: Network) -> None:
     """Export a model to ONNX, so that it starts without torch and runs faster on the CPU.
 
     From then on, --runtime auto runs it in ONNX Runtime on the CPU. Its embeddings are kept apart from those of torch,
-    so images that are stored are encoded once more. This needs `pip install 'zsclip[onnx]'`.
+    so images that are stored are encoded once more. This needs `pip install 'zsclip[onnx]'`. `tiny` needs no export.
 
     Examples:
 
-        zsclip models export tiny
+        zsclip models export base
     """
     from zsclip.models.find import find_model
     from zsclip.models.graphs import find_graphs

@@ -50,8 +50,8 @@ class Speed(Device, Computing):
         typer.Option(
             "--runtime",
             metavar="NAME",
-            help="Run the model in torch or onnx (ONNX Runtime on the CPU, in fp32); auto takes onnx for a model that "
-            "`zsclip models export` has prepared, unless you ask for what only torch has.",
+            help="Run the model in torch or onnx (ONNX Runtime on the CPU, in fp32); auto takes onnx for tiny, and for "
+            "models that `zsclip models export` has prepared, unless you ask for what only torch has.",
         ),
     ] = "auto"
     compile: Annotated[

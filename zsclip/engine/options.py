@@ -115,18 +115,20 @@ class Computing:
             ModelError: there is no such model, or it cannot run in the runtime that was asked for.
         """
         from zsclip.models.find import find_model
-        from zsclip.models.lazy_torch import LazyTorchEncoder
+        from zsclip.models.graphs import graphs_to_run
+        from zsclip.models.lazy_torch import LazyTorchEncoder, has_no_gpu
 
         spec = find_model(model, offline=offline)
         in_torch = LazyTorchEncoder(spec, self.device, self.precision, compiled=self.compile)
         if self.runtime == "torch" or not self.onnx_can:
             return in_torch
-        from zsclip.models.onnx_encoder import find_onnx_encoder
-
-        in_onnx = find_onnx_encoder(spec, is_wanted=self.runtime == "onnx")
-        if in_onnx is None:
+        is_wanted = self.runtime == "onnx"
+        graphs = graphs_to_run(spec, is_wanted=is_wanted)
+        if graphs is None or not (is_wanted or self.device == "cpu" or has_no_gpu() or in_torch.device == "cpu"):
             return in_torch
-        return in_onnx if self.runtime == "onnx" or self.device == "cpu" or in_torch.device == "cpu" else in_torch
+        from zsclip.models.onnx_encoder import OnnxEncoder
+
+        return OnnxEncoder(spec, graphs)
 
 
 def variable(name: str) -> str:

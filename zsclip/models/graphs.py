@@ -1,27 +1,29 @@
-"""ONNX graphs of a model in the cache: where they are, and whether they are what was exported.
+"""ONNX graphs of a model: where they are, and whether they are what was exported.
 
 A folder holds the graphs of one model and a description of them with the digests of all files. What is damaged, cut
 short or of another model does not match its digest and counts as absent.
 """
 
+import importlib.util
 import json
 import os
 import shutil
 import stat
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zsclip.errors import ZsclipError, first_line
-from zsclip.kept.cache import cache_dir, fingerprint
+from zsclip.errors import ModelError, ZsclipError, first_line
+from zsclip.kept.cache import cache_dir, fingerprint, read_rows, write_rows
+from zsclip.models.find import TINY_DIR
 from zsclip.models.spec import ModelSpec, file_digest
 
-FOLDER = "graphs-v1"
+FOLDER, _FOLDERS = "graphs-v2", "graphs-v*"
 IMAGE, TEXT = "image.onnx", "text.onnx"
-_ABOUT = "about.json"
+ABOUT = "graphs.json"
+_HINTS = "hints"  # the kind of row
 _MAX_BYTES = 100_000  # of the description
 
 
@@ -29,7 +31,7 @@ _MAX_BYTES = 100_000  # of the description
 class About:
     """What is known about exported graphs.
 
-    key: of the model, see `graphs_key`. files: name -> size in bytes and SHA-256, of all files besides the description.
+    key: of the model, see `graphs_key`. files: name -> size in bytes and SHA-256, of all files that were written.
     packed: whether the text graph takes packs of prompts, or else whole contexts. end: the token that is pooled in
     packs; None if it is the one with the largest number. own_tokens: whether our tokenizer does what open_clip's does.
     """
@@ -59,20 +61,58 @@ class Graphs:
 def graphs_key(spec: ModelSpec) -> str:
     """Give the fingerprint of everything that the graphs of a model depend on."""
     preprocess = spec.preprocess
-    return fingerprint("graphs-v1", spec.recipe, preprocess.size, preprocess.mean, preprocess.std)
+    return fingerprint(FOLDER, spec.recipe, preprocess.size, preprocess.mean, preprocess.std)
 
 
 def find_graphs(spec: ModelSpec) -> Graphs | None:
-    """Give the graphs of a model from the cache; None if they are not there, not complete or not as exported."""
-    return read_graphs(_folder(spec), graphs_key(spec))
+    """Give the graphs of a model; None if they are not there, not complete or not as exported.
+
+    The bundled model has its graphs beside its weights, which they read; those of all others are in the cache.
+    """
+    key = graphs_key(spec)
+    is_bundled = spec.weights is not None and os.path.dirname(spec.weights) == str(TINY_DIR)
+    return (read_graphs(TINY_DIR, key) if is_bundled else None) or read_graphs(_folder(spec), key)
+
+
+def graphs_to_run(spec: ModelSpec, *, is_wanted: bool) -> Graphs | None:
+    """Give the graphs of a model if ONNX Runtime is there to run them; None if one is missing and they are not wanted.
+
+    Raises:
+        ModelError: they are wanted, but the graphs or ONNX Runtime are not there.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:  # found without importing it
+        if is_wanted:
+            raise ModelError("--runtime onnx: needs ONNX Runtime: pip install 'zsclip[onnx]'")
+        return None
+    graphs = find_graphs(spec)
+    if graphs is None and is_wanted:
+        raise ModelError(f"{spec.name}: has no ONNX graphs in the cache; run `zsclip models export {spec.name}` first")
+    return graphs
+
+
+def missing_to_export() -> list[str]:
+    """Give the libraries that exporting needs and that are not installed."""
+    return [name for name in ("onnxruntime", "onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+
+
+def is_first_hint(spec: ModelSpec) -> bool:
+    """Whether nobody has been told yet that this model can be exported; from now on, somebody has been.
+
+    Where the cache cannot be written, everybody has been, or the hint would come with every run.
+    """
+    key = fingerprint("export", spec.recipe)
+    if read_rows(_HINTS, [key]):
+        return False
+    write_rows(_HINTS, {key: b"given"})
+    return bool(read_rows(_HINTS, [key]))
 
 
 def read_graphs(folder: Path, key: str) -> Graphs | None:
     """Give the graphs in a folder; None if they are not complete, not as exported, or those of another model."""
     try:
-        if not 0 < _size(folder / _ABOUT) <= _MAX_BYTES:
+        if not 0 < _size(folder / ABOUT) <= _MAX_BYTES:
             return None
-        kept = json.loads((folder / _ABOUT).read_bytes())
+        kept = json.loads((folder / ABOUT).read_bytes())
         values = kept["about"]
         if kept["digest"] != fingerprint(values) or values["key"] != key:
             return None
@@ -96,6 +136,8 @@ def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]]) -> Gr
     Raises:
         ZsclipError: the cache cannot be written.
     """
+    import tempfile  # here, as most runs only read
+
     key, place = graphs_key(spec), _folder(spec)
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -104,9 +146,7 @@ def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]]) -> Gr
         raise _cannot_write(place.parent, e) from e
     try:
         found = export(made)
-        files = {path.name: (path.stat().st_size, file_digest(path)) for path in sorted(made.iterdir())}
-        about = asdict(About(key=key, files=files, **found))
-        (made / _ABOUT).write_text(json.dumps({"about": about, "digest": fingerprint(about)}), encoding="utf-8")
+        describe(made, spec, [path.name for path in sorted(made.iterdir())], found)
         _put(made, place, key)
     except OSError as e:
         raise _cannot_write(place.parent, e) from e
@@ -118,9 +158,20 @@ def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]]) -> Gr
     return graphs
 
 
+def describe(folder: Path, spec: ModelSpec, names: Sequence[str], found: dict[str, Any]) -> None:
+    """Write the description of graphs.
+
+    Args:
+        names: of their files. found: the fields of `About` besides key and files.
+    """
+    files = {name: ((folder / name).stat().st_size, file_digest(folder / name)) for name in names}
+    about = asdict(About(key=graphs_key(spec), files=files, **found))
+    (folder / ABOUT).write_text(json.dumps({"about": about, "digest": fingerprint(about)}), encoding="utf-8")
+
+
 def size_on_disk() -> int:
     """Give the total size of all graphs in the cache."""
-    return sum(max(0, _size(path)) for path in (cache_dir() / FOLDER).glob("*/*"))
+    return sum(max(0, _size(path)) for path in cache_dir().glob(f"{_FOLDERS}/*/*"))
 
 
 def clear() -> int:
@@ -129,14 +180,16 @@ def clear() -> int:
     Raises:
         OSError: a file could not be deleted.
     """
-    freed, folder = size_on_disk(), cache_dir() / FOLDER
-    if folder.exists():
+    freed = size_on_disk()
+    for folder in cache_dir().glob(_FOLDERS):
         shutil.rmtree(folder)
     return freed
 
 
 def _put(made: Path, place: Path, key: str) -> None:
     """Move a folder to its place, unless another process has put one there that is as good."""
+    import tempfile
+
     for _attempt in range(3):
         if read_graphs(place, key) is not None:
             return

@@ -3,10 +3,10 @@
 import glob
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from zsclip.models.torch_encoder import ClipModel
+
+_GPUS = ("nvidia", "nvhost", "nvgpu", "nvmap", "kfd", "dxg")  # devices of NVIDIA, also embedded, of AMD, and in WSL
 
 
 class LazyTorchEncoder:
@@ -53,6 +55,11 @@ class LazyTorchEncoder:
             keep("settings", self._parts, _settings_of(model))
         return model
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether this run has loaded the model."""
+        return "model" in vars(self)
+
     def load(self) -> None:
         """Load the model now instead of at the first batch."""
         _ = self.model
@@ -66,6 +73,8 @@ class LazyTorchEncoder:
 
     @property
     def _parts(self) -> list[Any]:
+        from importlib.metadata import version  # takes 10 ms to import
+
         about = [self.spec.recipe, asdict(self.spec.preprocess), self._wanted]
         return ["settings-v2", *about, version("torch"), _machine()]
 
@@ -83,7 +92,7 @@ class LazyTorchEncoder:
     @property
     def batch_size(self) -> int:
         """The default batch size."""
-        if "model" in vars(self):  # when it was remembered, other programs may have filled the device's memory
+        if self.is_loaded:  # when it was remembered, other programs may have filled the device's memory
             return self.model.batch_size
         return int(self._settings["batch_size"])
 
@@ -145,6 +154,14 @@ def _settings_of(model: "ClipModel") -> dict[str, Any]:
         "logit_scale": model.logit_scale,
         "logit_bias": model.logit_bias,
     }
+
+
+def has_no_gpu() -> bool:
+    """Whether this machine certainly has no GPU; torch itself takes seconds to find out."""
+    try:
+        return sys.platform == "linux" and not any(name.startswith(_GPUS) for name in os.listdir("/dev"))
+    except OSError:
+        return False
 
 
 def _machine() -> list[Any]:

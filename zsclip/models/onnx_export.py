@@ -1,8 +1,8 @@
 """Towers in torch -> ONNX graphs that give the same embeddings, or an error; the graphs are kept in the cache."""
 
-import importlib.util
 import io
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zsclip.errors import ModelError, first_line
-from zsclip.models.graphs import IMAGE, TEXT, About, Graphs, keep_graphs
+from zsclip.models.graph_weights import without_weights
+from zsclip.models.graphs import ABOUT, IMAGE, TEXT, About, Graphs, describe, keep_graphs, missing_to_export
+from zsclip.models.last_block import last_block
 from zsclip.models.onnx_encoder import OnnxEncoder
 from zsclip.models.packs import ARRAYS, in_batches
 from zsclip.models.spec import ModelSpec
@@ -51,15 +53,36 @@ def export_graphs(spec: ModelSpec) -> Graphs:
         ModelError: a library is missing, the weights cannot be loaded, or no graph gives what torch gives.
         ZsclipError: the cache cannot be written.
     """
-    missing = [name for name in ("onnxruntime", "onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := missing_to_export():
         raise ModelError(f"{spec.name}: exporting needs {' and '.join(missing)}: pip install 'zsclip[onnx]'")
     model = ClipModel(spec)
-    return keep_graphs(spec, lambda folder: _export(model, folder))
+    return keep_graphs(spec, lambda folder: _export(model, folder, optimised))
 
 
-def _export(model: ClipModel, folder: Path) -> dict[str, Any]:
-    """Write the graphs of both towers, and give what `keep_graphs` wants to know."""
+def write_graphs_beside(spec: ModelSpec) -> None:
+    """Write graphs into the folder of a model's safetensors, which read the weights from there; for a bundled model.
+
+    Raises:
+        ModelError: as `export_graphs`.
+    """
+    assert spec.weights is not None
+    folder = Path(spec.weights).parent
+    (folder / ABOUT).unlink(missing_ok=True)
+
+    def write(raw: Path, path: Path) -> None:
+        optimised(raw, raw.with_suffix(".optimised"))
+        without_weights(Path(str(spec.weights)), raw.with_suffix(".optimised"), path)
+
+    found = _export(ClipModel(spec), folder, write)
+    describe(folder, spec, (IMAGE, TEXT), found)
+
+
+def _export(model: ClipModel, folder: Path, write: Callable[[Path, Path], None]) -> dict[str, Any]:
+    """Write the graphs of both towers, and give what their description says of them.
+
+    Args:
+        write: writes the final graph, from an exported one and to a path.
+    """
     spec = model.spec
     text = load_tower(spec, "text")
     packed = sees_no_padding(text)
@@ -70,7 +93,7 @@ def _export(model: ClipModel, folder: Path) -> dict[str, Any]:
         "end": text.eos_id if packed and text.pool_type == "eos" else None,
         "own_tokens": _tokens_agree(spec),
     }
-    graphs = Graphs(folder, About(key="", files={}, **found))
+    encoder = partial(OnnxEncoder, spec, Graphs(folder, About(key="", files={}, **found)))
 
     def encoded_images(encoder: OnnxEncoder, count: int) -> tuple[NDArray[np.float32], Tensor]:
         pixels = _pixels(count, spec.preprocess.size)
@@ -82,9 +105,9 @@ def _export(model: ClipModel, folder: Path) -> dict[str, Any]:
 
     image = {"pixels": torch.from_numpy(_pixels(2, spec.preprocess.size))}
     tower = _Image(load_tower(spec, "visual"), spec)
-    _write("image tower", tower, image, folder / IMAGE, partial(OnnxEncoder, spec, graphs), encoded_images)
+    _write("image tower", tower, image, folder / IMAGE, write, encoder, encoded_images)
     made, prompts = (_Packs(text), _packs_of(spec)) if packed else (_Contexts(text), {"ids": _ids(spec, 2)})
-    _write("text tower", made, prompts, folder / TEXT, partial(OnnxEncoder, spec, graphs), encoded_prompts)
+    _write("text tower", made, prompts, folder / TEXT, write, encoder, encoded_prompts)
     return found
 
 
@@ -93,6 +116,7 @@ def _write(
     tower: nn.Module,
     example: dict[str, Tensor],
     path: Path,
+    write: Callable[[Path, Path], None],
     encoder: Callable[[], OnnxEncoder],
     encoded: Callable[[OnnxEncoder, int], tuple[NDArray[np.float32], Tensor]],
 ) -> None:
@@ -100,6 +124,7 @@ def _write(
 
     Args:
         example: inputs by name; the number of each of its axes but those of a picture may change.
+        write: as for `_export`.
         encoder: makes an encoder that loads the graph.
         encoded: encodes this many inputs with the graph and with torch.
 
@@ -112,7 +137,7 @@ def _write(
             with tempfile.TemporaryDirectory() as folder:
                 raw = Path(folder) / path.name
                 _to_onnx(tower, example, raw, dynamo=dynamo)
-                _optimised(raw, path)
+                write(raw, path)
             found = [_difference(both) for both in map(encoded, repeat(encoder()), _BATCHES)]
         except Exception as e:  # exporters, ONNX Runtime and towers raise anything
             found = [f"cannot be exported: {first_line(e)}"]
@@ -140,11 +165,37 @@ class _Image(nn.Module):
     def __init__(self, tower: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
         self.tower = tower
+        _fix_padding(tower, spec.preprocess.size)
         self.register_buffer("mean", torch.tensor(spec.preprocess.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(spec.preprocess.std).view(3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         return F.normalize(first_output(self.tower((pixels.float() / 255 - self.mean) / self.std)), dim=-1)
+
+
+@torch.no_grad()
+def _fix_padding(tower: nn.Module, size: tuple[int, int]) -> None:
+    """Let convolutions pad as this size of pictures needs it; timm's Conv2dSame would compute that at every call."""
+    if (layers := sys.modules.get("timm.layers")) is None:  # not imported, so the tower has none of these
+        return
+    seen: dict[Any, set[tuple[int, int]]] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda conv, given: seen.setdefault(conv, set()).add(given[0].shape[-2:]))
+        for module in tower.modules()
+        if type(module) is layers.Conv2dSame
+    ]
+    if hooks:
+        tower(torch.zeros(1, 3, *size))
+    for hook in hooks:
+        hook.remove()
+    for conv, sizes in seen.items():
+        if len(sizes) == 1:
+            pads = layers.padding.pad_same_arg(sizes.pop(), conv.kernel_size, conv.stride, conv.dilation)
+            conv.forward = partial(_padded, conv, pads)
+
+
+def _padded(conv: nn.Conv2d, pads: list[int], x: Tensor) -> Tensor:
+    return F.conv2d(F.pad(x, pads), conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
 class _Packs(nn.Module):
@@ -153,14 +204,17 @@ class _Packs(nn.Module):
     def __init__(self, tower: nn.Module) -> None:
         super().__init__()
         self.tower = tower
+        assert sees_no_padding(tower)
         for module in list(tower.modules()):
             attention = getattr(module, "attn", None)
+            if module is last_block(tower.transformer):  # reads the weights itself
+                continue
             if type(attention) is nn.MultiheadAttention and attention.batch_first:
                 module.attn = _Attention(attention)
 
-    def forward(self, ids: Tensor, positions: Tensor, parts: Tensor, sequences: Tensor, ends: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, parts: Tensor, ends: Tensor, picked: Tensor) -> Tensor:
         assert sees_no_padding(self.tower)
-        return F.normalize(encode_packs(self.tower, ids, positions, parts, sequences, ends), dim=-1)
+        return F.normalize(encode_packs(self.tower, ids, positions, parts, ends, picked), dim=-1)
 
 
 class _Attention(nn.Module):
@@ -214,7 +268,7 @@ def _to_onnx(tower: nn.Module, example: dict[str, Tensor], path: Path, *, dynamo
         )
 
 
-def _optimised(raw: Path, path: Path) -> None:
+def optimised(raw: Path, path: Path) -> None:
     """Fold constants and batch norms, in a form that any version and processor reads, and put weights beside the graph.
 
     Weights in a file of their own are mapped into memory: ViT-B-32 starts in half the time.

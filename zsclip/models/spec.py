@@ -1,7 +1,6 @@
 """What is known about a model before it is loaded: its configuration and the digest of its weights."""
 
 import hashlib
-import html
 import os
 import re
 import string
@@ -14,8 +13,7 @@ from zsclip.errors import ModelError
 from zsclip.kept.cache import fingerprint, remember
 from zsclip.models.config import CONFIG_FILE
 from zsclip.pictures.identity import GRAIN_NS, Look
-from zsclip.pixels.decode import RULES
-from zsclip.pixels.fit import Preprocess
+from zsclip.pixels.fit import RULES, Preprocess
 
 # All files that a tokenizer may have; the last one always exists, and is fetched last.
 TOKENIZER_FILES = (
@@ -40,6 +38,7 @@ _DEFAULT_PREPROCESS = {
     "resize_mode": "shortest",
     "fill_color": 0,
 }
+_QUICKLY_READ = 500_000  # bytes: reading these takes no longer than asking the cache
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _HUB_BLOB = re.compile(r"/models--[^/]+/blobs/(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _MULTILINGUAL = ("xlm", "mt5", "nllb", "i18n", "siglip2", "multilingual", "worldwide", "gemma")
@@ -72,6 +71,8 @@ class Tokenizer:
         Source: open_clip/tokenizer.py, `get_clean_fn`; importing that would import torch.
         """
         if not (text.isascii() and text.isprintable() and "&" not in text):  # else both leave it as it is
+            import html
+
             from ftfy import fix_text
 
             text = html.unescape(html.unescape(fix_text(text)))
@@ -225,12 +226,14 @@ def file_digest(path: str | os.PathLike[str], *, now_ns: int | None = None) -> s
     if _HUB_BLOB.search(real):
         return os.path.basename(real)
     before = os.stat(real)
-
-    def read() -> str:
-        with open(real, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
+    if before.st_size <= _QUICKLY_READ:
+        return _digest_of(real)
     look = Look.of(before)
     if max(look.mtime, look.ctime) + GRAIN_NS > (time.time_ns() if now_ns is None else now_ns):
-        return read()
-    return str(remember("digests", [real, *look], read))
+        return _digest_of(real)
+    return str(remember("digests", [real, *look], lambda: _digest_of(real)))
+
+
+def _digest_of(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

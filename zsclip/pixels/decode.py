@@ -29,8 +29,6 @@ from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaire
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
 from zsclip.pixels.skipped import Skipped
 
-RULES = "decode-v5"  # change it when a file gives other pixels than before; kept embeddings depend on it
-
 MAX_REPAIRED = 1 << 28  # bytes of a file that is read whole for a second try
 _MOST_ROW_BITS = 2**31 - 64  # Pillow counts them in an int
 _START = 512  # bytes that tell what a file is

@@ -1,11 +1,15 @@
-"""Resize and crop as the model's own preprocessing says."""
+"""Resize and crop as the model's own preprocessing says.
+
+Pillow is imported where it is used: what a model wants is known long before a picture is decoded, if one ever is.
+"""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
-from zsclip.pixels.colours import in_srgb
-
+RULES = "decode-v5"  # change it when a file gives other pixels than before; kept embeddings depend on it
 FAST_JPEG_MARGIN = (
     3  # at twice the size 5 of 41 photographs differed by a cosine below 0.999 (a tower of 64 pixels), at 3 none
 )
@@ -31,12 +35,16 @@ class Preprocess:
     fill_color: int = 0
 
 
-def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+def fit(image: "Image.Image", preprocess: Preprocess) -> "Image.Image":
     """Resize and crop (or pad) as open_clip's inference transform does, to the pixel, and convert to sRGB.
 
     Returns:
         Mode RGB or L.
     """
+    from PIL import Image
+
+    from zsclip.pixels.colours import in_srgb
+
     height, width = preprocess.size
     new_width, new_height = _resized_size(image.width, image.height, preprocess)
     # open_clip's `shortest` for a size that is not square knows only bicubic.
@@ -61,7 +69,7 @@ def fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     return fitted
 
 
-def _averaged(image: Image.Image, width: int, height: int) -> Image.Image:
+def _averaged(image: "Image.Image", width: int, height: int) -> "Image.Image":
     """Bring a picture near a size by plain averages, as the weights of a long side would take gigabytes."""
     across = down = 0
     while (across, down) != (1, 1):
