@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from zsclip.errors import InputError
 from zsclip.measure import bench as bench_module
+from zsclip.measure import start
 from zsclip.measure.bench import _time_decoders, bench
-from zsclip.models.find import find_model
+from zsclip.models.find import TINY_DIR, find_model
+from zsclip.models.graphs import IMAGE
 from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.pictures.pictures import Pictures
@@ -166,6 +169,54 @@ def test_the_command_prints_a_table_or_json(run: Run, photos: Path, tiny_model: 
     assert report["slowest"] in STAGES
     assert (report["threads"], report["batch_size"]) == (1, 3)
     assert all(report[name] > 0 for name in ("decoding", "model", "stream", "text"))
+
+
+def test_the_start_of_a_run_is_listed_longest_first(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "_RUNS", 1)
+
+    listed = run("bench", "photos", "--model", "tiny", "--device", "cpu", "--start")
+    one = run("bench", "photos", "--model", "tiny", "--device", "cpu", "--start", "--json", "--runtime", "torch")
+
+    assert (listed.returncode, one.returncode) == (0, 0), listed.stderr + one.stderr
+    first, *lines = listed.stdout.decode().splitlines()
+    assert re.fullmatch(r"first answer after [\d,]+ ms \([\d,]+ ms the first time\)", first)
+    found = {line[14:]: float(line[:9]) for line in lines}
+    *steps, short, rest = found
+    assert [found[step] for step in steps] == sorted((found[step] for step in steps), reverse=True)
+    assert any(step.startswith("import numpy (") for step in steps)
+    assert f"load {TINY_DIR / IMAGE}" in steps
+    assert not any(step.startswith("import torch") for step in steps)
+    assert re.fullmatch(r"\d+ things below a millisecond", short)
+    assert rest == "Python itself, computing, and waiting"
+    report = json.loads(one.stdout)
+    assert report.keys() == {"seconds", "first", "steps", "short", "rest"}
+    assert any(step.startswith("import torch (") for step in report["steps"])
+    assert 0.1 < report["seconds"] <= sum(report["steps"].values()) + report["short"][1] + report["rest"]
+
+
+def test_a_thread_takes_until_it_opens_the_next_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["1\t10.0\t'read a'", "2\t10.1\t'use b'", "1\t10.4\t''", "1\t11.0\t'read a'", "0\t11.5\t''"]
+
+    def run(command: Sequence[str], **options: object) -> CompletedProcess[bytes]:
+        Path(command[5]).write_text("\n".join(lines))
+        errors = b"import time:      1000 |       1000 | numpy.core\nimport time:       500 |       9000 |   numpy\n"
+        return CompletedProcess(command, 0, b"", errors + b"zsclip: a note\n")
+
+    monkeypatch.setattr(start.subprocess, "run", run)
+    monkeypatch.setattr(start.time, "monotonic", lambda: 9.5)
+
+    steps, total = start._watched(["classify"])
+
+    assert steps == pytest.approx({"read a": 0.4 + 0.5, "use b": 0.3, "import numpy (2 modules)": 0.0015})
+    assert total == pytest.approx(2)
+
+
+def test_a_run_that_fails_is_reported_as_the_run_reports_it(run: Run, photos: Path) -> None:
+    result = run("bench", "photos", "--model", "local-dir:nope", "--start")
+
+    assert (result.returncode, result.stdout) == (3, b"")
+    assert result.stderr.decode().startswith("zsclip: local-dir:nope: no such folder; ")
+    assert result.stderr.decode().count("\n") == 1
 
 
 def test_a_folder_without_pictures_is_reported_in_one_line(run: Run, tmp_path: Path) -> None:
