@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from zsclip.cli.dry_run import report_file_ahead
 from zsclip.cli.groups import command
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, model_files, set_environment
-from zsclip.cli.parts import run_of, write_parts
 from zsclip.cli.progress import Progress, total_of
 from zsclip.cli.question import Scores, about_page, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
-from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, report_run
+from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, note_export, report_run
 from zsclip.cli.speed import Speed, Store
 from zsclip.cli.video import Video
 from zsclip.errors import InputError
@@ -53,7 +52,6 @@ def classify(
         zsclip classify "2024-*/*.jpg" --labels-file imagenet --model tiny -k 5
     """
     from zsclip.engine.question import read_learnt, read_question, rule_of
-    from zsclip.engine.settings import settings_of
 
     if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
         flag = "--multi-label" if scores.multi_label else "--top-k"
@@ -67,6 +65,8 @@ def classify(
     sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
     paths = _found(inputs, output, read, messages, sampling, model)
     if output.folder is not None:
+        from zsclip.cli.parts import run_of, write_parts
+
         shared = run_of(question, wanted, inputs, output, model, speed, store, sampling)
         return write_parts(shared, output, speed, store, messages)
     with Progress(messages.show_progress) as progress:
@@ -75,7 +75,11 @@ def classify(
         rule = rule_of(question, encoder)
         if output.dry_run:
             return report_file_ahead(paths, encoder, speed, progress)
-        settings = settings_of(question, encoder, name, speed)
+        settings: dict[str, object] = {}
+        if output.own_file is not None or output.sink_name == "parquet":  # whose journal or metadata keeps them
+            from zsclip.engine.settings import settings_of
+
+            settings = settings_of(question, encoder, name, speed)
         start = start_of(output, settings, paths, messages)
         session = Session(speed, store, messages, progress, start.tally(output, paths.passed_over))
         if start.is_complete(output):
@@ -83,7 +87,9 @@ def classify(
             return session.tally.exit_code
         run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths)
         run.write(progress.listed(paths.rest(), inputs.inputs), start)
-    return report_run(session, (output.file, output.report, output.contact_sheet))
+    code = report_run(session, (output.file, output.report, output.contact_sheet))
+    note_export(encoder, session)
+    return code
 
 
 def _found(

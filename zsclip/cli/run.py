@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zsclip.words.prompts import PromptSet
     from zsclip.words.words import Words
 
+_FEW_IMAGES = 100  # a run with these takes less time than torch, to start
 SLOW_PIECE = 32  # images that are drawn or decoded again before a signal is heard
 
 
@@ -163,6 +164,22 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
     elif not (tally.images or tally.done or tally.beside):  # there are no rows that could say it
         say(tally.why_none())
     return tally.exit_code
+
+
+def note_export(encoder: "Encoder", session: Session) -> None:
+    """After a short run that waited for torch, say once for each model how the next ones need not."""
+    from zsclip.models.graphs import is_first_hint, missing_to_export
+    from zsclip.models.lazy_torch import LazyTorchEncoder
+
+    speed, tally = session.speed, session.tally
+    if not (isinstance(encoder, LazyTorchEncoder) and encoder.is_loaded) or not 0 < tally.images <= _FEW_IMAGES:
+        return
+    may_change = speed.runtime == "auto" and speed.onnx_can and encoder.device == "cpu" and not session.messages.quiet
+    if may_change and not missing_to_export() and is_first_hint(encoder.spec):
+        name = encoder.spec.name
+        session.messages.note(
+            f"run `zsclip models export {name}` once, and {name} will start several times as fast, without torch"
+        )
 
 
 def note_if_few(pictures: int, messages: Messages) -> None:
