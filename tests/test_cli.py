@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from conftest import HANGS, wait_for_lines
 from PIL import Image
+from typer.main import get_command
 
 from zsclip.cli.main import app, main
 from zsclip.kept.cache import FILE_NAME, cache_dir
@@ -56,12 +57,12 @@ def start(model: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen
 
 def commands() -> dict[str, str]:
     """Every command, as it is typed, with its docstring."""
-    groups = [("", app), *((f"{group.name} ", group.typer_instance) for group in app.registered_groups)]
-    return {
-        f"{prefix}{command.name or command.callback.__name__}": command.callback.__doc__ or ""
-        for prefix, group in groups
-        for command in group.registered_commands
-    }
+    root = get_command(app)
+    found = {}
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)
+        found |= {name: command} if below is None else {f"{name} {each}": below[each] for each in below}
+    return {name: command.callback.__doc__ or "" for name, command in found.items()}
 
 
 def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

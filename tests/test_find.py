@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +63,31 @@ def test_a_tag_is_found_in_its_repository_under_any_of_its_names(
     put_on_hub(hub_cache, "timm/vit_base_patch32_clip_224.openai", {"open_clip_pytorch_model.bin": weights})
 
     assert find_model("ViT-B-32,openai").weights is not None
+
+
+def test_what_is_on_this_machine_is_found_without_the_hubs_library(
+    hub_cache: Path, tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiny_model("plain")
+    names = ("open_clip_config.json", "open_clip_model.safetensors")
+    placed = put_on_hub(hub_cache, "ann/tiny", {name: source / name for name in names})
+    code = (
+        "import sys; from zsclip.models.find import find_model; print(find_model('hf-hub:ann/tiny').weights);"
+        "assert not {'huggingface_hub', 'httpx'} & sys.modules.keys()"
+    )
+
+    for variables in (
+        {"HF_HUB_CACHE": str(hub_cache)},
+        {"HUGGINGFACE_HUB_CACHE": str(hub_cache)},
+        {"HF_HOME": str(hub_cache.parent)},
+    ):
+        with monkeypatch.context() as patch:
+            for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"):
+                patch.delenv(name, raising=False)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.stderr, done.stdout.strip()) == ("", str(placed["open_clip_model.safetensors"]))
 
 
 def test_a_name_the_hub_is_known_not_to_have_is_skipped(hub_cache: Path, tiny_model: Callable[[str], Path]) -> None:

@@ -1,6 +1,5 @@
 """Words -> text matrix, built once, kept on disk label by label."""
 
-import html
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -207,7 +206,11 @@ def _encode(prompts: dict[str, Sequence[str]], model: "Encoder") -> dict[str, by
 
 def _letters(text: str) -> str:
     """Leave only letters and digits, without case and accents: if they differ, so do the tokens of any tokenizer."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", html.unescape(text)).casefold())
+    if "&" in text:
+        import html
+
+        text = html.unescape(text)
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", text).casefold())
 
 
 def _rounds(prompts: dict[str, Sequence[str]]) -> Iterator[dict[str, Sequence[str]]]:

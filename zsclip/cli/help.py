@@ -3,8 +3,8 @@
 import inspect
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -27,7 +27,45 @@ SHORT_HELP = Annotated[
 ]  # fmt: skip
 
 
+class _Argument(TyperArgument):
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        return _processed(self, super().process_value, ctx, value)
+
+
+class _Option(TyperOption):
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        return _processed(self, super().process_value, ctx, value)
+
+
+_OURS: dict[Any, Any] = {TyperArgument: _Argument, TyperOption: _Option}
+
+
+def _processed(this: Any, convert: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+    """Pass on a value that has the right type: pydantic, which converts the others, takes 50 ms to import."""
+    is_list = this.multiple or this.nargs == -1
+    given = () if value is None and is_list else value
+    kind = getattr(getattr(this, "type_descriptor", None), "annotation", None)  # another version of Typer has none
+    if not _fits(given, kind, is_list) or (this.required and this.value_is_missing(given)):
+        return convert(ctx, value)
+    return given if this.callback is None else this.callback(ctx, this, given)
+
+
+def _fits(value: Any, kind: Any, is_list: bool) -> bool:
+    if is_list:
+        return isinstance(value, list | tuple) and get_args(kind) == (str,) and all(type(each) is str for each in value)
+    if value is None:
+        return kind is not None
+    return value in get_args(kind) if get_origin(kind) is Literal else type(value) is kind
+
+
 class _WithOurPage:
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Give the parameters, which Typer lets nobody make of another class."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for each in params:
+            each.__class__ = _OURS.get(type(each), type(each))
+        return params
+
     def get_help_option(self, ctx: Any) -> Any:
         """Describe `--help` beside `-h`."""
         option = super().get_help_option(ctx)  # type: ignore[misc]

@@ -11,22 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
-from zsclip.cli.bench import bench
-from zsclip.cli.calibrate import calibrate
-from zsclip.cli.classify import classify
-from zsclip.cli.compare import compare
-from zsclip.cli.evaluate import evaluate
-from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
-from zsclip.cli.manage import cache_app, models_app, prompts_app
+from zsclip.cli.commands import COMMANDS, GROUPS, Commands
+from zsclip.cli.help import SHORT_HELP, Group, short_page
 from zsclip.cli.signals import EXPLAINED, ending_signals, how_ended
 from zsclip.cli.terminal import say
-from zsclip.cli.training import train
 from zsclip.cli.usage import command_in, usage_line
 from zsclip.engine.options import variable
 from zsclip.errors import ZsclipError
 
 
 class _Program(Group):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given | {"commands": Commands()})
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; if a signal ends it, say how to go on, unless that has been said."""
         try:
@@ -51,15 +48,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # our own help pages: rich would cost a third of the start
     pretty_exceptions_enable=False,
 )
-app.command(cls=Command)(classify)
-app.command("eval", cls=Command)(evaluate)
-app.command(cls=Command)(compare)
-app.command(cls=Command)(calibrate)
-app.command(cls=Command)(train)
-app.command(cls=Command)(bench)
-app.add_typer(prompts_app, name="prompts")
-app.add_typer(models_app, name="models")
-app.add_typer(cache_app, name="cache")
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -165,9 +153,7 @@ def _usage_line(e: Exception, arguments: Sequence[str]) -> str:
     context = getattr(e, "ctx", None)
     if context is not None:
         return usage_line(message, context.command_path)
-    groups = {str(each.name) for each in app.registered_groups}
-    commands = {each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands}
-    return usage_line(message, command_in(arguments, groups, commands))
+    return usage_line(message, command_in(arguments, GROUPS, COMMANDS))
 
 
 def _silence_dependencies() -> None:

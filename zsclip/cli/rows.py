@@ -265,10 +265,10 @@ class Start:
 
 def start_of(output: Output, settings: dict[str, object], paths: Iterator[str], messages: Messages) -> Start:
     """Look for an earlier run to continue, and drop the paths that already have rows."""
-    from zsclip.out.journal import Journal
-
     if output.own_file is None:
         return Start()
+    from zsclip.out.journal import Journal
+
     can_grow = output.sink_name != "parquet"
     journal = Journal(output.own_file, settings | output.settings, overwrite=output.overwrite, can_grow=can_grow)
     point = journal.resume(paths) if output.is_resumed else None

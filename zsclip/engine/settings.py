@@ -1,7 +1,6 @@
 """The settings that rows depend on, in words and digests, for the message that says what changed."""
 
 from dataclasses import asdict
-from importlib.metadata import version
 
 from zsclip.engine.options import Computing
 from zsclip.engine.question import Question
@@ -24,6 +23,8 @@ def settings_of(question: Question, encoder: Encoder, model: str, computing: Com
 
 
 def _of_words(words: Words, encoder: Encoder, model: str, compiled: bool) -> dict[str, object]:
+    from importlib.metadata import version  # takes 10 ms to import
+
     spec, sentences = encoder.spec, words.sentences
     of_model = (spec.image_recipe("cpu", "fp32", False, False), spec.text_recipe("cpu"))
     return {

@@ -1,12 +1,17 @@
-"""Pictures -> embeddings; only pictures that are not in the store are decoded and encoded."""
+"""Pictures -> embeddings; only pictures that are not in the store are decoded and encoded.
+
+Pillow is imported when the first one must be decoded.
+"""
 
 import io
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +21,12 @@ from zsclip.models.encoder import Encoder
 from zsclip.pictures.identity import Sight, content_of
 from zsclip.pictures.pictures import MAX_BYTES, Pictures
 from zsclip.pixels.ahead import Ahead
-from zsclip.pixels.decode import decode_file, decode_image
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import Decoding
-from zsclip.pixels.pillow_setup import set_up_pillow
-from zsclip.pixels.reasons import START_BYTES, check_start, given_up, skipped
 from zsclip.pixels.skipped import Skipped
-from zsclip.pixels.workers import Elsewhere, read_file, worker_pool
+
+if TYPE_CHECKING:
+    from zsclip.pixels.workers import Elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +72,59 @@ def look_ahead(
     threads: int,
 ) -> Iterator[Ahead[Outcome, Stored]]:
     """Start reading and decoding the pictures that are not in the store; see `Ahead`."""
-    give_up = partial(given_up, decoding=decoding)
-    with set_up_pillow(decoding.max_pixels), worker_pool(preprocess, decoding, threads) as elsewhere:
-        work = _finder(elsewhere, preprocess, decoding, store)
+    first: SimpleQueue[object] = SimpleQueue()
+    with _Decoders(preprocess, decoding, threads, lambda: first.put(None)) as decoders:
         find = store.find if store is not None else None
         seconds = decoding.budget.cpu_seconds
         with Ahead(
-            pictures, work, find=find, give_up=give_up, cpu_seconds=seconds, batch_size=batch_size, threads=threads
-        ) as ahead:
+            pictures, _finder(decoders, preprocess, decoding, store), find=find, give_up=decoders.given_up,
+            cpu_seconds=seconds, batch_size=batch_size, threads=threads, first=first,
+        ) as ahead:  # fmt: skip
             yield ahead
+
+
+class _Decoders:
+    """What decodes pictures, set up when the first one must be decoded.
+
+    Args:
+        begins: called then.
+    """
+
+    def __init__(self, preprocess: Preprocess, decoding: Decoding, threads: int, begins: Callable[[], None]) -> None:
+        self._settings = (preprocess, decoding, threads)
+        self._begins = begins
+        self._changing = threading.Lock()
+        self._stack: ExitStack | None = ExitStack()
+        self.elsewhere: Elsewhere | None = None  # what may decode a picture in another process
+
+    def __enter__(self) -> "_Decoders":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._changing:
+            stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def set_up(self) -> None:
+        """Set up Pillow and the processes, unless that is done."""
+        if self.elsewhere is not None:
+            return
+        self._begins()
+        from zsclip.pixels.pillow_setup import set_up_pillow
+        from zsclip.pixels.workers import worker_pool
+
+        preprocess, decoding, threads = self._settings
+        with self._changing:
+            if self.elsewhere is None and self._stack is not None:  # else the run has ended: nobody waits for a picture
+                self._stack.enter_context(set_up_pillow(decoding.max_pixels))
+                self.elsewhere = self._stack.enter_context(worker_pool(preprocess, decoding, threads))
+
+    def given_up(self, name: str, thread: int) -> Skipped | None:
+        """Say why a picture is given up that takes too long; see `reasons.given_up`."""
+        from zsclip.pixels.reasons import given_up
+
+        return given_up(name, thread, decoding=self._settings[1])
 
 
 def embed_images(batches: Iterable[Batch], encoder: Encoder, store: EmbeddingStore | None) -> Iterator[Embedded]:
@@ -134,31 +182,44 @@ def _embedded(
 
 
 def _finder(
-    elsewhere: Elsewhere, preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
+    decoders: _Decoders, preprocess: Preprocess, decoding: Decoding, store: EmbeddingStore | None
 ) -> Callable[[Pictures, int], Outcome]:
     def known_or_decoded(data: bytes, sight: Sight) -> Outcome:
-        return _known(sight, store) or Pixels(decode_file(io.BytesIO(data), preprocess, decoding), sight)
+        if (known := _known(sight, store)) is not None:
+            return known
+        from zsclip.pixels.decode import decode_file
+
+        decoders.set_up()
+        return Pixels(decode_file(io.BytesIO(data), preprocess, decoding), sight)
 
     def find_or_decode(pictures: Pictures, place: int) -> Outcome:
         name = pictures.names[place]
         try:
+            from zsclip.pixels.decode import decode_file, decode_image
+            from zsclip.pixels.reasons import START_BYTES, check_start
+            from zsclip.pixels.workers import read_file
+
             if pictures.read is not None:
                 data = pictures.read(place)
                 if not isinstance(data, bytes):
                     with data:
+                        decoders.set_up()
                         check_start(name, data.read(START_BYTES))
                         return Pixels(decode_file(data, preprocess, decoding), None)
                 check_start(name, data)
                 key = None if pictures.key is None else pictures.key(place)
                 return known_or_decoded(data, Sight(name, content_of(data), key))
-            if (done := elsewhere(name)) is not None:
+            if decoders.elsewhere is not None and (done := decoders.elsewhere(name)) is not None:
                 pixels, sight = done
                 return _known(sight, store) or Pixels(pixels, sight)
             if (file := read_file(name, MAX_BYTES)) is not None:
                 return known_or_decoded(*file)
+            decoders.set_up()
             outcome = decode_image(name, preprocess, decoding)
             return outcome if isinstance(outcome, Skipped) else Pixels(outcome, None)
         except Exception as e:  # decoders raise anything at all, and one bad file must not end the run
+            from zsclip.pixels.reasons import skipped
+
             return skipped(e, name, decoding)
 
     return find_or_decode

@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,8 @@ def tags() -> dict[str, dict[str, dict[str, Any]]]:
             table.setdefault(architecture, {})[tag] = get_pretrained_cfg(architecture, tag)
         return table
 
-    table: dict[str, dict[str, dict[str, Any]]] = remember("tags", [version("open_clip_torch")], read)
+    installed = (_open_clip() / "version.py").read_text()  # importlib.metadata would take 10 ms
+    table: dict[str, dict[str, dict[str, Any]]] = remember("tags", [installed], read)
     return table
 
 
@@ -200,8 +200,8 @@ def _find_on_hub(name: str, repository: str, offline: bool, with_weights: bool) 
 
 
 def _find_tagged(name: str, architecture: str, tag: str, offline: bool, with_weights: bool) -> ModelSpec:
-    config_path = _architectures().get(architecture)
-    if config_path is None:
+    config_path = _open_clip() / "model_configs" / f"{architecture}.json"
+    if not config_path.is_file():
         near = _near(architecture, _architectures())
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`zsclip models list` shows all models"
         raise ModelError(f"{name}: open_clip has no architecture {architecture!r}; {hint}")
@@ -222,11 +222,15 @@ def _tokenizer_files(repository: str) -> list[HubFiles]:
 
 
 def _architectures() -> dict[str, Path]:
-    package = importlib.util.find_spec("open_clip")  # finds the folder without importing it
+    return {path.stem: path for path in sorted((_open_clip() / "model_configs").glob("*.json"))}
+
+
+def _open_clip() -> Path:
+    """Find the folder of open_clip without importing it."""
+    package = importlib.util.find_spec("open_clip")
     assert package is not None
     assert package.submodule_search_locations is not None
-    folder = Path(package.submodule_search_locations[0]) / "model_configs"
-    return {path.stem: path for path in sorted(folder.glob("*.json"))}
+    return Path(package.submodule_search_locations[0])
 
 
 def _ours(full: str) -> str | None:

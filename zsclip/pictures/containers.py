@@ -1,4 +1,7 @@
-"""Files that hold or list many pictures, known by their endings: archives, Parquet files and lists."""
+"""Files that hold or list many pictures, known by their endings: archives, Parquet files and lists.
+
+What reads each kind is imported when there is one: most runs have none, and tarfile and zipfile take 10 ms.
+"""
 
 import os
 import re
@@ -8,17 +11,13 @@ from importlib.util import find_spec
 from zsclip.errors import InputError
 from zsclip.pictures.animations import is_animation
 from zsclip.pictures.clips import Unread, find_in_clip
-from zsclip.pictures.columns import check_parquet, find_in_parquet
-from zsclip.pictures.lists import check_list, find_in_list
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.shards import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
-from zsclip.pictures.tars import find_in_tar
 from zsclip.pictures.urls import is_remote, name_in
-from zsclip.pictures.zips import find_in_zip
 
 TARS = (".tar", ".tar.gz", ".tgz")
 ARCHIVES = (*TARS, ".zip", ".parquet")
@@ -51,8 +50,12 @@ def check_container(path: str, column: str | None, network: Network) -> None:
         InputError: pyarrow is missing, or there is no column with pictures, or several.
     """
     if _name(path).endswith(".parquet"):
+        from zsclip.pictures.columns import check_parquet
+
         check_parquet(path, column, network)
     elif is_list(path):
+        from zsclip.pictures.lists import check_list
+
         check_list(path, column, network)
 
 
@@ -80,9 +83,16 @@ def find_in_container(
     if name.endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS)):
         return find_in_clip(path, sampling, unread or Unread(), is_animation=name.endswith((*ANIMATION_ENDINGS,)))
     if name.endswith(TARS):
+        from zsclip.pictures.tars import find_in_tar
+
         return find_in_tar(path, takes, out, network)
     if name.endswith(".zip"):
+        from zsclip.pictures.zips import find_in_zip
+
         return find_in_zip(path, takes, out, network)
+    from zsclip.pictures.columns import find_in_parquet
+    from zsclip.pictures.lists import find_in_list
+
     find = find_in_list if is_list(path) else find_in_parquet
     return find(path, column, lambda name: not is_left_out(name), network)
 

@@ -4,7 +4,6 @@ import functools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 from zsclip.errors import first_line
@@ -14,6 +13,7 @@ from zsclip.pictures.urls import host_of, protocol_of
 
 if TYPE_CHECKING:  # imported where it is used, as runs without URLs would start later by 30 ms
     from asyncio import Semaphore
+    from concurrent.futures import Future
 
 CONNECT_SECONDS, SILENT_SECONDS = 10, 30
 _LONGEST_SECONDS = 300  # of one request, for a server that sends a byte now and then

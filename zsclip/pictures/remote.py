@@ -3,13 +3,11 @@
 import hashlib
 import io
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from zsclip.errors import InputError
 from zsclip.pictures.fetch import CHANGED, About, BrokenOff, NoRanges, TooLong, server_of
@@ -26,6 +24,9 @@ from zsclip.pictures.urls import (
     without_password,
     without_user,
 )
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _BLOCK_BYTES = 1 << 22  # of a file that are fetched together
 _BLOCKS_KEPT = 64  # of all files; twice what is read ahead of the model
@@ -244,6 +245,8 @@ class _Window:
         with self._lock:
             if self._copy is not None:
                 return
+            import tempfile
+
             with tempfile.TemporaryFile() as file:
                 try:
                     about = server_of(self._url).copy(self._url, file, _LARGEST_COPY, self._about).result()
@@ -351,6 +354,8 @@ class _Far:
 
     def _ask(self, url: str) -> "Future[About] | None":
         if (known := self._network.known(url)) is not None:
+            from concurrent.futures import Future
+
             asked: Future[About] = Future()
             asked.set_result(known)
             return asked

@@ -116,6 +116,7 @@ class Ahead(Generic[T, F]):
             gives it the same time again.
         cpu_seconds: gives how much CPU time a working thread may take; None: CPU_SECONDS.
         batch_size: sets the look-ahead from the start; None if it depends on a model that is not loaded yet.
+        first: gets what `begins_with` gives; work puts None there if it knows early that it will take a while.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Ahead(Generic[T, F]):
         cpu_seconds: Callable[[int], float] | None = None,
         batch_size: int | None,
         threads: int,
+        first: SimpleQueue[object] | None = None,
     ) -> None:
         self._work = work
         self._give_up = give_up
@@ -139,7 +141,7 @@ class Ahead(Generic[T, F]):
         self._places: SimpleQueue[None] = SimpleQueue()  # one for each picture that may be worked on now
         self._pictures: SimpleQueue[object] = SimpleQueue()  # pictures to look up, then _END or an error
         self._ahead: SimpleQueue[object] = SimpleQueue()  # found or pending results, in order, then _END or an error
-        self._begins_with: SimpleQueue[object] = SimpleQueue()  # _UNKNOWN, the first picture's result, or both
+        self._begins_with = SimpleQueue[object]() if first is None else first  # _UNKNOWN, the first result, or both
         self._slots.put((PATHS_AHEAD, 0))
         self._allowed = (LOOKAHEAD + 1) * (batch_size or FIRST_BATCH)
         self._allow(self._allowed)

@@ -1,7 +1,6 @@
 """How much memory this process may use, and how it returns some."""
 
 import contextlib
-import ctypes
 import functools
 import os
 from collections.abc import Callable
@@ -35,4 +34,6 @@ def return_freed_memory() -> None:
 
 @functools.cache
 def _trim() -> Callable[[int], object]:
+    import ctypes
+
     return getattr(ctypes.CDLL(None), "malloc_trim", lambda kept: None)  # only glibc has it

@@ -4,7 +4,6 @@ import re
 from importlib.util import find_spec
 
 from zsclip.pictures.refused import ErrorKind
-from zsclip.pixels.pillow_setup import readable_formats
 
 NO_PICTURE = "damaged, or not an image in a supported format"
 RAW = "camera RAW is not supported; export it as JPEG first"
@@ -121,6 +120,8 @@ def _kind_of_media(brand: bytes) -> tuple[ErrorKind, str] | None:
     if brand == b"crx ":
         return "unsupported", RAW  # Canon's CR3
     if brand in _HEIC_BRANDS:
+        from zsclip.pixels.pillow_setup import readable_formats  # Pillow need not be imported to name other kinds
+
         return None if "HEIF" in readable_formats() else ("unsupported", HEIC)
     if brand in (b"avif", b"avis"):
         return None

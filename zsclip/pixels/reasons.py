@@ -6,8 +6,6 @@ import re
 import stat
 from importlib.util import find_spec
 
-from PIL import Image
-
 from zsclip.pictures.containers import ARCHIVES, LISTS
 from zsclip.pictures.decoding_thread import WALL_SECONDS, is_waiting
 from zsclip.pictures.refused import ErrorKind, Refused
@@ -72,6 +70,8 @@ def skipped(error: Exception, path: str, decoding: Decoding = DEFAULT_DECODING) 
 
 
 def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, str]:
+    from PIL import Image  # here, as the endings above are wanted when no picture is opened
+
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     match error:
         case Refused(message=message) if message == VIDEO:

@@ -5,7 +5,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from zsclip.errors import InputError
@@ -326,6 +325,8 @@ def _imagenet_names() -> list[str]:
         from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # takes seconds: it imports torch
 
         return list(IMAGENET_CLASSNAMES)
+
+    from importlib.metadata import version  # takes 10 ms to import
 
     names = remember("imagenet-names", [version("open_clip_torch")], build)
     return [IMAGENET_REPEATS.get((number, name), name) for number, name in enumerate(names)]

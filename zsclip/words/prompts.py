@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from zsclip.errors import InputError
@@ -23,8 +22,8 @@ from zsclip.words.textfiles import (
     texts,
 )
 
-_PACKAGED = Path(__file__).parents[1] / "data" / "prompts"  # in a wheel; an editable install uses the checkout's folder
-PROMPTS_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "prompts"
+_DATA = Path(__file__).parents[1] / "data" / "prompts"  # in a wheel; an editable install uses the checkout's folder
+PROMPTS_DIR = _DATA if _DATA.is_dir() else Path(__file__).parents[2] / "prompts"
 
 # Names in open_clip.zero_shot_metadata, and what each set is.
 _OPEN_CLIP_SETS = {
@@ -67,8 +66,8 @@ def read_prompts(name_or_file: str) -> PromptSet:
     """
     if name_or_file in _OPEN_CLIP_SETS:
         return _from_open_clip(name_or_file)
-    if name_or_file in prompt_set_names():
-        return _from_tree(str(PROMPTS_DIR / f"{name_or_file}.yaml"))
+    if os.sep not in name_or_file and (packaged := PROMPTS_DIR / f"{name_or_file}.yaml").is_file():
+        return _packaged(packaged)
     if not os.path.exists(name_or_file):
         names = ", ".join(prompt_set_names())
         raise InputError(
@@ -93,8 +92,19 @@ def _from_open_clip(name: str) -> PromptSet:
 
         return [template("{}") for template in getattr(zero_shot_metadata, attribute)]
 
+    from importlib.metadata import version  # takes 10 ms to import
+
     templates = remember("open-clip-templates", [version("open_clip_torch"), name], build)
     return PromptSet(name, about, f"open_clip.zero_shot_metadata.{attribute}", tuple(templates))
+
+
+def _packaged(path: Path) -> PromptSet:
+    """Read one of our own sets, once: importing yaml takes 20 ms."""
+    parts = ["prompt-set-v1", str(path), path.read_text(encoding="utf-8")]
+    known = remember("prompt-sets", parts, lambda: asdict(_from_tree(str(path))))
+    known["templates"] = tuple(known["templates"])
+    known["prompts"] = {label: tuple(sentences) for label, sentences in known["prompts"].items()}
+    return PromptSet(**known)
 
 
 def _from_tree(file: str) -> PromptSet:
