@@ -32,6 +32,7 @@ NEED_TORCH = {
     "zsclip.models.fold",
     "zsclip.models.last_block",
     "zsclip.models.onnx_export",
+    "zsclip.models.onnx_int8",
     "zsclip.models.text",
     "zsclip.models.torch_encoder",
     "zsclip.models.towers",

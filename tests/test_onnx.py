@@ -90,7 +90,7 @@ def test_embeddings_are_those_of_torch(
 
     encoder = in_onnx(exported(name), name)
 
-    for count in (1, 2, 5):
+    for count in (1, 2, 5, 32, 7):  # the last ones are encoded in parallel
         pixels = pixels_for(encoder, count)
         images, expected = encoder.begin_images(pixels)(), twin.begin_images(pixels)()
         assert images.dtype == np.float32
@@ -98,6 +98,8 @@ def test_embeddings_are_those_of_torch(
         assert np.abs(np.linalg.norm(images, axis=1) - 1).max() <= 1e-6
     for prompts in (PROMPTS, PROMPTS[:1], PROMPTS[-2:], PROMPTS[:5]):
         assert np.abs(encoder.encode_text(prompts) - twin.encode_text(prompts)).max() <= 1e-5
+    assert "_parallel_session" in vars(encoder)
+    assert "_image_session" not in vars(encoder)
     assert encoder.token_counts(PROMPTS) == twin.token_counts(PROMPTS)
     for about in ("logit_scale", "logit_bias", "embed_dim", "batch_size", "device", "precision"):
         assert getattr(encoder, about) == getattr(twin, about)
@@ -108,9 +110,11 @@ def test_the_bundled_model_gives_the_same_labels(views: np.ndarray) -> None:
     twin = LazyTorchEncoder(find_model("tiny"), "cpu", "fp32")
     words = expand([Label(label) for label in LABELS.split(",")], read_templates(["a photo of a {}."]))
 
-    vectors, expected = (each.begin_images(list(views[::4]))() for each in (encoder, twin))
+    batches = [list(views[start : start + 40 : 4]) for start in range(0, len(views), 40)]
+    vectors, expected = (np.concatenate([each.begin_images(batch)() for batch in batches]) for each in (encoder, twin))
     matrix, twins = (build_classifier(words, each) for each in (encoder, twin))
 
+    assert "_parallel_session" in vars(encoder)  # of the last batches
     assert (vectors * expected).sum(axis=1).min() >= 0.99999
     labels = cosines(vectors, matrix.class_embeddings).argmax(axis=1)
     assert np.array_equal(labels, cosines(expected, twins.class_embeddings).argmax(axis=1))
@@ -344,7 +348,7 @@ def test_graphs_are_used_where_they_can_be(ready: str, tiny_model: Callable[[str
 
 @pytest.mark.parametrize("options", [{"device": "cuda"}, {"precision": "bf16"}, {"compile": True}])
 def test_what_only_torch_can_do_is_not_asked_of_onnx(options: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="--runtime onnx: computes on the CPU, in fp32 and without --compile"):
+    with pytest.raises(InputError, match="--runtime onnx: needs the CPU, fp32 or int8, and no --compile"):
         Computing(runtime="onnx", **options)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--runtime: 'tvm' is not a runtime; use auto, torch, onnx"):
         Computing(runtime="tvm")  # type: ignore[arg-type]

@@ -42,7 +42,8 @@ class Speed(Device, Computing):
         typer.Option(
             "--precision",
             metavar="NAME",
-            help="Encode images in fp32, bf16 or fp16; auto takes fp16 on CUDA, and bf16 on a CPU that supports it.",
+            help="Encode images in fp32, bf16, fp16 or int8 (see `zsclip models export`); auto takes fp16 on CUDA, and "
+            "bf16 on a CPU that supports it.",
         ),
     ] = "auto"
     runtime: Annotated[
@@ -50,8 +51,8 @@ class Speed(Device, Computing):
         typer.Option(
             "--runtime",
             metavar="NAME",
-            help="Run the model in torch or onnx (ONNX Runtime on the CPU, in fp32); auto takes onnx for tiny, and for "
-            "models that `zsclip models export` has prepared, unless you ask for what only torch has.",
+            help="Run the model in torch or onnx (ONNX Runtime on the CPU); auto takes onnx for tiny, and for models "
+            "that `zsclip models export` has prepared, unless you ask for what only torch has.",
         ),
     ] = "auto"
     compile: Annotated[

@@ -11,7 +11,7 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS, Decoding
 if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Runtime = Literal["auto", "torch", "onnx"]
 By = Literal["label", "group"]
 
@@ -77,7 +77,11 @@ class Computing:
         if self.runtime not in (runtimes := get_args(Runtime)):
             raise InputError(f"--runtime: {self.runtime!r} is not a runtime; use {', '.join(runtimes)}")
         if self.runtime == "onnx" and not self.onnx_can:
-            raise InputError("--runtime onnx: computes on the CPU, in fp32 and without --compile; use --runtime torch")
+            raise InputError("--runtime onnx: needs the CPU, fp32 or int8, and no --compile; use --runtime torch")
+        if self.precision == "int8" and (self.runtime == "torch" or not self.onnx_can):
+            raise InputError(
+                "--precision int8: needs ONNX Runtime on the CPU; leave out --runtime, --device and --compile"
+            )
         if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
             raise InputError(
                 f"--batch-size: {self.batch_size!r} is not a batch size; use auto or a whole number, 1 or more"
@@ -86,7 +90,7 @@ class Computing:
     @property
     def onnx_can(self) -> bool:
         """Whether ONNX Runtime can do what is asked for."""
-        return self.device in ("auto", "cpu") and self.precision in ("auto", "fp32") and not self.compile
+        return self.device in ("auto", "cpu") and self.precision in ("auto", "fp32", "int8") and not self.compile
 
     @property
     def size(self) -> int | None:
@@ -115,20 +119,21 @@ class Computing:
             ModelError: there is no such model, or it cannot run in the runtime that was asked for.
         """
         from zsclip.models.find import find_model
-        from zsclip.models.graphs import graphs_to_run
+        from zsclip.models.graphs import graphs_to_run, int8_graph_to_run
         from zsclip.models.lazy_torch import LazyTorchEncoder, has_no_gpu
 
         spec = find_model(model, offline=offline)
         in_torch = LazyTorchEncoder(spec, self.device, self.precision, compiled=self.compile)
         if self.runtime == "torch" or not self.onnx_can:
             return in_torch
-        is_wanted = self.runtime == "onnx"
+        in_int8 = int8_graph_to_run(spec) if self.precision == "int8" else None
+        is_wanted = self.runtime == "onnx" or in_int8 is not None
         graphs = graphs_to_run(spec, is_wanted=is_wanted)
         if graphs is None or not (is_wanted or self.device == "cpu" or has_no_gpu() or in_torch.device == "cpu"):
             return in_torch
         from zsclip.models.onnx_encoder import OnnxEncoder
 
-        return OnnxEncoder(spec, graphs)
+        return OnnxEncoder(spec, graphs, in_int8)
 
 
 def variable(name: str) -> str:

@@ -25,7 +25,7 @@ class Encoder(Protocol):
 
     @property
     def precision(self) -> str:
-        """The precision of the image tower: fp32, bf16 or fp16."""
+        """The precision of the image tower: fp32, bf16, fp16 or int8."""
         ...
 
     @property

@@ -34,6 +34,7 @@ class About:
     key: of the model, see `graphs_key`. files: name -> size in bytes and SHA-256, of all files that were written.
     packed: whether the text graph takes packs of prompts, or else whole contexts. end: the token that is pooled in
     packs; None if it is the one with the largest number. own_tokens: whether our tokenizer does what open_clip's does.
+    agreement: the share of answers that int8 did not change; None for graphs in fp32.
     """
 
     key: str
@@ -43,6 +44,7 @@ class About:
     packed: bool
     end: int | None
     own_tokens: bool
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,11 @@ class Graphs:
         return sum(size for size, _ in self.about.files.values())
 
 
-def graphs_key(spec: ModelSpec) -> str:
+def graphs_key(spec: ModelSpec, *, in_int8: bool = False) -> str:
     """Give the fingerprint of everything that the graphs of a model depend on."""
     preprocess = spec.preprocess
-    return fingerprint(FOLDER, spec.recipe, preprocess.size, preprocess.mean, preprocess.std)
+    precision = ["int8"] if in_int8 else []  # fp32 came first, without a name
+    return fingerprint(FOLDER, spec.recipe, preprocess.size, preprocess.mean, preprocess.std, *precision)
 
 
 def find_graphs(spec: ModelSpec) -> Graphs | None:
@@ -90,6 +93,19 @@ def graphs_to_run(spec: ModelSpec, *, is_wanted: bool) -> Graphs | None:
     return graphs
 
 
+def int8_graph_to_run(spec: ModelSpec) -> Graphs:
+    """Give the graph of a model's image tower in int8.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    graph = find_int8_graph(spec)
+    if graph is None:
+        cure = f"run `zsclip models export {spec.name} --precision int8` first"
+        raise ModelError(f"{spec.name}: has no int8 graph in the cache; {cure}")
+    return graph
+
+
 def missing_to_export() -> list[str]:
     """Give the libraries that exporting needs and that are not installed."""
     return [name for name in ("onnxruntime", "onnx", "onnxscript") if importlib.util.find_spec(name) is None]
@@ -105,6 +121,11 @@ def is_first_hint(spec: ModelSpec) -> bool:
         return False
     write_rows(_HINTS, {key: b"given"})
     return bool(read_rows(_HINTS, [key]))
+
+
+def find_int8_graph(spec: ModelSpec) -> Graphs | None:
+    """Give the graph of a model's image tower in int8, as `find_graphs` does; text towers are in fp32 alone."""
+    return read_graphs(_folder(spec, in_int8=True), graphs_key(spec, in_int8=True))
 
 
 def read_graphs(folder: Path, key: str) -> Graphs | None:
@@ -127,7 +148,7 @@ def read_graphs(folder: Path, key: str) -> Graphs | None:
     return None
 
 
-def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]]) -> Graphs:
+def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]], *, in_int8: bool = False) -> Graphs:
     """Export graphs into a new folder, and put it in its place in the cache when it is complete.
 
     Args:
@@ -138,7 +159,7 @@ def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]]) -> Gr
     """
     import tempfile  # here, as most runs only read
 
-    key, place = graphs_key(spec), _folder(spec)
+    key, place = graphs_key(spec, in_int8=in_int8), _folder(spec, in_int8=in_int8)
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=".part-", dir=place.parent))
@@ -146,7 +167,7 @@ def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]]) -> Gr
         raise _cannot_write(place.parent, e) from e
     try:
         found = export(made)
-        describe(made, spec, [path.name for path in sorted(made.iterdir())], found)
+        describe(made, key, [path.name for path in sorted(made.iterdir())], found)
         _put(made, place, key)
     except OSError as e:
         raise _cannot_write(place.parent, e) from e
@@ -158,14 +179,14 @@ def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]]) -> Gr
     return graphs
 
 
-def describe(folder: Path, spec: ModelSpec, names: Sequence[str], found: dict[str, Any]) -> None:
+def describe(folder: Path, key: str, names: Sequence[str], found: dict[str, Any]) -> None:
     """Write the description of graphs.
 
     Args:
-        names: of their files. found: the fields of `About` besides key and files.
+        key: their key, see `graphs_key`. names: of their files. found: the fields of `About` besides key and files.
     """
     files = {name: ((folder / name).stat().st_size, file_digest(folder / name)) for name in names}
-    about = asdict(About(key=graphs_key(spec), files=files, **found))
+    about = asdict(About(key=key, files=files, **found))
     (folder / ABOUT).write_text(json.dumps({"about": about, "digest": fingerprint(about)}), encoding="utf-8")
 
 
@@ -203,8 +224,8 @@ def _put(made: Path, place: Path, key: str) -> None:
             return
 
 
-def _folder(spec: ModelSpec) -> Path:
-    return cache_dir() / FOLDER / graphs_key(spec)
+def _folder(spec: ModelSpec, *, in_int8: bool = False) -> Path:
+    return cache_dir() / FOLDER / graphs_key(spec, in_int8=in_int8)
 
 
 def _size(path: Path) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zsclip.errors import ModelError, first_line
 from zsclip.models.graph_weights import without_weights
-from zsclip.models.graphs import ABOUT, IMAGE, TEXT, About, Graphs, describe, keep_graphs, missing_to_export
+from zsclip.models.graphs import ABOUT, IMAGE, TEXT, About, Graphs, describe, graphs_key, keep_graphs, missing_to_export
 from zsclip.models.last_block import last_block
 from zsclip.models.onnx_encoder import OnnxEncoder
 from zsclip.models.packs import ARRAYS, in_batches
@@ -74,7 +74,7 @@ def write_graphs_beside(spec: ModelSpec) -> None:
         without_weights(Path(str(spec.weights)), raw.with_suffix(".optimised"), path)
 
     found = _export(ClipModel(spec), folder, write)
-    describe(folder, spec, (IMAGE, TEXT), found)
+    describe(folder, graphs_key(spec), (IMAGE, TEXT), found)
 
 
 def _export(model: ClipModel, folder: Path, write: Callable[[Path, Path], None]) -> dict[str, Any]:
@@ -93,22 +93,41 @@ def _export(model: ClipModel, folder: Path, write: Callable[[Path, Path], None])
         "end": text.eos_id if packed and text.pool_type == "eos" else None,
         "own_tokens": _tokens_agree(spec),
     }
-    encoder = partial(OnnxEncoder, spec, Graphs(folder, About(key="", files={}, **found)))
-
-    def encoded_images(encoder: OnnxEncoder, count: int) -> tuple[NDArray[np.float32], Tensor]:
-        pixels = _pixels(count, spec.preprocess.size)
-        return encoder.begin_images(list(pixels))(), model.encode_images(pixels)
+    graphs = Graphs(folder, About(key="", files={}, **found))
+    _export_image_tower(model, graphs, write)
 
     def encoded_prompts(encoder: OnnxEncoder, count: int) -> tuple[NDArray[np.float32], Tensor]:
         prompts = _PROMPTS[-count:] if count < max(_BATCHES) else _PROMPTS
         return encoder.encode_text(prompts), model.encode_text(prompts)
 
+    made, prompts = (_Packs(text), _packs_of(spec)) if packed else (_Contexts(text), {"ids": _ids(spec, 2)})
+    _write("text tower", made, prompts, folder / TEXT, write, partial(OnnxEncoder, spec, graphs), encoded_prompts)
+    return found
+
+
+def export_image_graph(spec: ModelSpec, folder: Path) -> Graphs:
+    """Export the image tower alone, into a folder; nothing is kept in the cache.
+
+    Raises:
+        ModelError: the weights cannot be loaded, or no graph gives what torch gives.
+    """
+    model = ClipModel(spec)
+    about = About("", {}, model.logit_scale, model.logit_bias, packed=False, end=None, own_tokens=False)
+    graphs = Graphs(folder, about)
+    _export_image_tower(model, graphs, optimised)
+    return graphs
+
+
+def _export_image_tower(model: ClipModel, graphs: Graphs, write: Callable[[Path, Path], None]) -> None:
+    spec = model.spec
+
+    def encoded(encoder: OnnxEncoder, count: int) -> tuple[NDArray[np.float32], Tensor]:
+        pixels = _pixels(count, spec.preprocess.size)
+        return encoder.begin_images(list(pixels))(), model.encode_images(pixels)
+
     image = {"pixels": torch.from_numpy(_pixels(2, spec.preprocess.size))}
     tower = _Image(load_tower(spec, "visual"), spec)
-    _write("image tower", tower, image, folder / IMAGE, write, encoder, encoded_images)
-    made, prompts = (_Packs(text), _packs_of(spec)) if packed else (_Contexts(text), {"ids": _ids(spec, 2)})
-    _write("text tower", made, prompts, folder / TEXT, write, encoder, encoded_prompts)
-    return found
+    _write("image tower", tower, image, graphs.folder / IMAGE, write, partial(OnnxEncoder, spec, graphs), encoded)
 
 
 def _write(
