@@ -22,9 +22,13 @@ from zsclip.errors import InputError
 from zsclip.measure import bench as bench_module
 from zsclip.measure import start
 from zsclip.measure.bench import _time_decoders, bench
+from zsclip.models import graphs
 from zsclip.models.find import TINY_DIR, find_model
 from zsclip.models.graphs import IMAGE
 from zsclip.models.lazy_torch import LazyTorchEncoder
+from zsclip.models.onnx_encoder import OnnxEncoder
+from zsclip.models.onnx_export import export_graphs
+from zsclip.models.runtimes import named, other_runtimes
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels import workers
@@ -169,6 +173,47 @@ def test_the_command_prints_a_table_or_json(run: Run, photos: Path, tiny_model: 
     assert report["slowest"] in STAGES
     assert (report["threads"], report["batch_size"]) == (1, 3)
     assert all(report[name] > 0 for name in ("decoding", "model", "stream", "text"))
+    assert report["runtime"] in ("torch in fp32", "torch in bf16")
+    assert list(report["others"]) == ["onnx in fp32"]
+    assert report["others"]["onnx in fp32"] > 0
+    assert f"runtime: {report['runtime']}, ".encode() in table.stdout
+    assert re.search(rb"images a second in the model; onnx in fp32: [\d.]+\n", table.stdout)
+    assert graphs.size_on_disk() == 0  # the graph was made for the moment
+
+
+def test_an_exported_model_is_timed_in_torch_too(model: LazyTorchEncoder) -> None:
+    spec = model.spec
+    exported = export_graphs(spec)
+
+    with other_runtimes(OnnxEncoder(spec, exported)) as others:
+        assert [named(other).split()[0] for other in others] == ["torch"]
+    with other_runtimes(OnnxEncoder(spec, exported, exported)) as others:
+        assert [named(other) for other in others][1:] == ["onnx in fp32"]
+    with other_runtimes(model) as others:
+        assert [named(other) for other in others][-1] == "onnx in fp32"
+        assert others[-1].begin_images([np.zeros((3, 32, 32), np.uint8)])().shape == (1, 32)
+
+
+@pytest.mark.parametrize(
+    ("others", "hint"),
+    [
+        (
+            {"onnx in fp32": 21.0, "torch in bf16": 12.0},
+            "`zsclip models export m` and --runtime onnx (onnx in fp32 is 2.1",
+        ),
+        ({"torch in bf16": 12.0}, "--runtime torch (torch in bf16 is 1.2 times as fast)"),
+        ({"onnx in int8": 30.0, "torch in fp32": 12.0}, "--precision int8 (onnx in int8 is 3.0 times as fast)"),
+        ({"torch in fp32": 10.5}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_faster_runtime_is_the_hint(others: dict[str, float], hint: str, model: LazyTorchEncoder) -> None:
+    model.spec = replace(model.spec, name="m")
+
+    found = bench_module._faster_runtime(model, 10.0, others)
+
+    assert found.startswith(hint)
+    assert bool(found) == bool(hint)
 
 
 def test_the_start_of_a_run_is_listed_longest_first(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

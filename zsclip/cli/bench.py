@@ -39,6 +39,9 @@ def bench(
 ) -> None:
     """Time every stage of a run, and say which one holds it back.
 
+    On the CPU, the model is also timed in the other runtime: torch, or ONNX Runtime if zsclip[onnx] is installed, for
+    which a model that was not exported yet is exported for the moment.
+
     Examples:
 
         zsclip bench photos/ --model base
@@ -65,15 +68,19 @@ def bench(
             report, lines = asdict(found_start), start_lines(found_start)
         else:
             from zsclip.measure.bench import bench, report_lines
+            from zsclip.models.runtimes import other_runtimes
             from zsclip.pictures.pictures import pictures_named
 
             encoder = speed.encoder(model.name(), model.offline)
             progress.step(f"loading {encoder.spec.name}")
             encoder.load()
-            progress.step("timing each stage")
             size = speed.size or encoder.batch_size
             some, decoding = pictures_named(paths), speed.decoding
-            timed = bench(some, encoder, threads=speed.cpus, seconds=seconds, decoding=decoding, batch_size=size)
+            with other_runtimes(encoder) as others:
+                progress.step("timing each stage")
+                timed = bench(
+                    some, encoder, others, threads=speed.cpus, seconds=seconds, decoding=decoding, batch_size=size
+                )
             report, lines = asdict(timed), report_lines(timed)
     typer.echo(json.dumps(report) if result.as_json else "\n".join(lines))
 

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle, islice, repeat
@@ -16,6 +16,7 @@ from zsclip.answers.scores import Rule
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded, embed_images, look_ahead
 from zsclip.models.encoder import Encoder
+from zsclip.models.runtimes import named
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.decode import to_pixels, upright
 from zsclip.pixels.fit import Preprocess, jpeg_scale
@@ -37,7 +38,8 @@ class Timings:
 
     seconds: for one picture in each stage, in pipeline order; read, decode and preprocess on one thread.
     decoding: pictures a second that all threads decode without a model; model: pictures a second that it encodes
-    when they are ready; stream: pictures a second of a whole run. text: prompts a second.
+    when they are ready; stream: pictures a second of a whole run. text: prompts a second. runtime: what ran the model;
+    others: pictures a second in the model in other runtimes, by their names.
     slowest: the stage that holds a run back; hint: what would help.
     """
 
@@ -48,6 +50,8 @@ class Timings:
     text: float
     threads: int
     batch_size: int
+    runtime: str
+    others: dict[str, float]
     slowest: str
     hint: str
 
@@ -55,6 +59,7 @@ class Timings:
 def bench(
     pictures: Pictures,
     encoder: Encoder,
+    others: Sequence[Encoder] = (),
     *,
     threads: int,
     batch_size: int,
@@ -63,20 +68,26 @@ def bench(
 ) -> Timings:
     """Time every stage for about this many seconds, cycling through the pictures.
 
+    Args:
+        others: encoders of the same model; only their image towers are timed.
+
     Raises:
         InputError: none of the pictures can be read.
     """
     readable_formats()  # imports Pillow's decoders, which must not be timed
     decoded = _time_decoding(pictures, encoder.spec.preprocess, threads, decoding, seconds)
     batch = np.stack(list(islice(cycle(decoded.pictures), batch_size)))  # (B, 3, H, W) uint8
-    per_picture = decoded.seconds | _time_model(batch, encoder, seconds)
+    in_model = _time_model(batch, encoder, seconds)
+    per_picture = decoded.seconds | in_model
     decoding_rate = decoded.rate
     if processes_for(threads):  # they are faster than the thread that the stages were timed on
         decoding_rate = _time_decoders(pictures, encoder.spec.preprocess, threads, decoding, seconds)
-    model_rate = 1 / sum(per_picture[name] for name in ("copy", "image tower", "score"))
+    model_rate = 1 / sum(in_model.values())
+    other_rates = {named(other): 1 / sum(_time_model(batch, other, seconds).values()) for other in others}
     # The bottleneck is the slowest stage of the slower side, decoding or model.
     side = ("read", "decode", "preprocess") if decoding_rate < model_rate else ("copy", "image tower", "score")
     slowest = max(side, key=lambda name: per_picture[name])
+    hint = _hint(slowest, encoder, threads, decoded.reducible and not decoding.fast_jpeg)
     return Timings(
         seconds=per_picture,
         decoding=decoding_rate,
@@ -85,8 +96,10 @@ def bench(
         text=_rate(lambda: encoder.encode_text(_PROMPTS), seconds) * len(_PROMPTS),
         threads=threads,
         batch_size=batch_size,
+        runtime=named(encoder),
+        others=other_rates,
         slowest=slowest,
-        hint=_hint(slowest, encoder, threads, decoded.reducible and not decoding.fast_jpeg),
+        hint=(slowest == "image tower" and _faster_runtime(encoder, model_rate, other_rates)) or hint,
     )
 
 
@@ -242,6 +255,19 @@ def _hint(slowest: str, encoder: Encoder, threads: int, reducible: bool) -> str:
     return "a smaller --model" if encoder.device != "cpu" else "a GPU (--device cuda), or a smaller --model"
 
 
+def _faster_runtime(encoder: Encoder, rate: float, others: dict[str, float]) -> str:
+    """Say how to get the fastest runtime; empty if the run's own is about as fast."""
+    fastest = max(others, key=lambda name: others[name], default="")
+    if not fastest or others[fastest] < 1.1 * rate:
+        return ""
+    name = encoder.spec.name
+    how = {"torch": "--runtime torch", "int8": "--precision int8"}
+    cure = next(
+        (flag for word, flag in how.items() if word in fastest), f"`zsclip models export {name}` and --runtime onnx"
+    )
+    return f"{cure} ({fastest} is {others[fastest] / rate:.1f} times as fast)"
+
+
 def report_lines(found: Timings) -> list[str]:
     """Format timings for people."""
     lines = [f"{name:<12} {1000 * seconds:>9.3f} ms per image" for name, seconds in found.seconds.items()]
@@ -250,5 +276,7 @@ def report_lines(found: Timings) -> list[str]:
         f"images a second: {found.decoding:.0f} decoded on {found.threads} threads, {found.model:.0f} in the model "
         f"(batches of {found.batch_size}), {found.stream:.0f} in a run",
         f"prompts a second: {found.text:.0f}",
+        f"runtime: {found.runtime}, {found.model:.1f} images a second in the model"
+        + "".join(f"; {name}: {rate:.1f}" for name, rate in found.others.items()),
         f"bottleneck: {found.slowest}; try {found.hint}",
     ]
