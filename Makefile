@@ -47,7 +47,8 @@ bench: install $(STAMPS)/peers  ## Time zsclip against what users would run othe
 
 $(STAMPS)/peers:
 	$(PYTHON) -m venv .peers
-	.peers/bin/python -m pip install --quiet 'open_clip_torch>=3.3,<4' 'pybioclip>=2.1' 'transformers>=4.45'
+	.peers/bin/python -m pip install --quiet 'open_clip_torch>=3.3,<4' 'pybioclip>=2.1' 'transformers>=4.45' \
+		'rclip>=3.3'
 	touch $@
 
 # If it is killed, run the same command again to continue. .tiny/model is what zsclip/data/tiny holds.

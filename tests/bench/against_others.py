@@ -2,8 +2,8 @@
 
 Everything runs in turn, `RUNS` times (3), and medians and their ratio are printed; what one run of the slowest peer
 takes minutes for runs once, as its row says. Speed does not depend on what the weights are. `PHOTOS=DIR` uses real
-photographs instead of generated ones, `PEERS=PYTHON` the interpreter of the environment that has the peers, `ROWS=text`
-only the rows with that word in their name.
+photographs instead of generated ones, `MANY=200` so many instead of 1,000, `PEERS=PYTHON` the interpreter of the
+environment that has the peers, `ROWS=text` only the rows with that word in their name.
 """
 
 import json
@@ -23,11 +23,11 @@ import open_clip
 import torch
 from containers import containers, memory_of_a_tar, stored_members
 from PIL import Image
+from runtimes import RCLIPS_MODEL, against_rclip, classify, export, many_images, one_image
 from safetensors.torch import save_file
 
+from zsclip.engine.options import Computing
 from zsclip.kept.store import EmbeddingStore
-from zsclip.models.find import find_model
-from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.torch_encoder import has_bf16
 from zsclip.pictures.identity import Sight, content_of, file_keys
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -35,6 +35,7 @@ from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 HERE = Path(__file__).parent
 PEERS = os.environ.get("PEERS", str(HERE.parent.parent / ".peers" / "bin" / "python"))
 RUNS = int(os.environ.get("RUNS", "3"))
+MANY = int(os.environ.get("MANY", "1000"))
 ARCHITECTURE = "ViT-B-32"
 LABELS = "cat,dog,bird"
 
@@ -122,26 +123,23 @@ def main() -> None:
         hundreds.write_text("\n".join(islice(dict.fromkeys(names), 300)))
         given = os.environ.get("PHOTOS")
         photos = found_photos(Path(given)) if given else make_photos(folder / "photos", 200)
-        thousand, few = list(islice(cycle(photos), 1000)), min(RUNS, 2)  # minutes each
+        thousand = list(islice(cycle(photos), MANY))
         peers = subprocess.run([PEERS, "-c", _VERSIONS], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
         print(f"{ARCHITECTURE}, seeded weights; {platform.machine()}, {os.cpu_count()} CPUs, {cpu_words()}")
         print(f"torch {torch.__version__}, open_clip {open_clip.__version__}; peers: {peers}\n")
         print("| work | against | theirs | ours | ratio | runs |\n|---|---|---|---|---|---|")
 
-        def zsclip(paths: Sequence[str], precision: str = "fp32") -> list[str]:
-            command = [sys.executable, "-m", "zsclip", "classify", *paths, "--labels", LABELS, "--precision", precision]
-            return [*command, "--model", str(model), "--device", "cpu", "-q", "--format", "jsonl", "--no-store"]
-
-        plain = [PEERS, str(HERE / "peers" / "open_clip_script.py"), str(model), LABELS]
+        export(model)
+        script = [PEERS, str(HERE / "peers" / "open_clip_script.py")]
         weights = str(model / "open_clip_model.safetensors")
         bioclip = [PEERS, "-m", "bioclip", "predict", "--cls", LABELS, "--model", ARCHITECTURE, "--pretrained", weights]
-        whole(zsclip(photos[:1], "auto"))  # fills the caches, of texts and of the disk
-        one = "one image, 3 labels, text matrix cached"
-        row(one, "open_clip script", whole, [*plain, *photos[:1]], zsclip(photos[:1]))
-        row(one, "bioclip predict", whole, [*bioclip, *photos[:1]], zsclip(photos[:1]))
-        row("1,000 photographs, fp32", "open_clip script", whole, [*plain, *thousand], zsclip(thousand), runs=few)
-        if has_bf16("cpu"):
-            row("1,000 photographs", "open_clip script", whole, [*plain, *thousand], zsclip(thousand, "auto"), runs=few)
+        one_image(photos[0], model, script, row, whole, LABELS)
+        row("one image, 3 labels cached", "bioclip predict", whole, [*bioclip, photos[0]],
+            classify(model, photos[:1], LABELS, "--no-store"))  # fmt: skip
+        if wanted(f"one image, 3 new labels, {RCLIPS_MODEL} rclip, one sentence"):
+            save_model(folder / RCLIPS_MODEL, RCLIPS_MODEL)
+            against_rclip(photos[0], folder / RCLIPS_MODEL, folder, row, whole, PEERS)
+        many_images(thousand, model, script, row, whole, LABELS, runs=min(RUNS, 2))  # minutes each
         text_matrix(model, hundreds, folder)
         per_photo(model, words, photos[:5], folder)
         relabelling(model, words, thousand, folder)
@@ -190,7 +188,8 @@ def per_photo(model: Path, labels: Path, photos: Sequence[str], folder: Path) ->
 
 def relabelling(model: Path, labels: Path, photos: Sequence[str], folder: Path) -> None:
     """Other labels over pictures that are stored: against the first run, and against numpy alone on the same bytes."""
-    if not (wanted("1,000 photographs, stored our first run") or wanted("100,000 stored pictures, numpy alone")):
+    work = f"{len(photos):,} photographs, stored"
+    if not (wanted(f"{work} our first run") or wanted("100,000 stored pictures, numpy alone")):
         return
     fixed = ["--model", str(model), "--device", "cpu", "--precision", "fp32", "-q", "--format", "jsonl"]
     command = [sys.executable, "-m", "zsclip", "classify"]
@@ -200,11 +199,11 @@ def relabelling(model: Path, labels: Path, photos: Sequence[str], folder: Path) 
         whole([*command, photos[0], "--labels-file", str(words), *fixed])
     first = [*command, *photos, "--labels-file", str(twenty), *fixed]
     whole(first)  # fills the store
-    row("1,000 photographs, stored", "our first run", whole, [*first, "--no-store"], first, runs=2)
+    row(work, "our first run", whole, [*first, "--no-store"], first, runs=2)
 
     many, count = folder / "many", 100_000
     many.mkdir()
-    encoder = LazyTorchEncoder(find_model(str(model)), "cpu", "fp32")
+    encoder = Computing(device="cpu", precision="fp32").encoder(str(model), True)
     vectors = np.random.default_rng(0).normal(size=(count, encoder.embed_dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors.tofile(folder / "vectors.bin")
@@ -255,7 +254,8 @@ print((vectors @ classes.T).argmax(axis=1)[:3])
 
 _VERSIONS = """
 from importlib.metadata import version
-print(", ".join(f"{name} {version(name)}" for name in ("torch", "open_clip_torch", "transformers", "pybioclip")))
+names = ("torch", "open_clip_torch", "transformers", "pybioclip", "rclip", "onnxruntime")
+print(", ".join(f"{name} {version(name)}" for name in names))
 """
 
 

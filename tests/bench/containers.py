@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from zsclip.engine.options import Computing
 from zsclip.kept.store import EmbeddingStore
-from zsclip.models.find import find_model
-from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.pictures.files import find_images
 from zsclip.pictures.identity import GRAIN_NS, Sight, content_of
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
@@ -66,7 +65,7 @@ def stored_members(folder: Path, row: Row, whole: Callable[[Sequence[str]], floa
     pictures = [(f"{i:06d}.ppm", b"P6 1 1 255 %06d" % i) for i in range(STORED)]
     write_all(folder, pictures, "stored")
     time.sleep(GRAIN_NS / 1e9 + 0.1)  # a file that was just written has no keys
-    encoder = LazyTorchEncoder(find_model("tiny"), "cpu", "fp32")
+    encoder = Computing(device="cpu", precision="fp32").encoder("tiny", True)
     vectors = np.random.default_rng(0).normal(size=(STORED, encoder.embed_dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     store = EmbeddingStore(encoder.image_recipe(False), "bench", encoder.embed_dim, max_pixels=DEFAULT_MAX_PIXELS)
