@@ -30,7 +30,7 @@ def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
     """Whether a file is an archive, a video or a list by its extension, and does not begin like a picture."""
     name = _name(path)
     if is_remote(path):
-        return name.endswith((*ARCHIVES, *LISTS))
+        return name.endswith((*ARCHIVES, *LISTS)) or (name.endswith((*VIDEO_ENDINGS,)) and find_spec("av") is not None)
     if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):
         return os.path.isfile(path) and is_animation(path)
     if not name.endswith((*ARCHIVES, *LISTS, *VIDEO_ENDINGS)) or not os.path.isfile(path):
@@ -78,7 +78,8 @@ def find_in_container(
     """
     name = _name(path)
     if name.endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS)):
-        return find_in_clip(path, sampling, unread or Unread(), is_animation=name.endswith((*ANIMATION_ENDINGS,)))
+        is_animated = name.endswith((*ANIMATION_ENDINGS,))
+        return find_in_clip(path, sampling, unread or Unread(), network, is_animation=is_animated)
     if name.endswith(TARS):
         return find_in_tar(path, takes, out, network)
     if name.endswith(".zip"):
