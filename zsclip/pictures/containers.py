@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 
 from zsclip.errors import InputError
 from zsclip.pictures.animations import is_animation
 from zsclip.pictures.clips import Unread, find_in_clip
-from zsclip.pictures.columns import check_parquet, find_in_parquet
+from zsclip.pictures.columns import check_parquet, find_in_parquet, further_columns
 from zsclip.pictures.lists import check_list, find_in_list
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
@@ -91,6 +91,13 @@ def find_in_container(
 def is_list(path: str) -> bool:
     """Whether a file's name is that of a list of pictures."""
     return _name(path).endswith(LISTS)
+
+
+def note_of(paths: Sequence[str], network: Network) -> str:
+    """Give what to note of some containers before a run, going by the first Parquet file; "" if there is nothing."""
+    path = next((path for path in paths if _name(path).endswith(".parquet")), "")
+    said = path and further_columns(path, network)
+    return said and f"{path}: {said}"
 
 
 def has_column(path: str) -> bool:

@@ -15,6 +15,7 @@ from zsclip.pictures.containers import (
     has_column,
     is_container,
     is_list,
+    note_of,
 )
 from zsclip.pictures.endings import SKIPPED_NAMES, is_taken, picture_endings
 from zsclip.pictures.globs import fits
@@ -121,6 +122,8 @@ def _check_containers(roots: Sequence[str], search: _Search) -> None:
         check_container(root, search.column, search.network)
     if search.column is not None and not any(map(has_column, containers)):
         raise InputError("--column: only Parquet files and lists have columns; give one, or leave it out")
+    if search.column is None and (said := note_of(containers, search.network)):
+        search.note(said)
 
 
 class _Exclusion:
