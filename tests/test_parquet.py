@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from album import LABELS, Run, content_of, picture, rows_of
+from album import LABELS, Run, content_of, picture, rows_of, write
 
 from zsclip.errors import InputError
 from zsclip.pictures import columns, identity
@@ -105,6 +105,53 @@ def test_the_column_with_the_images_is_found_or_asked_for(
     with pytest.raises(InputError) as raised:
         find_images([str(tmp_path / "a.parquet")], column=column)
     assert str(raised.value) == f"{tmp_path}/a.parquet: {found}"
+
+
+def test_a_second_column_of_images_is_noted_once(run: Run, tmp_path: Path, model: str) -> None:
+    chance = np.random.default_rng(0)
+    image, other = ([picture(chance) for _ in range(4)] for _ in range(2))
+    structs = [None, *({"bytes": each, "path": ""} for each in other[1:])]
+    several = {"n": range(4), "image": image, "thumb": other, "digest": [b"no picture"] * 4, "mask": structs}
+    for name in ("a", "b"):
+        pq.write_table(pa.table(several).drop_columns(["mask"]), tmp_path / f"{name}.parquet")
+    pq.write_table(pa.table(several), tmp_path / "struct.parquet")
+    pq.write_table(pa.table({"image": image, "digest": several["digest"]}), tmp_path / "one.parquet")
+    command = ("classify", *LABELS, "-m", model, "--no-store")
+
+    def notes(*more: str) -> list[str]:
+        done = run(*command, *([] if "-o" in more else ["-f", "jsonl"]), *more)
+        assert done.returncode == (1 if "struct.parquet" in more and "thumb" not in more else 0), done.stderr
+        return [line for line in done.stderr.decode().splitlines() if line.startswith("zsclip: ")]
+
+    cure = "choose with --column"
+    said = f"zsclip: a.parquet: images are read from column 'image', not from 'thumb'; {cure}"
+    assert notes("a.parquet", "b.parquet") == [said]
+    assert notes("struct.parquet") == [
+        f"zsclip: struct.parquet: images are read from column 'mask', not from 'image' or 'thumb'; {cure}"
+    ]
+    assert notes("struct.parquet", "--column", "thumb") == []
+    assert notes("one.parquet") == []
+    assert notes("a.parquet", "-q") == []
+    assert notes("a.parquet", "b.parquet", "-o", "out/") == [said]
+    assert notes("a.parquet", "b.parquet", "-o", "out/", "--column", "thumb", "--overwrite") == []
+
+
+def test_columns_are_checked_before_parts_are_written(run: Run, tmp_path: Path, model: str) -> None:
+    chance = np.random.default_rng(0)
+    pq.write_table(pa.table({"thumb": [picture(chance)], "image": [picture(chance)]}), tmp_path / "a.parquet")
+    write(tmp_path / "b.tar", [("a.png", picture(chance))], "")
+    command = ("classify", *LABELS, "-m", model, "-o", "out/")
+
+    typo = run(*command, "b.tar", "a.parquet", "--column", "thunb")
+    none = run(*command, "b.tar", "--column", "thumb")
+    good = run(*command, "b.tar", "a.parquet", "--column", "thumb")
+
+    assert (typo.returncode, typo.stderr) == (2, b"zsclip: a.parquet: no column 'thunb'; it has thumb, image\n")
+    assert (none.returncode, none.stderr.count(b"\n")) == (2, 1)
+    assert b"--column: only Parquet files and lists have columns" in none.stderr
+    assert good.returncode == 0, good.stderr
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    assert {row["file_name"]: row["error"] for row in rows} == {"a.parquet#0": None, "b.tar#a.png": None}
 
 
 @pytest.mark.parametrize("has_mark", [True, False])

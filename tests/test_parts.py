@@ -30,6 +30,7 @@ from zsclip.answers.classifier import build_classifier
 from zsclip.cli.rows import Output
 from zsclip.engine import parts as engine
 from zsclip.engine.claims import Claims
+from zsclip.engine.footers import Footers
 from zsclip.engine.options import Computing, Scoring
 from zsclip.engine.question import read_question
 from zsclip.engine.run import embedding
@@ -349,10 +350,10 @@ def test_no_images_say_why(run: Run, tmp_path: Path, plain: str) -> None:
     assert b"no images; passed over: 1 .txt" in done.stderr
 
 
-def started(arguments: Sequence[str], folder: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "zsclip", *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+def started(arguments: Sequence[str], folder: Path, script: str = "") -> "subprocess.Popen[bytes]":
+    """Start zsclip, or a script that runs it."""
+    command = [sys.executable, *(["-c", script] if script else ["-m", "zsclip"]), *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def ended(process: "subprocess.Popen[bytes]") -> str:
@@ -378,8 +379,20 @@ def test_processes_that_share_a_run_do_each_part_once(run: Run, data: Path, plai
     assert sum(wrote) == 12
 
 
+_LOGGED = """
+import sys; from zsclip.cli.main import main; import zsclip.engine.parts as parts
+write = parts.Parts.write
+def logged(self, shard, temporary, answer):
+    with open("begun", "a") as file:
+        file.write(shard.name + chr(10))
+    return write(self, shard, temporary, answer)
+parts.Parts.write = logged
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def kill_at_random(run: Run, data: Path, plain: str, times: int) -> None:
-    """Kill one of two processes that share a run, or both, again and again."""
+    """Kill one of two processes that share a run, or both, again and again; each costs the shard it works on."""
     arguments = command(plain, "--shard-size", "1", "--batch-size", "1", "-j", "1")
     begun = time.monotonic()
     run(*arguments)
@@ -387,11 +400,13 @@ def kill_at_random(run: Run, data: Path, plain: str, times: int) -> None:
     shutil.rmtree(data / "out")
     pace = max(3.0, time.monotonic() - begun)
     choose = random.Random(times)
-    cut = 0
+    begun_by, cut = data / "begun", 0
     for round_ in range(times):
         if round_ % 10 == 0 and (data / "out").exists():
             shutil.rmtree(data / "out")
-        processes = [started(arguments, data) for _ in range(2)]
+            begun_by.unlink(missing_ok=True)
+            cut = 0
+        processes = [started(arguments, data, _LOGGED) for _ in range(2)]
         time.sleep(choose.random() * pace)
         for process in processes if choose.random() < 0.5 else processes[:1]:
             cut += process.poll() is None
@@ -399,6 +414,8 @@ def kill_at_random(run: Run, data: Path, plain: str, times: int) -> None:
         for process in processes:
             told = ended(process)
             assert process.returncode in (1, -signal.SIGKILL), told
+        shards = begun_by.read_text().split() if begun_by.exists() else []
+        assert len(shards) <= len(set(shards)) + cut
 
     done = run(*arguments)
 
@@ -573,7 +590,7 @@ def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_agai
         question, frozenset(), plain, True, Computing("cpu", precision="fp32"), False, finding, str(folder)
     )
     encoder = asked.computing.encoder(plain, True)
-    mine, others = (engine.Parts(asked, [str(photos)], encoder, print) for _ in range(2))
+    mine, others = (engine.Parts(asked, [str(photos)], encoder, print, Footers()) for _ in range(2))
     matrix = build_classifier(question.words, encoder)
     (shard,) = plan(finding, PassedOver()).shards
     engine.make_folder(asked.folder)

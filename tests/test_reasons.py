@@ -213,7 +213,8 @@ def test_a_video_that_is_met_as_an_image_says_what_to_do_where_it_is(run: Run, t
         (tmp_path / name).write_bytes(video)
     write_tar(tmp_path / "a.tar", [("v.jpg", video)])
     with serving(tmp_path) as server:
-        names = ["v.mp4", "v.jpg", "a.tar#v.jpg", f"{server.url}/v.mp4", "v.mp4#t=3.000", "w.mp4#t=3.000"]
+        names = ["v.mp4", "v.jpg", "a.tar#v.jpg", f"{server.url}/v.mp4", f"{server.url}/v.jpg"]
+        names += [f"{server.url}/v.mp4#t=3.000", "v.mp4#t=3.000", "w.mp4#t=3.000"]
         (tmp_path / "list.csv").write_text("\n".join(["file_name", *names]))
         rows = rows_of(run("classify", "list.csv", *LABELS, "-m", model, "-f", "jsonl", "-q"))
 
@@ -224,7 +225,9 @@ def test_a_video_that_is_met_as_an_image_says_what_to_do_where_it_is(run: Run, t
                 "a video; name it on the command line to classify its frames",
                 "a video, but not named like one; rename it .mp4 or what it is, and name it on the command line",
                 "a video; videos in archives are not read; unpack it first",
-                "a video; videos are not read by URL; download it first",
+                "a video; name it on the command line to classify its frames",
+                "a video, but its URL does not end in .mp4 or the like; download it first",
+                "a frame of a video cannot be named in a list; name the video on the command line",
                 "a frame of a video cannot be named in a list; name the video on the command line",
                 "no such file or directory",
             ],

@@ -201,7 +201,7 @@ def test_a_glob_in_a_url_says_what_to_write(tmp_path: Path) -> None:
     with serving(tmp_path) as server, pytest.raises(InputError) as raised:
         find_images([f"{server.url}/*.tar"])
 
-    assert str(raised.value).endswith("; globs in URLs are not read; use a range such as {000..127}")
+    assert str(raised.value).endswith("; only s3:// and gs:// have globs; use a range such as {000..127}")
 
 
 def test_a_server_that_redirects_in_a_circle_is_named_in_words(tmp_path: Path) -> None:

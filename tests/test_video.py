@@ -25,16 +25,17 @@ from zsclip.pictures.clips import Clip, Unread, find_in_clip
 from zsclip.pictures.decoding_thread import DecodingThread
 from zsclip.pictures.files import find_images
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import Sampling, sampling_of
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 EVERY = Sampling(1)
 
 
-def frames_of(path: Path, sampling: Sampling = EVERY) -> list[tuple[str, Any]]:
+def frames_of(path: Path | str, sampling: Sampling = EVERY) -> list[tuple[str, Any]]:
     """Time and pixels of each frame of a clip; the reason in place of pixels that cannot be had."""
     found = []
-    for some in find_in_clip(str(path), sampling, Unread()):
+    for some in find_in_clip(str(path), sampling, Unread(), Network()):
         assert some.read is not None
         for place, name in enumerate(some.names):
             try:
@@ -47,7 +48,7 @@ def frames_of(path: Path, sampling: Sampling = EVERY) -> list[tuple[str, Any]]:
     return found
 
 
-def numbers_of(path: Path, sampling: Sampling = EVERY) -> list[tuple[str, Any]]:
+def numbers_of(path: Path | str, sampling: Sampling = EVERY) -> list[tuple[str, Any]]:
     """Time and number of each frame; the reason in place of a number."""
     return [(at, got if isinstance(got, str) else number_of(got)) for at, got in frames_of(path, sampling)]
 
@@ -362,7 +363,7 @@ def test_the_size_may_change_and_time_may_jump_back_midway(tmp_path: Path) -> No
 
 def test_frames_can_be_read_in_any_order_and_again(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", 60)
-    found = list(find_in_clip(str(clip), EVERY, Unread()))
+    found = list(find_in_clip(str(clip), EVERY, Unread(), Network()))
 
     def number(place: int) -> int:
         read = found[place].read
@@ -377,7 +378,8 @@ def test_decoding_waits_for_the_readers(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", 60)
     unread = Unread(8 << 19)  # eight small frames
     arrived: list[Any] = []
-    thread = threading.Thread(target=lambda: arrived.extend(find_in_clip(str(clip), EVERY, unread)), daemon=True)
+    found = find_in_clip(str(clip), EVERY, unread, Network())
+    thread = threading.Thread(target=lambda: arrived.extend(found), daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
     while len(arrived) < 8 and time.monotonic() < deadline:

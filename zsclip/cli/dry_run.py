@@ -10,6 +10,7 @@ from zsclip.cli.terminal import counted, duration
 
 if TYPE_CHECKING:
     from zsclip.engine.estimate import Left
+    from zsclip.engine.footers import Footers
     from zsclip.engine.parts import Run
     from zsclip.engine.shards import Plan
     from zsclip.models.encoder import Encoder
@@ -52,14 +53,14 @@ def report_file_ahead(paths: "Paths", encoder: "Encoder", speed: Speed, progress
     return report_run_ahead("", left_in(paths), encoder, speed, progress)
 
 
-def left_of(run: "Run", plan: "Plan", encoder: "Encoder") -> "tuple[str, Left]":
+def left_of(run: "Run", plan: "Plan", encoder: "Encoder", footers: "Footers") -> "tuple[str, Left]":
     """Look which parts are complete; say how many, and give what is left."""
     from zsclip.engine.estimate import left_in_shards
     from zsclip.engine.parts import Parts
 
-    parts = Parts(run, plan.loose, encoder, lambda note: None)
+    parts = Parts(run, plan.loose, encoder, lambda note: None, footers)
     parts.check(is_dry=True)
-    todo = [shard for shard in plan.shards if parts.complete(shard) is None]
+    todo = [shard for shard in parts.asked_ahead(plan.shards) if parts.complete(shard) is None]
     complete = len(plan.shards) - len(todo)
     said = f"{counted(len(plan.shards), 'shard')}, {complete:,} complete; left: "
     return said, left_in_shards(todo, run.finding)

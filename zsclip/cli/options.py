@@ -104,7 +104,7 @@ class Inputs:
             written: files that the run writes. Folders, which may be huge, are walked only if one of these may be found
                 there.
         """
-        from zsclip.pictures.files import may_find, roots_of
+        from zsclip.pictures.roots import may_find, roots_of
         from zsclip.pictures.stdin import STDIN, paths_in_file
 
         if STDIN in self.inputs:

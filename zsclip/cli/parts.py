@@ -19,6 +19,7 @@ from zsclip.cli.terminal import counted, duration, say
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.answers.classifier import Classifier
+    from zsclip.engine.footers import Footers
     from zsclip.engine.parts import Counts, Done, Parts, Run
     from zsclip.engine.question import Question
     from zsclip.engine.shards import Plan, Shard
@@ -65,26 +66,30 @@ def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages
         tally.folder = run.folder
         session = Session(speed, store, messages, progress, tally)
         plan = plan_of(run, session)
-        refuse_foreign(run, plan.shards)
+        said = "looking at the parts that are there"
+        progress.step(said)
+        footers = refuse_foreign(run, plan.shards, lambda count: progress.step(f"{said}: {count:,} so far"))
         progress.step(f"looking for model {run.model}")
         encoder = speed.encoder(run.model, run.offline)
         if output.dry_run:
-            return report_run_ahead(*left_of(run, plan, encoder), encoder, speed, progress)
+            return report_run_ahead(*left_of(run, plan, encoder, footers), encoder, speed, progress)
         make_folder(run.folder)
         on_engine = _on_ray if output.engine == "ray" and plan.shards else _here
         with interruptible(lambda: _how_to_go_on(tally, len(plan.shards)), session.signals):
-            for done in on_engine(run, plan, encoder, session, output):
+            for done in on_engine(run, plan, encoder, footers, session, output):
                 note_done(done, session)
     if gone := parts_gone(run, plan.shards):
         messages.note(f"images that are no longer among the inputs have rows in {listed(gone)}; delete them")
     return report_parts(session)
 
 
-def _here(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, output: Output) -> "Iterator[Done]":
+def _here(
+    run: "Run", plan: "Plan", encoder: "Encoder", footers: "Footers", session: Session, output: Output
+) -> "Iterator[Done]":
     """Work on all shards in this process."""
     from zsclip.engine.parts import Parts, do_shards
 
-    parts = Parts(run, plan.loose, encoder, session.messages.note)
+    parts = Parts(run, plan.loose, encoder, session.messages.note, footers)
     parts.check()
     local = _Local(run, parts, encoder, session, len(plan.shards))
     for done in do_shards(plan.shards, parts, local.answer):
@@ -93,7 +98,9 @@ def _here(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, output
         yield done
 
 
-def _on_ray(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, output: Output) -> "Iterator[Done]":
+def _on_ray(
+    run: "Run", plan: "Plan", encoder: "Encoder", footers: "Footers", session: Session, output: Output
+) -> "Iterator[Done]":
     """Let actors work on all shards."""
     from zsclip.engine.question import rule_of
     from zsclip.engine.ray import do_shards_on_ray, pool_for, started_ray
@@ -108,7 +115,7 @@ def _on_ray(run: "Run", plan: "Plan", encoder: "Encoder", session: Session, outp
         session.messages.note(f"{counted(pool.actors, 'actor')} on Ray, with {each}{' each' * (pool.actors > 1)}")
         session.progress.shows(lambda: shards_status(tally, total))
         tally.started = time.monotonic()
-        for done in do_shards_on_ray(run, plan, pool):
+        for done in do_shards_on_ray(run, plan, footers, pool):
             if done.how == "written":
                 tally.add(done.counts)
             yield done

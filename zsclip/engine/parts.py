@@ -3,8 +3,9 @@
 import json
 import math
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
@@ -14,6 +15,7 @@ from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import classify
 from zsclip.answers.scores import Rule
 from zsclip.engine.claims import Claims
+from zsclip.engine.footers import Footer, Footers
 from zsclip.engine.options import Computing
 from zsclip.engine.question import Question, rule_of
 from zsclip.engine.settings import digested, settings_of
@@ -23,12 +25,14 @@ from zsclip.models.embed import Embedded
 from zsclip.models.encoder import Encoder
 from zsclip.out.changes import changes
 from zsclip.out.output import Embeddings, FileId, as_output_error, check_folder
-from zsclip.out.parquet import Layout, read_about, write_parquet
+from zsclip.out.parquet import Layout, write_parquet
+from zsclip.pictures.fetch import About
 from zsclip.pictures.sampling import Sampling
 from zsclip.pictures.urls import is_remote
 
 _VERSION = 1
 _UNFINISHED = ".unfinished"  # hidden, so that readers of the folder see complete parts only
+_ASKED_AHEAD = 32  # shards; a server may be far away
 _ATTEMPTS = 3  # for a container that is replaced while it is read
 
 
@@ -95,6 +99,11 @@ def claims_of(run: Run) -> Claims:
     return Claims(os.path.join(run.folder, _UNFINISHED), run=run.name)
 
 
+def part_of(run: Run, shard: Shard) -> str:
+    """Give the path of a shard's part."""
+    return os.path.join(run.folder, f"{shard.name}.parquet")
+
+
 def make_folder(folder: str) -> None:
     """Make the folder of a run, if it is not there."""
     check_folder(folder)
@@ -118,23 +127,32 @@ def parts_gone(run: Run, shards: Sequence[Shard]) -> list[str]:
     return [os.path.join(run.folder, name) for name in found if name not in own]
 
 
-def refuse_foreign(run: Run, shards: Sequence[Shard]) -> None:
+def refuse_foreign(run: Run, shards: Sequence[Shard], progress: Callable[[int], None] = lambda count: None) -> Footers:
     """Check that no file that the run would replace or remove is an input of it, or none of ours.
+
+    Args:
+        progress: called with the number of parts that were looked at.
+
+    Returns:
+        What the parts say that are there already.
 
     Raises:
         InputError: one is.
     """
+    footers = Footers()
     own = {f"{shard.name}.parquet" for shard in shards}
     names = parts_in(run.folder)
     found = [os.path.join(run.folder, name) for name in names if name in own or run.overwrite]
     if not found:
-        return
+        return footers
+    footers.read_ahead(found, progress)
     inputs = {_id_of(shard.path) for shard in shards if shard.path and not is_remote(shard.path)} - {None}
     for path in found:
         if _id_of(path) in inputs:
             raise InputError(f"{path}: is an input of this run, which would replace it; choose another folder")
         if os.path.basename(path) in own:
-            _about_of(path)
+            footers.of(path)
+    return footers
 
 
 Write = Callable[[Shard, Counts], Iterable[Answers]]
@@ -144,15 +162,20 @@ class Parts:
     """The parts of a run, and what each must say to count as complete.
 
     Args:
-        loose: the inputs that loose files come from. note: called with one line about what is done again.
+        loose: the inputs that loose files come from. note: called with one line about what is done again. footers: what
+            is known of parts that are there already.
     """
 
-    def __init__(self, run: Run, loose: Sequence[str], encoder: Encoder, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: Run, loose: Sequence[str], encoder: Encoder, note: Callable[[str], None], footers: Footers
+    ) -> None:
         self.rule: Rule = rule_of(run.question, encoder)
         self.claims = claims_of(run)
+        self.footers = footers
         self._run = run
         self._note = note
         self._width = encoder.embed_dim
+        self._asked: dict[str, Future[About] | None] = {}  # by shard
         self._has_loose = bool(loose)
         self._began = self._kept_since = math.inf  # nanoseconds, once it has begun
         finding = run.finding
@@ -163,10 +186,6 @@ class Parts:
         self._of_loose = {
             "images": digested(list(loose), loose), "limit": finding.limit, "shard-size": finding.size,
         }  # fmt: skip
-
-    def path(self, shard: Shard) -> str:
-        """Give the part of a shard."""
-        return os.path.join(self._run.folder, f"{shard.name}.parquet")
 
     def settings(self, shard: Shard) -> dict[str, object]:
         """Give what the rows of a shard depend on, besides its pictures."""
@@ -216,8 +235,8 @@ class Parts:
             of_kind = [name for name in names if is_loose(_shard_of(name)) == kind]
             for name in of_kind if self._run.overwrite else of_kind[:1]:
                 path = os.path.join(self._run.folder, name)
-                about = read_about(path)
-                differences = self._differences(about[0], kind) if about else ""
+                footer = self.footers.find(path)
+                differences = self._differences(footer, kind) if footer else ""
                 if differences and not self._run.overwrite:
                     raise _of_another_run(path, differences)
                 if differences and not is_dry:
@@ -230,25 +249,36 @@ class Parts:
         Raises:
             InputError: the part is of another run.
         """
-        path = self.path(shard)
-        about = _about_of(path) if os.path.exists(path) else None
-        if about is None or (self._run.overwrite and _changed(path) < self._kept_since):
+        path = part_of(self._run, shard)
+        footer = self.footers.of(path)
+        if footer is None or (self._run.overwrite and _changed(path) < self._kept_since):
             return None
-        differences = self._differences(about[0], is_loose(shard.name))
+        differences = self._differences(footer, is_loose(shard.name))
         if differences:
             if self._run.overwrite:
                 return None
             raise _of_another_run(path, differences)
-        if about[0]["shard"] != shard.identity():
+        if not shard.is_as(footer.shard, self._asked.pop(shard.name, None)):
             if not quietly:
                 self._note(f"{path}: {shard.path or 'one of its images'} has changed, so it is written again")
             return None
-        counts = Counts(about[1]["images"], errors=Counter(about[1]["failed"]))
+        counts = Counts(footer.images, errors=Counter(footer.failed))
         return None if self._run.retry_errors and counts.errors else counts
+
+    def asked_ahead(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+        """Pass shards on, while servers are asked about containers to come whose parts are there."""
+        ahead: deque[Shard] = deque()
+        for shard in shards:
+            if self.footers.known(part_of(self._run, shard)) is not None:
+                self._asked[shard.name] = shard.asked()
+            ahead.append(shard)
+            if len(ahead) > _ASKED_AHEAD:
+                yield ahead.popleft()
+        yield from ahead
 
     def is_of_others(self, shard: Shard) -> bool:
         """Whether a complete part, which is not of this process, was written since this run began."""
-        return _changed(self.path(shard)) >= self._began
+        return _changed(part_of(self._run, shard)) >= self._began
 
     def write(self, shard: Shard, temporary: str, answer: Write) -> Counts:
         """Write a part, under another name until it is complete.
@@ -264,8 +294,8 @@ class Parts:
                 self._write(answer(shard, counts), out, layout, counts)
                 os.fsync(out.fileno())
                 # A loose file that changes meanwhile is seen by the next run.
-                if not shard.path or shard.identity() == identity:
-                    os.replace(temporary, self.path(shard))
+                if not shard.path or shard.is_as(identity):
+                    os.replace(temporary, part_of(self._run, shard))
                     return counts
             self._note(f"{shard.path}: was replaced while it was read, so it is read again")
         raise InputError(f"{shard.path}: is replaced again and again; wait until it is complete")
@@ -276,10 +306,12 @@ class Parts:
 
         write_parquet(only_wanted(batches, set(self._run.wanted)), out, layout=layout, end=end)
 
-    def _differences(self, about: Mapping[str, Any], of_loose: bool) -> str:
-        if about.get("version") != _VERSION:
-            return f"format of parts: {about.get('version', 0)} -> {_VERSION}"
-        return "; ".join(changes(about["settings"], self._settings | (self._of_loose if of_loose else {})))
+    def _differences(self, footer: Footer, of_loose: bool) -> str:
+        if footer.version != _VERSION:
+            return f"format of parts: {footer.version} -> {_VERSION}"
+        return "; ".join(
+            changes(self.footers.settings[footer.settings], self._settings | (self._of_loose if of_loose else {}))
+        )
 
 
 def do_shards(shards: Iterable[Shard], parts: Parts, answer: Write) -> Iterator[Done]:
@@ -290,7 +322,7 @@ def do_shards(shards: Iterable[Shard], parts: Parts, answer: Write) -> Iterator[
     elsewhere: list[Shard] = []
     is_done = False
     try:
-        for shard in shards:
+        for shard in parts.asked_ahead(shards):
             done = do_shard(shard, parts, answer)
             if done.how == "elsewhere":
                 elsewhere.append(shard)
@@ -331,37 +363,6 @@ def _interval_of(sampling: Sampling) -> str:
     if sampling.keyframes:
         return "key frames"
     return str(sampling.every) if isinstance(sampling.every, int) else f"{sampling.every}s"
-
-
-def _about_of(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """Read what a part says about itself; None if it is damaged, or has just been removed.
-
-    Raises:
-        InputError: the file is none of ours, so it must not be replaced.
-    """
-    import pyarrow.parquet as pq
-
-    if (about := read_about(path)) is not None:
-        return about
-    try:
-        with open(path, "rb") as file:
-            is_parquet = file.read(4) == b"PAR1"
-    except FileNotFoundError:
-        return None
-    except OSError as e:  # nobody knows whose it is
-        raise _not_ours(path) from e
-    if is_parquet:
-        try:
-            pq.read_metadata(path)
-        except Exception:  # pyarrow raises anything on damaged files
-            return None
-    if (about := read_about(path)) is None:  # another process may have replaced a damaged one since
-        raise _not_ours(path)
-    return about
-
-
-def _not_ours(path: str) -> InputError:
-    return InputError(f"{path}: is not a part of such a run; move it away, or choose another folder")
 
 
 def _id_of(path: str) -> FileId | None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from zsclip.answers.answers import Answers
 from zsclip.answers.classifier import Classifier, build_classifier, notes
-from zsclip.engine.parts import Counts, Done, Parts, Run, answers_of, claims_of, do_shard
+from zsclip.engine.footers import Footers
+from zsclip.engine.parts import Counts, Done, Parts, Run, answers_of, claims_of, do_shard, part_of
 from zsclip.engine.run import embedding, opened_store
 from zsclip.engine.shards import Plan, Shard
 from zsclip.errors import InputError, ZsclipError, first_line
@@ -141,8 +142,11 @@ def pool_for(shards: int, threads: int | None, gpus: int | None) -> Pool:
     return Pool(max(1, min(cpus // each, shards)), each, 0)
 
 
-def do_shards_on_ray(run: Run, plan: Plan, pool: Pool) -> Iterator[Done]:
+def do_shards_on_ray(run: Run, plan: Plan, footers: Footers, pool: Pool) -> Iterator[Done]:
     """Let actors write the parts of all shards that no other process works on, and say what has become of each.
+
+    Args:
+        footers: what is known of parts that are there already.
 
     An actor that dies is started again and does its shard once more; a shard that has killed several is skipped.
     """
@@ -154,11 +158,12 @@ def do_shards_on_ray(run: Run, plan: Plan, pool: Pool) -> Iterator[Done]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     tasks = min(len(of_name), _MOST_TASKS)
-    items = ray.data.from_items([{"shard": pickle.dumps(shard)} for shard in plan.shards], override_num_blocks=tasks)
+    rows = ((shard, footers.known(part_of(run, shard))) for shard in plan.shards)
+    items = ray.data.from_items([{"shard": pickle.dumps(row)} for row in rows], override_num_blocks=tasks)
     variables = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
     results = items.map_batches(
         _Actor,
-        fn_constructor_args=(run, plan.loose, os.getcwd(), variables),
+        fn_constructor_args=(run, plan.loose, footers.settings, os.getcwd(), variables),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=1),
         num_cpus=pool.cpus,
@@ -179,17 +184,21 @@ def do_shards_on_ray(run: Run, plan: Plan, pool: Pool) -> Iterator[Done]:
 class _Actor:
     """Loads the model at the first shard, and writes one part after another."""
 
-    def __init__(self, run: Run, loose: Sequence[str], folder: str, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, run: Run, loose: Sequence[str], settings: Sequence[Any], folder: str, variables: Mapping[str, str]
+    ) -> None:
         os.chdir(folder)  # paths may be relative
         os.environ.update(variables)
         self._run = run
         self._loose = loose
+        self._settings = settings
         self._notes: list[str] = []
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Write the part of a shard."""
-        shard: Shard = pickle.loads(batch["shard"][0])
+        shard, footer = pickle.loads(batch["shard"][0])
         try:
+            self._parts.footers.learn(part_of(self._run, shard), footer)
             done: Done | ZsclipError = replace(self._do(shard), notes=tuple(self._notes))
         except ZsclipError as e:
             done = e
@@ -217,7 +226,7 @@ class _Actor:
 
     @cached_property
     def _parts(self) -> Parts:
-        parts = Parts(self._run, self._loose, self._encoder, self._notes.append)
+        parts = Parts(self._run, self._loose, self._encoder, self._notes.append, Footers(self._settings))
         parts.check()
         return parts
 

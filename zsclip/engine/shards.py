@@ -5,18 +5,23 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from zsclip.engine.run import network_of
 from zsclip.errors import InputError
-from zsclip.pictures.containers import is_container
+from zsclip.pictures.containers import has_column, is_container
 from zsclip.pictures.fetch import About, server_of
-from zsclip.pictures.files import find_images, roots_of
+from zsclip.pictures.files import find_images
+from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.refused import Refused
+from zsclip.pictures.remote import Network
+from zsclip.pictures.roots import roots_of
 from zsclip.pictures.sampling import DEFAULT_SAMPLING, Sampling
 from zsclip.pictures.shards import failed
 from zsclip.pictures.urls import is_remote
@@ -59,23 +64,34 @@ class Shard:
         """Give the names of loose files."""
         return [os.fsdecode(name) for name in zlib.decompress(self.packed).split(b"\0")]
 
-    def identity(self) -> dict[str, object]:
+    def asked(self) -> "Future[About] | None":
+        """Begin to ask the server of a container what it is; None if the shard is on this machine."""
+        return server_of(self.path).about(self.path) if self.path and is_remote(self.path) else None
+
+    def identity(self, asked: "Future[About] | None" = None) -> dict[str, object]:
         """Give what changes when the shard does: the names, sizes and times of loose files, or those of a container.
 
         Machines that share a folder see other numbers of inodes, so these are left out. Of a list, only the list itself
-        counts, as its files would have to be found; nothing is asked about loose URLs.
+        counts, as its files would have to be found; nothing is asked about loose URLs. A container whose server does
+        not answer has no size, and "changed" is None.
+
+        Args:
+            asked: what was asked ahead; None asks now.
         """
         if not self.path:
             names = hashlib.blake2b(zlib.decompress(self.packed), digest_size=16)
             return {"files": self.count, "names": names.hexdigest(), "looks": self._looks()}
-        if is_remote(self.path):
-            about = server_of(self.path).about(self.path, tries=2)
-            said = about if isinstance(about, About) else About()  # else it is not there; its row will say so
-            return {"path": self.path, "size": said.size, "changed": said.tag.hex()}
+        if (asked := asked or self.asked()) is not None:
+            return {"path": self.path} | _said(asked)
         with suppress(OSError):
             status = os.stat(self.path)
             return {"path": self.path, "size": status.st_size, "changed": status.st_mtime_ns}
         return {"path": self.path, "size": None}
+
+    def is_as(self, identity: Mapping[str, object], asked: "Future[About] | None" = None) -> bool:
+        """Whether the shard is as it was when it had an identity; also if its server does not answer."""
+        now = self.identity(asked)
+        return now == identity or now.get("changed", "") is None
 
     def _looks(self) -> str:
         """Digest the sizes and times of loose files."""
@@ -98,22 +114,35 @@ class Shard:
         if self.path:
             yield from _inside(self.path, finding, passed_over)
             return
+        network = network_of(offline=finding.offline)
+        yield from with_listed(self._loose(finding, passed_over), finding.column, network)
+
+    def _loose(self, finding: Finding, passed_over: PassedOver) -> Iterator[Pictures]:
         start, files = 0, self.files()
-        is_mixed = finding.sampling.reads_folders or any(map(is_remote, files))
-        for place, name in enumerate(files if is_mixed else ()):
-            if is_remote(name) or is_container(name, finding.sampling):  # a video in a folder
+        for place, name in enumerate(files if finding.sampling.reads_folders else ()):
+            if is_container(name, finding.sampling):  # a video in a folder
                 yield Pictures(files[start:place])
                 yield from _inside(name, finding, passed_over)
                 start = place + 1
         yield Pictures(files[start:])
 
 
+def _said(asked: "Future[About]") -> dict[str, object]:
+    """Give what a server says of a container; no tag if it is not there."""
+    try:
+        about = asked.result()
+    except Refused as e:  # its row will say why
+        return {"size": None} if e.kind == "missing" else {"size": None, "changed": None}
+    return {"size": about.size, "changed": about.tag.hex()}
+
+
 def _inside(container: str, finding: Finding, passed_over: PassedOver) -> Iterator[Pictures]:
     """Yield the pictures that a container holds or lists."""
     try:
         found = find_images(
-            [container], exclude=finding.exclude, all_files=finding.all_files, column=finding.column,
-            passed_over=passed_over, sampling=finding.sampling, network=network_of(offline=finding.offline),
+            [container], exclude=finding.exclude, all_files=finding.all_files, passed_over=passed_over,
+            column=finding.column if has_column(container) else None, sampling=finding.sampling,
+            network=network_of(offline=finding.offline),
         )  # fmt: skip
     except InputError as e:  # it was there when the run was planned, and had the column
         yield failed(container, FileNotFoundError(str(e)) if not os.path.exists(container) else e)
@@ -152,7 +181,8 @@ def plan(
     Raises:
         InputError: as `find_images`; or a picture comes through stdin, or --limit would have to open containers.
     """
-    of_inputs = [(text, roots_of([text])) for text in finding.inputs]
+    network = network_of(offline=finding.offline)
+    of_inputs = [(text, roots_of([text], network=network)) for text in finding.inputs]
     roots = [root for _, some in of_inputs for root in some]
     containers = {
         root for root in set(roots) if root != "-" and not os.path.isdir(root) and is_container(root, finding.sampling)
@@ -174,7 +204,7 @@ def plan(
             taken[name] += 1
             shards.append(Shard(name if taken[name] == 1 else f"{name}-{taken[name]}", path))
     if loose:
-        shards += _loose_shards(loose, finding, passed_over, note, progress)
+        shards += _loose_shards(loose, finding, network, passed_over, note, progress)
     return Plan(shards, from_loose)
 
 
@@ -191,6 +221,7 @@ def _is_left(container: str, finding: Finding) -> bool:
 def _loose_shards(
     roots: Sequence[str],
     finding: Finding,
+    network: Network,
     passed_over: PassedOver,
     note: Callable[[str], None],
     progress: Callable[[int], None],
@@ -198,7 +229,7 @@ def _loose_shards(
     found = find_images(
         roots, exclude=finding.exclude, limit=finding.limit, null=finding.null, all_files=finding.all_files, note=note,
         passed_over=passed_over, sampling=finding.sampling, enter=not finding.sampling.reads_folders,
-        network=network_of(offline=finding.offline),
+        network=network,
     )  # fmt: skip
     names: list[str] = []
     number = count = 0

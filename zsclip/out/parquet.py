@@ -105,12 +105,20 @@ def write_parquet(
 
 def read_about(path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
     """Read what the metadata of a file of ours say, and what `end` added; None if it is not one, or not complete."""
+    try:
+        about, end = (json.loads(text) for text in read_texts(path) or ())
+        return about, end
+    except ValueError:
+        return None
+
+
+def read_texts(path: str) -> tuple[bytes, bytes] | None:
+    """Read as `read_about`, but leave the JSON as it is."""
     import pyarrow.parquet as pq
 
     try:
         metadata = pq.read_metadata(path).metadata or {}
-        about = json.loads(metadata[_ABOUT.encode()])
-        return about, json.loads(metadata.get(_END.encode(), "{}"))
+        return metadata[_ABOUT.encode()], metadata.get(_END.encode(), b"{}")
     except Exception:  # pyarrow raises anything on damaged files
         return None
 

@@ -4,7 +4,6 @@ import json
 import os
 import struct
 import threading
-import time
 import zlib
 from array import array
 from collections.abc import Generator, Iterator
@@ -14,11 +13,12 @@ from typing import NamedTuple
 
 from zsclip.pictures.animations import Animation
 from zsclip.pictures.decoding_thread import DecodingThread, waiting
-from zsclip.pictures.identity import look_of, settled_key
+from zsclip.pictures.identity import look_of
 from zsclip.pictures.pictures import Member, Pictures
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import Sampling
-from zsclip.pictures.shards import TOGETHER, failed
+from zsclip.pictures.shards import TOGETHER, Shard, failed
 from zsclip.pictures.video import Shot, Video
 
 MOST_UNREAD = 1 << 27  # bytes of decoded frames that wait for the model, of all clips
@@ -50,25 +50,26 @@ class _Times(NamedTuple):
 class Clip:
     """A video or an animation, as it was when its turn came.
 
-    end: seconds to the end of its last frame; None until all frames were found. failure: why it cannot be read again.
+    shard: its file. end: seconds to the end of its last frame; None until all frames were found. failure: why it cannot
+    be read again.
     """
 
-    path: str
+    shard: Shard
     sampling: Sampling
     is_animation: bool
     end: float | None = None
     failure: Refused | None = None
 
-    def __post_init__(self) -> None:
-        status, now = os.stat(self.path), time.time_ns()
-        self._look = look_of(status)
-        self._key = settled_key(self.path, status, now)
+    @property
+    def path(self) -> str:
+        """The path or URL of its file."""
+        return self.shard.path
 
     def opened(self) -> Video | Animation:
         """Give what decodes it from its beginning."""
         if self.is_animation:
             return Animation(self.path, max_pixels=self.sampling.max_pixels)
-        return Video(self.path, keyframes=self.sampling.keyframes, max_pixels=self.sampling.max_pixels)
+        return Video(self.shard, keyframes=self.sampling.keyframes, max_pixels=self.sampling.max_pixels)
 
     def taken(self, decoder: Video | Animation) -> Iterator[Shot | None]:
         """Yield the frames that are taken, and None for each of the others."""
@@ -78,25 +79,27 @@ class Clip:
 
     def key_of(self, number: int) -> bytes | None:
         """Give the key of a frame; None if the file has changed, or was changed a moment ago."""
-        if self._key is None or not self._is_as_it_was():
+        if self.shard.key is None or not self._is_as_it_was():
             return None
-        return self._key + _KEY.pack(b"k" if self.sampling.keyframes else b"f", number)
+        return self.shard.key + _KEY.pack(b"k" if self.sampling.keyframes else b"f", number)
 
     def known(self) -> _Times | None:
         """Give what an earlier run kept."""
-        kept = self.sampling.kept
-        value = None if kept is None or self._key is None else kept.find(self._key + _VERSION + self.sampling.rule)
+        kept, key = self.sampling.kept, self.shard.key
+        value = None if kept is None or key is None else kept.find(key + _VERSION + self.sampling.rule)
         return None if value is None else _unpacked(value)
 
     def keep(self, times: _Times) -> None:
         """Keep the times for later runs, which need not decode the clip to know them."""
-        kept = self.sampling.kept
-        if kept is not None and self._key is not None and self._is_as_it_was():
-            kept.keep(self._key + _VERSION + self.sampling.rule, _packed(times))
+        kept, key = self.sampling.kept, self.shard.key
+        if kept is not None and key is not None and self._is_as_it_was():
+            kept.keep(key + _VERSION + self.sampling.rule, _packed(times))
 
     def _is_as_it_was(self) -> bool:
+        if self.shard.fetch is not None:  # each read of a file on a server makes sure of it
+            return True
         try:
-            return look_of(os.stat(self.path)) == self._look
+            return look_of(os.stat(self.path)) == self.shard.look
         except OSError:
             return False
 
@@ -137,10 +140,12 @@ class Unread:
             self._changed.notify_all()
 
 
-def find_in_clip(path: str, sampling: Sampling, unread: Unread, *, is_animation: bool = False) -> Iterator[Pictures]:
+def find_in_clip(
+    path: str, sampling: Sampling, unread: Unread, network: Network, *, is_animation: bool = False
+) -> Iterator[Pictures]:
     """Yield the frames of a video or an animation that are taken, in order. If it is damaged, a last row says so."""
     try:
-        clip = Clip(path, sampling, is_animation)
+        clip = Clip(network.open(path), sampling, is_animation)
         times = clip.known()
         if times is None:
             times = yield from _decoded(clip, unread)

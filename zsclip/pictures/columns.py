@@ -12,6 +12,7 @@ from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
 from zsclip.pictures.shards import TOGETHER, Blocks, Shard, Stream, Takes, check_not_empty, failed
+from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.tables import is_ours
 from zsclip.pictures.urls import is_remote, is_url, quoted
 
@@ -19,6 +20,7 @@ PATH_COLUMNS = ("file_name", "path", "image")  # of a list, the best first
 NO_PATH = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of a pair; the others stand for bytes of a name
 _RAW_NAME = "file_name_bytes"  # in our own rows: a name that is not UTF-8
 _BINARY_NAMES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "content")
+_PEEK_BYTES, _PEEK_ROWS = 1 << 16, 8  # of a column, to see what it holds
 _BLOCK_BYTES = 1 << 25  # of pictures that are read together
 _BLOCKS: Blocks[Any] = Blocks()
 _READERS: "dict[_Rows, tuple[int, Iterator[Any]]]" = {}  # by row group, with the place of each in it
@@ -52,6 +54,31 @@ def check_parquet(path: str, wanted: str | None, network: Network) -> None:
     except Exception:  # pyarrow raises anything on damaged files
         return
     find_column(path, schema, wanted)
+
+
+def further_columns(path: str, network: Network) -> str:
+    """Say that further columns hold pictures beside the one that is found; "" if none does, or the file is damaged."""
+    try:
+        with open_parquet(network.open(path), buffer_bytes=_PEEK_BYTES) as file:
+            column = find_column(path, file.schema_arrow, None)
+            others = " or ".join(map(repr, _others(file, column)))
+    except Exception:  # pyarrow raises anything on damaged files; their rows will say so
+        return ""
+    return others and f"images are read from column {column.name!r}, not from {others}; choose with --column"
+
+
+def _others(file: Any, taken: Column) -> list[str]:
+    """Give the other columns whose first value is a picture."""
+    kinds = {field.name: _kind(field.type) for field in file.schema_arrow}
+    names = [name for name, kind in kinds.items() if kind in ("struct", "binary") and name != taken.name]
+    found = []
+    for name in names if file.num_row_groups else ():
+        rows = next(file.iter_batches(_PEEK_ROWS, row_groups=[0], columns=[name]), None)
+        values = [] if rows is None else rows.column(0).to_pylist()
+        data = (value.get("bytes") if isinstance(value, dict) else value for value in values)
+        if PICTURE_OF_THE_WEB.match(next(filter(None, data), b"")):
+            found.append(name)
+    return found
 
 
 def find_in_parquet(path: str, wanted: str | None, takes: Takes, network: Network) -> Iterator[Pictures]:
@@ -232,11 +259,12 @@ def path_groups(found: Iterable[tuple[str, str | Refused | None]], takes: Takes)
     yield Pictures(files)
 
 
-def open_parquet(shard: Shard, about: Any = None) -> Any:
+def open_parquet(shard: Shard, about: Any = None, *, buffer_bytes: int = 0) -> Any:
     """Open a Parquet file with pyarrow.
 
     Args:
-        about: its metadata, if they were read before.
+        about: its metadata, if they were read before. buffer_bytes: of a column that are read at a time; 0 reads all
+            that a row group has.
 
     Raises:
         InputError: pyarrow is missing.
@@ -247,7 +275,8 @@ def open_parquet(shard: Shard, about: Any = None) -> Any:
         import pyarrow.parquet as pq
     except ImportError as e:
         raise InputError(f"{shard.path}: reading Parquet needs pyarrow: pip install 'zsclip[parquet]'") from e
-    return pq.ParquetFile(pa.PythonFile(Stream(shard.read, shard.size), mode="r"), metadata=about)
+    file = pa.PythonFile(Stream(shard.read, shard.size), mode="r")
+    return pq.ParquetFile(file, metadata=about, buffer_size=buffer_bytes, pre_buffer=not buffer_bytes)
 
 
 def read_group(shard: Shard, column: Column, group: int, count: int) -> Any:

@@ -5,7 +5,7 @@ What reads each kind is imported when there is one: most runs have none, and tar
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 
 from zsclip.errors import InputError
@@ -29,7 +29,7 @@ def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
     """Whether a file is an archive, a video or a list by its extension, and does not begin like a picture."""
     name = _name(path)
     if is_remote(path):
-        return name.endswith((*ARCHIVES, *LISTS))
+        return name.endswith((*ARCHIVES, *LISTS)) or (name.endswith((*VIDEO_ENDINGS,)) and find_spec("av") is not None)
     if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):
         return os.path.isfile(path) and is_animation(path)
     if not name.endswith((*ARCHIVES, *LISTS, *VIDEO_ENDINGS)) or not os.path.isfile(path):
@@ -81,7 +81,8 @@ def find_in_container(
     """
     name = _name(path)
     if name.endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS)):
-        return find_in_clip(path, sampling, unread or Unread(), is_animation=name.endswith((*ANIMATION_ENDINGS,)))
+        is_animated = name.endswith((*ANIMATION_ENDINGS,))
+        return find_in_clip(path, sampling, unread or Unread(), network, is_animation=is_animated)
     if name.endswith(TARS):
         from zsclip.pictures.tars import find_in_tar
 
@@ -100,6 +101,17 @@ def find_in_container(
 def is_list(path: str) -> bool:
     """Whether a file's name is that of a list of pictures."""
     return _name(path).endswith(LISTS)
+
+
+def note_of(paths: Sequence[str], network: Network) -> str:
+    """Give what to note of some containers before a run, going by the first Parquet file; "" if there is nothing."""
+    path = next((path for path in paths if _name(path).endswith(".parquet")), "")
+    if not path:
+        return ""
+    from zsclip.pictures.columns import further_columns
+
+    said = further_columns(path, network)
+    return said and f"{path}: {said}"
 
 
 def has_column(path: str) -> bool:

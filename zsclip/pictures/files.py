@@ -1,9 +1,6 @@
-"""Which images a run covers: files, folders, globs, archives, lists, stdin. No image is decoded here."""
+"""Which images a run covers: those of files, folders, archives, lists, stdin. No image is decoded here."""
 
-import glob
-import itertools
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,21 +11,22 @@ from zsclip.pictures.containers import (
     ARCHIVES,
     LISTS,
     check_container,
-    expand_braces,
     find_in_container,
     has_column,
     is_container,
     is_list,
+    note_of,
 )
-from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES, is_taken, picture_endings
-from zsclip.pictures.globs import expand_glob, fits
+from zsclip.pictures.endings import SKIPPED_NAMES, is_taken, picture_endings
+from zsclip.pictures.globs import fits
 from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver, ending_of
 from zsclip.pictures.pictures import Paths, Pictures
 from zsclip.pictures.remote import Network
+from zsclip.pictures.roots import roots_of
 from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.stdin import STDIN, read_stdin
-from zsclip.pictures.urls import can_be_listed, is_remote, is_url, without_file
+from zsclip.pictures.urls import can_be_listed, is_remote
 
 _TOGETHER = 512  # paths of a folder handed on together; one by one would cost more than finding them
 
@@ -39,7 +37,7 @@ def _ignore(message: str) -> None:
 
 @dataclass(frozen=True)
 class _Search:
-    """How pictures are looked for; see `find_images`."""
+    """How pictures are looked for; see `find_images`. is_far: whether folders of buckets are listed."""
 
     exclude: Sequence[str]
     null: bool
@@ -54,6 +52,7 @@ class _Search:
     network: Network
     sampling: Sampling
     unread: Unread
+    is_far: bool
 
 
 def find_images(
@@ -91,90 +90,29 @@ def find_images(
         column: the column with the images of Parquet files and lists.
         enter: whether to enter archives and fetch URLs; if not, archives are yielded as files, and lists before the
             files that they list.
-        network: what fetches URLs; None for one that may fetch all.
+        network: what fetches URLs; None for one that may fetch all. If it is given, folders of buckets that may hold
+            videos are listed even if nothing is entered.
         sampling: which frames of videos are taken; None: the first one of every second.
 
     Raises:
         InputError: an input does not exist, matches nothing, is a URL that cannot be read, or is `-` for the second
             time; or no column of a Parquet file or list holds pictures.
     """
-    roots = roots_of(inputs, stdin_fd)
+    is_far = enter or (network is not None and sampling is not None and sampling.reads_folders)
     network = Network() if network is None else network
-    if enter:
+    roots = roots_of(inputs, stdin_fd, network if is_far else None)
+    if is_far:
         network.check([root for root in roots if is_remote(root)])
     passed_over = PassedOver() if passed_over is None else passed_over
     passed_over.can_read_videos = sampling is not None
     search = _Search(
         exclude, null, all_files, frozenset(own), note, stdin_fd, visited, passed_over, column, enter, network,
-        sampling or DEFAULT_SAMPLING, Unread(),
+        sampling or DEFAULT_SAMPLING, Unread(), is_far,
     )  # fmt: skip
     if enter:
         _check_containers(roots, search)
     found = with_listed(_find(roots, search), column, network)
     return Paths(_limited(found, limit), passed_over, search.unread.close)
-
-
-def roots_of(inputs: Sequence[str], stdin_fd: int = 0) -> list[str]:
-    """Check every input, and give the files, folders and URLs that they mean.
-
-    Raises:
-        InputError: as `find_images`.
-    """
-    if list(inputs).count(STDIN) > 1:
-        raise InputError("'-' was given twice; stdin can be read only once")
-    return list(itertools.chain.from_iterable(_check(text, stdin_fd) for text in inputs))
-
-
-def may_find(roots: Sequence[str], files: Iterable[str], *, all_files: bool) -> bool:
-    """Whether a walk of the folders among some roots may meet one of some files, other than by a symbolic link.
-
-    It may if the file lies below one of them and is named like a picture. It may also if the file has another hard
-    link, which may be anywhere, or if its place is unknown, as that of /dev/stdout.
-    """
-    folders = [os.path.join(os.path.realpath(root), "") for root in roots if os.path.isdir(root)]
-    for file in files if folders else ():
-        try:
-            status = os.stat(file)
-        except (OSError, ValueError):
-            continue
-        if status.st_nlink > 1 or file.startswith(("/dev/", "/proc/")):
-            return True
-        real = os.path.realpath(file)
-        if (all_files or real[real.rfind(".") :].lower() in ENDINGS | HEIC_ENDINGS) and real.startswith((*folders,)):
-            return True
-    return False
-
-
-def _check(text: str, stdin_fd: int) -> list[str]:
-    """Return the files and folders that one input means: itself, or the matches of a glob."""
-    if text == STDIN:
-        try:
-            os.fstat(stdin_fd)
-        except OSError as e:
-            raise InputError(f"stdin: cannot be read: {_reason(e)}; '-' needs paths on stdin") from e
-        return [text]
-    try:
-        os.stat(text)
-        return [text]
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as e:
-        raise InputError(f"cannot read {text!r}: {_reason(e)}") from e
-    if (local := without_file(text)) != text:
-        return _check(local, stdin_fd)
-    if (several := expand_braces(text)) != [text]:
-        return [path for each in several for path in _check(each, stdin_fd)]
-    if is_url(text):
-        return [text]
-    if not glob.has_magic(text):
-        raise InputError(f"no such file or folder: {text!r}")
-    # A trailing `**` matches folders and everything in them; walking only the folders gives each file once.
-    pattern = re.sub(r"(^|/)(\*\*/*)+$", r"\1", text) or "."
-    not_asked_for = SKIPPED_NAMES.difference(text.split("/"))
-    matches = [match for match in expand_glob(pattern) if not_asked_for.isdisjoint(match.split("/"))]
-    if not matches:
-        raise InputError(f"no file or folder matches {text!r}")
-    return sorted(matches, key=lambda match: _sort_key(match, os.path.isdir(match)))
 
 
 def _check_containers(roots: Sequence[str], search: _Search) -> None:
@@ -184,6 +122,8 @@ def _check_containers(roots: Sequence[str], search: _Search) -> None:
         check_container(root, search.column, search.network)
     if search.column is not None and not any(map(has_column, containers)):
         raise InputError("--column: only Parquet files and lists have columns; give one, or leave it out")
+    if search.column is None and (said := note_of(containers, search.network)):
+        search.note(said)
 
 
 class _Exclusion:
@@ -231,7 +171,8 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
     for root in roots:
         is_folder = os.path.isdir(root)
         is_entered = root != STDIN and not is_folder and is_container(root, search.sampling)
-        is_far = search.enter and can_be_listed(root) and is_remote(root) and search.network.is_folder(root)
+        may_be_far = search.is_far and not is_entered and can_be_listed(root) and is_remote(root)
+        is_far = may_be_far and search.network.is_folder(root)
         if files and (root == STDIN or is_folder or is_far or is_entered or len(files) == _TOGETHER):
             yield Pictures(files)
             files = []
@@ -247,7 +188,7 @@ def _find(roots: list[str], search: _Search) -> Iterator[Pictures]:
             yield from _with_clips(found, search) if search.sampling.reads_folders else map(Pictures, found)
         elif is_far:
             search.passed_over.folders.append(root)
-            yield from search.network.walk(root, partial(_is_wanted, excluded if search.exclude else None, search))
+            yield from _walk_far(root, excluded if search.exclude else None, search)
         elif search.exclude and excluded(root):
             continue
         elif is_entered:
@@ -289,23 +230,45 @@ def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Picture
         yield Pictures(names[start:])
 
 
-def _is_wanted(excluded: _Exclusion | None, search: _Search, path: str, is_folder: bool) -> bool:
-    """Whether a file below a URL is a picture of the run, or a folder is to be entered; else it is counted."""
-    name = path.rpartition("/")[2]
-    if name[0] == "." or name in SKIPPED_NAMES:
-        search.passed_over.hidden += 1
-        return False
-    if excluded and excluded(path):
-        return False
-    if is_folder or search.all_files or name[name.rfind(".") :].lower() in picture_endings():
+def _walk_far(root: str, excluded: _Exclusion | None, search: _Search) -> Iterator[Pictures]:
+    """Yield the pictures below a URL, and in place of videos their frames."""
+    endings = _endings_in_folders(search)
+    clips = endings & VIDEO_ENDINGS
+
+    def wants(path: str, is_folder: bool) -> bool:
+        name = path.rpartition("/")[2]
+        if name[0] == "." or name in SKIPPED_NAMES:
+            search.passed_over.hidden += 1
+            return False
+        if excluded and excluded(path):
+            return False
+        return is_folder or name[name.rfind(".") :].lower() in endings or _is_tried(name, search)
+
+    def is_clip(path: str) -> bool:
+        return path[path.rfind(".") :].lower() in clips
+
+    for some in search.network.walk(root, wants, is_clip):
+        if search.enter and is_clip(some.names[0]):
+            yield from _contained(some.names[0], _Exclusion((), search.passed_over), search)
+        else:
+            yield some
+
+
+def _endings_in_folders(search: _Search) -> frozenset[str]:
+    return picture_endings() | (VIDEO_ENDINGS if search.sampling.in_folders else frozenset())
+
+
+def _is_tried(name: str, search: _Search) -> bool:
+    """Whether a file of a folder is tried although its ending is none of a picture; else it is counted."""
+    if search.all_files and not name.lower().endswith(ARCHIVES):
         return True
-    search.passed_over.endings[ending_of(name)] += 1
+    search.passed_over.endings[".tar.gz" if name.lower().endswith(".tar.gz") else ending_of(name)] += 1
     return False
 
 
 def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) -> Iterator[list[str]]:
     """Yield the images under a folder; a subfolder sorts as its name with a slash, as in git."""
-    endings = picture_endings() | (VIDEO_ENDINGS if search.sampling.in_folders else frozenset())
+    endings = _endings_in_folders(search)
     own = {os.path.basename(path) for path in search.own}
     entries_of = partial(_entries, root, set() if search.visited is None else search.visited, excluded, search)
     found: list[str] = []
@@ -325,8 +288,7 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) ->
                 listings.append((os.path.join(path, ""), iter(entries)))
                 break
             if name[name.rfind(".") :].lower() not in endings:
-                if not search.all_files or name.lower().endswith(ARCHIVES):
-                    search.passed_over.endings[".tar.gz" if name.lower().endswith(".tar.gz") else ending_of(name)] += 1
+                if not _is_tried(name, search):
                     continue
                 if name in own and os.path.realpath(before + name) in search.own:
                     continue
@@ -367,17 +329,9 @@ def _entries(
     return names
 
 
-def _sort_key(name: str, is_folder: bool) -> bytes:
-    return os.fsencode(name) + b"/" * is_folder
-
-
 def is_folder(entry: "os.DirEntry[str]") -> bool:
     """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself, or a folder we may not search
         return False
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()

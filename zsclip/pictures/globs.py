@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import product
@@ -12,6 +13,11 @@ from unicodedata import normalize
 def fits(path: str, pattern: str) -> bool:
     """Return whether a path or name fits a pattern."""
     return fnmatchcase(_composed(path), _composed(pattern))
+
+
+def without_last_stars(pattern: str) -> str:
+    """Leave out `**` at the end: it matches folders and all in them; walking only the folders gives each file once."""
+    return re.sub(r"(^|/)(\*\*/*)+$", r"\1", pattern)
 
 
 def expand_glob(pattern: str) -> list[str]:

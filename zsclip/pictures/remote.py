@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -14,6 +14,7 @@ from zsclip.pictures.fetch import CHANGED, About, BrokenOff, NoRanges, TooLong, 
 from zsclip.pictures.identity import LOOK_BYTES, Kept
 from zsclip.pictures.pictures import MAX_BYTES, Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.sampling import FRAME, NOT_IN_A_LIST, VIDEO_ENDINGS
 from zsclip.pictures.shards import TOGETHER, Descriptor, Shard, Stream, check_not_empty, failed, open_shard
 from zsclip.pictures.urls import (
     can_be_listed,
@@ -58,7 +59,7 @@ class Network:
         """
         for url in urls:
             check_url(url, offline=self.offline)
-        wanted = list(islice((url for url in urls if not url.endswith("/")), _MOST_ASKED))
+        wanted = list(islice((url for url in urls if url[-1:] != "/" and url not in self._abouts), _MOST_ASKED))
         for url, about in [(url, server_of(url).about(url, tries=2)) for url in wanted]:
             try:
                 self._abouts[url] = about.result()
@@ -67,8 +68,16 @@ class Network:
                     continue
                 if e.kind in ("missing", "permission", "not-a-file"):
                     is_glob = e.kind == "missing" and "*" in name_in(url)
-                    cure = "; globs in URLs are not read; use a range such as {000..127}" if is_glob else ""
+                    cure = "; only s3:// and gs:// have globs; use a range such as {000..127}" if is_glob else ""
                     raise InputError(f"cannot read {without_password(url)!r}: {e.message}{cure}") from e
+
+    def learn(self, abouts: Mapping[str, About]) -> None:
+        """Take what a listing says of files, which then need not be asked for."""
+        self._abouts |= abouts
+
+    def is_there(self, url: str) -> bool:
+        """Whether there is a file or folder of exactly this name."""
+        return self.is_folder(url) or url in self._abouts
 
     def is_folder(self, url: str) -> bool:
         """Whether a URL that was checked is one of many files."""
@@ -108,23 +117,28 @@ class Network:
             window.copy()
         return Shard(url, window.size, look, key_of(url, about), window.read)
 
-    def walk(self, url: str, wants: Callable[[str, bool], bool]) -> Iterator[Pictures]:
+    def walk(self, url: str, wants: Callable[[str, bool], bool], is_alone: Callable[[str], bool]) -> Iterator[Pictures]:
         """Yield the files below a URL in the order of a local folder.
 
         Args:
             wants: whether a file of this path below the URL is a picture of the run, or a folder is to be entered.
+            is_alone: whether the file of a URL is given in a group of its own.
         """
         root = url.rstrip("/")
-        some: list[tuple[str, About]] = []
+        some: dict[str, About] = {}
         for path, about in self._below(root, "", wants):
-            if isinstance(about, About):
-                some.append((path, about))
-            if some and (isinstance(about, Refused) or len(some) == TOGETHER):
-                yield self.pictures([path for path, _ in some], [about for _, about in some])
-                some = []
+            is_last = isinstance(about, Refused) or is_alone(path)
+            if some and (is_last or len(some) == TOGETHER):
+                yield self.pictures(list(some), list(some.values()))
+                some = {}
             if isinstance(about, Refused):  # the pictures of a folder are lost; an error row makes that visible
                 yield failed(path, about)
-        yield self.pictures([path for path, _ in some], [about for _, about in some])
+            elif is_last:
+                yield self.pictures([path], [about])
+            else:
+                some[path] = about
+        if some:
+            yield self.pictures(list(some), list(some.values()))
 
     def with_urls(self, found: Iterable[Pictures]) -> Iterator[Pictures]:
         """Let the files among some pictures be fetched that are named by URLs."""
@@ -158,6 +172,8 @@ class Network:
         Raises:
             Refused: it may not.
         """
+        if (frame := FRAME.fullmatch(url)) and name_in(frame[1]).lower().endswith((*VIDEO_ENDINGS,)):
+            raise Refused("missing", NOT_IN_A_LIST)
         try:
             check_url(url, offline=self.offline)
         except InputError as e:

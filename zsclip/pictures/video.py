@@ -1,7 +1,6 @@
 """A video file -> its frames, one after the other. This is the only place that opens a video."""
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zsclip.pictures.refused import Refused
+from zsclip.pictures.shards import Shard, Stream
+from zsclip.pictures.urls import name_in
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -50,10 +51,10 @@ class Video:
     end: seconds from the start to the end of the last frame. damage: what was wrong, in words; None if nothing was.
     """
 
-    def __init__(self, path: str, *, keyframes: bool, max_pixels: int | None) -> None:
+    def __init__(self, shard: Shard, *, keyframes: bool, max_pixels: int | None) -> None:
         self.end = Fraction(0)
         self.damage: str | None = None
-        self._path, self._keyframes, self._max_pixels = path, keyframes, max_pixels
+        self._shard, self._keyframes, self._max_pixels = shard, keyframes, max_pixels
         self._dts: dict[
             int | None, float
         ] = {}  # of packets that went in, by pts; the order in which they build on others
@@ -68,28 +69,20 @@ class Video:
         After damage, frames are left out until the next key frame, as they would show remains of others.
 
         Raises:
-            Refused: there is no video in the file, its frames are too large, or none can be decoded.
+            Refused: there is no video in the file, its frames are too large, none can be decoded, or the rest is not
+                sent by its server.
         """
-        import av
-
-        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-        limits = {} if self._max_pixels is None else {"max_pixels": str(self._max_pixels)}
-        try:
-            container = av.open(
-                f"file:{self._path}", "r", options=limits, container_options=options, metadata_errors="replace"
-            )
-        except (PermissionError, FileNotFoundError, MemoryError):
-            raise
-        except (av.FFmpegError, ValueError) as e:
-            raise Refused("unreadable", "damaged, or not a video in a supported format") from e
-        with container:
+        file = None if self._shard.fetch is None else _Fetched(self._shard)
+        with self._opened(file) as container:
             stream = _video_stream(container)
             self._check_size(stream.codec_context)
-            missing = _missing_bytes(container, stream, self._path)
+            missing = _missing_bytes(container, stream, self._shard)
             stream.thread_type, stream.thread_count = "AUTO", _THREADS
             if self._keyframes:
                 stream.codec_context.skip_frame = "NONKEY"
             yield from self._whole_frames(container, stream)
+        if file is not None and file.failure is not None:
+            raise file.failure
         if not self._given:
             why = "it is cut off" if missing else "its data are damaged, or there is none"
             raise Refused("unreadable", f"no frame can be decoded: {why}")
@@ -97,6 +90,23 @@ class Video:
             self.damage = f"the video is cut off after {float(self._last):.3f} s: {missing:,} bytes are missing"
         elif self._damages:
             self.damage = self._damage()
+
+    def _opened(self, file: "_Fetched | None") -> "InputContainer":
+        import av
+
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file" if file is None else "none"}
+        limits = {} if self._max_pixels is None else {"max_pixels": str(self._max_pixels)}
+        try:
+            return av.open(
+                file or f"file:{self._shard.path}", "r", options=limits, container_options=options,
+                metadata_errors="replace",
+            )  # fmt: skip
+        except (PermissionError, FileNotFoundError, MemoryError):
+            raise
+        except (av.FFmpegError, ValueError) as e:
+            if file is not None and file.failure is not None:
+                raise file.failure from e
+            raise Refused("unreadable", "damaged, or not a video in a supported format") from e
 
     def _damage(self) -> str:
         after = f"the video is damaged after {float(self._first_damage):.3f} s"
@@ -180,6 +190,28 @@ class Video:
             raise Refused("too-large", f"{count} pixels, more than --max-pixels {self._max_pixels}")
 
 
+class _Fetched(Stream):
+    """A video on a server as a file. Where it cannot be read further it ends, as errors would be lost in ffmpeg.
+
+    name: by its ending, ffmpeg guesses what it is. failure: why it has ended early.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        super().__init__(shard.read, shard.size)
+        self.name = name_in(shard.path).rpartition("/")[2]
+        self.failure: Exception | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read some bytes; none from the place of a failure on, but those before it again."""
+        left = self._size - self._at
+        size = left if size is None or size < 0 else min(size, left)
+        try:
+            return super().read(size) if size > 0 else b""
+        except Exception as e:  # file systems raise anything at all
+            self.failure, self._size = self.failure or e, self._at
+            return b""
+
+
 class _Clock:
     """Counts the seconds of a clip from its start, which need not be at time 0."""
 
@@ -241,15 +273,14 @@ def _video_stream(container: "InputContainer") -> "VideoStream":
     return best if best in streams else streams[0]
 
 
-def _missing_bytes(container: "InputContainer", stream: "VideoStream", path: str) -> int:
+def _missing_bytes(container: "InputContainer", stream: "VideoStream", shard: Shard) -> int:
     """Count the bytes that a file should have beyond its end, where its format says so."""
-    size = os.path.getsize(path)
+    size = shard.size
     if "mov" in container.format.name:
         entries = stream.index_entries
         last = entries[len(entries) - 1] if len(entries) else None
         return max(0, last.pos + last.size - size) if last is not None else 0
-    with open(path, "rb") as file:
-        head = file.read(_HEAD)
+    head = shard.read(0, _HEAD)
     if head.startswith(_EBML):
         content, header_bytes = _vint(head, 4)
         place = 4 + header_bytes + content

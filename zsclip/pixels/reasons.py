@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from zsclip.pictures.containers import ARCHIVES, LISTS
 from zsclip.pictures.decoding_thread import WALL_SECONDS, is_waiting
 from zsclip.pictures.refused import ErrorKind, Refused
-from zsclip.pictures.sampling import VIDEO_ENDINGS
+from zsclip.pictures.sampling import FRAME, NOT_IN_A_LIST, VIDEO_ENDINGS
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
-from zsclip.pictures.urls import is_url
+from zsclip.pictures.urls import is_url, name_in
 from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
 from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
 from zsclip.pixels.skipped import Skipped
@@ -22,7 +22,6 @@ RAW_ENDINGS = frozenset(
 )
 DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
 START_BYTES = 16  # that tell a picture of the web
-_FRAME = re.compile(r"(.+)#t=[\d.]+", re.DOTALL)
 CONTAINER = "an archive or a list; name it on the command line to read the images in it"
 REFUSED_ENDINGS: dict[frozenset[str], tuple[ErrorKind, str]] = {
     RAW_ENDINGS: ("unsupported", RAW),
@@ -86,8 +85,8 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
             return "too-large", f"{count[0] if count else 'too many'} pixels, more than --max-pixels {max_pixels}"
         case PermissionError():
             return "permission", text.lower()
-        case OSError(errno=errno.ENOENT) if (frame := _FRAME.fullmatch(path)) and os.path.isfile(frame[1]):
-            return "missing", "a frame of a video cannot be named in a list; name the video on the command line"
+        case OSError(errno=errno.ENOENT) if (frame := FRAME.fullmatch(path)) and os.path.isfile(frame[1]):
+            return "missing", NOT_IN_A_LIST
         case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG):
             return "missing", text.lower()
     if re.fullmatch(r"decoder error -?\d+", text):  # all that Pillow says when libtiff gives up
@@ -97,11 +96,11 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
 
 def _video_at(path: str) -> str:
     """Say what to do about a video that is met as an image, going by where it is."""
-    if is_url(path):
-        return "a video; videos are not read by URL; download it first"
     if "#" in path and not os.path.lexists(path):
         return "a video; videos in archives are not read; unpack it first"
-    if find_spec("av") and os.path.splitext(path)[1].lower() not in VIDEO_ENDINGS:
+    if find_spec("av") and os.path.splitext(name_in(path))[1].lower() not in VIDEO_ENDINGS:
+        if is_url(path):
+            return "a video, but its URL does not end in .mp4 or the like; download it first"
         return "a video, but not named like one; rename it .mp4 or what it is, and name it on the command line"
     return VIDEO
 
