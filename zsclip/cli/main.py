@@ -17,6 +17,7 @@ from zsclip.cli.classify import classify
 from zsclip.cli.compare import compare
 from zsclip.cli.evaluate import evaluate
 from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
+from zsclip.cli.learn import learn
 from zsclip.cli.manage import cache_app, models_app, prompts_app
 from zsclip.cli.signals import EXPLAINED, ending_signals, how_ended
 from zsclip.cli.terminal import say
@@ -52,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=Command)(classify)
+app.command(cls=Command)(learn)
 app.command("eval", cls=Command)(evaluate)
 app.command(cls=Command)(compare)
 app.command(cls=Command)(calibrate)
