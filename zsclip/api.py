@@ -18,10 +18,11 @@ from PIL import Image
 from zsclip.answers import answers
 from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
-from zsclip.answers.classifier import build_classifier, notes
+from zsclip.answers.classifier import notes
 from zsclip.answers.classify import answer, classify
+from zsclip.engine.learning import learn_from
 from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, model_name, variable
-from zsclip.engine.question import read_learnt, read_question, rule_of
+from zsclip.engine.question import classifier_of, read_question, read_teachers, rule_of
 from zsclip.engine.run import embedding, network_of, opened_store
 from zsclip.errors import InputError
 from zsclip.kept.contents import FRAME_TIMES
@@ -91,8 +92,11 @@ class Classifier:
 
     Args:
         labels: words; a mapping of each label to its prompts, or to `name`, `synonyms`, `prompts` and `group`; the path
-            of a labels file; or the name of a built-in list. A calibration brings its own.
-        model: by default the one in ZSCLIP_MODEL, else the calibration's, else `base`.
+            of a labels file; or the name of a built-in list. A head or a calibration brings its own, and examples add
+            theirs.
+        model: by default the one in ZSCLIP_MODEL, else the head's or the calibration's, else `base`.
+        head: what `zsclip learn` wrote. examples: labelled pictures to learn from at the first call: the path of a
+            folder with one folder for each label, or of other data that `zsclip learn` takes; or several.
         prompts: by default the calibration's, else `photo`.
         templates: sentences with one {} each, instead of a set of prompts.
         device: by default the one in ZSCLIP_DEVICE, else `auto`.
@@ -123,6 +127,8 @@ class Classifier:
         none_of_these: bool = False,
         distractors: AnyPath | None = None,
         calibration: AnyPath | None = None,
+        head: AnyPath | None = None,
+        examples: AnyPath | Sequence[AnyPath] = (),
         offline: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         fast_jpeg: bool = False,
@@ -137,6 +143,8 @@ class Classifier:
                 top_k, threshold, multi_label, by, none_of_these,
                 None if distractors is None else os.fsdecode(distractors),
                 None if calibration is None else os.fsdecode(calibration),
+                head=None if head is None else os.fsdecode(head),
+                examples=_paths(examples),
             )  # fmt: skip
             self._computing = Computing(
                 device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
@@ -150,11 +158,12 @@ class Classifier:
             if not given and prompts is not None:
                 sentences = read_prompts(os.fsdecode(prompts))
             words = None if labels is None else labels_of(labels, alone=scores.one_is_enough)
-            self._question = read_question(words, sentences, scores, read_learnt(scores))
+            teachers = read_teachers(scores, network=network_of(offline=offline))
+            self._question = read_question(words, sentences, scores, teachers)
             self._store, self._offline = store, offline
             given_model = os.fsdecode(model or variable("ZSCLIP_MODEL") or "")
-            model = model_name(given_model) or self._question.model or "base"
-            self._encoder = self._computing.encoder(model, offline)
+            self._model = model_name(given_model) or self._question.model or "base"
+            self._encoder = self._computing.encoder(self._model, offline)
             self._rule = rule_of(self._question, self._encoder)
 
     @overload
@@ -209,6 +218,7 @@ class Classifier:
             # tqdm, which timm imports with the first model, warns in a notebook that has no ipywidgets.
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="IProgress not found")
+            self._learn()  # before the first picture is decoded
             store = stack.enter_context(opened_store(self._encoder, self._computing, is_wanted=self._store))
             batches = stack.enter_context(embedding(pictures, self._encoder, store, self._computing))
             parts = list(classify(batches, self._matrix, self._rule)) or [self._none]
@@ -227,12 +237,24 @@ class Classifier:
 
     @cached_property
     def _matrix(self) -> TextMatrix:
-        """The text matrix, made at the first call."""
+        """The text matrix or the head, made at the first call."""
         asked = self._question
-        matrix = build_classifier(asked.words, self._encoder, multi_label=asked.scores.multi_label)
-        for note in notes(asked.words, matrix.cut, self._encoder):
+        matrix = classifier_of(asked, self._encoder)
+        for note in notes(asked.words, matrix.cut, self._encoder) if asked.head is None else ():
             warnings.warn(_with_arguments(note), stacklevel=_CALLER)
         return matrix
+
+    def _learn(self) -> None:
+        """Learn from the examples of the question, if there are any left."""
+        asked = self._question
+        if asked.examples is None:
+            return
+        warn = partial(warnings.warn, stacklevel=_CALLER)
+        with (
+            opened_store(self._encoder, self._computing, is_wanted=self._store) as store,
+            embedding(asked.examples.pictures, self._encoder, store, self._computing) as embedded,
+        ):
+            self._question, _ = learn_from(asked, embedded, self._encoder, self._model, note=warn)
 
     @property
     def _none(self) -> answers.Answers:
@@ -336,6 +358,11 @@ def _with_profile(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "TIFF", icc_profile=image.info.get("icc_profile"))
     return file.getvalue()
+
+
+def _paths(given: Any) -> list[str]:
+    """Give the paths among one or several."""
+    return [os.fsdecode(each) for each in ([given] if isinstance(given, str | os.PathLike) else given)]
 
 
 def _is_one(pictures: Any) -> bool:

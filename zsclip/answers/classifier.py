@@ -35,6 +35,8 @@ class Classifier:
     cut: prompts that were longer than the model's context.
     groups: C names, the group that each label is reported as; None reports labels.
     distractors: the names of the last K rows.
+    weights, biases: (C, D) and (C,) float32, what decides instead of cosines, learnt from examples; else None.
+    is_corrected: whether biases also correct for the shares of labels.
     """
 
     labels: tuple[str, ...]
@@ -45,6 +47,14 @@ class Classifier:
     cut: tuple[str, ...]
     groups: tuple[str, ...] | None = None
     distractors: tuple[str, ...] = ()
+    weights: Matrix | None = None
+    biases: Matrix | None = None
+    is_corrected: bool = False
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether examples were learnt from."""
+        return self.weights is not None
 
 
 def check_words(words: Words, encoder: "Encoder") -> None:

@@ -74,13 +74,14 @@ def _best(
         of distractors that are better than every label, -1 where none is; and (B, G) bool, whether each label reaches
         its limit, or (B, 0) where labels compete.
     """
-    similar = cosines(vectors, classifier.class_embeddings)  # (B, C + K)
+    similar = decisive(vectors, classifier)  # (B, C + K)
+    of_words = cosines(vectors, classifier.class_embeddings) if classifier.is_learnt else similar  # (B, C + K)
     count = len(classifier.labels)
     distractors, ranked = similar[:, count:], similar[:, :count]  # (B, K), (B, C)
     applies = np.empty((len(vectors), 0), bool)
     if classifier.groups is None:
         best = top_k(ranked, _candidates_wanted(count, rule))  # (B, k)
-        best_cosines = np.take_along_axis(similar, best, axis=1)
+        best_cosines = np.take_along_axis(of_words, best, axis=1)
         if rule.independent:
             scores = _scores(similar, vectors, classifier, rule)
             best_scores = np.take_along_axis(scores, best, axis=1)
@@ -93,11 +94,25 @@ def _best(
         distractors = scores[:, count:]
         ranked = over_groups(scores[:, :count], members, best_only=rule.independent)  # (B, G)
         best = top_k(ranked, _candidates_wanted(len(labels), rule))
-        best_cosines = np.take_along_axis(over_groups(similar, members, best_only=True), best, axis=1)
+        best_cosines = np.take_along_axis(over_groups(of_words, members, best_only=True), best, axis=1)
         best_scores = np.take_along_axis(ranked, best, axis=1)
         if rule.independent:
             applies = ranked >= limits
     return best.astype(np.int32), best_scores, best_cosines, _winners(distractors, ranked), applies
+
+
+def decisive(vectors: Matrix, classifier: Classifier) -> Matrix:
+    """Give what decides between classes: cosines, or what a head gives instead, on the same scale.
+
+    Args:
+        vectors: (B, D) float32, rows of length 1.
+
+    Returns:
+        (B, C + K) float32.
+    """
+    if classifier.weights is None or classifier.biases is None:
+        return cosines(vectors, classifier.class_embeddings)
+    return cosines(vectors, classifier.weights) + classifier.biases
 
 
 def _winners(distractors: Matrix, ranked: Matrix) -> NDArray[np.int32]:
@@ -127,7 +142,8 @@ def _logit_scale(classifier: Classifier, rule: Rule) -> float:
 
 def _score_kind(classifier: Classifier, rule: Rule) -> ScoreKind:
     if not rule.independent:
-        return "softmax" if rule.temperature is None else "calibrated"
+        plain: ScoreKind = "expected" if classifier.is_corrected else "head" if classifier.is_learnt else "softmax"
+        return plain if rule.temperature is None else "calibrated"
     return "sigmoid" if classifier.logit_bias is not None else "versus-neutral"
 
 

@@ -44,10 +44,10 @@ def cosines(image_embeddings: Matrix, class_embeddings: Matrix) -> Matrix:
 
     Args:
         image_embeddings: (B, D) float32, rows of length 1.
-        class_embeddings: (C, D) float32, rows of length 1.
+        class_embeddings: (C, D) float32, rows of length 1; or weights, of any length.
 
     Returns:
-        (B, C) float32 in [-1, 1]; a row has the same bits whatever rows are beside it.
+        (B, C) float32, cosines in [-1, 1]; a row has the same bits whatever rows are beside it.
     """
     count, width = image_embeddings.shape
     padded = image_embeddings

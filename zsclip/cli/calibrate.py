@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zsclip.cli.evaluate import question_of
 from zsclip.cli.groups import command, group
+from zsclip.cli.learn import examples_among, note_known
 from zsclip.cli.options import (
+    HEAD,
     Data,
     Distractors,
     Json,
@@ -23,15 +26,15 @@ from zsclip.cli.options import (
 from zsclip.cli.progress import total_of
 from zsclip.cli.run import (
     Session,
-    build_text_matrix,
+    build_answering,
     embedding,
     measuring,
     note_if_few,
     read_data,
     report_run,
-    words_and_truths,
 )
 from zsclip.cli.speed import Speed, Store
+from zsclip.engine.options import Scoring
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,6 +79,18 @@ class TargetOptions:
             raise InputError("--per-label: needs a target; add --target-precision or --target-share")
         if self.target_precision is not None and self.target_share is not None:
             raise InputError("--target-share: one threshold cannot reach two targets; leave out --target-precision")
+
+
+@group("Labels")
+class OfHead:
+    """What was learnt from examples."""
+
+    head: Annotated[str | None, HEAD] = None
+
+    def reads(self) -> Iterator[tuple[str, str]]:
+        """Yield a description and the path of each file that the run reads."""
+        if self.head is not None:
+            yield f"--head {self.head}", self.head
 
 
 @group("Output")
@@ -133,6 +148,7 @@ def calibrate(
     labels: Labels,
     prompts: Prompts,
     distractors: Distractors,
+    learnt_before: OfHead,
     target: TargetOptions,
     model: Model,
     speed: Speed,
@@ -153,31 +169,34 @@ def calibrate(
         zsclip calibrate labelled/ --target-share 0.8 --per-label
         zsclip calibrate labelled/ --model tiny --distractors common
     """
-    from zsclip.answers.classifier import check_words
-    from zsclip.engine.question import made_with
-    from zsclip.words.words import with_distractors
+    from zsclip.engine.question import made_with, read_teachers, rule_of
 
     set_environment(model, messages)
-    given, sentences = labels.read_given(alone=distractors.distractors is not None), prompts.read()
-    read = chain(labels.reads(), prompts.reads(), distractors.reads(), data.reads(), model_files(model.name()))
-    places = file.check(read)
+    given, sentences = labels.read_given(alone=distractors.distractors is not None), prompts.read_given()
+    scores = Scoring(distractors=distractors.distractors, head=learnt_before.head)
+    teachers = read_teachers(scores)
+    name = model.name(teachers.model)
+    own = (labels, prompts, distractors, learnt_before, data)
+    places = file.check(chain(*(each.reads() for each in own), model_files(name)))
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session, places, offline=model.offline)
-        words, truths = words_and_truths(labelled, given, sentences)
-        words = with_distractors(words, distractors.distractors)
-        encoder = speed.encoder(model.name(), model.offline)
-        check_words(words, encoder)
+        question, truths = question_of(labelled, given, sentences, scores, teachers)
+        words = question.words
+        encoder = speed.encoder(name, model.offline)
+        rule_of(question, encoder)  # checks that they fit
+        known: list[int] = []
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = build_text_matrix(words, encoder, session)
+            matrix = build_answering(question, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
-            learnt = learn(embedded, truths, matrix, target, session)
+            learnt = learn(examples_among(embedded, question.head, known), truths, matrix, target, session)
     try:
-        made = learnt.calibration(made_with(words, encoder))
+        made = learnt.calibration(made_with(words, encoder, question.head))
     except InputError:
         file.print(learnt, None)
         raise
     made = replace(made, words=words.labels, sentences=words.sentences, distractors=words.distractors)
-    file.write(learnt, replace(made, model=model.name()))
+    file.write(learnt, replace(made, model=name))
+    note_known(sum(known), messages)
     return report_run(session, (file.output,))
 
 

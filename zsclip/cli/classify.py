@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING
 
 from zsclip.cli.dry_run import report_file_ahead
 from zsclip.cli.groups import command
+from zsclip.cli.learn import example_files, learn_first, read_teachers
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, model_files, set_environment
 from zsclip.cli.progress import Progress, total_of
 from zsclip.cli.question import Scores, about_page, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
-from zsclip.cli.run import SLOW_PIECE, Session, build_text_matrix, embedding, interruptible, note_export, report_run
+from zsclip.cli.run import (
+    SLOW_PIECE,
+    Session,
+    build_answering,
+    build_corrected,
+    embedding,
+    interruptible,
+    note_export,
+    report_run,
+)
 from zsclip.cli.speed import Speed, Store
 from zsclip.cli.video import Video
 from zsclip.errors import InputError
@@ -51,19 +61,23 @@ def classify(
         zsclip classify photos/ -l "cat,dog,bird" -o labels.csv --report labels.html
         zsclip classify "2024-*/*.jpg" --labels-file imagenet --model tiny -k 5
     """
-    from zsclip.engine.question import read_learnt, read_question, rule_of
+    from zsclip.engine.question import read_question, rule_of
 
     if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
         flag = "--multi-label" if scores.multi_label else "--top-k"
         raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
+    if scores.expect is not None:
+        _check_whole(inputs, output, store)
     set_environment(model, messages)
     given = labels.read_given(alone=scores.one_is_enough)
-    question = read_question(given, prompts.read_given(), scores, read_learnt(scores))
+    question = read_question(given, prompts.read_given(), scores, read_teachers(scores, messages, model))
     name = model.name(question.model)
     wanted = wanted_answers(scores.only, question.words.answers)
-    read = chain(labels.reads(), prompts.reads(), scores.reads(), model_files(name))
+    read = chain(labels.reads(), prompts.reads(), scores.reads(), example_files(question), model_files(name))
     sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
     paths = _found(inputs, output, read, messages, sampling, model)
+    if question.examples is not None and not output.dry_run:
+        question = learn_first(question, name, model, speed, store, messages)
     if output.folder is not None:
         from zsclip.cli.parts import run_of, write_parts
 
@@ -85,11 +99,31 @@ def classify(
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
-        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths)
-        run.write(progress.listed(paths.rest(), inputs.inputs), start)
+        pictures = progress.listed(paths.rest(), inputs.inputs)
+        corrected = None
+        if scores.expect is not None:
+            pictures = list(pictures)
+            corrected = build_corrected(question, pictures, encoder, session)
+        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, corrected)
+        run.write(pictures, start)
     code = report_run(session, (output.file, output.report, output.contact_sheet))
     note_export(encoder, session)
     return code
+
+
+def _check_whole(inputs: Inputs, output: Output, store: Store) -> None:
+    """Refuse what does not go with --expect, for which all images are encoded before the first is answered."""
+    from zsclip.pictures.stdin import STDIN
+
+    reasons = (
+        (STDIN in inputs.inputs, "-: --expect needs all images before it can answer; give files or folders"),
+        (output.folder is not None, "--expect: needs all images in one run; write to a file instead of a folder"),
+        (output.resume or output.retry_errors, "--expect: depends on all images; run again without --resume"),
+        (store.no_store, "--no-store: --expect looks at every image twice; leave one of the two out"),
+    )
+    for is_so, reason in reasons:
+        if is_so:
+            raise InputError(reason)
 
 
 def _found(
@@ -123,6 +157,7 @@ class Run:
     session: Session
     limit: int | None
     paths: "Paths"
+    corrected: "Classifier | None" = None  # for the shares of labels
 
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
@@ -156,9 +191,8 @@ class Run:
 
     @cached_property
     def classifier(self) -> "Classifier":
-        """The text matrix; made only once, after the model is loaded."""
-        asked = self.question
-        return build_text_matrix(asked.words, self.encoder, self.session, multi_label=asked.scores.multi_label)
+        """The text matrix or the head; made only once, after the model is loaded."""
+        return self.corrected or build_answering(self.question, self.encoder, self.session)
 
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only

@@ -12,6 +12,7 @@ from zsclip.cli.help import Command
 # Where the function of each command is, and the commands of each group; in the order of the help page.
 COMMANDS = {
     "classify": "zsclip.cli.classify:classify",
+    "learn": "zsclip.cli.learn:learn",
     "eval": "zsclip.cli.evaluate:evaluate",
     "compare": "zsclip.cli.compare:compare",
     "calibrate": "zsclip.cli.calibrate:calibrate",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zsclip.cli.groups import command, group
+from zsclip.cli.learn import example_files, examples_among, learn_beside, note_known, read_teachers
 from zsclip.cli.options import (
     Data,
     Json,
@@ -27,7 +28,8 @@ from zsclip.cli.progress import total_of
 from zsclip.cli.question import Deciding, about_page
 from zsclip.cli.run import (
     SLOW_PIECE,
-    build_text_matrix,
+    build_answering,
+    build_corrected,
     drain,
     embedding,
     measuring,
@@ -36,13 +38,13 @@ from zsclip.cli.run import (
     report_run,
 )
 from zsclip.cli.speed import Speed, Store
+from zsclip.engine.options import Scoring
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.answers.scores import Rule
-    from zsclip.engine.question import Question
-    from zsclip.measure.calibration import Calibration
+    from zsclip.engine.question import Question, Teachers
     from zsclip.measure.evaluate import Scorecard
     from zsclip.measure.labelled import Labelled
     from zsclip.measure.metrics import Judged
@@ -202,24 +204,31 @@ def evaluate(
         zsclip eval test.csv --calibration labels.calib.json --json
     """
     from zsclip.answers.classify import classify
-    from zsclip.engine.question import read_learnt, rule_of
+    from zsclip.engine.question import rule_of
+    from zsclip.out.output import check_inputs
 
     set_environment(model, messages)
     given, sentences = labels.read_given(alone=scores.one_is_enough), prompts.read_given()
-    learnt = read_learnt(scores)
-    name = model.name(None if learnt is None else learnt.model)
+    teachers = read_teachers(scores, messages, model)
+    name = model.name(teachers.model)
     places = findings.check(chain(labels.reads(), prompts.reads(), scores.reads(), data.reads(), model_files(name)))
     with measuring(speed, store, messages) as session:
         labelled = read_data(data, session, places, offline=model.offline)
-        question, truths = question_of(labelled, given, sentences, scores, learnt)
+        question, truths = question_of(labelled, given, sentences, scores, teachers)
+        check_inputs(example_files(question), places)
         encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)
+        if question.examples is not None:
+            question = learn_beside(question, encoder, name, session)
         about = about_page(question, encoder, rule)
+        corrected = build_corrected(question, [labelled.pictures], encoder, session)
+        known: list[int] = []
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = build_text_matrix(question.words, encoder, session, multi_label=scores.multi_label)
+            matrix = corrected or build_answering(question, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             most = SLOW_PIECE if findings.report else None
-            answers = session.tally.count(classify(embedded, matrix, with_top_five(rule)), session.signals, most)
+            batches = classify(examples_among(embedded, question.head, known), matrix, with_top_five(rule))
+            answers = session.tally.count(batches, session.signals, most)
             write = partial(findings.write_rows, pictures=labelled.pictures, speed=speed, about=about)
             may_be_unknown = bool(rule.independent or rule.threshold or rule.thresholds or question.words.distractors)
             scorecard = scorecard_of(answers, truths, matrix.labels, write, may_be_unknown, rule.independent)
@@ -230,6 +239,7 @@ def evaluate(
         messages.note(
             "--multi-label: each image has one true label here, so any other label it was given counts as wrong"
         )
+    note_known(sum(known), messages)
     note_if_few(scorecard.pictures, messages)
     return report_run(session, findings.files)
 
@@ -238,16 +248,16 @@ def question_of(
     labelled: "Labelled",
     given: "list[Label] | None",
     sentences: "PromptSet | None",
-    scores: Deciding,
-    learnt: "Calibration | None",
+    scores: Scoring,
+    teachers: "Teachers",
 ) -> "tuple[Question, list[str]]":
-    """Give what is asked (without labels or a calibration, about the data's words), and each picture's true label."""
+    """Give what is asked (by default about the data's words), and each picture's true label."""
     from zsclip.engine.question import read_question
     from zsclip.measure.evaluate import found_labels, truths_of
 
-    if given is None and learnt is None:
+    if given is None and not teachers.brings_labels:
         given = found_labels(labelled.vocabulary, alone=scores.one_is_enough, meanings=labelled.meanings)
-    question = read_question(given, sentences, scores, learnt)
+    question = read_question(given, sentences, scores, teachers)
     return question, truths_of(labelled.words, question.words.labels, labelled.meanings)
 
 
@@ -267,6 +277,8 @@ def shown_settings(question: "Question", model: str, rule: "Rule") -> dict[str, 
     return {
         "model": model, "prompts": words.sentences.name, "threshold": threshold,
         "multi_label": rule.independent, "calibration": scores.calibration, "distractors": len(words.distractors),
+        "expect": scores.expect, "head": scores.head,
+        "examples": 0 if question.head is None else len(question.head.truth),
     }  # fmt: skip
 
 

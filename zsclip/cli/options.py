@@ -51,6 +51,22 @@ MODEL = typer.Option(
     help="Use this model, by default base; `zsclip models list` shows the models.",
     rich_help_panel="Model",
 )
+HEAD = typer.Option(
+    "--head",
+    metavar="FILE",
+    help="Answer with what `zsclip learn` made of words and examples: its labels, prompts and model.",
+    rich_help_panel="Labels",
+)
+EXAMPLES = typer.Option(
+    "--examples",
+    metavar="DATA",
+    help="Learn from these labelled images, too: a folder with one folder for each label, or other data that "
+    "`zsclip learn` takes.",
+    rich_help_panel="Labels",
+)
+EXAMPLE = typer.Option(
+    "--example", metavar="LABEL=IMAGE", help="Learn from this image of a label, too.", rich_help_panel="Labels"
+)
 LIMIT = typer.Option("-n", "--limit", metavar="N", min=1, help="Take at most N images.", rich_help_panel="Input")
 
 
@@ -248,7 +264,7 @@ class Model(Network):
     model: Annotated[str | None, MODEL] = None
 
     def name(self, calibrated: str | None = None) -> str:
-        """Give the name of the model: the one that was given, else the one of a calibration, else the default."""
+        """Give the name of the model: the one given, else the one of a head or calibration, else the default."""
         return model_name(self.model or "") or calibrated or "base"
 
 

@@ -10,7 +10,7 @@ from zsclip.cli.dry_run import left_of, report_run_ahead
 from zsclip.cli.options import Inputs, Messages, Model
 from zsclip.cli.progress import Progress
 from zsclip.cli.rows import Output
-from zsclip.cli.run import Session, build_text_matrix, embedding, interruptible, report_run
+from zsclip.cli.run import Session, build_answering, embedding, interruptible, report_run
 from zsclip.cli.sharing import SHARD_SIZE
 from zsclip.cli.speed import Speed, Store
 from zsclip.cli.tally import Tally
@@ -196,9 +196,8 @@ class _Local:
 
     @cached_property
     def classifier(self) -> "Classifier":
-        """The text matrix; made only once, after the model is loaded."""
-        asked = self.run.question
-        return build_text_matrix(asked.words, self.encoder, self.session, multi_label=asked.scores.multi_label)
+        """The text matrix or the head; made only once, after the model is loaded."""
+        return build_answering(self.run.question, self.encoder, self.session)
 
 
 def shards_status(tally: Tally, total: int) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import Distractors
+from zsclip.cli.options import EXAMPLE, EXAMPLES, HEAD, Distractors
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
 from zsclip.out.text import UNKNOWN
@@ -51,11 +51,29 @@ class Deciding(Distractors, Scoring):
         ),
     ] = None
 
+    head: Annotated[str | None, HEAD] = None
+    examples: Annotated[list[str], EXAMPLES] = field(default_factory=list)
+    example: Annotated[list[str], EXAMPLE] = field(default_factory=list)
+
+    expect: Annotated[
+        str | None,
+        typer.Option(
+            "--expect",
+            metavar="balanced|few|FILE",
+            help="Correct the answers for how often labels occur: all equally, only few of them, or with the shares in "
+            "FILE, a .yaml, .json or .csv file.",
+        ),
+    ] = None
+
     def reads(self) -> Iterator[tuple[str, str]]:
-        """Yield a description and the path of each file that the run reads."""
+        """Yield a description and the path of each file that the run reads; the examples are not known yet."""
         yield from super().reads()
         if self.calibration is not None:
             yield f"--calibration {self.calibration}", self.calibration
+        if self.head is not None:
+            yield f"--head {self.head}", self.head
+        if self.expect not in (None, "balanced", "few"):
+            yield f"--expect {self.expect}", str(self.expect)
 
 
 @group("Scores")
@@ -95,6 +113,8 @@ def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[s
         "prompts": ", ".join(words.sentences.templates) if own else words.sentences.name,
         "labels": labels,
         "scores": "each label by itself" if scores.multi_label else "",
+        "examples": "" if question.head is None else f"{len(question.head.truth):,}",
+        "expected": "equal shares" if scores.expect == "balanced" else scores.expect or "",
         "threshold": _threshold_of(rule),
         "calibration": scores.calibration or "",
         "distractors": f"{len(words.distractors):,}" if words.distractors else "",

@@ -2,9 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from zsclip.cli.held_signals import HeldSignals
@@ -17,6 +17,7 @@ from zsclip.cli.terminal import counted, say
 
 if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
+    from zsclip.engine.question import Question
     from zsclip.kept.store import EmbeddingStore
     from zsclip.measure.labelled import Labelled
     from zsclip.models.embed import Embedded
@@ -85,6 +86,33 @@ def build_text_matrix(
     for note in notes(words, classifier.cut, encoder):
         session.messages.note(note)
     return classifier
+
+
+def build_answering(question: "Question", encoder: "Encoder", session: Session) -> "Classifier":
+    """Give the head that answers, or make the text matrix."""
+    if question.head is None:
+        return build_text_matrix(question.words, encoder, session, multi_label=question.scores.multi_label)
+    from zsclip.engine.question import classifier_of
+
+    return classifier_of(question, encoder)
+
+
+def build_corrected(
+    question: "Question", pictures: "Sequence[Pictures]", encoder: "Encoder", session: Session
+) -> "Classifier | None":
+    """Encode all pictures, and give what answers with the shares that are expected; None if nothing is."""
+    if question.scores.expect is None:
+        return None
+    from zsclip.answers.shares import corrected
+    from zsclip.engine.question import expected_shares
+
+    own = replace(session, tally=Tally())
+    classifier = build_answering(question, encoder, session)
+    with embedding(pictures, encoder, own) as embedded:
+        session.progress.images(own.tally, lambda: None)
+        found = corrected(classifier, own.tally.count_encoded(embedded), expected_shares(question))
+    session.tally.new_store = own.tally.new_store
+    return found
 
 
 @contextmanager

@@ -20,7 +20,9 @@ By = Literal["label", "group"]
 class Scoring:
     """How scores become answers.
 
-    only: the answers whose rows are wanted; empty means all.
+    only: the answers whose rows are wanted; empty means all. head: a file of what was learnt from examples. examples:
+    labelled pictures to learn from now. example: single ones, LABEL=IMAGE.
+    expect: what is known of the shares of labels: balanced, few, or a file.
     """
 
     top_k: int | None = None
@@ -31,6 +33,10 @@ class Scoring:
     distractors: str | None = None
     calibration: str | None = None
     only: Sequence[str] = ()
+    head: str | None = None
+    examples: Sequence[str] = ()
+    example: Sequence[str] = ()
+    expect: str | None = None
 
     def __post_init__(self) -> None:
         check_count("--top-k", self.top_k)
@@ -48,11 +54,59 @@ class Scoring:
             raise InputError("--calibration: already fixes the distractors; set them when you run `zsclip calibrate`")
         if self.none_of_these and self.distractors is not None:
             raise InputError("--none-of-these: means --distractors common; use it or --distractors, not both")
+        if (learns := self.learns_by) is not None:
+            self._check_learning(learns)
+        if self.expect is not None:
+            self._check_expecting()
+
+    def _check_expecting(self) -> None:
+        """Refuse what says that labels do not share all pictures among them."""
+        flags = {
+            "--multi-label": self.multi_label, "--none-of-these": self.none_of_these,
+            "--distractors": self.distractors is not None, "--calibration": self.calibration is not None,
+        }  # fmt: skip
+        for flag, is_given in flags.items():
+            if is_given:
+                raise InputError(f"--expect: shares all images among the labels, as they are scored; leave out {flag}")
+
+    def _check_learning(self, learns: str) -> None:
+        """Refuse what cannot be said of answers that were learnt from examples."""
+        if self.head is not None and self.has_examples:
+            given = "--examples" if self.examples else "--example"
+            raise InputError(f"--head: has learnt already; leave out {given}, or use `zsclip learn --add-to`")
+        if self.multi_label:
+            raise InputError(
+                f"--multi-label: examples show which label fits best, not whether it applies; leave out {learns}"
+            )
+        if self.none_of_these or self.distractors is not None:
+            flag = "--none-of-these" if self.none_of_these else "--distractors"
+            raise InputError(
+                f"{flag}: words without examples would not compete on equal terms with labels that have some; use "
+                "--threshold, or give examples of other things under a label of their own"
+            )
+        if self.calibration is not None and self.has_examples:
+            raise InputError(
+                f"--calibration: is not for answers that {learns} changes; use `zsclip learn`, then --head with "
+                "`zsclip calibrate` and here"
+            )
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether there are examples to learn from now."""
+        return bool(self.examples or self.example)
+
+    @property
+    def learns_by(self) -> str | None:
+        """The flag by which examples matter; None if none do."""
+        if self.head is not None:
+            return "--head"
+        return "--examples" if self.examples else "--example" if self.example else None
 
     @property
     def one_is_enough(self) -> bool:
-        """Whether a single label makes sense: it is scored by itself, or other words may compete with it."""
-        return self.multi_label or self.none_of_these or self.distractors is not None or self.calibration is not None
+        """Whether a single label makes sense: it is scored by itself, others may compete, or others are known later."""
+        competes = self.none_of_these or self.distractors is not None
+        return self.multi_label or competes or self.calibration is not None or self.has_examples
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,23 @@
 """What is asked of every picture: labels and sentences, what competes with them, and the rule. No picture is read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from zsclip.answers.classifier import check_words
+import numpy as np
+from numpy.typing import NDArray
+
+from zsclip.answers.classifier import Classifier, build_classifier, check_words
+from zsclip.answers.heads import Head
 from zsclip.answers.scores import Rule
 from zsclip.engine.options import Scoring
 from zsclip.errors import InputError
 from zsclip.kept.cache import fingerprint
 from zsclip.measure.calibration import Calibration, check_made_with, read_calibration
+from zsclip.measure.examples import Examples, read_examples, with_examples
+from zsclip.measure.headfile import check_model, read_head
 from zsclip.models.encoder import Encoder
+from zsclip.pictures.remote import Network
+from zsclip.words.expected import read_shares
 from zsclip.words.labels import COMMON, Label, read_labels
 from zsclip.words.prompts import PromptSet, read_prompts
 from zsclip.words.textfiles import comparable
@@ -20,17 +28,58 @@ from zsclip.words.words import Words, expand, with_distractors
 class Question:
     """What is asked of every picture.
 
-    learnt: the calibration, where there is one.
+    learnt: the calibration, where there is one. head: what was learnt from examples, once it was.
+    examples: those that must be learnt from before the question can be answered.
     """
 
     words: Words
     learnt: Calibration | None
     scores: Scoring
+    head: Head | None = None
+    examples: Examples | None = None
 
     @property
     def model(self) -> str | None:
-        """The name of the model that the calibration was made with."""
-        return None if self.learnt is None else self.learnt.model
+        """The name of the model of the teachers."""
+        return Teachers(self.learnt, self.head).model
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """What answers are learnt from besides words: a calibration, a head, or examples."""
+
+    learnt: Calibration | None = None
+    head: Head | None = None
+    examples: Examples | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model that the head, or else the calibration, was made with."""
+        made = self.head or self.learnt
+        return None if made is None else made.model
+
+    @property
+    def brings_labels(self) -> bool:
+        """Whether labels need not be given, as the calibration or the head has its own."""
+        return self.learnt is not None or self.head is not None
+
+
+def read_teachers(
+    scores: Scoring, note: Callable[[str], None] = lambda message: None, network: Network | None = None
+) -> Teachers:
+    """Read the calibration and the head, and find the examples, as far as they were given.
+
+    Args:
+        note: called with one line about everything among the examples that is skipped.
+
+    Raises:
+        InputError: one cannot be read, or is something else.
+    """
+    head = None if scores.head is None else read_head(scores.head)
+    examples = None
+    if scores.has_examples:
+        examples = read_examples(scores.examples, scores.example, note=note, network=network)
+    return Teachers(read_learnt(scores), head, examples)
 
 
 def read_learnt(scores: Scoring) -> Calibration | None:
@@ -43,19 +92,29 @@ def read_learnt(scores: Scoring) -> Calibration | None:
 
 
 def read_question(
-    labels: Sequence[Label] | None, sentences: PromptSet | None, scores: Scoring, learnt: Calibration | None
+    labels: Sequence[Label] | None, sentences: PromptSet | None, scores: Scoring, teachers: Teachers
 ) -> Question:
     """Check groups and read distractors; no model is needed for that.
 
     Args:
-        labels, sentences: as they were given; None takes those of the calibration.
-        learnt: as `read_learnt` gives it.
+        labels, sentences: as they were given; None takes those of the head, the calibration or the examples.
+        teachers: as `read_teachers` gives it.
 
     Raises:
         InputError: there are no labels, or something does not fit.
     """
-    labels = labels or (learnt.words if learnt is not None else ()) or read_labels()  # raises, as there are none
-    words = expand(labels, sentences or (learnt.sentences if learnt is not None else None) or read_prompts("photo"))
+    learnt, head = teachers.learnt, teachers.head
+    if head is not None:
+        if labels or sentences:
+            what = "labels" if labels else "prompts"
+            raise InputError(f"--head: has its own {what}; leave out yours, or learn again with them")
+        labels, sentences = head.words, head.sentences
+    elif learnt is not None:
+        labels, sentences = labels or learnt.words, sentences or learnt.sentences
+    if teachers.examples is not None:
+        labels = with_examples(labels or (), teachers.examples)
+    labels = labels or read_labels()  # raises, as there are none
+    words = expand(labels, sentences or read_prompts("photo"))
     if learnt is not None:
         words = replace(words, distractors=learnt.distractors)
     else:
@@ -67,22 +126,28 @@ def read_question(
         raise InputError(
             f"{what}: nothing competes with {words.answers[0]!r}; give another to compare it with, or --multi-label"
         )
-    return Question(words, learnt, scores)
+    question = Question(words, learnt, scores, head, teachers.examples)
+    if scores.expect is not None:
+        expected_shares(question)  # checks the file
+    return question
 
 
 def rule_of(question: Question, encoder: Encoder) -> Rule:
     """Give the rule by which scores become answers, with what a calibration of this model and these labels learnt.
 
     Raises:
-        InputError: two labels are the same text to this model, or the calibration is for others.
+        InputError: two labels are the same text to this model, or the head or the calibration is for others.
     """
     check_words(question.words, encoder)
-    scores, learnt = question.scores, question.learnt
+    scores, learnt, head = question.scores, question.learnt, question.head
+    made = made_with(question.words, encoder, head)
+    if head is not None:
+        check_model(head, f"--head {scores.head}", made, encoder.embed_dim)
     rule = Rule(scores.top_k, scores.threshold, scores.multi_label)
     if learnt is None:
         return rule
     file = scores.calibration or ""
-    check_made_with(learnt, file, made_with(question.words, encoder))
+    check_made_with(learnt, file, made)
     if question.words.groups and learnt.thresholds and scores.threshold is None:
         raise InputError(f"{file}: has thresholds for labels, not groups; calibrate without --per-label")
     rule = replace(rule, temperature=learnt.temperature)
@@ -94,14 +159,37 @@ def rule_of(question: Question, encoder: Encoder) -> Rule:
     return rule
 
 
-def made_with(words: Words, encoder: Encoder) -> dict[str, str]:
-    """Name the model, labels and prompts that a calibration is valid for; the device does not matter."""
+def classifier_of(
+    question: Question, encoder: Encoder, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Classifier:
+    """Give the head as a classifier, or the text matrix; see `build_classifier`."""
+    assert question.examples is None
+    if question.head is not None:
+        return question.head.classifier(question.words.groups)
+    return build_classifier(question.words, encoder, multi_label=question.scores.multi_label, progress=progress)
+
+
+def expected_shares(question: Question) -> NDArray[np.float64] | None:
+    """Give the share of each label that is expected; None if only few of them are.
+
+    Raises:
+        InputError: the file of --expect cannot be used.
+    """
+    expect, names = question.scores.expect or "", question.words.names
+    if expect == "few":
+        return None
+    shares = [1 / len(names)] * len(names) if expect == "balanced" else read_shares(expect, names)
+    return np.array(shares, np.float64)
+
+
+def made_with(words: Words, encoder: Encoder, head: Head | None = None) -> dict[str, str]:
+    """Name the model, labels, prompts and head that a calibration is valid for; the device does not matter."""
     spec, names = encoder.spec, sorted(map(comparable, words.names))
     return {
         "model": f"{spec.name}, {fingerprint(spec.recipe, asdict(spec.preprocess))[:8]}",
         "label list": f"{len(names)} labels, {fingerprint(names)[:8]}",
         "prompts": words.fingerprint[:8],
-    }
+    } | ({} if head is None else {"head": head.fingerprint[:8]})
 
 
 def _groups(labels: Sequence[Label]) -> tuple[str, ...]:

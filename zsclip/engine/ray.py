@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Any
 
 from zsclip.answers.answers import Answers
-from zsclip.answers.classifier import Classifier, build_classifier, notes
+from zsclip.answers.classifier import Classifier, notes
 from zsclip.engine.footers import Footers
 from zsclip.engine.parts import Counts, Done, Parts, Run, answers_of, claims_of, do_shard, part_of
+from zsclip.engine.question import classifier_of
 from zsclip.engine.run import embedding, opened_store
 from zsclip.engine.shards import Plan, Shard
 from zsclip.errors import InputError, ZsclipError, first_line
@@ -232,9 +233,9 @@ class _Actor:
 
     @cached_property
     def _matrix(self) -> Classifier:
-        words, scores = self._run.question.words, self._run.question.scores
-        matrix = build_classifier(words, self._encoder, multi_label=scores.multi_label)
-        self._notes += notes(words, matrix.cut, self._encoder)
+        question = self._run.question
+        matrix = classifier_of(question, self._encoder)
+        self._notes += () if question.head else notes(question.words, matrix.cut, self._encoder)
         return matrix
 
 

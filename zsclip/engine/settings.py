@@ -19,7 +19,15 @@ def settings_of(question: Question, encoder: Encoder, model: str, computing: Com
         "max-pixels": computing.max_pixels, "by": digested(scores.by, words.groups) if words.groups else scores.by,
         "calibration": None if learnt is None else digested(scores.calibration, asdict(learnt)),
         "distractors": digested(named, words.distractors) if words.distractors else None,
-    }  # fmt: skip
+    } | _of_head(question)  # fmt: skip
+
+
+def _of_head(question: Question) -> dict[str, object]:
+    head, scores = question.head, question.scores
+    given = scores.head or ", ".join([*scores.examples, *scores.example])
+    return ({} if head is None else {"head": digested(given, head.fingerprint)}) | (
+        {} if scores.expect is None else {"expect": scores.expect}
+    )
 
 
 def _of_words(words: Words, encoder: Encoder, model: str, compiled: bool) -> dict[str, object]:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.answers.classifier import Classifier
-from zsclip.answers.scores import Matrix, cosines, softmax_scores
+from zsclip.answers.classify import decisive
+from zsclip.answers.scores import Matrix, softmax_scores
 from zsclip.errors import InputError
 from zsclip.measure.calibration import Calibration, finite
 from zsclip.measure.metrics import Figure, Judged, at_least, calibration_error, exceeds_chance, halved, joined, share
@@ -212,7 +213,7 @@ def cosines_of(
         truths: the true label of each picture, failed ones included.
 
     Returns:
-        (N, C + K) float32 cosines, and (N,) indices of the true labels.
+        (N, C + K) float32 cosines, or what a head gives instead, and (N,) indices of the true labels.
 
     Raises:
         InputError: too few pictures could be read.
@@ -223,7 +224,7 @@ def cosines_of(
     for batch in embedded:
         labels = list(islice(truth, len(batch)))
         true += [places[labels[place]] for place in batch.places.tolist()]
-        similar.append(cosines(batch.vectors, classifier.class_embeddings))
+        similar.append(decisive(batch.vectors, classifier))
     if len(true) < FEWEST:
         some = f"{len(true)} readable image{' is' if len(true) == 1 else 's are'}"
         raise InputError(f"data: {some} too few to learn from; give {FEWEST} or more")

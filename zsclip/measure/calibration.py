@@ -75,8 +75,8 @@ def read_calibration(file: str) -> Calibration:
                 str(label): _threshold(file, f" of {label!r}", value) for label, value in values["thresholds"].items()
             },
             distractors=_distractors(values["distractors"]),
-            words=tuple(_label(**value) for value in values.get("words", ())),
-            sentences=None if sentences is None else _prompts(**sentences),
+            words=tuple(label_of(**value) for value in values.get("words", ())),
+            sentences=None if sentences is None else prompts_of(**sentences),
             model=None if model is None else str(model),
         )
     except OSError as e:
@@ -92,11 +92,16 @@ def check_made_with(calibration: Calibration, file: str, made_with: Mapping[str,
     """Refuse a calibration that would give wrong numbers.
 
     Raises:
-        InputError: it was made with another model, other labels or other prompts.
+        InputError: it was made with another model, another head, other labels or other prompts.
     """
-    differing = {key for key in made_with if calibration.made_with.get(key) != made_with[key]}
+    keys = {*made_with, "head"}  # a run without a head has none
+    differing = {key for key in keys if calibration.made_with.get(key) != made_with.get(key)}
     if not differing:
         return
+    if "head" in differing:
+        other = "another head" if "head" in calibration.made_with and "head" in made_with else "answers without a head"
+        other = "a head" if "head" not in made_with else other
+        raise InputError(f"{file}: was made for {other}; give the one that it was made for, or calibrate again")
     brings_them = True  # so that leaving out what was given is a cure
     others, given = [], []
     if "model" in differing:
@@ -122,13 +127,15 @@ def _before_comma(value: str) -> str:
     return value.rpartition(", ")[0] or value
 
 
-def _label(*, name: str, synonyms: list[str], prompts: list[str], found_as: str, group: str) -> Label:
+def label_of(*, name: str, synonyms: list[str], prompts: list[str], found_as: str, group: str) -> Label:
+    """Make a label of its fields in a file."""
     return Label(str(name), tuple(map(str, synonyms)), tuple(map(str, prompts)), str(found_as), str(group))
 
 
-def _prompts(
+def prompts_of(
     *, name: str, about: str, source: str, templates: list[str], prompts: Mapping[str, list[str]]
 ) -> PromptSet:
+    """Make a prompt set of its fields in a file."""
     own = {str(label): tuple(map(str, some)) for label, some in prompts.items()}
     return PromptSet(str(name), str(about), str(source), tuple(map(str, templates)), own)
 

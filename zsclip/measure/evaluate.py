@@ -1,6 +1,6 @@
 """Labelled pictures -> how good the answers are, label by label."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -82,13 +82,8 @@ def truths_of(words: Sequence[str], labels: Sequence[Label], meanings: Mapping[s
     Raises:
         InputError: a word matches no label.
     """
-    meant = {comparable(synonym): label.name for label in labels for synonym in label.synonyms}
-    meant |= {comparable(label.name): label.name for label in labels}
-    meant |= {comparable(label.found_as): label.name for label in labels if label.found_as}
-    found = {
-        word: meant.get(comparable(word)) or meant.get(comparable(_spelt((meanings or {}).get(word, word))))
-        for word in dict.fromkeys(words)
-    }
+    found_by = _finder(labels, meanings)
+    found = {word: found_by(word) for word in dict.fromkeys(words)}
     lost = [word for word, label in found.items() if label is None]
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
@@ -97,6 +92,20 @@ def truths_of(words: Sequence[str], labels: Sequence[Label], meanings: Mapping[s
             "add them as labels or synonyms, or as keys with `name:` in a --labels-file"
         )
     return [found[word] or "" for word in words]
+
+
+def is_label(labels: Sequence[Label], meanings: Mapping[str, str] | None = None) -> Callable[[str], bool]:
+    """Give a function: a word of the data -> whether one of the labels has it; see `truths_of`."""
+    found_by = _finder(labels, meanings)
+    return lambda word: found_by(word) is not None
+
+
+def _finder(labels: Sequence[Label], meanings: Mapping[str, str] | None) -> Callable[[str], str | None]:
+    """Give a function: a word of the data -> the name of its label, or None."""
+    meant = {comparable(synonym): label.name for label in labels for synonym in label.synonyms}
+    meant |= {comparable(label.name): label.name for label in labels}
+    meant |= {comparable(label.found_as): label.name for label in labels if label.found_as}
+    return lambda word: meant.get(comparable(word)) or meant.get(comparable(_spelt((meanings or {}).get(word, word))))
 
 
 def judge(
