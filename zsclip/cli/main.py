@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from zsclip.cli.apply import apply
 from zsclip.cli.bench import bench
 from zsclip.cli.calibrate import calibrate
 from zsclip.cli.classify import classify
@@ -52,6 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=Command)(classify)
+app.command(cls=Command)(apply)
 app.command("eval", cls=Command)(evaluate)
 app.command(cls=Command)(compare)
 app.command(cls=Command)(calibrate)
