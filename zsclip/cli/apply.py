@@ -60,7 +60,7 @@ class Actions:
         bool,
         typer.Option(
             "--no-companions",
-            help="Leave behind what belongs to an image: its RAW, the .mov of a Live Photo, .xmp, .aae and .json files.",
+            help="Leave behind what belongs to an image: its RAW, the film of a Live Photo, .xmp, .aae, .json.",
         ),
     ] = False
     dry_run: Annotated[

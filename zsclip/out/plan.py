@@ -34,7 +34,8 @@ class Wish:
     """What is to be done with the pictures of rows.
 
     to: where answered pictures go, as `read_destination` gives it. unknown_to: likewise for those without an answer;
-    None leaves them where they are. min_score: lower scores do not count as answers. companions: whether files that belong to pictures go with them.
+    None leaves them where they are. min_score: lower scores do not count as answers. companions: whether files that
+    belong to pictures go with them.
     """
 
     action: Action
