@@ -12,7 +12,7 @@ from zsclip.pixels.skipped import Skipped
 
 _COLUMNS = ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth", "vectors")
 _NAMED = 8  # labels in a repr
-ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated"]
+ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated", "cosine"]  # the last of a search
 
 
 @dataclass(frozen=True)

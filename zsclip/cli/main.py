@@ -19,6 +19,7 @@ from zsclip.cli.compare import compare
 from zsclip.cli.evaluate import evaluate
 from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
 from zsclip.cli.manage import cache_app, models_app, prompts_app
+from zsclip.cli.search import search
 from zsclip.cli.signals import EXPLAINED, ending_signals, how_ended
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
@@ -53,6 +54,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(cls=Command)(classify)
+app.command(cls=Command)(search)
 app.command(cls=Command)(apply)
 app.command("eval", cls=Command)(evaluate)
 app.command(cls=Command)(compare)
