@@ -112,10 +112,16 @@ def killed_at(number: int, work: Callable[[], object]) -> bool:
                 if not left[0]:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.addaudithook(count)
-        work()
-        os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        code = 1
+        try:
+            sys.addaudithook(count)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL)
+    return status != 0
 
 
 def cases(root: Path, elsewhere: Path) -> Iterator[tuple[str, Callable[[], list[Answered]], Wish]]:

@@ -21,6 +21,7 @@ from zsclip.cli.help import SHORT_HELP, Command, Group, short_page
 from zsclip.cli.manage import cache_app, models_app, prompts_app
 from zsclip.cli.search import search
 from zsclip.cli.signals import EXPLAINED, ending_signals, how_ended
+from zsclip.cli.similar import similar
 from zsclip.cli.terminal import say
 from zsclip.cli.training import train
 from zsclip.cli.usage import command_in, usage_line
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.command(cls=Command)(classify)
 app.command(cls=Command)(search)
+app.command(cls=Command)(similar)
 app.command(cls=Command)(apply)
 app.command("eval", cls=Command)(evaluate)
 app.command(cls=Command)(compare)
