@@ -114,7 +114,10 @@ def test_each_flag_of_the_groups_is_defined_once() -> None:
                 defined.setdefault(flag, set()).add((flags, option.metavar, option.help))
 
     several = {flag for flag, definitions in defined.items() if len(definitions) > 1}
-    assert several == {"--batch-size", "--precision", "-m", "--model", "-o", "--output", "--prompts", "-n", "--limit"}
+    assert several == {
+        "--batch-size", "--precision", "-m", "--model", "-o", "--output", "--prompts", "-n", "--limit", "--threshold",
+        "--dry-run",
+    }  # fmt: skip
 
 
 def test_no_letter_means_two_things() -> None:

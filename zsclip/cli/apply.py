@@ -125,7 +125,7 @@ def apply(actions: Actions, messages: Messages) -> int:
     Examples:
 
         zsclip apply labels.csv --copy-to sorted/ --dry-run
-        zsclip apply labels.csv --move-to "sorted/{label}/{score}-{name}" --min-score 0.8 --unknown-to unsure/
+        zsclip apply labels.csv --move-to sorted/ --min-score 0.8 --unknown-to unsure/
         zsclip apply --undo labels.csv.apply.jsonl
     """
     if actions.undo is not None:

@@ -126,7 +126,7 @@ def search(
     Examples:
 
         zsclip search "a dog in the snow" --in photos/ -n 20
-        zsclip search --like a.jpg --plus "at night" --minus people --in photos/ -f paths
+        zsclip search --like a.jpg --plus "at night" --in photos/ -f paths
         zsclip search "a receipt" --in photos/ --threshold 0.25 --report receipts.html
     """
     from zsclip.answers.search import search

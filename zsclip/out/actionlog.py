@@ -4,6 +4,7 @@ A line is written whole or not at all, and before what it announces is done; so 
 leaves a log that says which steps may be half done.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -82,9 +83,7 @@ class ActionLog:
         """Announce steps and the folders that are made for them, and make sure that the disk has that."""
         entries = [Entry(len(self.entries) + place, step, "begun") for place, step in enumerate(steps)]
         folders = list(folders)
-        self._write([{"folder": folder} for folder in folders] + list(map(_line, entries)))
-        if self.file is not None:
-            os.fsync(self.file)
+        self._write([{"folder": folder} for folder in folders] + list(map(_line, entries)), is_flushed=True)
         self.entries += entries
         self.folders += folders
         return entries
@@ -116,7 +115,7 @@ class ActionLog:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _write(self, records: list[dict[str, Any]]) -> None:
+    def _write(self, records: list[dict[str, Any]], *, is_flushed: bool = False) -> None:
         if self.file is None or not records:
             return
         if not self.size:
@@ -127,6 +126,8 @@ class ActionLog:
             while written < len(data):
                 written += os.write(self.file, data[written:])
             self.size += len(data)
+            if is_flushed:
+                _flush(self.file)
         except OSError as e:
             with suppress(OSError):
                 os.ftruncate(self.file, self.size)
@@ -206,6 +207,14 @@ def read_log(path: str, *, is_new: bool = False) -> ActionLog:
 def waiting(log: ActionLog) -> Iterator[Entry]:
     """Yield the steps of which nobody knows whether they were done, because a run was killed."""
     return (entry for entry in log.entries if entry.state in ("begun", "undoing"))
+
+
+def _flush(file: int) -> None:
+    try:
+        os.fsync(file)
+    except OSError as e:
+        if e.errno != errno.EINVAL:  # what is no file, such as /dev/null, cannot be flushed
+            raise
 
 
 def _line(entry: Entry) -> dict[str, Any]:

@@ -132,35 +132,40 @@ def are_same(source: str, target: str) -> bool:
 
 def _copy(source: str, temporary: str, *, is_flushed: bool = False) -> None:
     """Copy a file to a new one, and check that it did not change meanwhile."""
-    # Opening a pipe without O_NONBLOCK could block for ever.
-    with open(source, "rb", buffering=0, opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as given:
-        before = os.fstat(given.fileno())
+    given = os.open(source, os.O_RDONLY | os.O_NONBLOCK)  # a pipe could block for ever
+    try:
+        before = os.fstat(given)
         if not stat.S_ISREG(before.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", source)
-        with open(temporary, "xb", buffering=0) as out:
-            copied = _copy_bytes(given.fileno(), out.fileno())
-            after = os.fstat(given.fileno())
+        out = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            copied = _copy_bytes(given, out, before.st_size)
+            after = os.fstat(given)
             if (copied, after.st_size, after.st_mtime_ns) != (before.st_size, before.st_size, before.st_mtime_ns):
                 raise OSError(errno.EBUSY, "changed while it was copied", source)
-            _copy_status(given.fileno(), out.fileno(), before)
+            _copy_status(given, out, before)
             if is_flushed:
-                os.fsync(out.fileno())
+                os.fsync(out)
+        finally:
+            os.close(out)
+    finally:
+        os.close(given)
 
 
-def _copy_bytes(given: int, out: int) -> int:
+def _copy_bytes(given: int, out: int, size: int) -> int:
     """Copy all bytes between two descriptors, inside the kernel where it can; give their number."""
     copied = 0
-    try:
-        while some := os.copy_file_range(given, out, 1 << 30):
-            copied += some
-    except (AttributeError, OSError) as e:
-        if isinstance(e, OSError) and e.errno not in _NO_COPIES:
-            raise
-        os.lseek(given, copied, os.SEEK_SET)
-    while some_bytes := os.read(given, _CHUNK):  # some file systems, as /proc, say nothing is there to be copied
-        copied += len(some_bytes)
-        while some_bytes:
-            some_bytes = some_bytes[os.write(out, some_bytes) :]
+    with suppress(AttributeError):  # macOS
+        try:
+            while copied < size and (some := os.copy_file_range(given, out, size - copied)):
+                copied += some
+        except OSError as e:
+            if e.errno not in _NO_COPIES:
+                raise
+    while data := os.read(given, _CHUNK):  # what the kernel did not copy, or what was added
+        copied += len(data)
+        while data:
+            data = data[os.write(out, data) :]
     return copied
 
 
