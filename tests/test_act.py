@@ -89,7 +89,7 @@ def test_a_run_killed_before_any_system_call_goes_on_and_is_taken_back(tmp_path:
     assert done.stderr == ""
     assert [line for line in lines if not line.endswith(" kills")] == []
     assert len(lines) == 8
-    assert all(int(line.split()[-2]) > 20 for line in lines)
+    assert all(int(line.split()[-2]) > 10 for line in lines)
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_the_log_that_was_taken_back_can_be_used_again(tmp_path: Path) -> None:
         assert planned.before == 0
         assert (tmp_path / "sorted/cat/a.jpg").exists()
         assert take_back(log).done.total() == 1
-        assert {path: about for path, about in snapshot(tmp_path).items() if b"log" not in path} == before
+        assert {path: about for path, about in snapshot(tmp_path).items() if path != os.fsencode(log)} == before
 
 
 def test_two_commands_with_one_log_are_taken_back_in_the_opposite_order(tmp_path: Path) -> None:

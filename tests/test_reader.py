@@ -1,6 +1,5 @@
 """Rows read back are what was answered, whatever the format."""
 
-import io
 import json
 import os
 import subprocess
@@ -67,7 +66,7 @@ def test_rows_are_read_as_they_were_written(form: str, make, tmp_path: Path) -> 
     file = written(rows, form, tmp_path / f"rows.{form}")
 
     assert list(read_answers(str(file))) == [expected(row) for row in rows]
-    with standard_streams(file.read_bytes(), io.FileIO(os.devnull, "w"), io.FileIO(os.devnull, "w")):
+    with open(os.devnull, "wb") as nowhere, standard_streams(file.read_bytes(), nowhere, nowhere):
         assert list(read_answers("-")) == [expected(row) for row in rows]
 
 
@@ -130,4 +129,7 @@ def test_a_missing_file_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_rows_are_read_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps({"file_name": "a", "label": "b"}) + "\n" + "not json")
 
-    assert next(read_answers(str(tmp_path / "x.jsonl"))).name == str(tmp_path / "a")
+    rows = read_answers(str(tmp_path / "x.jsonl"))
+
+    assert next(rows).name == str(tmp_path / "a")
+    rows.close()

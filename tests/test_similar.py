@@ -16,7 +16,7 @@ def slow_groups(vectors: np.ndarray, least: float) -> list[list[int]]:
     """One picture after the other, each compared with the first ones of all groups."""
     groups: list[list[int]] = []
     for place, vector in enumerate(vectors):
-        cosines = [float(vectors[group[0]] @ vector) for group in groups]
+        cosines = (vectors[[group[0] for group in groups]] @ vector).tolist() if groups else []
         if cosines and max(cosines) >= least:
             groups[cosines.index(max(cosines))].append(place)
         else:
@@ -24,7 +24,7 @@ def slow_groups(vectors: np.ndarray, least: float) -> list[list[int]]:
     return [group for group in groups if len(group) > 1]
 
 
-@pytest.mark.parametrize("count", [0, 1, 511, 512, 513, 3000])
+@pytest.mark.parametrize("count", [0, 1, 511, 512, 513, 1100])
 def test_groups_are_those_of_comparing_one_by_one(count: int) -> None:
     random = np.random.default_rng(count)
     centres = random.normal(size=(40, 16))

@@ -131,7 +131,7 @@ def cases(root: Path, elsewhere: Path) -> Iterator[tuple[str, Callable[[], list[
         for folder in (root, elsewhere):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-        return make_tree(random.Random(7), root, 6)
+        return make_tree(random.Random(7), root, 4)
 
     for action in ("copy", "move", "link"):
         yield action, make, wish_for(action, root)

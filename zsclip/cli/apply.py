@@ -140,7 +140,7 @@ def apply(actions: Actions, messages: Messages) -> int:
         progress.step("reading rows")
         rows = list(read_answers(actions.rows or ""))
         if actions.dry_run:
-            planned = plan(rows, wish, done_before(read_log(actions.log_file, is_new=True)), opens)
+            planned = plan(rows, wish, done_before(read_log(actions.log_file)), opens)
             _print(planned)
             return _report(planned, outcome, messages, None)
         with open_log(actions.log_file, is_new=True) as log:

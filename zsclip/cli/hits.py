@@ -95,6 +95,7 @@ class Hits(Report):
             for page, file in pages:
                 from zsclip.out.report import with_report
 
-                small = {"threads": speed.cpus, "max_pixels": speed.max_pixels}
-                rows = with_report(rows, page, os.path.dirname(file), about=about, **small)
+                rows = with_report(
+                    rows, page, os.path.dirname(file), about=about, threads=speed.cpus, max_pixels=speed.max_pixels
+                )
             sinks[self.sink_name](rows, out)

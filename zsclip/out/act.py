@@ -57,7 +57,8 @@ def settle(log: ActionLog, opens: Opens) -> None:
         else:
             is_whole = settle_copy(step.target, log.temporary(entry, step.target))
             is_done = _is_copy(step, opens) if is_whole is None else is_whole
-        log.note([entry], "done" if is_done else "undone", entry.look or (_look(step.target) if is_done else None))
+        is_touched = entry.look is None or step.action == "move"  # a second name, given and taken, shows in its times
+        log.note([entry], "done" if is_done else "undone", _look(step.target) if is_done and is_touched else None)
 
 
 def act(groups: Iterable[Sequence[Step]], log: ActionLog, opens: Opens, outcome: Outcome) -> None:
@@ -97,18 +98,17 @@ def undo(log: ActionLog, opens: Opens, outcome: Outcome) -> None:
         OutputError: the log cannot be written.
     """
     settle(log, opens)
-    done = [entry for entry in reversed(log.entries) if entry.state == "done"]
-    for start in range(0, len(done), _AT_ONCE):
-        some = done[start : start + _AT_ONCE]
-        with suppress(OutputError):  # on a full disk, this makes room
-            log.note(some, "undoing")
-        for entry in some:
-            why = _why_not_undone(entry) or _undone(entry, log)
+    for entry in [entry for entry in reversed(log.entries) if entry.state == "done"]:
+        why = _why_not_undone(entry)
+        if why is None:
+            with suppress(OutputError):  # on a full disk, this makes room
+                log.note([entry], "undoing")
+            why = _undone(entry, log)
             log.note([entry], "undone" if why is None else "done")
-            if why is None:
-                outcome.done[entry.step.action] += 1
-            else:
-                outcome.left.append((entry.step.target, why))
+        if why is None:
+            outcome.done[entry.step.action] += 1
+        else:
+            outcome.left.append((entry.step.target, why))
     for folder in reversed(log.folders):
         with suppress(OSError):  # others have put something there, or it is gone
             os.rmdir(folder)

@@ -161,7 +161,7 @@ def open_log(path: str, *, is_new: bool) -> ActionLog:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as e:
                 raise OutputError(f"{path}: another run is writing to it; wait for it to end") from e
-        log = read_log(path, is_new=is_new)
+        log = read_log(path)
         if log.size < os.fstat(file).st_size:
             os.ftruncate(file, log.size)  # half of a line, about a step that was not begun
         log.file, log.is_new = file, not existed
@@ -171,11 +171,8 @@ def open_log(path: str, *, is_new: bool) -> ActionLog:
         raise
 
 
-def read_log(path: str, *, is_new: bool = False) -> ActionLog:
-    """Read a log without changing it; one that is not there or empty has no steps.
-
-    Args:
-        is_new: whether it may be missing or empty.
+def read_log(path: str) -> ActionLog:
+    """Read a log without changing it; one that is not there, or was hardly begun, has no steps.
 
     Raises:
         InputError: it is not one.
@@ -190,7 +187,7 @@ def read_log(path: str, *, is_new: bool = False) -> ActionLog:
         raise InputError(f"{path}: cannot be read: {(e.strerror or str(e)).lower()}") from e
     rest = lines.pop()  # what follows the last line break was not written whole
     log.size = sum(map(len, lines)) + len(lines)
-    if not lines and is_new and _BEGINNING.startswith(rest[: len(_BEGINNING)]):
+    if not lines and _BEGINNING.startswith(rest[: len(_BEGINNING)]):
         return log
     try:
         header, *records = map(json.loads, lines)
@@ -240,6 +237,6 @@ def _take(log: ActionLog, record: dict[str, Any]) -> None:
         entry = log.entries[record["step"]]
         for state in ("done", "undoing", "undone"):
             if state in record:
-                entry.state = state  # type: ignore[assignment]
+                entry.state = state
                 if isinstance(record[state], list):
                     entry.look = Look(*record[state])

@@ -136,9 +136,8 @@ class _Planner:
         if wish.action == "move" and len(labels) > 1:
             # Found under one label, it would be missing under the other: no choice is right.
             raise NotPossible(f"{len(labels)} labels apply, but a file can be in only one folder; copy or link it")
-        source = os.path.abspath(row.name)
-        picture = self._picture(row.name, source)
-        name, folders = picture.name, self._folders
+        picture = self._picture(row.name)
+        source, name, folders = picture.path, picture.name, self._folders
         wanted = [filled(wish.to, name=name, folder=folders[label], score=score) for label, score in labels]
         if not labels and wish.unknown_to is not None:
             wanted = [filled(wish.unknown_to, name=name, folder=None, score=row.score)]
@@ -152,12 +151,13 @@ class _Planner:
         for target in fresh:
             self._add_group(files, target)
 
-    def _picture(self, name: str, source: str) -> _File:
+    def _picture(self, name: str) -> _File:
         """Look at a picture.
 
         Raises:
             NotPossible: it is not a file, or one that cannot be treated so.
         """
+        source = _absolute(name)
         try:
             status = os.lstat(source)
             if stat.S_ISLNK(status.st_mode):
@@ -170,11 +170,11 @@ class _Planner:
         except (FileNotFoundError, NotADirectoryError):
             if source in self._gone:
                 return _File(source, os.path.basename(source), 0, "gone")
-            return self._member(name, source)
+            return self._member(name)
         except (OSError, ValueError) as e:  # ValueError: half of a surrogate pair in the name
             raise NotPossible((getattr(e, "strerror", None) or str(e)).lower()) from e
 
-    def _member(self, name: str, source: str) -> _File:
+    def _member(self, name: str) -> _File:
         """Find the archive that holds a picture which is not a file."""
         if is_url(name):
             raise NotPossible("on a server; download it first")
@@ -185,6 +185,7 @@ class _Planner:
             raise NotPossible("no such file; run this in the folder in which it was classified")
         if self._wish.action != "copy":
             raise NotPossible("inside an archive; --copy-to copies it out")
+        source = _absolute(name)
         own = safe_name(member[2].rpartition("/")[2])
         with self._opens(source) as file:
             if own.isdecimal():  # a row of a Parquet file
@@ -274,6 +275,11 @@ class _Planner:
 
     def _opened(self, path: str) -> BinaryIO:
         return open(path, "rb") if os.path.lexists(path) else self._opens(path)
+
+
+def _absolute(name: str) -> str:
+    """Give the absolute path of a name, which may be that of a member such as `x.tar#../a.jpg`."""
+    return os.path.join(os.getcwd(), name) if ".." in name else os.path.abspath(name)
 
 
 def _numbered(file: _File, picture: _File, prefix: str, number: int) -> str:

@@ -68,11 +68,11 @@ def _rows(path: str, file: io.BufferedReader) -> Iterator[Answered]:
     start = file.peek(64)[:64]
     if start.startswith(_PARQUET):
         # A pipe cannot be read from its end, where Parquet has its schema.
-        return _parquet_rows(path, file if file.seekable() else io.BytesIO(file.read()))
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-        return _json_rows(path, text)
-    return _table_rows(path, text)
+        yield from _parquet_rows(path, file if file.seekable() else io.BytesIO(file.read()))
+        return
+    is_json = start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from (_json_rows if is_json else _table_rows)(path, text)
 
 
 def _json_rows(path: str, lines: TextIO) -> Iterator[Answered]:
