@@ -4,8 +4,10 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 from zsclip.errors import OutputError
 from zsclip.out.actionlog import ActionLog, Entry, Key, Step, waiting
@@ -24,6 +26,8 @@ from zsclip.pictures.identity import Look
 from zsclip.pictures.refused import Refused
 
 _AT_ONCE = 256  # steps that are announced together, as the disk is waited for each time
+_EACH = 32  # pictures that one of the threads deals with at a time
+_THREADS = 4  # file systems spend most of the time waiting
 _FULL = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EROFS: "choose another folder"}
 
 
@@ -70,25 +74,25 @@ def act(groups: Iterable[Sequence[Step]], log: ActionLog, opens: Opens, outcome:
     Raises:
         OutputError: the disk is full, or the log cannot be written. What was done is in the log.
     """
-    for some in _batches(groups):
-        folders = _missing_folders(step.target for group in some for step in group)
-        entries = iter(log.begin([step for group in some for step in group], folders))
-        for folder in folders:
-            try:
-                os.mkdir(folder)
-            except OSError as e:
-                _reason(e, folder)  # unless the disk is full, its files will say so
-        for group in some:
-            why = None
-            for step in group:
-                entry = next(entries)
-                why = _done(entry, log, opens) if why is None else "stays with its picture"
-                if why is None:
-                    log.note([entry], "done", _look(step.target))
-                    outcome.done[step.action] += 1
-                else:
-                    log.note([entry], "undone")
-                    outcome.left.append((step.source, why))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for some in _batches(groups):
+            folders = _missing_folders(step.target for group in some for step in group)
+            entries = iter(log.begin([step for group in some for step in group], folders))
+            for folder in folders:
+                try:
+                    os.mkdir(folder)
+                except OSError as e:
+                    _reason(e, folder)  # unless the disk is full, its files will say so
+            begun = [[next(entries) for _ in group] for group in some]
+            parts = [begun[start : start + _EACH] for start in range(0, len(begun), _EACH)]
+            for part, whys in zip(parts, pool.map(lambda part: _all_done(part, log, opens), parts), strict=True):
+                for entry, why in zip(chain.from_iterable(part), whys, strict=True):
+                    if why is None:
+                        log.note([entry], "done", _look(entry.step.target))
+                        outcome.done[entry.step.action] += 1
+                    else:
+                        log.note([entry], "undone")
+                        outcome.left.append((entry.step.source, why))
 
 
 def undo(log: ActionLog, opens: Opens, outcome: Outcome) -> None:
@@ -115,6 +119,17 @@ def undo(log: ActionLog, opens: Opens, outcome: Outcome) -> None:
     log.note_removed([folder for folder in log.folders if not os.path.lexists(folder)])
 
 
+def _all_done(groups: Sequence[Sequence[Entry]], log: ActionLog, opens: Opens) -> list[str | None]:
+    """Do the steps of some pictures; for each one that is impossible, say why."""
+    whys: list[str | None] = []
+    for group in groups:
+        why = None
+        for entry in group:
+            why = _done(entry, log, opens) if why is None else "stays with its picture"
+            whys.append(why)
+    return whys
+
+
 def _done(entry: Entry, log: ActionLog, opens: Opens) -> str | None:
     """Do one step; if that is impossible, say why."""
     step, temporary = entry.step, log.temporary(entry, entry.step.target)
@@ -123,7 +138,7 @@ def _done(entry: Entry, log: ActionLog, opens: Opens) -> str | None:
             move_file(step.source, step.target, temporary)
         elif step.action == "link":
             link_file(step.source, step.target)
-        elif os.path.lexists(step.source):
+        elif "#" not in step.source or os.path.lexists(step.source):
             copy_file(step.source, step.target, temporary)
         else:
             with opens(step.source) as file:

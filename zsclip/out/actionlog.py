@@ -22,6 +22,7 @@ State = Literal["begun", "done", "undoing", "undone"]
 Key = tuple[Action, str, str]  # of a step: what two runs of one command have in common
 
 _VERSION = 1
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
 _BEGINNING = b'{"zsclip":"apply"'
 
 
@@ -120,7 +121,7 @@ class ActionLog:
             return
         if not self.size:
             records = [{"zsclip": "apply", "version": _VERSION, "name": self.name}, *records]
-        data = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in records).encode()
+        data = "".join(_encoded(record) + "\n" for record in records).encode()
         try:
             written = os.write(self.file, data)
             while written < len(data):

@@ -16,6 +16,9 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?"
 def read_destination(flag: str, text: str, *, has_label: bool = True) -> str:
     """Complete and check a template: without braces, pictures go to TEXT/LABEL/NAME.
 
+    Returns:
+        An absolute path, with braces.
+
     Raises:
         InputError: it has something else in braces, or does not end with the name.
     """
@@ -29,20 +32,21 @@ def read_destination(flag: str, text: str, *, has_label: bool = True) -> str:
             names = " or ".join(f"{{{name}}}" for name in known)
             raise InputError(f"{flag}: cannot fill in {{{each}}}{why}; use {names}")
     if "name" not in found:
-        return os.path.join(text, *["{label}"] * (has_label and not found), "{name}")
+        return os.path.abspath(os.path.join(text, *["{label}"] * (has_label and not found), "{name}"))
     if not text.endswith("{name}") or found.count("name") > 1:
         raise InputError(f"{flag}: {text!r} does not end with {{name}}, which has the file's extension; put it there")
-    return text
+    return os.path.abspath(text)
 
 
 def filled(template: str, *, name: str, folder: str | None, score: float | None) -> str:
-    """Fill in a template, and give the absolute path.
+    """Fill in a template.
 
     Args:
-        name: of the file, without its folder. folder: for the label; None for a picture without an answer.
+        template: as `read_destination` gives it. name: of the file, without its folder. folder: for the label; None
+            for a picture without an answer.
     """
     values = {"name": name, "label": folder or "", "score": "unknown" if score is None else f"{score:.3f}"}
-    return os.path.abspath(_FIELD.sub(lambda found: values[found[1]], template))
+    return _FIELD.sub(lambda found: values[found[1]], template)
 
 
 def folder_names(labels: Iterable[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 from zsclip.out.actionlog import Action, Entry, Key, Step
 from zsclip.out.companions import Companions
@@ -74,6 +74,14 @@ class _File:
     name: str
     size: int
     kind: Literal["file", "member", "gone"] = "file"
+
+
+class _Spot(NamedTuple):
+    """A number for a picture and what belongs to it: the target of each, and which file is there already, if any."""
+
+    number: int
+    targets: Sequence[str]
+    holders: Sequence[str | None]
 
 
 @dataclass
@@ -208,15 +216,13 @@ class _Planner:
         if picture.kind == "gone" and keys[0] not in self._done:
             raise NotPossible("no such file; an earlier run has moved it")
         known = next((self._done[key].step.number for key in keys if key in self._done), None)
-        number = self._number(files, prefix) if known is None else known
+        spot = self._free_spot(files, prefix) if known is None else self._spot(files, prefix, known)
         steps: list[Step] = []
-        for file, key in zip(files, keys, strict=True):
-            target = _numbered(file, picture, prefix, number)
-            holder = self._holder(target)
+        for file, key, target, holder in zip(files, keys, spot.targets, spot.holders, strict=True):
             if key in self._done:
                 self.plan.before += 1
             elif holder is None:
-                steps.append(Step(action, file.path, target, key[2], number, file.size))
+                steps.append(Step(action, file.path, target, key[2], spot.number, file.size))
             elif self._are_same(file.path, holder):
                 self.plan.same += 1
                 if file is picture and action == "move":  # it stays, and so does what belongs to it
@@ -230,28 +236,35 @@ class _Planner:
             if action == "move":
                 self._moved[step.source] = step.source == picture.path
 
-    def _number(self, files: Sequence[_File], prefix: str) -> int:
-        """Give the number with which a picture is there already, or the next with which no file replaces another.
+    def _free_spot(self, files: Sequence[_File], prefix: str) -> _Spot:
+        """Find the number with which a picture is there already, or the next with which no file replaces another.
 
         Thousands of pictures may want one name, so each is compared only with those of its size.
         """
         picture = files[0]
         tried = self._tried.setdefault(prefix + picture.name, _Tried())
         for number in tried.of_size.get(picture.size, ()):
-            if self._are_same(picture.path, self._holder(_numbered(picture, picture, prefix, number)) or ""):
-                return number
+            spot = self._spot(files, prefix, number)
+            if self._are_same(picture.path, spot.holders[0] or ""):
+                return spot
         while True:
             tried.last += 1
-            holders = [self._holder(_numbered(file, picture, prefix, tried.last)) for file in files]
-            if holders[0] is not None:
-                tried.of_size.setdefault(self._size(holders[0]), []).append(tried.last)
-                if self._are_same(picture.path, holders[0]):
-                    return tried.last
+            spot = self._spot(files, prefix, tried.last)
+            if (holder := spot.holders[0]) is not None:
+                tried.of_size.setdefault(self._size(holder), []).append(tried.last)
+                if self._are_same(picture.path, holder):
+                    return spot
             elif all(
-                holder is None or self._are_same(file.path, holder) for file, holder in zip(files, holders, strict=True)
+                holder is None or self._are_same(file.path, holder)
+                for file, holder in zip(files, spot.holders, strict=True)
             ):
                 tried.of_size.setdefault(picture.size, []).append(tried.last)
-                return tried.last
+                return spot
+
+    def _spot(self, files: Sequence[_File], prefix: str, number: int) -> _Spot:
+        stem = os.path.splitext(files[0].name)[0]
+        targets = [numbered(prefix + file.name, file.name, stem, number) for file in files]
+        return _Spot(number, targets, list(map(self._holder, targets)))
 
     def _size(self, path: str) -> int:
         try:
@@ -280,10 +293,6 @@ class _Planner:
 def _absolute(name: str) -> str:
     """Give the absolute path of a name, which may be that of a member such as `x.tar#../a.jpg`."""
     return os.path.join(os.getcwd(), name) if ".." in name else os.path.abspath(name)
-
-
-def _numbered(file: _File, picture: _File, prefix: str, number: int) -> str:
-    return numbered(prefix + file.name, file.name, os.path.splitext(picture.name)[0], number)
 
 
 def _known(score: float | None) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import BinaryIO
@@ -48,11 +49,15 @@ def pictures_of(paths: Sequence[str], network: Network) -> Pictures:
 
 
 class Members:
-    """Opens members of archives by their names. Each archive is searched once if those of one follow each other."""
+    """Opens members of archives by their names, on any thread.
+
+    An archive is searched once if its members follow each other.
+    """
 
     def __init__(self, network: Network) -> None:
         self._network = network
         self._archive, self._known = "", Places()
+        self._changing = threading.Lock()
 
     def open(self, name: str) -> BinaryIO:
         """Open a member.
@@ -61,9 +66,10 @@ class Members:
             Refused: it is not there, or cannot be read.
         """
         archive = archive_of(name)
-        if archive and archive != self._archive:
-            self._archive, self._known = archive, _places(archive, None, self._network)
-        group, place = _place(name, self._known if archive else Places())
+        with self._changing:
+            if archive and archive != self._archive:
+                self._archive, self._known = archive, _places(archive, None, self._network)
+            group, place = _place(name, self._known if archive else Places())
         return group.open(place)
 
 
