@@ -81,7 +81,7 @@ def test_a_move_to_another_file_system_is_as_before_after_an_undo(seed: int, tmp
 def test_a_run_killed_before_any_system_call_goes_on_and_is_taken_back(tmp_path: Path, elsewhere: Path) -> None:
     """In a process without threads, as it forks."""
     done = subprocess.run(
-        [sys.executable, trees.__file__, str(tmp_path), str(elsewhere / "sorted")],
+        [sys.executable, trees.__file__, str(elsewhere), str(tmp_path / "sorted")],  # memory flushes at once
         capture_output=True, text=True, timeout=HANGS,
     )  # fmt: skip
 
