@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -192,6 +193,20 @@ def test_processes_that_race_for_shards_do_each_once(folder: str, tmp_path: Path
     made = [name for name in os.listdir(tmp_path / "out") if "." in name]
     assert len(made) == len({name.partition(".")[0] for name in made}) == 200
     assert sorted(os.listdir(folder)) == ["a.tar-1.0", "a.tar-1.0.part"]
+
+
+def test_processes_come_while_the_last_one_leaves(folder: str) -> None:
+    def come_and_go() -> None:
+        claims = Claims(folder)
+        for _ in range(500):
+            assert claims.join({"labels": "a,b"}) is None
+            assert claims.began() > 0
+            claims.overwriting_since(is_begun=True)
+            claims.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(come_and_go) for _ in range(4)]:
+            each.result()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -76,9 +76,13 @@ class Claims:
 
     def names(self) -> set[str]:
         """Give the shards that have claims."""
+        return {found[1] for file in self._claims() if (found := _CLAIM.fullmatch(file))}
+
+    def _claims(self) -> list[str]:
+        """List the claims of all shards; none if another process has just removed the folder."""
         with suppress(FileNotFoundError):
-            return {found[1] for file in os.listdir(self._folder) if (found := _CLAIM.fullmatch(file))}
-        return set()
+            return [file for file in os.listdir(self._folder) if _CLAIM.fullmatch(file)]
+        return []
 
     def unwritable(self, e: OSError) -> OutputError:
         """Say why nothing can be written here."""
@@ -92,32 +96,28 @@ class Claims:
             settings: as JSON gives them.
         """
         mark = os.path.join(self._folder, _RUN)
-        while True:
-            os.makedirs(self._folder, exist_ok=True)
-            try:
-                descriptor = os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-            except FileNotFoundError:  # another process has just removed the folder
-                continue
-            except FileExistsError:
-                theirs = self._settings(mark)
-                if theirs == settings:
-                    return None
-                claims = [file for file in os.listdir(self._folder) if _CLAIM.fullmatch(file)]
-                if theirs is not None and not all(
-                    self._is_left(os.path.join(self._folder, f)) for f in [_RUN, *claims]
-                ):
-                    return theirs
-                with suppress(FileNotFoundError):
-                    os.unlink(mark)  # they were killed
-                continue
-            with open(descriptor, "w") as file:
-                json.dump(self._me() | {"settings": settings}, file)
-            return None
+        while (descriptor := self._new(mark)) is None:
+            theirs = self._settings(mark)
+            if theirs == settings:
+                return None
+            marks = [os.path.join(self._folder, file) for file in (_RUN, *self._claims())]
+            if theirs is not None and not all(map(self._is_left, marks)):
+                return theirs
+            with suppress(FileNotFoundError):
+                os.unlink(mark)  # they were killed
+        with open(descriptor, "w") as file:
+            json.dump(self._me() | {"settings": settings}, file)
+        return None
 
     def began(self) -> int:
         """Give the time in nanoseconds by the clock of the file system."""
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            return os.fstat(file.fileno()).st_mtime_ns
+        while True:
+            self._make_folder()
+            with (
+                suppress(FileNotFoundError),  # the process that was the last one here has just removed the folder
+                tempfile.TemporaryFile(dir=self._folder) as file,
+            ):
+                return os.fstat(file.fileno()).st_mtime_ns
 
     def overwriting_since(self, *, is_begun: bool) -> int | None:
         """Give when the run that writes all parts again was begun, whoever did it, in nanoseconds; None if it was not.
@@ -126,9 +126,8 @@ class Claims:
             is_begun: begin it now, if that is so.
         """
         mark = os.path.join(self._folder, _OVERWRITE)
-        if is_begun:
-            with suppress(FileExistsError):
-                os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        if is_begun and (descriptor := self._new(mark)) is not None:
+            os.close(descriptor)
         with suppress(FileNotFoundError):
             return os.stat(mark).st_mtime_ns
         return None
@@ -168,13 +167,8 @@ class Claims:
         if generations and not self._is_left(self._path(name, generations[-1])):
             return None
         claim = self._path(name, generations[-1] + 1 if generations else 0)
-        try:
-            descriptor = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        except FileExistsError:
+        if (descriptor := self._new(claim)) is None:
             return None
-        except FileNotFoundError:  # nobody has needed the folder yet, or the last one has just removed it
-            os.makedirs(self._folder, exist_ok=True)
-            return self._take(name)
         try:
             with open(descriptor, "w") as file:
                 json.dump(self._me(), file)
@@ -182,6 +176,21 @@ class Claims:
             os.unlink(claim)
             raise
         return claim
+
+    def _new(self, path: str) -> int | None:
+        """Create a file here; give its descriptor, or None if there is one already."""
+        while True:
+            self._make_folder()
+            try:
+                return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileExistsError:
+                return None
+            except FileNotFoundError:  # the process that was the last one here has just removed the folder
+                continue
+
+    def _make_folder(self) -> None:
+        with suppress(FileExistsError):  # exist_ok raises this if another process removes the folder at this moment
+            os.makedirs(self._folder)
 
     def _path(self, name: str, generation: int) -> str:
         return os.path.join(self._folder, f"{name}.{generation}")

@@ -16,6 +16,7 @@ RAW_ENDINGS = frozenset(
     | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
 )
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
+_SKIPPED_IN_ARCHIVES = SKIPPED_NAMES | {"__MACOSX"}
 # What belongs to the pictures of an archive, by webdataset's convention; not reported if it has pictures.
 _ABOUT_PICTURES = frozenset({".json", ".txt", ".cls", ".npy"})
 
@@ -28,10 +29,12 @@ def is_taken(
     name: str,
 ) -> bool:
     """Whether a member of an archive is a picture of the run, as if it were in a folder; else it is counted."""
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    if any(part[0] == "." or part in SKIPPED_NAMES or part == "__MACOSX" for part in parts):
-        passed_over.hidden += 1
-        return False
+    parts = name.split("/")
+    if name[:1] in "./" or "/." in name or "//" in name or not _SKIPPED_IN_ARCHIVES.isdisjoint(parts):  # few are
+        parts = [part for part in parts if part not in ("", ".", "..")]
+        if any(part[0] == "." or part in _SKIPPED_IN_ARCHIVES for part in parts):
+            passed_over.hidden += 1
+            return False
     if excluded and any(excluded("/".join(parts[: depth + 1])) for depth in range(len(parts))):
         return False
     if all_files or name[name.rfind(".") :].lower() in endings:

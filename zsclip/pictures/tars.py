@@ -5,6 +5,7 @@ import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import starmap
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from zsclip.errors import first_line
@@ -15,7 +16,7 @@ from zsclip.pictures.remote import Network
 from zsclip.pictures.shards import TOGETHER, Blocks, Inflated, Shard, Stream, Takes, check_packed, failed
 
 _BLOCK_BYTES = 1 << 25  # of pictures in a compressed archive or on a server that are read together
-_LARGEST_INDEX = 1 << 22  # bytes that are kept of what an archive on a server holds
+_LARGEST_INDEX = 1 << 22  # bytes that are kept of what an archive holds
 _LARGEST_HEADER = 1 << 24  # bytes; a header may say how long the next one is
 _TAIL_BYTES = 1 << 16  # behind the end marker that are looked at; zeros fill the last 10 KiB
 _GZIP = b"\x1f\x8b"
@@ -43,7 +44,7 @@ def find_in_tar(path: str, takes: Takes, passed_over: PassedOver, network: Netwo
     Args:
         takes: whether a member of this name is a picture of the run; counts those that are not.
         passed_over: where to count links and devices.
-        network: fetches an archive on a server, and knows what it holds if it was read before.
+        network: fetches an archive on a server, and knows what an archive holds if it was read before.
     """
     walk = None
     try:
@@ -75,28 +76,29 @@ def find_in_tar(path: str, takes: Takes, passed_over: PassedOver, network: Netwo
 
 
 def _kept_members(shard: Shard, network: Network) -> list[_Header] | None:
-    """Give what an archive on a server holds, if it was read before and has not changed."""
-    if network.members is None or shard.fetch is None or shard.key is None:
+    """Give what an archive holds, if it was read before and has not changed."""
+    if network.members is None or shard.key is None:
         return None
     kept = network.members.find(shard.key)
     try:
-        return None if kept is None else [_Header(*each) for each in json.loads(zlib.decompress(kept))]
+        return None if kept is None else list(starmap(_Header, zip(*json.loads(zlib.decompress(kept)), strict=True)))
     except (zlib.error, ValueError, TypeError):
         return None
 
 
 def _kept(walk: "_Walk", shard: Shard, network: Network) -> Iterator[_Header]:
-    """Yield the members of an archive, and keep them if it is on a server: its headers lie all over it."""
-    if network.members is None or shard.fetch is None or shard.key is None or walk.is_packed:
+    """Yield the members of an archive, and keep them if it is whole: its headers lie all over it."""
+    if network.members is None or shard.key is None or walk.is_packed:
         yield from walk.members()
         return
     found = []
     for member in walk.members():
         found.append(member)
         yield member
-    packed = zlib.compress(json.dumps(found, separators=(",", ":")).encode())
-    if len(packed) <= _LARGEST_INDEX:
-        network.members.keep(shard.key, packed)
+    if found and not walk.has_tail:  # what has one must say so each time
+        packed = zlib.compress(json.dumps(list(zip(*found, strict=True)), separators=(",", ":")).encode(), 1)
+        if len(packed) <= _LARGEST_INDEX:
+            network.members.keep(shard.key, packed)
 
 
 class _Walk:
