@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -118,6 +120,28 @@ def test_a_process_killed_at_random_moments_goes_on_and_is_taken_back(tmp_path: 
         assert len(moved) == len(rows) == len(list((root / "sorted/cat").iterdir()))
         assert take_back(log).left == []
         assert snapshot(root) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "term")]
+)
+def test_a_signal_ends_a_run_that_says_how_to_go_on(number: int, code: int, said: str, tmp_path: Path) -> None:
+    rows = [picture(tmp_path / f"photos/{i}.jpg", f"{i}") for i in range(3000)]
+    lines = "".join(json.dumps({"file_name": row.name, "label": "cat", "score": 0.9}) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(lines)
+    command = [sys.executable, "-m", "zsclip", "apply", "rows.jsonl", "--move-to", "sorted"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "rows.jsonl.apply.jsonl"
+    while not (log.exists() and log.stat().st_size > 100_000):
+        assert process.poll() is None
+
+    process.send_signal(number)
+
+    _, err = process.communicate(timeout=HANGS)
+    assert process.returncode == code
+    assert re.fullmatch(rf"zsclip: {said}\w*: [\d,]+ files done; run the same command again to continue\n", err)
+    assert subprocess.run([*command, "-q"], cwd=tmp_path).returncode == 0
+    assert len(os.listdir(tmp_path / "sorted/cat")) == 3000
 
 
 def test_files_that_have_changed_since_are_named_and_stay(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import make_clip
 from conftest import COLOURS
 from PIL import Image
 
@@ -144,6 +145,16 @@ def test_damaged_images_are_counted_and_archives_are_searched(
     ]  # fmt: skip
     assert b"6 images" in done.stderr
     assert b"1 failed: unreadable 1" in done.stderr
+
+
+def test_frames_of_videos_are_searched_and_shown(run: Run, model: str, tmp_path: Path) -> None:
+    make_clip(tmp_path / "clip.mp4", [0] * 25 + [3] * 25 + [48] * 25)
+
+    done = run("search", "a wall", "--in", "clip.mp4", "-m", model, "-f", "paths", "--report", "hits.html", "-q")
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert sorted(done.stdout.decode().splitlines()) == [f"clip.mp4#t={second}.000" for second in range(3)]
+    assert (tmp_path / "hits.html").read_text().count('"UklGR') == 3  # thumbnails: how WebP begins, in base64
 
 
 def test_what_was_searched_is_not_read_again(run: Run, model: str, photos: Path) -> None:
