@@ -146,6 +146,27 @@ def test_companions_can_be_left_behind(given: Given, run: Run, tmp_path: Path) -
     assert files_in(tmp_path / "out") == ["cat", "cat/a.jpg"]
 
 
+def test_a_file_that_goes_with_another_picture_is_not_moved_by_a_row_of_its_own(
+    given: Given, run: Run, tmp_path: Path
+) -> None:
+    given(row("in/a.jpg", "cat"), row("in/a.nef", "dog"), row("in/b.jpg", "cat"), row("in/b.jpg", "dog"))
+
+    done = run("apply", "rows.jsonl", "--move-to", "out", "-q")
+
+    assert files_in(tmp_path / "out") == ["cat", "cat/a.jpg", "cat/a.nef", "cat/b.jpg"]
+    assert (done.returncode, done.stderr) == (1, b"left in/b.jpg: another row moves it elsewhere\n")
+
+
+def test_two_pictures_share_a_sidecar_that_goes_with_the_first(given: Given, run: Run, tmp_path: Path) -> None:
+    given(row("in/a.jpg", "cat"), row("in/a.png", "dog"))
+    (tmp_path / "in/a.xmp").touch()
+
+    done = run("apply", "rows.jsonl", "--move-to", "out", "-q")
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert files_in(tmp_path / "out") == ["cat", "cat/a.jpg", "cat/a.xmp", "dog", "dog/a.png"]
+
+
 def test_names_are_bytes(given: Given, run: Run, tmp_path: Path) -> None:
     name = "in/\udcff\n\udc80.jpg"
     given(row(name, "cat"))

@@ -36,14 +36,16 @@ def places(tmp_path: Path) -> Iterator[tuple[Path, Path, str]]:
 
 
 @pytest.mark.parametrize("transfer", [copy_file, move_file])
-def test_the_new_file_has_the_bytes_times_and_mode(
+def test_the_new_file_has_the_bytes_times_mode_and_tags(
     transfer: Transfer, links: str, places: tuple[Path, Path, str]
 ) -> None:
     source, target, part = places
+    os.setxattr(source, "user.xdg.tags", b"cat")
 
     transfer(str(source), str(target), part)
 
     status = target.stat()
+    assert os.getxattr(target, "user.xdg.tags") == b"cat"
     assert target.read_bytes() == b"picture"
     assert (status.st_mtime_ns, status.st_mode & 0o777) == (123_456_789, 0o640)
     assert source.exists() == (transfer is copy_file)

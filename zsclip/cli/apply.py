@@ -1,7 +1,6 @@
 """`zsclip apply`."""
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -230,6 +229,8 @@ def _summary(planned: "Plan", outcome: "Outcome", log: "ActionLog | None") -> It
     if stayed:
         yield f"left where they are: {' and '.join(stayed)}"
     if log is not None and log.size:
+        import shlex
+
         yield f"log: {log.path}; `zsclip apply --undo {shlex.quote(log.path)}` takes all of it back"
 
 
