@@ -12,7 +12,8 @@ from zsclip.pixels.skipped import Skipped
 
 _COLUMNS = ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth", "vectors")
 _NAMED = 8  # labels in a repr
-ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated", "head", "expected"]
+# "cosine" is that of a search.
+ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated", "head", "expected", "cosine"]
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,22 @@ def class_embeddings(prompt_embeddings: Matrix, prompts_per_class: Sequence[int]
     return means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
 
 
+def embed_sentences(
+    sentences: Sequence[str],
+    model: "Encoder",
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Matrix, list[str]]:
+    """Embed sentences as they are; embeddings that are in the cache are read from there.
+
+    Returns:
+        (N, D) float32, rows of length 1; and the sentences that were longer than the model's context.
+    """
+    if not sentences:
+        return np.empty((0, model.embed_dim), np.float32), []
+    return _embed([[sentence] for sentence in sentences], model, progress)
+
+
 def _embed(
     prompts: Sequence[Sequence[str]], model: "Encoder", progress: Callable[[int, int], None]
 ) -> tuple[Matrix, list[str]]:

@@ -12,10 +12,13 @@ from zsclip.cli.help import Command
 # Where the function of each command is, and the commands of each group; in the order of the help page.
 COMMANDS = {
     "classify": "zsclip.cli.classify:classify",
+    "search": "zsclip.cli.search:search",
+    "similar": "zsclip.cli.similar:similar",
     "learn": "zsclip.cli.learn:learn",
     "eval": "zsclip.cli.evaluate:evaluate",
     "compare": "zsclip.cli.compare:compare",
     "calibrate": "zsclip.cli.calibrate:calibrate",
+    "apply": "zsclip.cli.apply:apply",
     "train": "zsclip.cli.training:train",
     "bench": "zsclip.cli.bench:bench",
 }

@@ -29,6 +29,15 @@ Format = Literal["table", "jsonl", "csv", "tsv", "paths", "parquet", "html"]
 
 ALL_FILES = typer.Option("--all-files", help="Try every file of a folder, whatever its extension.")
 
+FORMAT = typer.Option(
+    "-f",
+    "--format",
+    metavar="FORMAT",
+    help="Write table, jsonl, csv, tsv, paths, parquet or html; by default, the extension of FILE decides, "
+    "else table on a terminal, or jsonl.",
+)
+PRINT0 = typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
+
 # Flags that `compare` takes more than once.
 LABELS_FILE = typer.Option(
     "--labels-file",

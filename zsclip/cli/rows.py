@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import Format, Messages, Report, check_ending
+from zsclip.cli.options import FORMAT, PRINT0, Format, Messages, Report, check_ending
 from zsclip.cli.run import drain
 from zsclip.cli.sharing import Sharing
 from zsclip.cli.tally import Tally
@@ -33,16 +33,7 @@ if TYPE_CHECKING:
 class Output(Sharing, Report):
     """Where rows go, and in which format."""
 
-    format: Annotated[
-        Format | None,
-        typer.Option(
-            "-f",
-            "--format",
-            metavar="FORMAT",
-            help="Write table, jsonl, csv, tsv, paths, parquet or html; by default, the extension of FILE decides, "
-            "else table on a terminal, or jsonl.",
-        ),
-    ] = None
+    format: Annotated[Format | None, FORMAT] = None
     output: Annotated[
         str | None,
         typer.Option(
@@ -76,9 +67,7 @@ class Output(Sharing, Report):
             help="Join neighbouring frames of a video with the same answer into rows with start, end, label and score.",
         ),
     ] = False
-    print0: Annotated[
-        bool, typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
-    ] = False
+    print0: Annotated[bool, PRINT0] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

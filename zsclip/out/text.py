@@ -21,6 +21,11 @@ def in_utf8(path: str) -> str:
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
+def from_utf8(name: str) -> str:
+    """Give the path whose bytes are those of the text in UTF-8, whatever the locale; undoes `in_utf8`."""
+    return name if name.isascii() else os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
 def decoded(path: str) -> str:
     """Give the path for display, with U+FFFD for bytes that are not UTF-8."""
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "replace")

@@ -11,6 +11,10 @@ ENDINGS = frozenset(
     | {".jp2", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 HEIC_ENDINGS = frozenset({".heic", ".heif"})  # read only with zsclip[heic]
+RAW_ENDINGS = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
+    | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
 _SKIPPED_IN_ARCHIVES = SKIPPED_NAMES | {"__MACOSX"}
 # What belongs to the pictures of an archive, by webdataset's convention; not reported if it has pictures.

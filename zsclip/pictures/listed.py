@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import BinaryIO
@@ -47,20 +48,45 @@ def pictures_of(paths: Sequence[str], network: Network) -> Pictures:
     return Pictures(paths, read, key)
 
 
+class Members:
+    """Opens members of archives by their names, on any thread.
+
+    An archive is searched once if its members follow each other.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._archive, self._known = "", Places()
+        self._changing = threading.Lock()
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a member.
+
+        Raises:
+            Refused: it is not there, or cannot be read.
+        """
+        archive = archive_of(name)
+        with self._changing:
+            if archive and archive != self._archive:
+                self._archive, self._known = archive, _places(archive, None, self._network)
+            group, place = _place(name, self._known if archive else Places())
+        return group.open(place)
+
+
 def _with_archived(found: Iterable[Pictures], column: str | None, network: Network) -> Iterator[Pictures]:
     last, known = "", Places()
     for some in found:
         if some.read is not None or not any("#" in name for name in some.names):
             yield some
             continue
-        for archive, alike in groupby(some.names, _archive_of):
+        for archive, alike in groupby(some.names, archive_of):
             names = list(alike)
             if archive and archive != last:
                 last, known = archive, _places(archive, column, network)
             yield _members(names, known) if archive else Pictures(names)
 
 
-def _archive_of(name: str) -> str:
+def archive_of(name: str) -> str:
     """Give the archive that a name says it is in; "" if there is none."""
     match = _MEMBER.fullmatch(name)
     is_there = match is not None and (os.path.isfile(match[1]) or is_remote(match[1])) and not os.path.lexists(name)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from zsclip.pictures.containers import ARCHIVES, LISTS
 from zsclip.pictures.decoding_thread import WALL_SECONDS, is_waiting
+from zsclip.pictures.endings import RAW_ENDINGS
 from zsclip.pictures.refused import ErrorKind, Refused
 from zsclip.pictures.sampling import FRAME, NOT_IN_A_LIST, VIDEO_ENDINGS
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
@@ -16,10 +17,6 @@ from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
 from zsclip.pixels.limits import DEFAULT_DECODING, Decoding
 from zsclip.pixels.skipped import Skipped
 
-RAW_ENDINGS = frozenset(
-    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
-    | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
-)
 DRAWING_ENDINGS = frozenset({".ai", ".eps", ".pdf", ".ps", ".svg", ".svgz"})
 START_BYTES = 16  # that tell a picture of the web
 CONTAINER = "an archive or a list; name it on the command line to read the images in it"

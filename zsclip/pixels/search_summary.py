@@ -4,10 +4,10 @@ import os
 from collections import Counter
 
 from zsclip.pictures.containers import ARCHIVES, LISTS, TARS
-from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS
+from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, RAW_ENDINGS
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sampling import VIDEO_ENDINGS
-from zsclip.pixels.reasons import DRAWING_ENDINGS, RAW_ENDINGS
+from zsclip.pixels.reasons import DRAWING_ENDINGS
 
 _MOST = 8  # endings that are named
 _KINDS = {
