@@ -26,10 +26,11 @@ ENGINES = [(), ("--engine", "ray", "-j", "1")]
 
 
 @pytest.fixture(autouse=True)
-def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would keep a token in the home folder."""
+def _ray_as_tests_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would keep a token in the home folder, and let its workers wait for all else that this machine does."""
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
 @pytest.fixture
