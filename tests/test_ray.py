@@ -131,12 +131,12 @@ def test_a_driver_that_is_killed_leaves_a_run_to_finish(run: Run, data: Path, pl
 def test_parts_of_another_run_and_missing_gpus_are_one_line(run: Run, data: Path, plain: str) -> None:
     run(*command(plain, "-l", "red,blue"))
 
-    other = started([*command(plain), "--engine", "ray"], data)
+    other = started([*command(plain), "--engine", "ray", "-q"], data)
     told = ended(other)
     gpus = started([*command(plain, "-l", "red,blue", "-o", "out2/"), "--engine", "ray", "--gpus", "9"], data)
     missing = ended(gpus)
 
-    assert (other.returncode, told.count("\n")) == (2, 1)
+    assert (other.returncode, told.count("\n")) == (2, 1), told
     assert "made with other settings: labels: " in told
     assert (gpus.returncode, missing) == (2, "zsclip: --gpus 9: Ray has 0; use fewer, or leave it out\n")
 
