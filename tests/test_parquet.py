@@ -116,7 +116,7 @@ def test_a_second_column_of_images_is_noted_once(run: Run, tmp_path: Path, model
         pq.write_table(pa.table(several).drop_columns(["mask"]), tmp_path / f"{name}.parquet")
     pq.write_table(pa.table(several), tmp_path / "struct.parquet")
     pq.write_table(pa.table({"image": image, "digest": several["digest"]}), tmp_path / "one.parquet")
-    command = ("classify", *LABELS, "-m", model, "--no-store")
+    command = ("classify", *LABELS, "-m", model, "--no-store", "--runtime", "torch")
 
     def notes(*more: str) -> list[str]:
         done = run(*command, *([] if "-o" in more else ["-f", "jsonl"]), *more)

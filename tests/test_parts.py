@@ -32,7 +32,7 @@ from zsclip.engine import parts as engine
 from zsclip.engine.claims import Claims
 from zsclip.engine.footers import Footers
 from zsclip.engine.options import Computing, Scoring
-from zsclip.engine.question import read_question
+from zsclip.engine.question import Teachers, read_question
 from zsclip.engine.run import embedding
 from zsclip.engine.shards import Finding, Shard, plan
 from zsclip.errors import InputError
@@ -285,7 +285,7 @@ def test_a_folder_that_cannot_hold_claims_is_one_line(run: Run, data: Path, plai
 
     done = run(*command(plain))
 
-    told = "zsclip: out/.unfinished: file exists; choose a place that you can write to\n"
+    told = "zsclip: out/.unfinished: not a directory; choose a place that you can write to\n"
     assert (done.returncode, done.stderr.decode()) == (4, told)
 
 
@@ -584,7 +584,7 @@ def test_an_archive_that_is_replaced_while_it_is_read_is_counted_once(run_alone:
 def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_again(
     photos: Path, plain: str, tmp_path: Path
 ) -> None:
-    question = read_question(read_labels("red,blue"), None, Scoring(), None)
+    question = read_question(read_labels("red,blue"), None, Scoring(), Teachers())
     finding, folder = Finding((str(photos),), size=10), tmp_path / "out"
     asked = engine.Run(
         question, frozenset(), plain, True, Computing("cpu", precision="fp32"), False, finding, str(folder)
