@@ -112,12 +112,9 @@ class CalibrationFile(Overwrite, Json):
         Returns:
             A description of each file that would be replaced, by its id.
         """
-        from zsclip.out.output import check_inputs, check_output, check_outputs_differ
+        from zsclip.out.output import check_only_output
 
-        places = check_outputs_differ([("standard output", None), ("-o", self.output)])
-        check_inputs(reads, places)
-        check_output(self.output, overwrite=self.overwrite)
-        return places
+        return check_only_output(self.output, reads, overwrite=self.overwrite)
 
     def write(self, learnt: "Learnt", made: "Calibration") -> None:
         """Write the calibration, and print what to expect of it."""

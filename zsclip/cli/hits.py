@@ -2,15 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import FORMAT, PRINT0, Format, Report
+from zsclip.cli.options import FORMAT, PRINT0, Format, Inputs, Messages, Model, Report
 from zsclip.cli.run import drain
 from zsclip.cli.speed import Speed
 from zsclip.cli.terminal import is_terminal
@@ -19,6 +20,8 @@ from zsclip.errors import InputError
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.out.output import FileId
+    from zsclip.pictures.pictures import Paths
+    from zsclip.pictures.sampling import Sampling
 
 
 @group("Output")
@@ -62,6 +65,19 @@ class Hits(Report):
 
         files = [file for file in (self.file, self.report) if file is not None]
         return [each for file in files for each in files_of(file)[1 if by_earlier_run else 0 :]]
+
+    def find(
+        self, inputs: Inputs, reads: Iterable[tuple[str, str]], messages: Messages, model: Model, sampling: "Sampling"
+    ) -> "Paths":
+        """Find the images of the search, once it is known that no file that is written is one that is read.
+
+        Args:
+            reads: what else is read, and the path of each.
+        """
+        own = self.written(by_earlier_run=True)
+        written = [*self.written(), *["/dev/stdout"] * (self.file is None)]
+        places = self.check(chain(reads, inputs.reads(written, own=own)))
+        return inputs.find(messages, places, own, sampling=sampling, offline=model.offline)
 
     def check(self, reads: Iterator[tuple[str, str]]) -> "dict[FileId, str]":
         """Check that every file can be written, and is not one that is read, before anything slow begins."""

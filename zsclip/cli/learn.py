@@ -101,12 +101,9 @@ class Target:
         Returns:
             A description of each file that would be replaced, by its id.
         """
-        from zsclip.out.output import check_inputs, check_output, check_outputs_differ
+        from zsclip.out.output import check_only_output
 
-        places = check_outputs_differ([("standard output", None), ("-o", self.file)])
-        check_inputs(reads, places)
-        check_output(self.file, overwrite=self.overwrite)
-        return places
+        return check_only_output(self.file, reads, overwrite=self.overwrite)
 
     def write(self, head: "Head") -> None:
         """Write the head."""

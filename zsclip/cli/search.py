@@ -134,10 +134,7 @@ def search(
     set_environment(model, messages)
     name = model.name()
     sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
-    own = hits.written(by_earlier_run=True)
-    written = [*hits.written(), *["/dev/stdout"] * (hits.file is None)]
-    places = hits.check(chain(query.reads(), model_files(name), inputs.reads(written, own=own)))
-    found = inputs.find(messages, places, own, sampling=sampling, offline=model.offline)
+    found = hits.find(inputs, chain(query.reads(), model_files(name)), messages, model, sampling)
     with measuring(speed, store, messages) as session:
         session.progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)

@@ -167,6 +167,18 @@ def check_outputs_differ(outputs: Sequence[tuple[str, str | None]]) -> dict[File
     return {key: output for key, output in seen.items() if isinstance(key, tuple)}
 
 
+def check_only_output(target: str, reads: Iterable[tuple[str, str]], *, overwrite: bool) -> dict[FileId, str]:
+    """Check the file of a command that writes one besides standard output, as the functions around do one by one.
+
+    Returns:
+        A description of each file that would be replaced, by its id.
+    """
+    places = check_outputs_differ([("standard output", None), ("-o", target)])
+    check_inputs(reads, places)
+    check_output(target, overwrite=overwrite)
+    return places
+
+
 def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[FileId, str]) -> None:
     """Refuse an output that is also an input: as a path, by a link, or in another spelling.
 
