@@ -83,23 +83,6 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     return as_json(pa.dataset.dataset(folder).to_table())
 
 
-def assert_alike(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """Compare rows; the last digits of scores depend on the number of threads, and an actor has one."""
-
-    def words(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [
-            row | {"score": None, "cosine": None, "predictions": [each["label"] for each in row["predictions"]]}
-            for row in rows
-        ]
-
-    def numbers(rows: list[dict[str, Any]]) -> list[float]:
-        every = [each for row in rows for each in (row, *row["predictions"]) if each["score"] is not None]
-        return [each[name] for each in every for name in ("score", "cosine")]
-
-    assert words(found) == words(expected)
-    assert numbers(found) == pytest.approx(numbers(expected), abs=1e-5)
-
-
 def test_parts_hold_the_rows_of_a_single_run(run: Run, data: Path, plain: str) -> None:
     done = run(*command(plain, "-k", "2"))
     whole = run(*asked(plain), "-k", "2", "-f", "jsonl")
@@ -430,8 +413,9 @@ def kill_at_random(run: Run, data: Path, plain: str, times: int) -> None:
             process.send_signal(signal.SIGKILL)
         for process in processes:
             told = ended(process)
-            # 0: the other one works on the shard with the damaged picture, or did it
-            assert process.returncode in (0, 1, -signal.SIGKILL), told
+            # The one that does not have the damaged picture may end with 0, before the other one has written it.
+            is_left_to_other = process.returncode == 0 and "1 being written by other processes" in told
+            assert is_left_to_other or process.returncode in (1, -signal.SIGKILL), told
         shards = begun_by.read_text().split() if begun_by.exists() else []
         assert len(shards) <= len(set(shards)) + cut
 
