@@ -57,7 +57,7 @@ def second_pass_slowly(vectors: np.ndarray, first: Line) -> np.ndarray:
         if few is None:
             pairs = [(a, b) for i, a in enumerate(chances) for j, b in enumerate(chances) if i != j]
             alike = sum(sum(x * y for x, y in zip(a, b, strict=True)) for a, b in pairs) / len(pairs)
-            few = min((1 - min(1 / (alike * labels), 1)) / 0.3, 1)
+            few = min((1 - min(1 / (alike * labels), 1)) / 0.3, 1) * pictures / (pictures + 10)
         counts = [sum(each[c] for each in chances) for c in range(labels)]
         offsets = [
             np.array(sum(each[c] * (x - np.array(mean)) for each, x in zip(chances, vectors, strict=True))) / counts[c]
