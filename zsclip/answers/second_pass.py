@@ -20,10 +20,11 @@ from zsclip.answers.gaussians import Array
 from zsclip.answers.scores import Matrix, softmax_scores
 from zsclip.models.embed import Embedded
 
-# Tried with `tiny` on five sets, whole and with pictures of 2, 5 and 25 of their labels: no mean over draws falls below
-# words with 4 to 8 rounds, a weight of 0.2 or 0.3, a ridge of 300 or 1,000, and means drawn by 10 to 100. A weight of
-# 0.5 costs 1 point with 2 of 10 labels, a ridge of 100 costs 1.5 on 200 photographs of 200 labels. Without doubt, 30
-# to 120 pictures of all labels lose up to 1.7 points, with it 0.6; with a doubt of 30, few labels gain half as much.
+# Each was varied alone with `tiny` on five sets, whole and with pictures of 2, 5 and 25 of their labels: no mean over
+# draws falls below words with 4 to 8 rounds, a weight of 0.2 or 0.3, a ridge of 300 or 1,000, and means drawn by 10 to
+# 100. A weight of 0.5 costs 1 point with 2 of 10 labels, a ridge of 100 costs 1.5 on 200 photographs of 200 labels.
+# Without doubt, 30 to 120 pictures of all labels lose up to 1.7 points, with it 0.6; a doubt of 30 takes more than half
+# of the gain with 2 labels.
 _ROUNDS = 5
 _WEIGHT = 0.3  # of the Gaussians, beside the words
 _RIDGE = 300  # pictures that the round covariance counts as
