@@ -107,22 +107,7 @@ class Best(Hits):
         return _HITS if self.most is None and self.least is None else self.most
 
 
-@command(
-    common=(
-        "queries",
-        "inputs",
-        "like",
-        "plus",
-        "minus",
-        "model",
-        "most",
-        "least",
-        "format",
-        "output",
-        "report",
-        "opens",
-    )
-)
+@command(common=("queries", "inputs", "like", "plus", "minus", "model", "most", "least", "format", "output", "report"))
 def search(
     query: Query,
     inputs: SearchedInputs,
@@ -142,8 +127,7 @@ def search(
 
         zsclip search "a dog in the snow" --in photos/ -n 20
         zsclip search --like a.jpg --plus "at night" --in photos/ -f paths
-        zsclip search "a receipt" --in photos/ --threshold 0.25 --report receipts.html
-        zsclip search "a birthday cake" --in photos/ --open
+        zsclip search "a receipt" --in photos/ --threshold 0.25 --open
     """
     from zsclip.answers.search import search
 

@@ -29,7 +29,7 @@ class Groups(Hits):
     ] = 0.95
 
 
-@command(common=("inputs", "model", "least", "format", "output", "report", "opens"))
+@command(common=("inputs", "model", "least", "format", "output", "report"))
 def similar(
     inputs: Inputs,
     video: Video,
