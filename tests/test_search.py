@@ -209,7 +209,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_page_is_opened(
     arguments: list[str], given: list[str], page: str | None, opened: Path, run: Run, model: str, photos: Path
 ) -> None:
-    closed = run(*arguments, "-m", model)
+    closed = run(*arguments, "--report", "closed.html", "-m", model)
     assert opened.read_text() == ""
     (photos / "again.png").write_bytes((photos / "red.png").read_bytes())
 
@@ -230,13 +230,22 @@ def test_the_page_is_opened(
 
 @pytest.mark.parametrize("variables", [{}, {"DISPLAY": ":0", "SSH_CONNECTION": "1.2.3.4"}, {"BROWSER": "/no/browser"}])
 def test_without_a_browser_the_place_of_the_page_is_said(
-    variables: dict[str, str], opened: Path, run: Run, model: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str],
+    opened: Path,
+    run: Run,
+    model: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", "")
+    (tmp_path / "bin").mkdir()
+    for name in ("xdg-open", "www-browser"):  # for a display, and for terminals
+        (tmp_path / "bin" / name).symlink_to(tmp_path / "browser")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin") if "BROWSER" not in variables else "")
 
     done = run("search", "a wall", "--in", "photos", "--open", "-q", "-m", model)
 
