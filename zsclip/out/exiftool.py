@@ -3,17 +3,16 @@
 import os
 import subprocess
 import tempfile
-from functools import cache
 from shutil import which
 
 from zsclip.errors import InputError
 from zsclip.out.text import decoded
+from zsclip.out.transfer import are_same
 from zsclip.pictures.refused import Refused
 
 _SECONDS = 300  # for one picture
 
 
-@cache
 def find_exiftool() -> str:
     """Find the program.
 
@@ -50,8 +49,8 @@ def write_packet(picture: str, packet: bytes, target: str) -> None:
         file.write(packet)
         file.flush()
         _run(picture, "-o", f"./{os.path.basename(target)}", f"-XMP<={file.name}")
-    if not os.path.exists(target):
-        raise Refused("unsupported", "exiftool did not write it")
+    if not os.path.exists(target) or are_same(picture, target):  # it reports success where it finds fault with the XMP
+        raise Refused("unsupported", "exiftool wrote no tags")
 
 
 def _run(picture: str, *options: str) -> bytes:

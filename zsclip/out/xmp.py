@@ -26,11 +26,13 @@ _SPACES = {
 # What no XML may contain: control characters and halves of surrogate pairs.
 _NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAG = re.compile(rb"""<[^<>"']*(?:(?:"[^"]*"|'[^']*')[^<>"']*)*>""")
-_EMPTY = f"""<?xml version="1.0" encoding="UTF-8"?>
+# exiftool writes only what begins like this into pictures.
+_EMPTY = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="{_RDF}">
  </rdf:RDF>
 </x:xmpmeta>
+<?xpacket end="w"?>
 """.encode()
 
 
