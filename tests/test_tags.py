@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from sidecars import BARE, FOREIGN, LIGHTROOM, lists_in, some_tags
 from test_apply import Given, Run, given, row
 from trees import apply, snapshot, take_back
@@ -193,7 +194,10 @@ def test_pictures_are_tagged_by_exiftool_and_restored(given: Given, run: Run, tm
     subprocess.run(["exiftool", "-q", "-overwrite_original", "-XMP-xmp:Rating=3", tmp_path / "in/b.png"], check=True)
     os.chmod(tmp_path / "in/b.png", 0o640)
     (tmp_path / "in/b.png_original").write_text("of others")
-    given(*(row(f"in/{name}", "dog", "snow") for name in names))
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", f"<?xml version='1.0'?>{BARE}")  # exiftool reads this, but does not write it
+    Image.new("RGB", (8, 8)).save(tmp_path / "in/xml.png", pnginfo=info)
+    given(*(row(f"in/{name}", "dog", "snow") for name in [*names, "xml.png"]))
     before = snapshot(tmp_path / "in")
 
     done = run("apply", "rows.jsonl", "--tag", "exiftool")
@@ -201,7 +205,8 @@ def test_pictures_are_tagged_by_exiftool_and_restored(given: Given, run: Run, tm
     assert done.returncode == 1
     left = "left in/c.bmp: exiftool: Writing of BMP files is not yet supported"
     link = "left in/link.jpg: a symbolic link; tag the file that it leads to, or use --tag xmp"
-    assert done.stderr.decode().splitlines()[:3] == [link, left, "4 files tagged"]
+    none = "left in/xml.png: exiftool wrote no tags"
+    assert done.stderr.decode().splitlines()[:4] == [link, left, none, "4 files tagged"]
     for name in names[:4]:
         assert tags_of(tmp_path / "in" / name) == ["dog", "snow"]
         assert Image.open(tmp_path / "in" / name).size == (8, 8)
@@ -209,7 +214,7 @@ def test_pictures_are_tagged_by_exiftool_and_restored(given: Given, run: Run, tm
     assert (tmp_path / "in/b.png").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "in/b.png_original").read_text() == "of others"
     assert (tmp_path / "in/b.png_original-2").read_bytes() == before[os.fsencode(tmp_path / "in/b.png")][1]
-    assert run("apply", "rows.jsonl", "--tag", "exiftool").stderr.splitlines()[2] == b"4 tagged already"
+    assert run("apply", "rows.jsonl", "--tag", "exiftool").stderr.splitlines()[3] == b"4 tagged already"
     undone = run("apply", "--undo", "rows.jsonl.apply.jsonl")
     assert (undone.returncode, undone.stderr) == (0, b"4 files restored\n")
     assert snapshot(tmp_path / "in") == before
