@@ -50,7 +50,7 @@ def test_sidecars_are_written_merged_and_taken_back(given: Given, run: Run, tmp_
     (tmp_path / "labels.yaml").write_text(GROUPS)
     given(row("in/a.jpg", "dog", "sun"), row("in/b.jpg", "snow"), row("in/c.jpg"), row("in/d.jpg", error="missing"))
     before = snapshot(tmp_path / "in")
-    command = ("apply", "rows.jsonl", "--tag", "xmp", "--labels-file", "labels.yaml")
+    command = ("apply", "rows.jsonl", "--tag", "xmp", "--groups", "labels.yaml")
 
     planned = run(*command, "--dry-run")
     done = run(*command)
@@ -290,9 +290,9 @@ def test_without_exiftool_a_line_says_how_to_install_it(
         (["--tag", "xmp", "--unknown-to", "out"], "--unknown-to: not with --tag, which leaves images where they are"),
         (["--tag", "xmp", "--no-companions"], "--no-companions: not with --tag, which"),
         (["--tag", "exiftool", "--sidecar", "adobe"], "--sidecar: only with --tag xmp"),
-        (["--copy-to", "out", "--labels-file", "l.txt"], "--labels-file: only with --tag"),
-        (["--tag", "xmp", "--labels-file", "l.txt"], "--labels-file l.txt: no label has a group; write"),
-        (["--tag", "xmp", "--labels-file", "nope.txt"], "nope.txt"),
+        (["--copy-to", "out", "--groups", "l.txt"], "--groups: only with --tag"),
+        (["--tag", "xmp", "--groups", "l.txt"], "--groups l.txt: no label has a group; write"),
+        (["--tag", "xmp", "--groups", "nope.txt"], "nope.txt"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], said: str, given: Given, run: Run, tmp_path: Path) -> None:

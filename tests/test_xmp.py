@@ -11,7 +11,8 @@ from unicodedata import normalize
 import pytest
 from sidecars import BARE, COMPACT, DC, DIGIKAM_S, FOREIGN, OF_PROGRAMS, RDF, lists_in, rest_of, some_tags
 
-from zsclip.out.xmp import LARGEST, NotXmp, Tag, tagged
+from zsclip.out.rdf import LARGEST, NotXmp
+from zsclip.out.xmp import Tag, tagged
 
 DOG, SNOW = Tag("dog", "animal"), Tag("snow & <ice>")
 

@@ -142,8 +142,8 @@ def apply(actions: Actions, messages: Messages) -> int:
     --multi-label, an image goes to the folder of every label that applies. If a run is interrupted or killed, run the
     same command again to continue.
 
-    Tags of earlier runs are replaced, and removed from images that have no answer now; all other tags stay. With --tag
-    exiftool, delete the IMAGE_original files when you no longer need --undo.
+    Tags of earlier runs are replaced, and removed from images that have no answer now; all other tags stay. --tag
+    exiftool keeps each image as it was in IMAGE_original, which --undo needs.
 
     Examples:
 

@@ -20,8 +20,7 @@ class Tags:
         typer.Option(
             "--tag",
             metavar="xmp|exiftool",
-            help="Write labels as tags (keywords): into a sidecar beside the image, or into the image with exiftool, "
-            "which keeps it as it was in IMAGE_original. Tags of others stay; those of earlier runs are replaced.",
+            help="Write labels as tags (keywords): into XMP sidecars, or into images with exiftool.",
         ),
     ] = None
     sidecar: Annotated[
@@ -32,20 +31,20 @@ class Tags:
             help="With --tag xmp, write a.jpg.xmp, as digiKam, darktable and Immich do (default), or a.xmp.",
         ),
     ] = None
-    labels_file: Annotated[
+    groups: Annotated[
         str | None,
         typer.Option(
-            "--labels-file",
+            "--groups",
             metavar="FILE",
-            help="With --tag, put labels below their groups in this file, as in animal|dog.",
+            help="With --tag, put labels below the groups that they have in this labels file, as in animal|dog.",
         ),
     ] = None
 
     def __post_init__(self) -> None:
         if self.sidecar is not None and self.tag != "xmp":
             raise InputError("--sidecar: only with --tag xmp, as nothing else writes sidecars")
-        if self.labels_file is not None and self.tag is None:
-            raise InputError("--labels-file: only with --tag, which needs the groups of labels")
+        if self.groups is not None and self.tag is None:
+            raise InputError("--groups: only with --tag, which writes them")
 
     def tagging(self, min_score: float | None) -> "Tagging":
         """Check that exiftool is there if it is needed, read the groups of labels, and give what is to be done."""
@@ -57,11 +56,11 @@ class Tags:
         return Tagging(self.tag == "exiftool", self.sidecar == "adobe", self._groups(), min_score)
 
     def _groups(self) -> dict[str, str]:
-        if self.labels_file is None:
+        if self.groups is None:
             return {}
         from zsclip.words.labels import read_labels
 
-        groups = {each.name: each.group for each in read_labels(files=[self.labels_file], alone=True) if each.group}
+        groups = {each.name: each.group for each in read_labels(files=[self.groups], alone=True) if each.group}
         if not groups:
-            raise InputError(f"--labels-file {self.labels_file}: no label has a group; write `dog: {{group: animal}}`")
+            raise InputError(f"--groups {self.groups}: no label has a group; write `dog: {{group: animal}}`")
         return groups

@@ -36,14 +36,14 @@ def change_file(step: Step, temporary: str) -> str:
     """
     change = _change_of(step)
     if change.kept:
-        _embed(step, change, temporary)
-    elif change.was is None:
+        return _embed(step, change, temporary)
+    if change.was is None:
         write_file(change.now, step.target, temporary)
     elif _content(step.target) != change.was:
         raise OSError(errno.EBUSY, "changed meanwhile; run the same command again", step.target)
     else:
         replace_file(change.now, step.target, temporary)
-    return _digest(step.target)
+    return content_of(change.now).hex()
 
 
 def settle_change(entry: Entry, temporary: str) -> bool:
@@ -98,19 +98,21 @@ def take_back(step: Step, temporary: str) -> None:
         replace_file(change.was, step.target, temporary, change.mtime)
 
 
-def _embed(step: Step, change: Change, temporary: str) -> None:
-    """Let exiftool write a picture with tags, and keep the original."""
+def _embed(step: Step, change: Change, temporary: str) -> str:
+    """Let exiftool write a picture with tags, and keep the original; give the digest of the new one."""
     second_name(step.source, change.kept, temporary)
     try:
         write_packet(step.source, change.now, temporary)
         if not _is_kept(step, change):
             raise OSError(errno.EBUSY, "changed meanwhile; run the same command again", step.source)
+        made = _digest(temporary)
         take_place(temporary, step.source)
     except BaseException:
         remove(temporary)
         if are_same(step.source, change.kept):
             remove(change.kept)
         raise
+    return made
 
 
 def _is_kept(step: Step, change: Change) -> bool:

@@ -10,8 +10,9 @@ from itertools import count
 from zsclip.out.actionlog import Action, Change, Step
 from zsclip.out.exiftool import read_packet
 from zsclip.out.plan import NotPossible, Plan, absolute, archive_of, labels_of
+from zsclip.out.rdf import LARGEST, NotXmp
 from zsclip.out.reader import Answered
-from zsclip.out.xmp import LARGEST, NotXmp, Tag, spelt, tagged
+from zsclip.out.xmp import Tag, spelt, tagged
 from zsclip.pictures.refused import Refused
 
 _THREADS = 4  # disks and exiftool are waited for

@@ -6,17 +6,13 @@ give the same bytes, whatever the tags were before.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 from unicodedata import normalize
-from xml.parsers import expat
 
-LARGEST = 1 << 23  # bytes; expat's events make far more of them
-_DEEPEST = 200  # elements within each other
+from zsclip.out.rdf import RDF, Element, NotXmp, rdf_of
+
 _WHITE = b" \t\r\n"
-_UTF_8 = ("utf-8", "utf8")
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _SPACES = {
     "dc": "http://purl.org/dc/elements/1.1/",
     "lr": "http://ns.adobe.com/lightroom/1.0/",
@@ -25,19 +21,14 @@ _SPACES = {
 }
 # What no XML may contain: control characters and halves of surrogate pairs.
 _NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_TAG = re.compile(rb"""<[^<>"']*(?:(?:"[^"]*"|'[^']*')[^<>"']*)*>""")
 # exiftool writes only what begins like this into pictures.
 _EMPTY = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
- <rdf:RDF xmlns:rdf="{_RDF}">
+ <rdf:RDF xmlns:rdf="{RDF}">
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="w"?>
 """.encode()
-
-
-class NotXmp(Exception):
-    """Raised for bytes that tags cannot be put into, with the reason."""
 
 
 class Tag(NamedTuple):
@@ -69,31 +60,11 @@ _PROPERTIES = (
     _Property("lr", "hierarchicalSubject", "Bag", "addedHierarchicalSubject"),
     _Property("digiKam", "TagsList", "Seq", "addedTagsList"),
 )
-_LISTS = {f"{_RDF} {kind}" for kind in ("Bag", "Seq", "Alt")}
+_LISTS = {f"{RDF} {kind}" for kind in ("Bag", "Seq", "Alt")}
 _KEPT = {
-    f"{_RDF} RDF", f"{_RDF} Description", f"{_RDF} li", *_LISTS,
+    f"{RDF} RDF", f"{RDF} Description", f"{RDF} li", *_LISTS,
     *(each.expanded(ours=ours) for each in _PROPERTIES for ours in (False, True)),
 }  # fmt: skip
-
-
-@dataclass(eq=False, slots=True)
-class _Element:
-    """An element, and where its bytes are: `<start ... open> ... <shut ... end>`."""
-
-    name: str
-    attributes: Mapping[str, str]
-    start: int
-    open: int
-    shut: int = -1
-    end: int = -1
-    has_elements: bool = False
-    children: "list[_Element]" = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-
-    @property
-    def key(self) -> str:
-        """The text by which tags are compared; "" for what is more than a text."""
-        return "" if self.has_elements else _key("".join(self.texts))
 
 
 def tagged(data: bytes | None, tags: Sequence[Tag]) -> bytes | None:
@@ -150,8 +121,8 @@ class _Packet:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.root = _rdf_of(data)
-        self.parts = [each for each in self.root.children if each.name == f"{_RDF} Description"]
+        self.root = rdf_of(data, _KEPT)
+        self.parts = [each for each in self.root.children if each.name == f"{RDF} Description"]
 
     def has(self, wanted: Sequence[Sequence[str]]) -> bool:
         """Whether these tags are in it, and of ours no others."""
@@ -164,14 +135,14 @@ class _Packet:
     def keys(self, each: _Property, *, ours: bool = False) -> set[str]:
         """Give the keys of the tags in a list."""
         found = self.list_of(each, ours=ours)
-        return set() if found is None else {item.key for item in found.children if item.key}
+        return set() if found is None else {_key(item.text) for item in found.children} - {""}
 
-    def list_of(self, each: _Property, *, ours: bool = False) -> _Element | None:
+    def list_of(self, each: _Property, *, ours: bool = False) -> Element | None:
         """Find the list of a property."""
         whole = self.find(each, ours=ours)
         return None if whole is None else whole.children[0]
 
-    def find(self, each: _Property, *, ours: bool = False) -> _Element | None:
+    def find(self, each: _Property, *, ours: bool = False) -> Element | None:
         """Find a property.
 
         Raises:
@@ -187,24 +158,24 @@ class _Packet:
 
     def without_ours(self) -> bytes:
         """Give the bytes without our tags, without what lists them, and without what is empty then."""
-        gone: set[_Element] = set()
+        gone: set[Element] = set()
         for each in _PROPERTIES:
             keys = self.keys(each, ours=True)
             if (ours := self.find(each, ours=True)) is not None:
                 gone.add(ours)
             if (theirs := self.find(each)) is not None:
                 found = theirs.children[0]
-                gone.update(item for item in found.children if item.key in keys)
+                gone.update(item for item in found.children if _key(item.text) in keys)
                 for whole in (found, theirs):
                     if not gone.isdisjoint(whole.children) and self._is_hollow(whole, gone):
                         gone.add(whole)
         for part in self.parts:
-            is_bare = not {*part.attributes} - {f"{_RDF} about"}
+            is_bare = not {*part.attributes} - {f"{RDF} about"}
             if is_bare and not gone.isdisjoint(part.children) and self._is_hollow(part, gone):
                 gone.add(part)
         return _cut(self.data, gone)
 
-    def _is_hollow(self, element: _Element, gone: Collection[_Element]) -> bool:
+    def _is_hollow(self, element: Element, gone: Collection[Element]) -> bool:
         """Whether an element has nothing in it but white space and what is gone."""
         at = element.open
         for child in element.children:
@@ -214,7 +185,7 @@ class _Packet:
         return not self.data[at : element.shut].strip(_WHITE)
 
 
-def _cut(data: bytes, gone: Collection[_Element]) -> bytes:
+def _cut(data: bytes, gone: Collection[Element]) -> bytes:
     """Remove elements with the white space before them."""
     kept, at = [], 0
     for element in sorted(gone, key=lambda each: (each.start, -each.end)):
@@ -254,7 +225,7 @@ def _listed(space: str, name: str, kind: str, texts: Sequence[str]) -> str:
     return f"\n   <{space}:{name}>\n    <rdf:{kind}>{items}\n    </rdf:{kind}>\n   </{space}:{name}>"
 
 
-def _appended(data: bytes, found: _Element, texts: Sequence[str]) -> tuple[int, int, bytes]:
+def _appended(data: bytes, found: Element, texts: Sequence[str]) -> tuple[int, int, bytes]:
     """Put items at the end of a list, with the white space that its last item has before it."""
     raw = _raw_name(data, found)
     item = raw[: raw.find(b":") + 1] + b"li"
@@ -270,10 +241,10 @@ def _appended(data: bytes, found: _Element, texts: Sequence[str]) -> tuple[int, 
 def _described(packet: _Packet, spaces: Sequence[str], properties: str) -> tuple[int, int, bytes]:
     """Put properties into a description of their own at the end."""
     data, root = packet.data, packet.root
-    about = packet.parts[0].attributes.get(f"{_RDF} about", "") if packet.parts else ""
+    about = packet.parts[0].attributes.get(f"{RDF} about", "") if packet.parts else ""
     known = {space: _SPACES[space] for space in spaces}
     if not _raw_name(data, root).startswith(b"rdf:"):
-        known = {"rdf": _RDF} | known
+        known = {"rdf": RDF} | known
     names = "".join(f'\n    xmlns:{space}="{uri}"' for space, uri in known.items())
     quoted = _escaped(about).replace('"', "&quot;")
     text = f'\n  <rdf:Description rdf:about="{quoted}"{names}>{properties}\n  </rdf:Description>'
@@ -281,7 +252,7 @@ def _described(packet: _Packet, spaces: Sequence[str], properties: str) -> tuple
     return _inserted(data, root, end, text.encode())
 
 
-def _inserted(data: bytes, element: _Element, at: int, text: bytes) -> tuple[int, int, bytes]:
+def _inserted(data: bytes, element: Element, at: int, text: bytes) -> tuple[int, int, bytes]:
     """Put a text into an element; one that is empty, `<a/>`, gets an end first."""
     if element.shut != element.end:
         return at, at, text
@@ -289,88 +260,10 @@ def _inserted(data: bytes, element: _Element, at: int, text: bytes) -> tuple[int
     return element.start, element.end, tag + b">" + text + b"</%b>" % _raw_name(data, element)
 
 
-def _raw_name(data: bytes, element: _Element) -> bytes:
+def _raw_name(data: bytes, element: Element) -> bytes:
     """Give the name of an element as it is written."""
     return re.split(rb"[\s/>]", data[element.start + 1 : element.open], maxsplit=1)[0]
 
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _rdf_of(data: bytes) -> _Element:
-    """Read XML, and find the RDF in it.
-
-    Raises:
-        NotXmp: there is none, or what is there is too large, declares entities, or is not XML in UTF-8.
-    """
-    if len(data) > LARGEST:
-        raise NotXmp(f"larger than {LARGEST >> 20} MB")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
-        raise NotXmp("not in UTF-8")
-    reader = _Reader(data)
-    try:
-        reader.parser.Parse(data, True)
-    except expat.ExpatError as e:
-        raise NotXmp(f"not XML: {expat.ErrorString(e.code)} in line {e.lineno}") from e
-    if reader.root is None:
-        raise NotXmp("not XMP: it has no rdf:RDF")
-    return reader.root
-
-
-class _Reader:
-    """Finds the elements that concern us; others, which may be millions, leave nothing behind."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.root: _Element | None = None
-        self._open: list[_Element | None] = []
-        self.parser = expat.ParserCreate(namespace_separator=" ")
-        self.parser.buffer_text = True
-        self.parser.XmlDeclHandler = _check_encoding
-        self.parser.StartDoctypeDeclHandler = _refuse_declarations  # entities are declared there, and nowhere else
-        self.parser.StartElementHandler = self._start
-        self.parser.EndElementHandler = self._end
-        self.parser.CharacterDataHandler = self._text
-
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        if len(self._open) == _DEEPEST:
-            raise NotXmp(f"more than {_DEEPEST} elements within each other")
-        parent = self._open[-1] if self._open else None
-        is_root = self.root is None and name == f"{_RDF} RDF"
-        made = None
-        if parent is not None:
-            parent.has_elements = True
-        if is_root or (parent is not None and name in _KEPT):
-            start = self.parser.CurrentByteIndex
-            tag = _TAG.match(self.data, start)
-            assert tag is not None
-            made = _Element(name, attributes, start, tag.end())
-            if parent is not None:
-                parent.children.append(made)
-            if is_root:
-                self.root = made
-        self._open.append(made)
-
-    def _end(self, name: str) -> None:
-        element = self._open.pop()
-        if element is None:
-            return
-        if self.data[element.open - 2 : element.open] == b"/>":
-            element.shut = element.end = element.open
-        else:
-            element.shut = self.parser.CurrentByteIndex
-            element.end = self.data.index(b">", element.shut) + 1
-
-    def _text(self, text: str) -> None:
-        if self._open and (element := self._open[-1]) is not None:
-            element.texts.append(text)
-
-
-def _check_encoding(version: str, encoding: str | None, standalone: int) -> None:
-    if encoding is not None and encoding.lower() not in _UTF_8:
-        raise NotXmp(f"in {encoding}, not in UTF-8")
-
-
-def _refuse_declarations(*about: object) -> None:
-    raise NotXmp("has a document type, which could declare entities")
