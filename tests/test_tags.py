@@ -150,6 +150,25 @@ def test_a_sidecar_that_has_changed_since_stays(given: Given, run: Run, tmp_path
     assert not (tmp_path / "c.jpg.xmp").exists()
 
 
+@pytest.mark.parametrize("before", [None, LIGHTROOM])
+def test_a_sidecar_that_another_program_wrote_after_a_kill_is_never_taken_for_ours(
+    before: str | None, given: Given, run: Run, tmp_path: Path
+) -> None:
+    """The run is killed between its announcement and the sidecar."""
+    sidecar, log = tmp_path / "a.jpg.xmp", tmp_path / "rows.jsonl.apply.jsonl"
+    if before is not None:
+        sidecar.write_text(before)
+    given(row("a.jpg", "dog"))
+    run("apply", "rows.jsonl", "--tag", "xmp")
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    sidecar.write_bytes(FOREIGN["exiftool"])
+
+    done = run("apply", "--undo", "rows.jsonl.apply.jsonl")
+
+    assert (done.returncode, done.stderr) == (0, b"nothing is left to take back\n")
+    assert sidecar.read_bytes() == FOREIGN["exiftool"]
+
+
 def make_pictures(chance: random.Random, root: Path) -> list[Answered]:
     """Make pictures, some with sidecars, and give their rows."""
     rows = []

@@ -31,13 +31,14 @@ class Change:
     """What tags do to a file, and how it was before.
 
     was: the bytes of a sidecar; None if there was none, or a picture is changed. mtime: of the file, if there was one,
-    in nanoseconds. kept: where a picture is kept as it was; "" for a sidecar. now: the new sidecar, or the new XMP of a
-    picture, and tags: what is in it, to be shown; the log has neither.
+    in nanoseconds. kept: where a picture is kept as it was; "" for a sidecar. made: the digest of the new sidecar. now:
+    the new sidecar, or the new XMP of a picture, and tags: what is in it, to be shown; the log has neither.
     """
 
     was: bytes | None = None
     mtime: int = 0
     kept: str = ""
+    made: str = ""
     now: bytes = b""
     tags: tuple[str, ...] = ()
 
@@ -239,7 +240,7 @@ def _line(entry: Entry) -> dict[str, Any]:
     record = {"step": entry.place, "do": step.action, "from": step.source, "to": step.target, "size": step.size}
     if (change := step.change) is not None:
         was = None if change.was is None else change.was.decode()  # only UTF-8 gets tags
-        return record | {"was": was, "mtime": change.mtime, "kept": change.kept}
+        return record | {"was": was, "mtime": change.mtime, "kept": change.kept, "made": change.made}
     return record if step.number == 1 else record | {"wanted": step.wanted, "number": step.number}
 
 
@@ -259,7 +260,7 @@ def _take(log: ActionLog, record: dict[str, Any]) -> None:
         change = None
         if "kept" in record:
             was = None if record["was"] is None else record["was"].encode()
-            change = Change(was, record["mtime"], record["kept"])
+            change = Change(was, record["mtime"], record["kept"], record["made"])
         step = Step(record["do"], record["from"], record["to"], wanted, number, record["size"], change)
         if record["step"] != len(log.entries):
             raise ValueError("a step is missing")

@@ -5,7 +5,6 @@ The log has what was in a sidecar. A picture is kept beside the changed one unde
 
 import errno
 import os
-from contextlib import suppress
 
 from zsclip.out.actionlog import Change, Entry, Step
 from zsclip.out.exiftool import write_packet
@@ -43,7 +42,7 @@ def change_file(step: Step, temporary: str) -> str:
         raise OSError(errno.EBUSY, "changed meanwhile; run the same command again", step.target)
     else:
         replace_file(change.now, step.target, temporary)
-    return content_of(change.now).hex()
+    return change.made
 
 
 def settle_change(entry: Entry, temporary: str) -> bool:
@@ -51,20 +50,19 @@ def settle_change(entry: Entry, temporary: str) -> bool:
     step = entry.step
     change = _change_of(step)
     if change.kept:
-        remove(temporary)
-        is_done = _is_kept(step, change)
-        if is_done and are_same(step.target, change.kept):
-            os.unlink(change.kept)
-            is_done = False
-    elif change.was is None:
-        is_done = settle_copy(step.target, temporary) is not False
+        is_done = _settle_embedded(step, change, temporary)
+        if is_done and not entry.made:
+            entry.made = _digest(step.target)
+        return is_done
+    if change.was is None:
+        settle_copy(step.target, temporary)
     else:
         remove(temporary)
-        is_done = os.path.lexists(step.target) and _content(step.target) != change.was
-    if is_done and not entry.made:
-        with suppress(OSError):
-            entry.made = _digest(step.target)
-    return is_done
+    if not os.path.isfile(step.target):
+        return False
+    if entry.state == "begun":  # somebody else may have written to it since
+        return _digest(step.target) == change.made
+    return _content(step.target) != change.was
 
 
 def why_not_taken_back(entry: Entry) -> str | None:
@@ -100,19 +98,34 @@ def take_back(step: Step, temporary: str) -> None:
 
 def _embed(step: Step, change: Change, temporary: str) -> str:
     """Let exiftool write a picture with tags, and keep the original; give the digest of the new one."""
-    second_name(step.source, change.kept, temporary)
     try:
         write_packet(step.source, change.now, temporary)
-        if not _is_kept(step, change):
-            raise OSError(errno.EBUSY, "changed meanwhile; run the same command again", step.source)
         made = _digest(temporary)
-        take_place(temporary, step.source)
+        second_name(step.source, change.kept, _second(temporary))
     except BaseException:
         remove(temporary)
-        if are_same(step.source, change.kept):
-            remove(change.kept)
+        raise
+    try:
+        if not _is_kept(step, change):
+            raise OSError(errno.EBUSY, "changed meanwhile; run the same command again", step.source)
+        take_place(temporary, step.source)
+    except BaseException:
+        _settle_embedded(step, change, temporary)
         raise
     return made
+
+
+def _settle_embedded(step: Step, change: Change, temporary: str) -> bool:
+    """Remove what a step has made if it has not changed the picture yet, and say whether it has."""
+    remove(temporary)
+    remove(_second(temporary))
+    if are_same(step.target, change.kept):
+        remove(change.kept)
+    return _is_kept(step, change)
+
+
+def _second(temporary: str) -> str:
+    return f"{temporary}.original"
 
 
 def _is_kept(step: Step, change: Change) -> bool:

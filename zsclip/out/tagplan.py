@@ -13,6 +13,7 @@ from zsclip.out.plan import NotPossible, Plan, absolute, archive_of, labels_of
 from zsclip.out.rdf import LARGEST, NotXmp
 from zsclip.out.reader import Answered
 from zsclip.out.xmp import Tag, spelt, tagged
+from zsclip.pictures.identity import content_of
 from zsclip.pictures.refused import Refused
 
 _THREADS = 4  # disks and exiftool are waited for
@@ -89,9 +90,11 @@ def _add(
         plan.same += bool(tags)
         return
     shown = tuple(spelt("lr", tag) for tag in tags)
-    kept = _free_name(f"{found.picture}_original") if tagging.embeds else ""
-    change = Change(None if tagging.embeds else found.xmp, found.mtime, kept, now, shown)
     action: Action = "embed" if tagging.embeds else "tag"
+    if tagging.embeds:
+        change = Change(None, found.mtime, _free_name(f"{found.picture}_original"), now=now, tags=shown)
+    else:
+        change = Change(found.xmp, found.mtime, made=content_of(now).hex(), now=now, tags=shown)
     plan.groups.append([Step(action, found.picture, found.target, found.target, 1, found.size, change)])
 
 
