@@ -2,12 +2,15 @@
 
 import csv
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 from test_heads import make_pictures, refusal
+
+from zsclip.cli.main import main
 
 Run = Callable[..., CompletedProcess[bytes]]
 
@@ -30,6 +33,64 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return [json.loads(line) for line in file.read_text().splitlines()]
     with open(file, newline="") as lines:
         return list(csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ","))
+
+
+def test_images_worth_a_label_are_named_labelled_and_learnt(run: Run, data: Path) -> None:
+    """Their rows are those of the whole run, and the column truth is left to be filled in."""
+    (data / "many/river/1.png").write_bytes((data / "few/river/0.png").read_bytes())
+
+    whole = run("classify", "many", "--head", "h", "-f", "csv", "-q")
+    done = run("classify", "many", "--head", "h", "--suggest", "4", "-o", "todo.csv")
+
+    assert done.returncode == 1  # an image could not be read
+    assert b"1 failed: unreadable 1" in done.stderr
+    header, *lines = (data / "todo.csv").read_text().splitlines()
+    assert header == "file_name,rank,label,candidate,score,cosine,score_kind,error,message,truth"
+    assert len(lines) == 4
+    assert all(line.endswith(",") and line[:-1] in whole.stdout.decode().splitlines() for line in lines)
+    assert "many/river/1.png" not in done.stdout.decode()  # it is an example of the head
+    todo = [header, lines[0] + "stone", lines[1] + "fog", *lines[2:]]
+    (data / "todo.csv").write_text("\n".join(todo))
+    learnt = run("learn", "todo.csv", "--add-to", "h", "-o", "h2", "--json")
+    assert json.loads(learnt.stdout)["examples"] == {"cloud": 5, "river": 5, "stone": 6, "fog": 1}
+    assert b"todo.csv: skipped: 2 lines without a label or caption" in learnt.stderr
+
+
+def test_more_suggestions_than_images_are_all_that_are_not_known(run: Run, data: Path) -> None:
+    (data / "many/river/0.png").unlink()
+    with tarfile.open(data / "many.tar", "w") as archive:
+        archive.add(data / "many/stone", "stone")
+        archive.add(data / "few/cloud", "cloud")
+
+    done = run("classify", "many.tar", "many/river", "--head", "h", "--suggest", "99", "--expect", "balanced")
+
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    of_tar = sorted(f"many.tar#stone/{path.name}" for path in (data / "many/stone").iterdir())
+    assert [row["file_name"] for row in rows] == [
+        *of_tar, *(str(path.relative_to(data)) for path in sorted((data / "many/river").iterdir()))
+    ]  # fmt: skip
+    assert {row["score_kind"] for row in rows} == {"expected"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("-",), "-: --suggest needs all images"),
+        (("many", "-o", "rows/"), "--suggest: needs all images in one run"),
+        (("many", "-o", "a.csv", "--resume"), "--suggest: depends on all images"),
+        (("many", "-f", "csv", "--segments"), "--suggest: takes single frames"),
+        (("many", "-l", "stone,river", "--multi-label"), "--suggest: asks which label fits best"),
+    ],
+)
+def test_suggest_is_refused_where_it_cannot_be_right(
+    arguments: tuple[str, ...], why: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "many").mkdir()
+
+    assert main(["classify", *arguments, "--suggest", "3", "-m", "nowhere"]) == 2
+
+    assert why in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
@@ -60,8 +121,6 @@ def test_wrong_answers_are_corrected_and_learnt(run: Run, data: Path, ending: st
 
 
 def test_errors_in_archives_and_parquet_are_learnt_from(run: Run, data: Path) -> None:
-    import tarfile
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 

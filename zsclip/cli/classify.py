@@ -19,6 +19,7 @@ from zsclip.cli.run import (
     Session,
     build_answering,
     build_corrected,
+    build_suggested,
     embedding,
     interruptible,
     note_export,
@@ -66,8 +67,7 @@ def classify(
     if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
         flag = "--multi-label" if scores.multi_label else "--top-k"
         raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
-    if scores.expect is not None:
-        _check_whole(inputs, output, store)
+    _check_whole(scores, inputs, output, store)
     set_environment(model, messages)
     given = labels.read_given(alone=scores.one_is_enough)
     question = read_question(given, prompts.read_given(), scores, read_teachers(scores, messages, model))
@@ -101,9 +101,8 @@ def classify(
             return session.tally.exit_code
         pictures = progress.listed(paths.rest(), inputs.inputs)
         corrected = None
-        if scores.expect is not None:
-            pictures = list(pictures)
-            corrected = build_corrected(question, pictures, encoder, session)
+        if scores.expect is not None or scores.suggest is not None:
+            pictures, corrected = _looked_at_first(list(pictures), question, encoder, session)
         run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, corrected)
         run.write(pictures, start)
     code = report_run(session, (output.file, output.report, output.contact_sheet))
@@ -111,19 +110,38 @@ def classify(
     return code
 
 
-def _check_whole(inputs: Inputs, output: Output, store: Store) -> None:
-    """Refuse what does not go with --expect, for which all images are encoded before the first is answered."""
+def _check_whole(scores: Scores, inputs: Inputs, output: Output, store: Store) -> None:
+    """Refuse what does not go with options for which all images are encoded before the first is answered."""
     from zsclip.pictures.stdin import STDIN
 
+    flag = "--expect" if scores.expect is not None else "--suggest"
+    if scores.expect is None and scores.suggest is None:
+        return
     reasons = (
-        (STDIN in inputs.inputs, "-: --expect needs all images before it can answer; give files or folders"),
-        (output.folder is not None, "--expect: needs all images in one run; write to a file instead of a folder"),
-        (output.resume or output.retry_errors, "--expect: depends on all images; run again without --resume"),
-        (store.no_store, "--no-store: --expect looks at every image twice; leave one of the two out"),
+        (STDIN in inputs.inputs, f"-: {flag} needs all images before it can answer; give files or folders"),
+        (output.folder is not None, f"{flag}: needs all images in one run; write to a file instead of a folder"),
+        (output.resume or output.retry_errors, f"{flag}: depends on all images; run again without --resume"),
+        (
+            store.no_store and scores.expect is not None,
+            "--no-store: --expect looks at every image twice; leave one of the two out",
+        ),
+        (output.segments and scores.suggest is not None, "--suggest: takes single frames; leave out --segments"),
     )
     for is_so, reason in reasons:
         if is_so:
             raise InputError(reason)
+
+
+def _looked_at_first(
+    pictures: "list[Pictures]", question: "Question", encoder: "Encoder", session: Session
+) -> "tuple[list[Pictures], Classifier | None]":
+    """Encode all pictures; give those to answer for, and what answers if that depends on all of them."""
+    suggest = question.scores.suggest
+    corrected = build_corrected(question, pictures, encoder, session)
+    if suggest is None:
+        return pictures, corrected
+    classifier = corrected or build_answering(question, encoder, session)
+    return [build_suggested(classifier, question.head, pictures, suggest, encoder, session)], classifier
 
 
 def _found(
@@ -164,7 +182,8 @@ class Run:
         speed, journal = self.session.speed, start.journal
         about = about_page(self.question, self.encoder, self.rule)
         small = (speed.cpus, speed.max_pixels)
-        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim)
+        truth = self.question.scores.suggest is not None
+        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim, truth)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)

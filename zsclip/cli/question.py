@@ -94,6 +94,16 @@ class Scores(Deciding):
             help="Write only the rows with this answer; with --multi-label, the rows of all images it applies to.",
         ),
     ] = field(default_factory=list)
+    suggest: Annotated[
+        int | None,
+        typer.Option(
+            "--suggest",
+            metavar="N",
+            min=1,
+            help="Write only the rows of the N images whose labels would teach most: doubtful ones, each unlike the "
+            "others. Fill in the column truth of a .csv or .tsv file, and `zsclip learn FILE` reads it.",
+        ),
+    ] = None
 
 
 def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[str, str]:

@@ -272,7 +272,8 @@ class Writer:
     """The stages that rows pass through on their way to the files.
 
     wanted: the answers to write; None stands for unknown; empty means all. threads, max_pixels: for thumbnails.
-    about: what a page says about the run. settings: what the rows depend on. width: of the embeddings.
+    about: what a page says about the run. settings: what the rows depend on. width: of the embeddings. truth: whether
+    CSV and TSV files get an empty column for the true labels.
     """
 
     output: Output
@@ -282,6 +283,7 @@ class Writer:
     about: Mapping[str, str]
     settings: Mapping[str, object]
     width: int
+    truth: bool = False
 
     def write(self, batches: "Batches", out: TextIO, *, header: bool) -> None:
         """Write the rows that --only asks for, in the format of the run."""
@@ -293,8 +295,8 @@ class Writer:
             write_segments(batches, out, self.output.sink_name, self.wanted)
             return
         sinks: dict[str, Callable[[Any, TextIO], None]] = SINKS | {
-            "csv": partial(write_csv, header=header),
-            "tsv": partial(write_tsv, header=header),
+            "csv": partial(write_csv, header=header, truth=self.truth),
+            "tsv": partial(write_tsv, header=header, truth=self.truth),
             "paths": partial(write_paths, print0=self.output.print0, unknown=None in self.wanted),
             "html": drain,  # the page is written as rows pass
             "parquet": self._write_parquet,
