@@ -37,8 +37,6 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 def test_images_worth_a_label_are_named_labelled_and_learnt(run: Run, data: Path) -> None:
     """Their rows are those of the whole run, and the column truth is left to be filled in."""
-    (data / "many/river/1.png").write_bytes((data / "few/river/0.png").read_bytes())
-
     whole = run("classify", "many", "--head", "h", "-f", "csv", "-q")
     done = run("classify", "many", "--head", "h", "--suggest", "4", "-o", "todo.csv")
 
@@ -48,7 +46,6 @@ def test_images_worth_a_label_are_named_labelled_and_learnt(run: Run, data: Path
     assert header == "file_name,rank,label,candidate,score,cosine,score_kind,error,message,truth"
     assert len(lines) == 4
     assert all(line.endswith(",") and line[:-1] in whole.stdout.decode().splitlines() for line in lines)
-    assert "many/river/1.png" not in done.stdout.decode()  # it is an example of the head
     todo = [header, lines[0] + "stone", lines[1] + "fog", *lines[2:]]
     (data / "todo.csv").write_text("\n".join(todo))
     learnt = run("learn", "todo.csv", "--add-to", "h", "-o", "h2", "--json")

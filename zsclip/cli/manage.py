@@ -35,7 +35,7 @@ def _group(name: str, about: str) -> typer.Typer:
     return group
 
 
-prompts_app = _group("prompts", "Show the sentences that labels are put into.")
+prompts_app = _group("prompts", "Show the sentences that labels are put into; suggest more words.")
 models_app = _group("models", "Show, fetch and export models.")
 cache_app = _group("cache", "Show, check, trim or delete what is kept on disk.")
 
@@ -90,6 +90,40 @@ def prompts_show(
         for sentence, count in zip(sentences, tokens.counts(sentences), strict=True):
             cut = f"  cut at {context_length}" if count > context_length else ""
             typer.echo(f"{name}\t{count}\t{sentence}{cut}")
+
+
+@prompts_app.command("suggest", cls=Command)
+@command()
+def prompts_suggest(
+    labels: Labels,
+    add: Annotated[
+        list[str],
+        typer.Option(
+            "--add",
+            metavar="synonyms|broader|gloss",
+            help="Add synonyms, the default, or what each label is a kind of, or its definition.",
+            rich_help_panel="Labels",
+        ),
+    ] = [],  # noqa: B006
+) -> None:
+    """Print a label file with more words for each label, from WordNet.
+
+    Of the meanings of a word, the likeliest in a picture is taken, and the others are in comments: read them, as
+    `crane` may be a bird or a machine. More words often hurt; `zsclip compare` says whether these help. This needs
+    `pip install 'zsclip[wordnet]'`.
+
+    Examples:
+
+        zsclip prompts suggest --labels "crane,heron" > words.yaml
+        zsclip prompts suggest --labels-file pets.txt --add gloss > words.yaml
+        zsclip compare labelled/ --labels-file pets.txt --labels-file words.yaml
+    """
+    from zsclip.words.suggest import kinds_of, suggested_lines
+    from zsclip.words.wordnet import WordNet
+
+    given, kinds = labels.read(alone=True), kinds_of(add)
+    for line in suggested_lines(given, WordNet(), kinds):
+        typer.echo(line)
 
 
 @models_app.command("list", cls=Command)
