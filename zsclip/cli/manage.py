@@ -114,7 +114,7 @@ def prompts_suggest(
 
     Examples:
 
-        zsclip prompts suggest --labels "crane,heron" > words.yaml
+        zsclip prompts suggest --labels "sofa,taxi" > words.yaml
         zsclip prompts suggest --labels-file pets.txt --add gloss > words.yaml
         zsclip compare labelled/ --labels-file pets.txt --labels-file words.yaml
     """
