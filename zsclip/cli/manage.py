@@ -4,11 +4,12 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from zsclip.cli.groups import command
+from zsclip.cli.groups import command, group
 from zsclip.cli.help import SHORT_HELP, Command, Group
 from zsclip.cli.options import Labels, Messages, Model, Network, Templates, set_environment
 from zsclip.cli.terminal import counted, say, sized
@@ -92,20 +93,23 @@ def prompts_show(
             typer.echo(f"{name}\t{count}\t{sentence}{cut}")
 
 
-@prompts_app.command("suggest", cls=Command)
-@command()
-def prompts_suggest(
-    labels: Labels,
+@group("Labels")
+class Added:
+    """Which words are added to labels."""
+
     add: Annotated[
         list[str],
         typer.Option(
             "--add",
             metavar="synonyms|broader|gloss",
             help="Add synonyms, the default, or what each label is a kind of, or its definition.",
-            rich_help_panel="Labels",
         ),
-    ] = [],  # noqa: B006
-) -> None:
+    ] = field(default_factory=list)
+
+
+@prompts_app.command("suggest", cls=Command)
+@command()
+def prompts_suggest(labels: Labels, added: Added) -> None:
     """Print a label file with more words for each label, from WordNet.
 
     Of the meanings of a word, the likeliest in a picture is taken, and the others are in comments: read them, as
@@ -121,7 +125,7 @@ def prompts_suggest(
     from zsclip.words.suggest import kinds_of, suggested_lines
     from zsclip.words.wordnet import WordNet
 
-    given, kinds = labels.read(alone=True), kinds_of(add)
+    given, kinds = labels.read(alone=True), kinds_of(added.add)
     for line in suggested_lines(given, WordNet(), kinds):
         typer.echo(line)
 
