@@ -27,6 +27,7 @@ def _of_head(question: Question) -> dict[str, object]:
     given = scores.head or ", ".join([*scores.examples, *scores.example])
     return ({} if head is None else {"head": digested(given, head.fingerprint)}) | (
         {name: value for name in ("expect", "suggest") if (value := getattr(scores, name)) is not None}
+        | ({"transductive": True} if scores.transductive else {})
     )
 
 
