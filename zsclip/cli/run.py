@@ -141,7 +141,7 @@ def build_suggested(
             vectors.append(batch.vectors[is_new])
             places.append(start + batch.places[is_new].astype(np.int64))
             start += len(batch)
-    session.tally.new_store = own.tally.new_store
+    session.tally.new_store = session.tally.new_store or own.tally.new_store
     session.tally.errors += own.tally.errors
     chosen = np.concatenate(places)[worth_labelling(np.concatenate(vectors), classifier, count)]
     names = [name for some in pictures for name in some.names]
