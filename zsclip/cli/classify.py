@@ -19,6 +19,7 @@ from zsclip.cli.run import (
     Session,
     build_answering,
     build_for_all,
+    build_suggested,
     embedding,
     interruptible,
     note_export,
@@ -66,7 +67,10 @@ def classify(
     if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
         flag = "--multi-label" if scores.multi_label else "--top-k"
         raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
-    if (whole := scores.needs_all) is not None:
+    if output.segments and scores.suggest is not None:
+        raise InputError("--suggest: takes single frames; leave out --segments")
+    whole = scores.needs_all or (None if scores.suggest is None else "--suggest")
+    if whole is not None:
         _check_whole(whole, inputs, output, store)
     set_environment(model, messages)
     given = labels.read_given(alone=scores.one_is_enough)
@@ -102,8 +106,7 @@ def classify(
         pictures = progress.listed(paths.rest(), inputs.inputs)
         for_all = None
         if whole is not None:
-            pictures = list(pictures)
-            for_all = build_for_all(question, pictures, encoder, session)
+            pictures, for_all = _looked_at_first(list(pictures), question, encoder, session)
         run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, for_all)
         run.write(pictures, start)
     code = report_run(session, (output.file, output.report, output.contact_sheet))
@@ -119,11 +122,26 @@ def _check_whole(flag: str, inputs: Inputs, output: Output, store: Store) -> Non
         (STDIN in inputs.inputs, f"-: {flag} needs all images before it can answer; give files or folders"),
         (output.folder is not None, f"{flag}: needs all images in one run; write to a file instead of a folder"),
         (output.resume or output.retry_errors, f"{flag}: depends on all images; run again without --resume"),
-        (store.no_store, f"--no-store: {flag} looks at every image twice; leave one of the two out"),
+        (
+            store.no_store and flag != "--suggest",
+            f"--no-store: {flag} looks at every image twice; leave one of the two out",
+        ),
     )
     for is_so, reason in reasons:
         if is_so:
             raise InputError(reason)
+
+
+def _looked_at_first(
+    pictures: "list[Pictures]", question: "Question", encoder: "Encoder", session: Session
+) -> "tuple[list[Pictures], Classifier | None]":
+    """Encode all pictures; give those to answer for, and what answers if that depends on all of them."""
+    suggest = question.scores.suggest
+    for_all = build_for_all(question, pictures, encoder, session)
+    if suggest is None:
+        return pictures, for_all
+    classifier = for_all or build_answering(question, encoder, session)
+    return [build_suggested(classifier, question.head, pictures, suggest, encoder, session)], classifier
 
 
 def _found(
@@ -164,8 +182,8 @@ class Run:
         speed, journal = self.session.speed, start.journal
         about = about_page(self.question, self.encoder, self.rule)
         small = (speed.cpus, speed.max_pixels)
-        passes = self.question.scores.transductive
-        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim, passes)
+        passes, truth = self.question.scores.transductive, self.question.scores.suggest is not None
+        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim, passes, truth)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)

@@ -23,7 +23,7 @@ class Scoring:
     only: the answers whose rows are wanted; empty means all. head: a file of what was learnt from examples. examples:
     labelled pictures to learn from now. example: single ones, LABEL=IMAGE.
     expect: what is known of the shares of labels: balanced, few, or a file. transductive: whether all pictures inform
-    each answer.
+    each answer. suggest: how many pictures to label next are wanted, instead of all.
     """
 
     top_k: int | None = None
@@ -39,6 +39,7 @@ class Scoring:
     example: Sequence[str] = ()
     expect: str | None = None
     transductive: bool = False
+    suggest: int | None = None
 
     def __post_init__(self) -> None:
         check_count("--top-k", self.top_k)
@@ -60,6 +61,9 @@ class Scoring:
             self._check_learning(learns)
         if (whole := self.needs_all) is not None:
             self._check_sharing(whole)
+        check_count("--suggest", self.suggest)
+        if self.suggest is not None and self.multi_label:
+            raise InputError("--suggest: asks which label fits best, not whether it applies; leave out --multi-label")
 
     def _check_sharing(self, whole: str) -> None:
         """Refuse what says that labels do not share all pictures among them."""
