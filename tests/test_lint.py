@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zsclip.answers.lint import NEAR, near_duplicates
-from zsclip.words.labels import Label, read_labels
+from zsclip.words.labels import Label
 from zsclip.words.wording import contained, negations, shared_names
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -33,9 +33,10 @@ def test_each_kind_of_finding_is_a_line_and_the_exit_code_is_1(run_alone: Run, t
     done = run_alone("prompts", "lint", "--labels-file", "pets.yaml", "-m", "tiny")
 
     assert done.returncode == 1
-    assert done.stderr.decode() == "zsclip: 11 labels checked, 8 findings\n"
+    assert done.stderr.decode() == "zsclip: 11 labels checked, 10 findings\n"
     assert [line.partition(": ")[0] for line in findings(done)] == [
         "same-text", "other-script", "shared-name", "contained", "contained", "negation", "cut", "near-duplicate",
+        "near-duplicate", "near-duplicate",
     ]  # fmt: skip
     for words in (
         "'Cat' and 'cat' are the same text to tiny",
@@ -43,6 +44,7 @@ def test_each_kind_of_finding_is_a_line_and_the_exit_code_is_1(run_alone: Run, t
         "'hound' is a name of 'dog', 'Hound'",
         "'dog' is part of 'hound dog', 'hot dog'",
         "'Hound' is part of 'hound dog'",
+        "'hound dog' and 'Hound' are nearly the same to tiny",
         "'other' describes no image",
         "is longer than the 32 tokens that tiny reads",
         "'couch' and 'sofa' are nearly the same to tiny (0.87); merge them?",
@@ -57,7 +59,7 @@ def test_good_labels_have_no_finding_and_exit_code_0(run: Run) -> None:
 
     assert done.returncode == 0
     assert done.stdout == b""
-    assert done.stderr == b"zsclip: 4 labels checked, nothing found\n"
+    assert done.stderr == b"zsclip: 5 labels checked, nothing found\n"
 
 
 def test_quiet_prints_findings_only(run: Run) -> None:
@@ -144,6 +146,5 @@ def test_own_prompts_may_say_what_other_stands_for() -> None:
     assert list(negations([Label("cat"), Label("other", prompts=("an empty room",))])) == []
 
 
-def test_reading_a_single_label_is_enough(run: Run) -> None:
-    assert run("prompts", "lint", "--label", "crane, bird", "-m", "tiny").returncode == 0
-    assert read_labels("cat", alone=True)
+def test_one_label_is_enough(run: Run) -> None:
+    assert run("prompts", "lint", "--label", "crane", "-m", "tiny").returncode == 0

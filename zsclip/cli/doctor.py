@@ -64,13 +64,17 @@ def doctor(
 
 
 def _checks(model: str, progress: "Progress") -> "Iterator[Check]":
-    from importlib.metadata import requires
+    from importlib.metadata import PackageNotFoundError, requires
 
     from zsclip.cli.demo import FOLDER
     from zsclip.measure.installation import Check, check_decoders, check_device, check_packages
 
     progress.step("looking at packages")
-    yield from check_packages(requires("zsclip") or [])
+    try:
+        needed = requires("zsclip") or []
+    except PackageNotFoundError:  # run from a checkout
+        needed = []
+    yield from check_packages(needed)
     yield check_decoders()
     progress.step("loading torch")
     yield check_device()
