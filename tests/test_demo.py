@@ -44,9 +44,9 @@ def test_the_commands_that_it_shows_give_what_it_shows(run_alone: Run) -> None:
     rows, _, hints = shown.partition(command)[2].partition("\nNext, try:\n")
 
     zsclip = f"{shlex.quote(sys.executable)} -m zsclip"
-    typed = subprocess.run(
-        ["sh", "-c", f"{folder} && {command.replace('zsclip', zsclip, 1)}"], capture_output=True, text=True, check=True
-    )
+    line = f"{folder} && {command.replace('zsclip', zsclip, 1)}"
+    # With env: readline, which pytest imports, sets COLUMNS where Python does not see it.
+    typed = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True, env=os.environ)
 
     assert typed.stdout == rows.lstrip("\n")
     assert len(hints.splitlines()) >= 4
