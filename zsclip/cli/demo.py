@@ -23,7 +23,9 @@ _NEXT = {
 
 @command()
 def demo() -> int:
-    """Classify five photographs that come with zsclip, with the small model that comes with it: nothing is fetched.
+    """Classify five photographs that come with zsclip.
+
+    They are classified with `tiny`, the model that comes with zsclip, too: nothing is fetched.
 
     Examples:
 

@@ -29,11 +29,11 @@ def doctor(
         ),
     ] = None,
 ) -> int:  # fmt: skip
-    """Check this installation, the cache and a model, and print the line that installs what is missing.
+    """Check the installation, the cache and a model.
 
-    The model is compared with open_clip: its pixels, tokens and embeddings of three photographs and some sentences
-    must be the same. Nothing is fetched. What is kept is read, and deleted where it is damaged, as `zsclip cache
-    verify` does.
+    What is missing comes with the line that installs it. The model is compared with open_clip: its pixels, tokens and
+    embeddings of three photographs and some sentences must be the same. Nothing is fetched. What is kept is read, and
+    deleted where it is damaged, as `zsclip cache verify` does.
 
     The exit code is 1 if something is wrong, 3 if it is the model; what is only missing is optional.
 
