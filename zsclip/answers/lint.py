@@ -66,8 +66,8 @@ def lint(
     known = {frozenset(pair[:2]) for pair in same}
     rows = matrix.class_embeddings  # (C + K, D)
     centred = _centred(rows[: len(labels)], rows[len(labels) :])
-    for one, other, cosine in near_duplicates(centred):
-        pair = words.names[one], words.names[other]
+    for i, j, cosine in near_duplicates(centred):
+        pair = words.names[i], words.names[j]
         if frozenset(pair) not in known:
             shown = f"{shortened(pair[0])!r} and {shortened(pair[1])!r}"
             yield Finding("near-duplicate", f"{shown} are nearly the same to {name} ({cosine:.2f}); merge them?")

@@ -88,7 +88,7 @@ def other_tokens(spec: ModelSpec, reference: Reference) -> list[str]:
 
 def embedding_differences(encoder: Encoder, pixels: Pixels, reference: Reference) -> tuple[float, float, float]:
     """Give the largest difference of a number in pictures' and in texts' embeddings, and the lowest cosine of both."""
-    images, texts = encoder.begin_images(pixels)(), encoder.encode_text(SENTENCES)
+    images, texts = encoder.begin_images(list(pixels))(), encoder.encode_text(SENTENCES)
     pairs = ((images, reference.images), (texts, reference.texts))
     image_difference, text_difference = (float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
     return image_difference, text_difference, min(float((ours * theirs).sum(axis=1).min()) for ours, theirs in pairs)
