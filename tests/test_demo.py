@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from zsclip.cli.demo import FOLDER
+from zsclip.cli.main import main
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 ANSWERS = {
@@ -64,11 +65,10 @@ def test_it_loads_no_torch_where_onnx_runtime_is_there(run_alone: Run) -> None:
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ)
 
 
-def test_it_leaves_the_working_directory_as_it_was(run: Run) -> None:
-    before = os.getcwd()
-
-    assert run("demo").returncode == 0
-    assert os.getcwd() == before
+def test_it_leaves_the_working_directory_as_it_was(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    assert Path.cwd() == empty_folder
+    assert answers_in(capfd.readouterr().out) == ANSWERS
 
 
 def test_the_photographs_are_small_and_each_has_an_author_and_terms() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zsclip.answers.lint import NEAR, near_duplicates
+from zsclip.answers.lint import NEAR, centred_on, near_duplicates
 from zsclip.words.labels import Label
 from zsclip.words.wording import contained, negations, shared_names
 
@@ -105,7 +105,32 @@ def test_near_duplicates_are_those_of_all_pairs(count: int) -> None:
     assert found.keys() == {pair for pair in best if cosines[pair] >= 0.9}
     assert all(cosine == pytest.approx(cosines[pair], abs=1e-6) for pair, cosine in found.items())
     twice = list(near_duplicates(np.concatenate([rows, rows]), least=NEAR))
-    assert {(one, other) for one, other, _ in twice} == {(row, row + count) for row in range(count)}
+    assert sorted((one, other) for one, other, _ in twice) == [(row, row + count) for row in range(count)]
+
+
+def test_what_all_words_have_in_common_makes_no_duplicates() -> None:
+    random = np.random.default_rng(0)
+    rows = (random.normal(size=(200, 64)) / 8 + [3.0, *[0.0] * 63]).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    labels, common = rows[:100], rows[100:]
+
+    alone = centred_on(common, labels)
+
+    assert len(list(near_duplicates(labels))) >= 50
+    assert list(near_duplicates(alone)) == []
+    np.testing.assert_allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-6)
+
+
+def test_prompts_that_are_cut_are_those_of_the_labels(run: Run) -> None:
+    """The words that labels are compared with are put into the same sentence."""
+    template = "a photo of " + "a very " * 20 + "old {}"
+
+    done = run("prompts", "lint", "-l", "cat,dog", "--template", template, "-m", "tiny", "-q")
+
+    cut = [line for line in findings(done) if line.startswith("cut: ")]
+    assert len(cut) == 2
+    assert "old cat' is longer" in cut[0]
+    assert "old dog' is longer" in cut[1]
 
 
 def test_a_label_is_contained_only_as_whole_words_in_any_number() -> None:
@@ -115,6 +140,7 @@ def test_a_label_is_contained_only_as_whole_words_in_any_number() -> None:
     ]
     assert list(contained(labels("hot dog", "chili hot dog stand", "dog house"))) != []
     assert list(contained(labels("dog hot", "hot dog"))) == []
+    assert list(contained(labels("dog", "no dog"))) == []  # a negation, which is another finding
 
 
 def test_a_name_is_shared_only_if_one_has_it_as_a_synonym() -> None:

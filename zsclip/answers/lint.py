@@ -65,8 +65,8 @@ def lint(
             )
     known = {frozenset(pair[:2]) for pair in same}
     rows = matrix.class_embeddings  # (C + K, D)
-    centred = _centred(rows[: len(labels)], rows[len(labels) :])
-    for i, j, cosine in near_duplicates(centred):
+    alone = centred_on(rows[len(labels) :], rows[: len(labels)])
+    for i, j, cosine in near_duplicates(alone):
         pair = words.names[i], words.names[j]
         if frozenset(pair) not in known:
             shown = f"{shortened(pair[0])!r} and {shortened(pair[1])!r}"
@@ -95,11 +95,11 @@ def near_duplicates(rows: Matrix, least: float = NEAR) -> Iterator[tuple[int, in
                 yield *pair, float(cosines[place - start, best])
 
 
-def _centred(rows: Matrix, reference: Matrix) -> Matrix:
+def centred_on(reference: Matrix, rows: Matrix) -> Matrix:
     """Take away what all words have in common, which in most models is much: any two have a high cosine there.
 
     Args:
-        rows: (C, D); reference: (K, D), common words in the same sentences.
+        reference: (K, D), common words in the same sentences. rows: (C, D).
 
     Returns:
         (C, D) float32, rows of length 1.
