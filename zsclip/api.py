@@ -20,6 +20,7 @@ from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
 from zsclip.answers.classifier import notes
 from zsclip.answers.classify import answer, classify
+from zsclip.answers.second_pass import informed
 from zsclip.engine.learning import learn_from
 from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, model_name, variable
 from zsclip.engine.question import classifier_of, read_question, read_teachers, rule_of
@@ -50,7 +51,7 @@ _FLAG = re.compile("--([a-z][a-z-]+)")
 # Flags whose argument has another name or form, as an error should write them.
 _ARGUMENTS = {
     "template": "templates", "label": "labels", "labels-file": "labels file", "per-label": "--per-label",
-    "multi-label": "multi_label=True", "none-of-these": "none_of_these=True",
+    "multi-label": "multi_label=True", "none-of-these": "none_of_these=True", "transductive": "transductive=True",
 }  # fmt: skip
 _CALLER = 5  # frames up from where the text matrix is made, the user calls a classifier
 _TOGETHER = 512  # paths, looked up in the store at once
@@ -100,6 +101,7 @@ class Classifier:
         prompts: by default the calibration's, else `photo`.
         templates: sentences with one {} each, instead of a set of prompts.
         device: by default the one in ZSCLIP_DEVICE, else `auto`.
+        transductive: whether all pictures of a call inform each answer, in a second pass.
         store: whether embeddings are kept on disk, and looked up there.
         every: which frames of videos are taken: of every `"1s"` (the default), or every Nth one. Videos in folders are
             read, too. keyframes: their key frames. frames: animated GIF, PNG and WebP files count as videos.
@@ -129,6 +131,7 @@ class Classifier:
         calibration: AnyPath | None = None,
         head: AnyPath | None = None,
         examples: AnyPath | Sequence[AnyPath] = (),
+        transductive: bool = False,
         offline: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         fast_jpeg: bool = False,
@@ -144,7 +147,7 @@ class Classifier:
                 None if distractors is None else os.fsdecode(distractors),
                 None if calibration is None else os.fsdecode(calibration),
                 head=None if head is None else os.fsdecode(head),
-                examples=_paths(examples),
+                examples=_paths(examples), transductive=transductive,
             )  # fmt: skip
             self._computing = Computing(
                 device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
@@ -221,7 +224,11 @@ class Classifier:
             self._learn()  # before the first picture is decoded
             store = stack.enter_context(opened_store(self._encoder, self._computing, is_wanted=self._store))
             batches = stack.enter_context(embedding(pictures, self._encoder, store, self._computing))
-            parts = list(classify(batches, self._matrix, self._rule)) or [self._none]
+            matrix = self._matrix
+            if self._question.scores.transductive:
+                every = list(batches)
+                matrix, batches = informed(matrix, every), iter(every)
+            parts = list(classify(batches, matrix, self._rule)) or [self._none(matrix)]
         whole = joined(parts)
         names = whole.names
 
@@ -256,11 +263,10 @@ class Classifier:
         ):
             self._question, _ = learn_from(asked, embedded, self._encoder, self._model, note=warn)
 
-    @property
-    def _none(self) -> answers.Answers:
+    def _none(self, matrix: TextMatrix) -> answers.Answers:
         """The answers for no picture."""
         vectors = np.empty((0, self._encoder.embed_dim), np.float32)
-        return answer(Embedded([], np.empty(0, np.int32), vectors, {}), self._matrix, self._rule)
+        return answer(Embedded([], np.empty(0, np.int32), vectors, {}), matrix, self._rule)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from zsclip.cli.run import (
     SLOW_PIECE,
     Session,
     build_answering,
-    build_corrected,
+    build_for_all,
     embedding,
     interruptible,
     note_export,
@@ -66,8 +66,8 @@ def classify(
     if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
         flag = "--multi-label" if scores.multi_label else "--top-k"
         raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
-    if scores.expect is not None:
-        _check_whole(inputs, output, store)
+    if (whole := scores.needs_all) is not None:
+        _check_whole(whole, inputs, output, store)
     set_environment(model, messages)
     given = labels.read_given(alone=scores.one_is_enough)
     question = read_question(given, prompts.read_given(), scores, read_teachers(scores, messages, model))
@@ -100,26 +100,26 @@ def classify(
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
         pictures = progress.listed(paths.rest(), inputs.inputs)
-        corrected = None
-        if scores.expect is not None:
+        for_all = None
+        if whole is not None:
             pictures = list(pictures)
-            corrected = build_corrected(question, pictures, encoder, session)
-        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, corrected)
+            for_all = build_for_all(question, pictures, encoder, session)
+        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, for_all)
         run.write(pictures, start)
     code = report_run(session, (output.file, output.report, output.contact_sheet))
     note_export(encoder, session)
     return code
 
 
-def _check_whole(inputs: Inputs, output: Output, store: Store) -> None:
-    """Refuse what does not go with --expect, for which all images are encoded before the first is answered."""
+def _check_whole(flag: str, inputs: Inputs, output: Output, store: Store) -> None:
+    """Refuse what does not go with a flag for which all images are encoded before the first is answered."""
     from zsclip.pictures.stdin import STDIN
 
     reasons = (
-        (STDIN in inputs.inputs, "-: --expect needs all images before it can answer; give files or folders"),
-        (output.folder is not None, "--expect: needs all images in one run; write to a file instead of a folder"),
-        (output.resume or output.retry_errors, "--expect: depends on all images; run again without --resume"),
-        (store.no_store, "--no-store: --expect looks at every image twice; leave one of the two out"),
+        (STDIN in inputs.inputs, f"-: {flag} needs all images before it can answer; give files or folders"),
+        (output.folder is not None, f"{flag}: needs all images in one run; write to a file instead of a folder"),
+        (output.resume or output.retry_errors, f"{flag}: depends on all images; run again without --resume"),
+        (store.no_store, f"--no-store: {flag} looks at every image twice; leave one of the two out"),
     )
     for is_so, reason in reasons:
         if is_so:
@@ -157,14 +157,15 @@ class Run:
     session: Session
     limit: int | None
     paths: "Paths"
-    corrected: "Classifier | None" = None  # for the shares of labels
+    for_all: "Classifier | None" = None  # what answers with all images in mind
 
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
         speed, journal = self.session.speed, start.journal
         about = about_page(self.question, self.encoder, self.rule)
         small = (speed.cpus, speed.max_pixels)
-        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim)
+        passes = self.question.scores.transductive
+        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim, passes)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
@@ -192,7 +193,7 @@ class Run:
     @cached_property
     def classifier(self) -> "Classifier":
         """The text matrix or the head; made only once, after the model is loaded."""
-        return self.corrected or build_answering(self.question, self.encoder, self.session)
+        return self.for_all or build_answering(self.question, self.encoder, self.session)
 
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only

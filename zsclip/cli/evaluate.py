@@ -29,7 +29,7 @@ from zsclip.cli.question import Deciding, about_page
 from zsclip.cli.run import (
     SLOW_PIECE,
     build_answering,
-    build_corrected,
+    build_for_all,
     drain,
     embedding,
     measuring,
@@ -113,21 +113,27 @@ class Findings(Report, Json):
         return places
 
     def write_rows(
-        self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed, about: Mapping[str, str]
+        self,
+        batches: "Iterator[Answers]",
+        pictures: "Pictures",
+        speed: Speed,
+        about: Mapping[str, str],
+        *,
+        first: bool,
     ) -> None:
         """Consume all batches, and write rows and the page if they were asked for.
 
         Args:
-            about: what the page says about the run.
+            about: what the page says about the run. first: whether rows have the answer of the first of two passes.
         """
         from zsclip.out.output import format_of, open_output
         from zsclip.out.parquet import Layout, write_parquet
         from zsclip.out.sinks import SINKS, write_csv, write_tsv
 
         sinks = SINKS | {
-            "csv": partial(write_csv, truth=True),
-            "tsv": partial(write_tsv, truth=True),
-            "parquet": partial(write_parquet, layout=Layout(truth=True)),
+            "csv": partial(write_csv, truth=True, first=first),
+            "tsv": partial(write_tsv, truth=True, first=first),
+            "parquet": partial(write_parquet, layout=Layout(truth=True, first=first)),
         }
         with ExitStack() as files:
             out = self.rows and files.enter_context(open_output(self.rows, overwrite=self.overwrite))
@@ -221,15 +227,16 @@ def evaluate(
         if question.examples is not None:
             question = learn_beside(question, encoder, name, session)
         about = about_page(question, encoder, rule)
-        corrected = build_corrected(question, [labelled.pictures], encoder, session)
+        for_all = build_for_all(question, [labelled.pictures], encoder, session)
         known: list[int] = []
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = corrected or build_answering(question, encoder, session)
+            matrix = for_all or build_answering(question, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             most = SLOW_PIECE if findings.report else None
             batches = classify(examples_among(embedded, question.head, known), matrix, with_top_five(rule))
             answers = session.tally.count(batches, session.signals, most)
-            write = partial(findings.write_rows, pictures=labelled.pictures, speed=speed, about=about)
+            passes = scores.transductive
+            write = partial(findings.write_rows, pictures=labelled.pictures, speed=speed, about=about, first=passes)
             may_be_unknown = bool(rule.independent or rule.threshold or rule.thresholds or question.words.distractors)
             scorecard = scorecard_of(answers, truths, matrix.labels, write, may_be_unknown, rule.independent)
     failed = session.tally.errors.total()
@@ -277,7 +284,7 @@ def shown_settings(question: "Question", model: str, rule: "Rule") -> dict[str, 
     return {
         "model": model, "prompts": words.sentences.name, "threshold": threshold,
         "multi_label": rule.independent, "calibration": scores.calibration, "distractors": len(words.distractors),
-        "expect": scores.expect, "head": scores.head,
+        "expect": scores.expect, "transductive": scores.transductive, "head": scores.head,
         "examples": 0 if question.head is None else len(question.head.truth),
     }  # fmt: skip
 

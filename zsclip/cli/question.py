@@ -65,6 +65,15 @@ class Deciding(Distractors, Scoring):
         ),
     ] = None
 
+    transductive: Annotated[
+        bool,
+        typer.Option(
+            "--transductive",
+            help="Classify all images a second time, so that they inform each other; the first answers stay in the "
+            "rows.",
+        ),
+    ] = False
+
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield a description and the path of each file that the run reads; the examples are not known yet."""
         yield from super().reads()
@@ -115,6 +124,7 @@ def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[s
         "scores": "each label by itself" if scores.multi_label else "",
         "examples": "" if question.head is None else f"{len(question.head.truth):,}",
         "expected": "equal shares" if scores.expect == "balanced" else scores.expect or "",
+        "passes": "two; all images inform each other" if scores.transductive else "",
         "threshold": _threshold_of(rule),
         "calibration": scores.calibration or "",
         "distractors": f"{len(words.distractors):,}" if words.distractors else "",

@@ -97,12 +97,13 @@ def build_answering(question: "Question", encoder: "Encoder", session: Session) 
     return classifier_of(question, encoder)
 
 
-def build_corrected(
+def build_for_all(
     question: "Question", pictures: "Sequence[Pictures]", encoder: "Encoder", session: Session
 ) -> "Classifier | None":
-    """Encode all pictures, and give what answers with the shares that are expected; None if nothing is."""
-    if question.scores.expect is None:
+    """Encode all pictures, and give what answers with all of them in mind; None if each is answered by itself."""
+    if question.scores.needs_all is None:
         return None
+    from zsclip.answers.second_pass import informed
     from zsclip.answers.shares import corrected
     from zsclip.engine.question import expected_shares
 
@@ -110,7 +111,11 @@ def build_corrected(
     classifier = build_answering(question, encoder, session)
     with embedding(pictures, encoder, own) as embedded:
         session.progress.images(own.tally, lambda: None)
-        found = corrected(classifier, own.tally.count_encoded(embedded), expected_shares(question))
+        counted = own.tally.count_encoded(embedded)
+        if question.scores.transductive:
+            found = informed(classifier, counted)
+        else:
+            found = corrected(classifier, counted, expected_shares(question))
     session.tally.new_store = own.tally.new_store
     return found
 
