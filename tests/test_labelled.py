@@ -177,6 +177,12 @@ def test_numbers_are_the_names_that_the_datasets_library_wrote_beside_them(tmp_p
     assert found.words == ("dog", "cat")
 
 
+def test_numbers_without_names_are_labels_as_they_are(tmp_path):
+    write_shard(tmp_path / "0.parquet", pa.array([1, 0, -1, None]), ["a", "b", "c", "d"])
+
+    assert read_labelled(str(tmp_path)).words == ("1", "0")
+
+
 def test_data_that_are_not_labelled_are_refused(tmp_path):
     (tmp_path / "bare.jsonl").write_text('{"file_name": "a"}\n')
     (tmp_path / "list.jsonl").write_text('{"file_name": "a", "label": "b"}\n["a"]\n')

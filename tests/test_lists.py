@@ -62,6 +62,20 @@ def test_rows_about_members_are_a_list_of_them(kind: str, run: Run, tmp_path: Pa
     assert (back[-1]["error"], back[-1]["message"]) == ("missing", "the archive has no such member")
 
 
+def test_a_member_is_named_on_the_command_line_as_in_rows(run: Run, tmp_path: Path, model: str) -> None:
+    write(tmp_path / "a.tar", good_album(), "")
+    command = ("classify", *LABELS, "-m", model, "-f", "jsonl", "-q", "--batch-size", "1", "--no-store")
+    rows = rows_of(run(*command, "a.tar"))
+
+    done = run(*command, rows[3]["file_name"], "a.tar#none", rows[1]["file_name"])
+    no_archive = run(*command, "b.tar#a.jpg")
+
+    first, none, second = rows_of(done)
+    assert (first, second) == (rows[3], rows[1])
+    assert (none["error"], none["message"]) == ("missing", "the archive has no such member")
+    assert no_archive.returncode == 2
+
+
 def test_a_list_without_a_column_of_paths_is_refused(run: Run, tmp_path: Path, model: str) -> None:
     (tmp_path / "a.csv").write_text("name,label\nx,y\n")
     (tmp_path / "a.jsonl").write_text('{"name": "x"}\n')
@@ -69,7 +83,7 @@ def test_a_list_without_a_column_of_paths_is_refused(run: Run, tmp_path: Path, m
         done = run("classify", name, *LABELS)
         assert done.returncode == 2
         assert done.stderr.decode() == (
-            f"zsclip: {name}: needs a column of image paths named file_name or path or image; found {found}\n"
+            f"zsclip: {name}: needs a column of image paths named file_name, path or image; found {found}\n"
         )
     done = run("classify", "a.csv", *LABELS, "-m", model, "--exclude", "*.csv", "-q")
     assert (done.returncode, done.stderr) == (1, b"zsclip: no images: --exclude left out 1\n")

@@ -13,8 +13,9 @@ from columns import columns
 from test_sinks import SURE
 
 from zsclip.answers.answers import Answers, Row
+from zsclip.cli.rows import Output
 from zsclip.errors import InputError, OutputError
-from zsclip.out.output import check_output, format_of, open_output
+from zsclip.out.output import check_output, check_outputs_differ, format_of, open_output
 from zsclip.out.sinks import SINKS
 
 
@@ -253,6 +254,18 @@ def test_a_folder_as_target_is_an_output_error(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 @pytest.mark.parametrize("rows", [[SURE], [SURE] * 1000])
+@pytest.mark.parametrize("target", ["s3://bucket/rows.csv", "s3://bucket/rows/", "https://host/rows.parquet"])
+def test_a_url_is_no_output(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InputError, match="only local files can be written"):
+        check_outputs_differ([("-o", target)])
+    if target.endswith("/"):
+        with pytest.raises(InputError, match="only local files can be written"):
+            Output(output=target)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_an_output_error_of_one_line(rows: list[Row], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").symlink_to("/dev/full")
 

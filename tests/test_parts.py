@@ -335,7 +335,10 @@ def test_an_image_through_stdin_is_refused(run: Run, data: Path, plain: str) -> 
     done = run("classify", "-", "-l", "red,blue", "-m", plain, "-o", "out/", input=picture)
     paths = run("classify", "-", "-l", "red,blue", "-m", plain, "-o", "out/", input=b"photos/00.png\nphotos/01.png\n")
 
-    assert (done.returncode, b"stdin: an image cannot be shared" in done.stderr) == (2, True)
+    assert (done.returncode, b"images from stdin and single members of archives cannot be shared" in done.stderr) == (
+        2,
+        True,
+    )
     assert paths.returncode == 0
     assert [row["file_name"] for row in rows_of(data / "out")] == ["photos/00.png", "photos/01.png"]
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
+from unittest import mock
 
 import pytest
 from conftest import HANGS
 from test_parts import command, data, ended, parts_of, plain, rows_of, started
 
 from zsclip.cli.rows import Output
+from zsclip.engine.ray import started_ray
 from zsclip.errors import InputError
 
 __all__ = ["data", "plain"]  # fixtures
@@ -153,6 +155,21 @@ def test_a_cluster_that_does_not_answer_is_one_line(
 
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
     assert done.stderr.startswith(b"zsclip: RAY_ADDRESS 127.0.0.1:1: connection refused; check the cluster")
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, Ray raises a bare Exception."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    why = "The current node timed out during startup."
+    monkeypatch.setattr("ray.init", mock.Mock(side_effect=Exception(why)))
+
+    with pytest.raises(InputError) as caught, started_ray():
+        pass
+
+    assert str(caught.value) == (
+        "--engine ray: Ray does not start: the current node timed out during startup; try again when the machine is "
+        "less busy, or use --engine local"
+    )
 
 
 def test_what_ray_says_goes_to_stderr() -> None:

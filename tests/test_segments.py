@@ -177,7 +177,7 @@ def test_only_leaves_out_segments_and_does_not_join_those_around_them(tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-f", "paths"], b"--segments: cannot be written as paths; use --format jsonl or csv or tsv or table"),
+        (["-f", "paths"], b"--segments: cannot be written as paths; use --format jsonl, csv, tsv or table"),
         (["-o", "a.jsonl", "--resume"], b"--segments: --resume needs a row for every frame; leave one of the two out"),
         (["--report", "a.html"], b"--segments: --report needs a row for every frame; leave one of the two out"),
         (["--multi-label"], b"--segments: joins frames that have the same one answer; leave out --multi-label"),

@@ -100,6 +100,24 @@ def test_urls_on_the_command_line_on_stdin_in_lists_and_in_python(run: Run, tmp_
         assert "image/webp" in classify(urls)._repr_html_()
 
 
+def test_members_are_named_by_urls_on_the_command_line_and_in_a_list_beside_the_archive(
+    run: Run, tmp_path: Path, model: str
+) -> None:
+    write_tar(tmp_path / "a b.tar", [(f"d/{name}", data) for name, data in good_album()[:3]])
+    command = ("classify", *LABELS, "-m", model, *EXACT)
+    with serving(tmp_path) as server:
+        rows = rows_of(run(*command, f"{server.url}/a%20b.tar"))
+        members = [row["file_name"].rpartition("#")[2] for row in rows]
+        (tmp_path / "list.csv").write_text("file_name\n" + "\n".join(f"a b.tar#{member}" for member in members))
+
+        one = rows_of(run(*command, rows[1]["file_name"]))
+        listed = rows_of(run(*command, f"{server.url}/list.csv"))
+
+    assert len(rows) == 3
+    assert one == rows[1:2]
+    assert listed == rows
+
+
 def test_an_archive_is_recognised_by_one_head_alone(
     run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ A broken cache entry is not an error: it is rebuilt.
 The message of each is one line, `where: what; what to do`, without the leading `zsclip:`.
 """
 
+from collections.abc import Sequence
+
 
 class ZsclipError(Exception):
     """The base class of all errors raised on purpose."""
@@ -34,6 +36,11 @@ class OutputError(ZsclipError):
     """Results that cannot be written."""
 
     exit_code = 4
+
+
+def either(words: Sequence[str]) -> str:
+    """List words to choose from: `a, b or c`."""
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 def first_line(e: BaseException) -> str:

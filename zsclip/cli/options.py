@@ -11,7 +11,7 @@ import typer
 from zsclip.cli.groups import group
 from zsclip.cli.terminal import is_terminal, say
 from zsclip.engine.options import model_name
-from zsclip.errors import InputError
+from zsclip.errors import InputError, either
 
 if TYPE_CHECKING:
     from zsclip.out.output import FileId
@@ -337,7 +337,7 @@ class Messages:
 def check_ending(flag: str, file: str | None, *endings: str) -> None:
     """Refuse a file whose name does not end in one of the endings."""
     if file is not None and not file.lower().endswith(endings):
-        raise InputError(f"{flag}: cannot write {file!r}; use a name that ends in {' or '.join(endings)}")
+        raise InputError(f"{flag}: cannot write {file!r}; use a name that ends in {either(endings)}")
 
 
 def _pictures(paths: Iterable[str]) -> Iterator[tuple[str, str]]:

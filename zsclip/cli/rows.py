@@ -17,7 +17,7 @@ from zsclip.cli.run import drain
 from zsclip.cli.sharing import Sharing
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import counted, is_terminal
-from zsclip.errors import InputError
+from zsclip.errors import InputError, either
 from zsclip.out.output import Embeddings
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Output(Sharing, Report):
         from zsclip.out.segments import FORMS
 
         if self.sink_name not in FORMS:
-            raise InputError(f"--segments: cannot be written as {self.sink_name}; use --format {' or '.join(FORMS)}")
+            raise InputError(f"--segments: cannot be written as {self.sink_name}; use --format {either([*FORMS])}")
         others = (("--resume", self.resume), ("--retry-errors", self.retry_errors), ("--report", self.report))
         for flag, value in (*others, ("--contact-sheet", self.contact_sheet)):
             if value:

@@ -60,6 +60,7 @@ class Sharing:
 
             check_ray()
         if folder is not None:
-            from zsclip.out.output import check_folder
+            from zsclip.out.output import check_folder, check_local
 
+            check_local("-o", folder)
             check_folder(folder)

@@ -68,7 +68,7 @@ def started_ray() -> Iterator[None]:
     """Connect to the cluster of RAY_ADDRESS, or start Ray on this machine; stop at the end what was started.
 
     Raises:
-        InputError: there is no such cluster, or it does not let us in.
+        InputError: there is no such cluster, it does not let us in, or Ray does not start.
     """
     # What is not written in Python has loggers of its own, which warn of how Ray Data makes its actors.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -83,10 +83,13 @@ def started_ray() -> Iterator[None]:
             _check_address(address)
             with _silent_stderr():  # to which it reports that it has no more to say
                 ray.init(num_cpus=cpus, log_to_driver=False, include_dashboard=False, configure_logging=False)
-        except (OSError, RuntimeError) as e:
-            what = f"RAY_ADDRESS {address}" if address else "--engine ray"
-            why = (isinstance(e, OSError) and e.strerror) or first_line(e)
-            raise InputError(f"{what}: {why.lower()}; check the cluster, and RAY_AUTH_MODE if it needs a token") from e
+        except Exception as e:  # Ray raises even this, if starting takes it too long
+            what = f"RAY_ADDRESS {address}" if address else "--engine ray: Ray does not start"
+            why = ((isinstance(e, OSError) and e.strerror) or first_line(e)).lower().rstrip(".")
+            cure = "check the cluster, and RAY_AUTH_MODE if it needs a token"
+            if not address:
+                cure = "try again when the machine is less busy, or use --engine local"
+            raise InputError(f"{what}: {why}; {cure}") from e
         with suppress(ValueError):  # outside the main thread, signals are not ours
             signal.signal(signal.SIGTERM, handler)  # which Ray has replaced
     with _stdout_to_stderr():

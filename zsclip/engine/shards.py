@@ -235,7 +235,9 @@ def _loose_shards(
     number = count = 0
     for some in found.rest():
         if some.read is not None and not all(map(is_remote, some.names)):
-            raise InputError("stdin: an image cannot be shared by several processes; use -o FILE")
+            raise InputError(
+                "-o FOLDER/: images from stdin and single members of archives cannot be shared; use -o FILE"
+            )
         names += some.names
         count += len(some)
         progress(count)

@@ -13,6 +13,7 @@ from typing import Literal, TextIO
 
 from zsclip.errors import InputError, OutputError
 from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.urls import is_url
 
 Embeddings = Literal["float16", "float32"]  # how the numbers of a vector are written
 FileId = tuple[int, int]  # the device and inode of a file, the same however its path is written
@@ -146,6 +147,16 @@ def check_folder(folder: str) -> None:
         raise OutputError(f"{place}: {what}, not a folder; choose another name")
 
 
+def check_local(flag: str, target: str | None) -> None:
+    """Refuse a URL as an output: it would become a local folder of this name.
+
+    Raises:
+        InputError: it is one.
+    """
+    if target is not None and is_url(target):
+        raise InputError(f"{flag} {target}: only local files can be written; write here, and copy the result there")
+
+
 def check_outputs_differ(outputs: Sequence[tuple[str, str | None]]) -> dict[FileId, str]:
     """Refuse two outputs that would be the same file, before anything is written.
 
@@ -156,10 +167,11 @@ def check_outputs_differ(outputs: Sequence[tuple[str, str | None]]) -> dict[File
         A description of each file that would be replaced, by its id; for `check_inputs`.
 
     Raises:
-        InputError: two outputs are the same file, or would need the same FILE.part.
+        InputError: two outputs are the same file, or would need the same FILE.part; or one is a URL.
     """
     seen: dict[FileId | str, str] = {}
     for flag, target in outputs:
+        check_local(flag, target)
         output = flag if target is None else f"{flag} {target}"
         for key in _keys_of(target):
             if (other := seen.setdefault(key, output)) != output:

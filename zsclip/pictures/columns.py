@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, BinaryIO, Literal
 
 from zsclip.errors import InputError, first_line
+from zsclip.pictures.containers import split_member
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
@@ -234,7 +235,8 @@ def relative_to(folder: str, path: Any, *, is_given: bool = False) -> str | Refu
     if not isinstance(path, str) or not path.strip() or NO_PATH.search(path):
         return None
     if not is_given and not is_url(path):
-        path = os.path.join(folder, path.strip() if not is_remote(folder) else quoted(path.strip(), folder))
+        file, member = split_member(path.strip())
+        path = os.path.join(folder, file if not is_remote(folder) else quoted(file, folder)) + member
     is_local = not is_url(path) or path[:7].lower() in ("file://", "memory:")
     if is_local and is_remote(folder):
         return Refused("permission", "a list on a server may not name files of this machine")
@@ -305,6 +307,9 @@ def find_column(path: str, schema: Any, wanted: str | None) -> Column:
     found = found or [name for name in PATH_COLUMNS if name in of_kind["path"]][:1]
     if len(found) > 1:
         raise InputError(f"{path}: several columns may hold the images: {', '.join(found)}; choose one with --column")
+    if not found and not any(kinds.values()):
+        given = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise InputError(f"{path}: no column holds images or their paths; it has {given}")
     if not found:
         raise InputError(f"{path}: found no column of images among {', '.join(kinds)}; name one with --column")
     return Column(found[0], kinds[found[0]] or "binary")

@@ -22,13 +22,29 @@ from zsclip.pictures.urls import is_remote, name_in
 TARS = (".tar", ".tar.gz", ".tgz")
 ARCHIVES = (*TARS, ".zip", ".parquet")
 LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+_MEMBER = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|zip|parquet))#(.+)", re.IGNORECASE | re.DOTALL)
 _MOST_BRACES = 100_000  # inputs that one brace range may stand for
+
+
+def archive_of(name: str) -> str:
+    """Give the archive that a name says it is in, as `shard.tar#dir/a.jpg` does; "" if there is none."""
+    match = _MEMBER.fullmatch(name)
+    is_there = match is not None and (os.path.isfile(match[1]) or is_remote(match[1])) and not os.path.lexists(name)
+    return match[1] if match is not None and is_there else ""
+
+
+def split_member(name: str) -> tuple[str, str]:
+    """Split a name into that of an archive and `#` with that of a member; the latter is "" if it names no member."""
+    match = _MEMBER.fullmatch(name)
+    return (name, "") if match is None else (match[1], f"#{match[2]}")
 
 
 def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
     """Whether a file is an archive, a video or a list by its extension, and does not begin like a picture."""
     name = _name(path)
     if is_remote(path):
+        if archive_of(path):
+            return False
         return name.endswith((*ARCHIVES, *LISTS)) or (name.endswith((*VIDEO_ENDINGS,)) and find_spec("av") is not None)
     if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):
         return os.path.isfile(path) and is_animation(path)

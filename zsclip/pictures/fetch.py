@@ -29,6 +29,8 @@ _LASTING = {  # names of errors that would come again, of libraries that may not
     "NoCredentialsError",
 }  # fmt: skip
 _IN_WORDS = {  # for errors whose own text is for programmers
+    "ClientConnectorError": "nobody answers at this address",
+    "ClientConnectorDNSError": "there is no server of this name",
     "InvalidURL": "that is not a URL",
     "TooManyRedirects": "the server redirects without end",
     "ClientPayloadError": "the connection broke off",

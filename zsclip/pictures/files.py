@@ -10,6 +10,7 @@ from zsclip.pictures.clips import Unread
 from zsclip.pictures.containers import (
     ARCHIVES,
     LISTS,
+    archive_of,
     check_container,
     find_in_container,
     has_column,
@@ -102,7 +103,7 @@ def find_images(
     network = Network() if network is None else network
     roots = roots_of(inputs, stdin_fd, network if is_far else None)
     if is_far:
-        network.check([root for root in roots if is_remote(root)])
+        network.check(list(dict.fromkeys(archive_of(root) or root for root in roots if is_remote(root))))
     passed_over = PassedOver() if passed_over is None else passed_over
     passed_over.can_read_videos = sampling is not None
     search = _Search(

@@ -1,20 +1,15 @@
 """Pictures by what lists name: files, URLs, and members of archives, such as `shard.tar#dir/a.jpg` in our own rows."""
 
-import os
-import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import BinaryIO
 
-from zsclip.pictures.containers import find_in_container
+from zsclip.pictures.containers import archive_of, find_in_container
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
-from zsclip.pictures.urls import is_remote
-
-_MEMBER = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|zip|parquet))#(.+)", re.IGNORECASE | re.DOTALL)
 
 Places = dict[str, tuple[Pictures, int]]
 
@@ -84,13 +79,6 @@ def _with_archived(found: Iterable[Pictures], column: str | None, network: Netwo
             if archive and archive != last:
                 last, known = archive, _places(archive, column, network)
             yield _members(names, known) if archive else Pictures(names)
-
-
-def archive_of(name: str) -> str:
-    """Give the archive that a name says it is in; "" if there is none."""
-    match = _MEMBER.fullmatch(name)
-    is_there = match is not None and (os.path.isfile(match[1]) or is_remote(match[1])) and not os.path.lexists(name)
-    return match[1] if match is not None and is_there else ""
 
 
 def _places(archive: str, column: str | None, network: Network) -> Places:

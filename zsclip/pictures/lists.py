@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from zsclip.errors import InputError
+from zsclip.errors import InputError, either
 from zsclip.pictures.columns import PATH_COLUMNS, path_groups, relative_to
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
@@ -85,7 +85,7 @@ def _object(line: str) -> Mapping[str, Any]:
 def _column(path: str, names: Sequence[str], wanted: str | None) -> None:
     if not set(_names(wanted)) & set(names):
         found = f"found {', '.join(names)}" if names else "found none"
-        raise InputError(f"{path}: needs a column of image paths named {' or '.join(_names(wanted))}; {found}")
+        raise InputError(f"{path}: needs a column of image paths named {either(_names(wanted))}; {found}")
 
 
 def _names(wanted: str | None) -> Sequence[str]:

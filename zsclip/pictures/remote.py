@@ -174,7 +174,7 @@ class Network:
             Refused: it may not.
         """
         if (frame := FRAME.fullmatch(url)) and name_in(frame[1]).lower().endswith((*VIDEO_ENDINGS,)):
-            raise Refused("missing", NOT_IN_A_LIST)
+            raise Refused("unsupported", NOT_IN_A_LIST)
         try:
             check_url(url, offline=self.offline)
         except InputError as e:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from zsclip.errors import InputError
 from zsclip.pictures.bucket_globs import expand_bucket_glob, is_bucket_glob
-from zsclip.pictures.containers import expand_braces
+from zsclip.pictures.containers import archive_of, expand_braces
 from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
 from zsclip.pictures.globs import expand_glob, without_last_stars
 from zsclip.pictures.remote import Network
@@ -66,6 +66,8 @@ def _check(text: str, stdin_fd: int, network: Network | None) -> list[str]:
         raise InputError(f"cannot read {text!r}: {_reason(e)}") from e
     if (local := without_file(text)) != text:
         return _check(local, stdin_fd, network)
+    if archive_of(text):  # a member, as rows name it; whether it is there, its row will say
+        return [text]
     if (several := expand_braces(text)) != [text]:
         return [path for each in several for path in _check(each, stdin_fd, network)]
     if is_url(text):

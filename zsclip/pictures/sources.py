@@ -109,8 +109,8 @@ def _parquet_blocks(path: str, note: Callable[[str], None], network: Network) ->
                     for i, record in enumerate(table.to_pylist(), start=row):
                         named = record.get(column.name) if ids else None
                         identity = (named or {}).get("path") or f"{os.path.basename(path)}:{i}"
-                        if isinstance(number := record.get("label"), int) and 0 <= number < len(classes):
-                            record["label"] = classes[number]
+                        if isinstance(number := record.get("label"), int):
+                            record["label"] = _name_of(number, classes)
                         some.append((identity, _names(record)))
                         if some[-1][1] is None:
                             wordless.append(i)
@@ -289,6 +289,13 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> list[str]:
         names = json.loads((metadata or {})[b"huggingface"])["info"]["features"]["label"]["names"]
         return [name for name in names if isinstance(name, str)]
     return []
+
+
+def _name_of(number: int, classes: Sequence[str]) -> str | None:
+    """Give the name of a numbered label, or the number if labels have no names; -1 stands for none."""
+    if not classes:
+        return str(number) if number >= 0 else None
+    return classes[number] if 0 <= number < len(classes) else None
 
 
 def _note_wordless(path: str, places: list[int], unit: str, note: Callable[[str], None]) -> None:

@@ -83,7 +83,7 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
         case PermissionError():
             return "permission", text.lower()
         case OSError(errno=errno.ENOENT) if (frame := FRAME.fullmatch(path)) and os.path.isfile(frame[1]):
-            return "missing", NOT_IN_A_LIST
+            return "unsupported", NOT_IN_A_LIST
         case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG):
             return "missing", text.lower()
     if re.fullmatch(r"decoder error -?\d+", text):  # all that Pillow says when libtiff gives up
