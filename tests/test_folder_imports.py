@@ -33,6 +33,7 @@ NEED_TORCH = {
     "zsclip.models.last_block",
     "zsclip.models.onnx_export",
     "zsclip.models.onnx_int8",
+    "zsclip.models.patches",
     "zsclip.models.text",
     "zsclip.models.torch_encoder",
     "zsclip.models.towers",
