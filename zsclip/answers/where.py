@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of the upright picture
 _FINER = 8  # times; a box is found in a map that is enlarged like this
-_FAINT = 0.25  # of the highest value of any label: one that stays below this is not there, and gets no box
+_FAINT = 0.15  # of the highest value of any label: one that stays below this is not there, and gets no box
 
 
 @dataclass(frozen=True, eq=False)

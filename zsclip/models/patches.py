@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from open_clip.model import TimmModel  # the class that it builds: `lean_imports` reloads the module that defines it
 from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from zsclip.errors import ModelError
+from zsclip.models.last_block import last_block
 from zsclip.models.torch_encoder import ClipModel, tuned_for
 from zsclip.models.towers import OneTokenBlock
 
@@ -65,9 +66,7 @@ def encode_patches(model: ClipModel, pixels: Sequence[NDArray[np.uint8]]) -> Pat
 
 
 def _cannot(model: ClipModel) -> ModelError:
-    return ModelError(
-        f"{model.spec.name}: its image tower does not show where it looks; use tiny, or a ViT or ResNet such as base"
-    )
+    return ModelError(f"{model.spec.name}: its image tower does not show where it looks; use tiny or base")
 
 
 def _cells_of(tower: nn.Module) -> Cells | None:
@@ -77,7 +76,9 @@ def _cells_of(tower: nn.Module) -> Cells | None:
     if isinstance(tower, ModifiedResNet):
         return lambda images: _of_resnet(tower, images)
     if isinstance(tower, VisionTransformer) and tower.attn_pool is None:
-        return lambda images: _of_transformer(tower, images)
+        last = tower.transformer.resblocks[-1]
+        block = last.block if isinstance(last, OneTokenBlock) else last_block(tower.transformer)
+        return None if block is None else lambda images: _of_transformer(tower, block, images)
     return None
 
 
@@ -104,16 +105,14 @@ def _of_resnet(tower: ModifiedResNet, images: Tensor) -> Tensor:
     return pool.c_proj(pool.v_proj(x.permute(0, 2, 3, 1)))
 
 
-def _of_transformer(tower: VisionTransformer, images: Tensor) -> Tensor:
+def _of_transformer(tower: VisionTransformer, block: ResidualAttentionBlock, images: Tensor) -> Tensor:
     """Let each patch attend to those with similar keys, and to its neighbours, in the last block.
 
     Without the residual, which is about the whole picture, and without the MLP.
     Source: Hajimiri et al. 2024 (NACLIP, arXiv 2404.08181), sections 3.2 and 3.3.
     """
-    *blocks, last = tower.transformer.resblocks
-    block = last.block if isinstance(last, OneTokenBlock) else last
     x = tower._embeds(images)
-    for each in blocks:
+    for each in tower.transformer.resblocks[:-1]:
         x = each(x)
     attn = block.attn
     _, k, v = (
