@@ -102,7 +102,7 @@ class Plan:
     files: Sequence[str]
 
 
-@command(common=("inputs", "labels", "labels_file", "model", "folder", "boxes", "top_k", "format", "overwrite"))
+@command(common=("inputs", "labels", "model", "folder", "boxes", "top_k"))
 def where(
     inputs: Inputs,
     video: Video,
