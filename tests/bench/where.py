@@ -15,7 +15,7 @@ from PIL import Image
 from zsclip.answers.classifier import build_classifier
 from zsclip.answers.scores import Matrix
 from zsclip.answers.where import Box, Where, enlarged, where
-from zsclip.engine.options import Computing
+from zsclip.models.find import find_model
 from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.patches import encode_patches
 from zsclip.pictures.pictures import Pictures
@@ -46,6 +46,13 @@ def collage(paths: list[Path]) -> bytes:
     return file.getvalue()
 
 
+def viewed(data: bytes, encoder: LazyTorchEncoder) -> View:
+    """Decode a picture as the command does."""
+    view = read_view(Pictures([""], read=lambda place: data), 0, encoder.spec.preprocess, DEFAULT_DECODING)
+    assert isinstance(view, View), view
+    return view
+
+
 def looked(view: View, labels: list[str], encoder: LazyTorchEncoder) -> Where:
     """Do what the command does with one picture."""
     words = expand([Label(label) for label in labels], read_prompts("photo"))
@@ -58,10 +65,10 @@ def judged(heat: Matrix, box: Box | None, quarter: int) -> tuple[bool, bool, boo
     """Say whether maximum, centre and box of a label are in its quarter."""
     fine = enlarged(heat, 8)
     high = np.where(fine >= fine.max() / 2, fine, 0)
-    points = [np.unravel_index(fine.argmax(), fine.shape)]
-    points.append([(high.sum(axis=1 - axis) @ np.arange(fine.shape[axis])) / high.sum() for axis in (0, 1)])
-    half = [(side - 1) / 2 for side in fine.shape]
-    quarters = [int(row > half[0]) * 2 + int(column > half[1]) for row, column in points]
+    highest = np.array(np.unravel_index(fine.argmax(), fine.shape), float)
+    centre = np.array([high.sum(axis=1 - axis) @ np.arange(fine.shape[axis]) for axis in (0, 1)]) / high.sum()
+    half = (np.array(fine.shape) - 1) / 2
+    quarters = [int((point > half) @ (2, 1)) for point in (highest, centre)]
     return quarters[0] == quarter, quarters[1] == quarter, box is not None and overlap(box, quarter) > 0.5
 
 
@@ -80,16 +87,14 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--collages", type=int, default=100)
     arguments = parser.parse_args()
-    encoder = Computing(precision="fp32", runtime="torch").encoder(arguments.model, True)
+    encoder = LazyTorchEncoder(find_model(arguments.model, offline=True), "cpu", "fp32")
     folders = sorted(path for path in (arguments.data / "photos").iterdir() if path.is_dir())
     random = np.random.default_rng(0)
     results: dict[str, list[tuple[bool, bool, bool]]] = {"the label alone": [], "all four labels": []}
     for _ in range(arguments.collages):
         four = [folders[place] for place in random.permutation(len(folders))[:4]]
         data, labels = collage([sorted(folder.iterdir())[0] for folder in four]), [folder.name for folder in four]
-        preprocess = encoder.spec.preprocess
-        view = read_view(Pictures([""], read=lambda _, data=data: data), 0, preprocess, DEFAULT_DECODING)
-        assert isinstance(view, View), view
+        view = viewed(data, encoder)
         for name, asked in (("the label alone", [[label] for label in labels]), ("all four labels", [labels])):
             for some in asked:
                 found = looked(view, some, encoder)

@@ -120,14 +120,13 @@ def box_of(heat: Matrix, area: Area) -> Box | None:
 def enlarged(values: Matrix, factor: int) -> Matrix:
     """Enlarge a map by linear interpolation between the centres of its cells. (h, w) -> (factor h, factor w)"""
     height, width = values.shape
-    fine: Matrix = _parts(height, factor).T @ values @ _parts(width, factor)
-    return fine
+    return (_parts(height, factor).T @ values @ _parts(width, factor)).astype(np.float32)
 
 
-def _parts(count: int, factor: int) -> NDArray[np.float64]:
+def _parts(count: int, factor: int) -> Matrix:
     """Give the part that each of N cells has in each of the finer ones. (N, factor N)"""
     places = (np.arange(count * factor) + 0.5) / factor - 0.5
-    return np.stack([np.interp(places, np.arange(count), alone) for alone in np.eye(count)])
+    return np.stack([np.interp(places, np.arange(count), alone) for alone in np.eye(count)]).astype(np.float32)
 
 
 def _region(mask: NDArray[np.bool_], start: Sequence[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -142,5 +141,6 @@ def _region(mask: NDArray[np.bool_], start: Sequence[np.intp]) -> tuple[NDArray[
         grown[:, :-1] |= reached[:, 1:]
         grown &= mask
         if (grown == reached).all():
-            return np.nonzero(reached)
+            rows, columns = np.nonzero(reached)
+            return rows, columns
         reached = grown

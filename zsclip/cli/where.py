@@ -126,6 +126,7 @@ def where(
     """
     from zsclip.answers.classifier import check_words
     from zsclip.engine.where import looking
+    from zsclip.models.lazy_torch import LazyTorchEncoder
     from zsclip.words.words import expand
 
     set_environment(model, messages)
@@ -136,6 +137,7 @@ def where(
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)
+        assert isinstance(encoder, LazyTorchEncoder)
         check_words(words, encoder)
         session = Session(speed, Store(no_store=True), messages, progress)
         session.tally.passed_over = found.passed_over
