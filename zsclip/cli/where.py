@@ -64,6 +64,8 @@ class Overlays(Overwrite):
     ] = None
 
     def __post_init__(self) -> None:
+        if not self.folder:
+            raise InputError("-o: the name is empty; give a folder")
         if self.folder.lower().endswith(".png"):
             raise InputError(f"-o {self.folder}: give a folder; every image gets a NAME.where.png in it")
 
@@ -86,7 +88,7 @@ class Overlays(Overwrite):
         names = list(found)
         names = [names[place] for place in without_own(names, named, self.folder)]
         files = overlay_names(names, self.folder)
-        places: dict[FileId, str] = check_outputs_differ([("-o", file) for file in files])
+        places: dict[FileId, str] = check_outputs_differ([("standard output", None), *(("-o", file) for file in files)])
         check_inputs(chain(reads, ((f"the image {name!r}", name) for name in names)), places)
         if os.path.isdir(self.folder):
             for file in files:
@@ -167,6 +169,8 @@ def write(looks: "Iterable[Look | Skipped]", files: Sequence[str], overlays: Ove
     written: list[str] = []
     with open_output(None) as out:
         for look, file in zip(looks, files, strict=True):
+            if overlays.is_table and is_terminal(sys.stdout):
+                session.progress.stop()
             if isinstance(look, Skipped):
                 session.tally.errors[look.error] += 1
                 write_rows(look, None, out, with_boxes=overlays.boxes)
@@ -177,8 +181,6 @@ def write(looks: "Iterable[Look | Skipped]", files: Sequence[str], overlays: Ove
                 heatmap(look.view, look.where, with_boxes=overlays.boxes).save(png.buffer, "PNG")
             written.append(file)
             session.tally.encoded += 1
-            if overlays.is_table and is_terminal(sys.stdout):
-                session.progress.stop()
             write_rows(look.where, file, out, with_boxes=overlays.boxes)
     session.progress.stop()
     return written

@@ -16,15 +16,16 @@ def overlay_names(names: Iterable[str], folder: str) -> list[str]:
     If several pictures have the same name, the second gets `a-2.where.png`.
     """
     taken: set[str] = set()
+    numbers: dict[str, int] = {}  # to try next, by stem
     files = []
     for name in names:
         own = "stdin" if name == STDIN else name.rpartition("/")[2]
         stem = safe_name(_ENDING.sub("", own))
-        file, number = f"{stem}.where.png", 1
-        while numbered(file, file, stem, number).casefold() in taken:
+        plain, number = f"{stem}.where.png", numbers.get(stem, 1)
+        while (file := numbered(plain, plain, stem, number)).casefold() in taken:  # some file systems ignore case
             number += 1
-        file = numbered(file, file, stem, number)
-        taken.add(file.casefold())  # some file systems ignore case
+        taken.add(file.casefold())
+        numbers[stem] = number + 1
         files.append(os.path.join(folder, file) if folder not in ("", ".") else file)
     return files
 
@@ -36,5 +37,12 @@ def without_own(names: Sequence[str], given: Iterable[str], folder: str) -> list
         The indices of those that stay.
     """
     named = set(given)
-    written = {os.path.realpath(file) for file in overlay_names(names, folder)}
-    return [place for place, name in enumerate(names) if name in named or os.path.realpath(name) not in written]
+    written = {_real(file) for file in overlay_names(names, folder)}
+    return [place for place, name in enumerate(names) if name in named or _real(name) not in written]
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a NUL byte, from a list: its row will say so
+        return path
