@@ -21,6 +21,7 @@ def columns(rows: Sequence[Row], labels: Sequence[str] = ()) -> Answers:
     """
     good = [row for row in rows if isinstance(row, Prediction)]
     named = [each.label for row in good for each in (row.best, *row.predictions)]
+    named += [row.first_label for row in good if row.first_label is not None]
     labels = list(dict.fromkeys([*labels, *named, *(row.truth for row in rows if row.truth is not None), "no label"]))
     rivals = list(dict.fromkeys(row.beaten_by for row in good if row.beaten_by is not None))
     (kind,) = {row.score_kind for row in good} or {"softmax"}
@@ -40,6 +41,9 @@ def columns(rows: Sequence[Row], labels: Sequence[str] = ()) -> Answers:
             applies[i, labels.index(each.label)] = bool(row.predictions)
         answered[i] = -1 if row.label is None else labels.index(row.label)
         beaten_by[i] = -1 if row.beaten_by is None else rivals.index(row.beaten_by)
+    twice = any(row.first_score is not None for row in good)
+    firsts = [row.first_label if isinstance(row, Prediction) else None for row in rows]
+    first_scores = [row.first_score if isinstance(row, Prediction) else np.nan for row in rows]
     true = [labels.index(row.truth) for row in rows if row.truth is not None]
     assert len(true) in (0, len(rows))
     return Answers(
@@ -55,6 +59,8 @@ def columns(rows: Sequence[Row], labels: Sequence[str] = ()) -> Answers:
         distractors=tuple(rivals),
         beaten_by=beaten_by.astype(np.int32) if rivals else None,
         truth=np.array(true, np.int32) if true else None,
+        first_answered=np.array([-1 if n is None else labels.index(n) for n in firsts], np.int32) if twice else None,
+        first_scores=np.array(first_scores, np.float32) if twice else None,
     )
 
 
@@ -70,11 +76,11 @@ def write_jsonl_slowly(batches: Iterable[Answers], out: TextIO) -> None:
     encode = json.JSONEncoder(ensure_ascii=False).encode
     for answers in batches:
         for row in answers.rows():
-            line = encode(_record(row))
+            line = encode(_record(row, answers.first_answered is not None))
             out.write(re.sub("[\x7f-\x9f\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: Row, twice: bool) -> dict[str, Any]:
     record: dict[str, Any] = {"file_name": os.fsencode(row.file_name).decode(errors="surrogateescape")}
     if row.truth is not None:
         record["truth"] = without_surrogates(row.truth)
@@ -86,10 +92,13 @@ def _record(row: Row) -> dict[str, Any]:
             "score_kind": None,
             "predictions": [],
             "beaten_by": None,
+            **(dict.fromkeys(("first_label", "first_score")) if twice else {}),
             "error": row.error,
             "message": without_surrogates(row.message),
         }
     best = _candidate(row.best)
+    first_label = None if row.first_label is None else without_surrogates(row.first_label)
+    first_score = None if row.first_score is None else six_digits(row.first_score)
     return record | {
         "label": None if row.label is None else without_surrogates(row.label),
         "score": best["score"],
@@ -97,6 +106,7 @@ def _record(row: Row) -> dict[str, Any]:
         "score_kind": row.score_kind,
         "predictions": [best if each is row.best else _candidate(each) for each in row.predictions],
         "beaten_by": None if row.beaten_by is None else without_surrogates(row.beaten_by),
+        **({"first_label": first_label, "first_score": first_score} if twice else {}),
         "error": None,
         "message": None,
     }

@@ -257,7 +257,7 @@ def test_thousands_of_pictures_with_one_name_are_numbered_at_once(given: Given, 
     ("arguments", "said"),
     [
         ([], "apply: give the file with the rows, - for stdin, or --undo LOG"),
-        (["rows.jsonl"], "apply: needs one of --copy-to, --move-to and --link-to; found none of them"),
+        (["rows.jsonl"], "apply: needs one of --copy-to, --move-to, --link-to and --tag; found none of them"),
         (["rows.jsonl", "--copy-to", "a", "--move-to", "b"], "found --copy-to and --move-to"),
         (["rows.jsonl", "--copy-to", "{lable}"], "--copy-to: cannot fill in {lable}"),
         (["rows.jsonl", "--copy-to", "a", "--unknown-to", "{label}"], "--unknown-to: cannot fill in {label}"),

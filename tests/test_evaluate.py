@@ -3,6 +3,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -12,11 +13,20 @@ from columns import columns
 from conftest import make_class_folders
 from PIL import Image
 
-from zsclip.answers.answers import Candidate, Prediction
+from zsclip.answers.answers import Answers, Candidate, Prediction
 from zsclip.cli.main import main
 from zsclip.errors import InputError
 from zsclip.measure.confusion import write_csv, write_png
-from zsclip.measure.evaluate import LabelResult, evaluate, found_labels, judge, report_lines, truths_of
+from zsclip.measure.evaluate import (
+    LabelResult,
+    evaluate,
+    found_labels,
+    judge,
+    most_confident_first,
+    report_lines,
+    truths_of,
+    wrong_among,
+)
 from zsclip.measure.labelled import read_labelled
 from zsclip.measure.metrics import Judged
 from zsclip.pixels.skipped import Skipped
@@ -50,6 +60,24 @@ def test_rows_are_judged_in_their_order_and_carry_the_truth():
     assert [part.predicted.tolist() for part in judged] == [[0, 2], [1]]
     assert [part.among_five.tolist() for part in judged] == [[True, True], [True]]
     assert [part.score.tolist() for part in judged] == [[0.5, 0.5], [pytest.approx(0.9)]]
+
+
+def test_wrong_answers_are_found_and_the_most_confident_come_first():
+    rows: list[list[Prediction | Skipped]] = [
+        [answer("a", "cat", "dog", score=0.6), answer("b", "dog", "owl", score=0.7), Skipped("c", "missing", "no")],
+        [replace(answer("d", "owl", score=0.99), label=None), answer("e", "owl", score=0.9)],
+    ]
+    truths = iter(["dog", "dog", "owl", "dog", "cat"])
+    batches = [columns(batch, NAMES) for batch in rows]
+    judged: list[Judged] = []
+    wrong: list[Answers] = []
+
+    passed_on = list(wrong_among(judge(batches, truths, NAMES, judged), wrong))
+
+    assert [name for batch in passed_on for name in batch.names] == ["a", "b", "c", "d", "e"]
+    found = list(most_confident_first(wrong).rows())
+    assert [(row.file_name, row.label, row.truth) for row in found] == [("e", "owl", "cat"), ("a", "cat", "dog")]
+    assert [len(row.predictions) for row in found] == [1, 1]
 
 
 def test_labels_are_counted_each_for_itself():
@@ -287,6 +315,10 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
     [
         (["--confusion", "x.jpg"], "--confusion: cannot write 'x.jpg'; use a name that ends in .png or .csv"),
         (["--rows", "x.txt"], "x.txt: unknown extension"),
+        (
+            ["--errors", "x.parquet"],
+            "--errors: cannot write 'x.parquet'; use a name that ends in .csv or .tsv or .jsonl",
+        ),
         (["--labels", "red,blue"], "labels that are not in your list: 'green_blue', 'n01'; "),
     ],
 )

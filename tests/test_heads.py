@@ -248,6 +248,26 @@ def test_compare_takes_examples_and_heads(run: Run, data: Path, model: str) -> N
     )
 
 
+def test_compare_takes_expected_shares_beside_examples_and_heads(run: Run, data: Path, model: str) -> None:
+    (data / "shares.yaml").write_text("stone: 2\nriver: 1\ncloud: 1\n")
+    expects = ("balanced", "few", "shares.yaml")
+    given = [each for expect in (*expects, "few") for each in ("--expect", expect)]
+
+    done = run("compare", "many", *given, "--examples", "few", "--head", "h", "-m", model, "--json")
+    shown = run("compare", "many", *given, "-m", model)
+    alone = [run("eval", "many", "--expect", expect, "-m", model, "--json") for expect in expects]
+    refused = run("compare", "many", "--expect", "equal", "-m", model)
+
+    found = json.loads(done.stdout)
+    of_shares = [f"words, --expect {expect}" for expect in expects]
+    assert [each["name"] for each in found] == ["words", *of_shares, "words + examples", "h"]
+    assert [each["figures"] for each in found[1:4]] == [json.loads(one.stdout)["metrics"] for one in alone]
+    assert found[4]["figures"] == found[5]["figures"]
+    assert all(each["gain"]["low"] <= each["gain"]["value"] <= each["gain"]["high"] for each in found[1:])
+    assert [line[:27].strip() for line in shown.stdout.decode().splitlines()[-3:]] == of_shares
+    assert "--expect equal: use balanced, few, or" in refusal(refused)
+
+
 def test_a_calibration_is_for_its_head(run: Run, data: Path, model: str) -> None:
     assert run("calibrate", "many", "--head", "h", "-o", "c.json", "--target-share", "0.5", "-q").returncode == 0
     labels = ("-l", "cloud,river,stone", "-m", model)

@@ -121,14 +121,13 @@ def write_shard(path: Path, labels: "list[str | None] | pa.Array", names: list[s
     pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=2)
 
 
-def test_shards_give_names_and_the_bytes_behind_them(tmp_path):
+def test_shards_give_the_names_of_their_rows_and_the_bytes_behind_them(tmp_path):
     write_shard(tmp_path / "0.parquet", ["dog", "cat", None, "dog", "cat"], ["a", "b", "c", None, "a"])
     notes: list[str] = []
 
     found = read_labelled(str(tmp_path), note=notes.append)
 
-    again = f"{tmp_path / '0.parquet'}, row group 2, row 0"
-    assert found.pictures.names == ("a", "b", "0.parquet:3", again)
+    assert found.pictures.names == tuple(f"{tmp_path}/0.parquet#{row}" for row in (0, 1, 3, 4))
     assert found.words == ("dog", "cat", "dog", "cat")
     assert found.pictures.read is not None
     assert [found.pictures.read(place) for place in (3, 2, 1, 0)] == [png(i) for i in (4, 3, 1, 0)]

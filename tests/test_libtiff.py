@@ -1,5 +1,6 @@
 """Damaged TIFFs that Pillow reads without a word."""
 
+import contextlib
 import ctypes
 import io
 import threading
@@ -7,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import HANGS
 from PIL import Image, _imaging, features
 from test_decode import SIMPLE, skipped
 from tiffs import WHITE_IS_ZERO, with_tags
 
+from zsclip.pixels import libtiff
 from zsclip.pixels.decode import as_seen, decode_image
+from zsclip.pixels.libtiff import whole_pixels
+from zsclip.pixels.pillow_setup import set_up_pillow
+from zsclip.pixels.skipped import Skipped
 
 DAMAGE = {
     "group3": ("1", "Line length mismatch at line 32 of strip 0 (got 70, expected 64)"),
@@ -21,13 +27,13 @@ DAMAGE = {
 }
 
 
-def write(path: Path, codec: str, *, is_damaged: bool = True) -> Path:
-    """Write a gradient; damaged from the middle on."""
+def write(path: Path, codec: str, *, is_damaged: bool = True, size: int = 64) -> Path:
+    """Write a gradient; damaged from the middle of its last strip on."""
     file = io.BytesIO()
-    Image.linear_gradient("L").resize((64, 64)).convert(DAMAGE[codec][0]).save(file, "TIFF", compression=codec)
+    Image.linear_gradient("L").resize((size, size)).convert(DAMAGE[codec][0]).save(file, "TIFF", compression=codec)
     data = bytearray(file.getvalue())
     with Image.open(file) as opened:
-        (place,), (count,) = opened.tag_v2[273], opened.tag_v2[279]
+        place, count = opened.tag_v2[273][-1], opened.tag_v2[279][-1]
     if is_damaged:
         middle = place + count // 2
         data[middle : middle + 20] = b"\x55" * 20
@@ -108,6 +114,57 @@ def test_damage_is_attributed_to_the_picture_that_its_thread_decodes(tmp_path: P
         thread.join()
 
     assert not wrong
+
+
+@pytest.mark.parametrize("codec", ["group3", "jpeg"])
+def test_damage_is_noticed_while_other_threads_open_files(tmp_path: Path, codec: str) -> None:
+    """Pillow turns libtiff's warnings off at every opening, and it takes a busy interpreter to turn them on again."""
+    damaged, other = str(write(tmp_path / "x.tif", codec, size=512)), tmp_path / "y.tif"
+    Image.new("L", (64, 64)).save(other, compression="tiff_lzw")
+    is_done = threading.Event()
+
+    def open_files() -> None:
+        while not is_done.is_set():
+            assert isinstance(decode_image(str(other), SIMPLE), np.ndarray)
+
+    def keep_busy() -> None:
+        while not is_done.is_set():
+            sum(range(1000))
+
+    threads = [threading.Thread(target=run) for run in (open_files, keep_busy)]
+    for thread in threads:
+        thread.start()
+    try:
+        found = [decode_image(damaged, SIMPLE) for _ in range(150)]
+    finally:
+        is_done.set()
+        for thread in threads:
+            thread.join()
+
+    assert {type(each) for each in found} == {Skipped}
+
+
+def test_a_thread_that_hangs_holds_up_others_only_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libtiff, "_STUCK_SECONDS", 0.1)
+    path, is_held, may_end = write(tmp_path / "x.tif", "group3"), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with set_up_pillow(1000), Image.open(path) as opened, contextlib.suppress(OSError), whole_pixels(opened):
+            opened.load()
+            is_held.set()
+            may_end.wait()
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    try:
+        assert is_held.wait(HANGS)
+        rows = [decode_image(str(path), SIMPLE) for _ in range(3)]
+    finally:
+        may_end.set()
+        thread.join()
+
+    assert [type(row) for row in rows] == [Skipped] * 3
+    assert (libtiff._phases._opening, libtiff._phases._decoding) == (0, 0)
 
 
 def test_handlers_of_other_libraries_are_called_and_restored(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -331,6 +333,23 @@ def test_two_processes_may_export_at_once(tiny_model: Callable[[str], Path]) -> 
     assert found is not None
     assert [path.name for path in found.folder.parent.iterdir()] == [found.folder.name]
     assert OnnxEncoder(find_model(name), found).encode_text(["a cat"]).shape == (1, 32)
+
+
+def test_graphs_are_always_found_by_those_who_kept_them(tiny_model: Callable[[str], Path]) -> None:
+    spec = find_model(str(tiny_model("plain")))
+    all_have_looked = threading.Barrier(4)
+    about = {"logit_scale": 1.0, "logit_bias": None, "packed": True, "end": None, "own_tokens": True}
+
+    def export(folder: Path) -> dict[str, object]:
+        (folder / graphs.IMAGE).write_bytes(b"x")
+        all_have_looked.wait(HANGS)
+        return about
+
+    for _ in range(20):
+        with ThreadPoolExecutor(4) as pool:
+            kept = [pool.submit(graphs.keep_graphs, spec, export) for _ in range(4)]
+        assert len({each.result().folder for each in kept}) == 1
+        shutil.rmtree(kept[0].result().folder)
 
 
 def runtime_of(name: str, **options: object) -> str:

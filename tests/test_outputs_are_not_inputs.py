@@ -257,6 +257,7 @@ def data(tmp_path: Path) -> Path:
     ("given", "flag", "target", "lost"),
     [
         ("truth.csv", "--rows", "truth.csv", "the data truth.csv"),
+        ("truth.csv", "--errors", "truth.csv", "the data truth.csv"),
         ("truth.csv", "--confusion", "./truth.csv", "the data truth.csv"),
         ("truth.csv", "--confusion", "data/cat/0.png", "'data/cat/0.png' of the data"),
         ("data", "--confusion", "data/cat/0.png", "'data/cat/0.png' of the data"),

@@ -69,6 +69,8 @@ def slow_rows(batches: Sequence[Answers]) -> list[dict[str, Any]]:
         [Skipped("a.jpg", "missing", "gone \udcff")] * 3,
         [replace(SURE, beaten_by="a sofa", label=None), SURE],
         [replace(SURE, truth="dog"), replace(SURE, truth="cat")],
+        [replace(SURE, first_label="cat", first_score=0.5), Skipped("a.jpg", "missing", "gone")],
+        [replace(SURE, first_score=0.5)],
         list(map(answer, ODD_NAMES)),
         [answer("a.jpg", "a \udcff label")],
     ],
@@ -76,7 +78,8 @@ def slow_rows(batches: Sequence[Answers]) -> list[dict[str, Any]]:
 def test_rows_are_those_of_the_json_lines(rows: list[Any]) -> None:
     batches = [columns(rows), columns(rows[:1])]
 
-    table = pq.read_table(written(batches, Layout(truth=any(row.truth for row in rows))))
+    layout = Layout(truth=any(row.truth for row in rows), first=batches[0].first_answered is not None)
+    table = pq.read_table(written(batches, layout))
 
     assert as_json(table) == slow_rows(batches)
 

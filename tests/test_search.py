@@ -1,9 +1,16 @@
 """Search: the pictures that fit a sentence or look like a picture, best first."""
 
 import json
+import os
+import sqlite3
 import subprocess
+import tempfile
+import time
+import webbrowser
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -12,8 +19,11 @@ from conftest import COLOURS
 from PIL import Image
 
 from zsclip.answers.search import combined, search
+from zsclip.kept.cache import cache_dir
+from zsclip.kept.storefile import FILE_NAME
 from zsclip.models.embed import Embedded
 from zsclip.out.reader import read_answers
+from zsclip.pictures.identity import GRAIN_NS
 from zsclip.pixels.skipped import Skipped
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -168,6 +178,105 @@ def test_what_was_searched_is_not_read_again(run: Run, model: str, photos: Path)
     assert b"3 images" in first.stderr
     assert b"4 images" in second.stderr
     assert b"3 of them encoded by an earlier run" in second.stderr
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that gets the address of each page that is opened, by a command that stands for a browser."""
+    browser, addresses = tmp_path / "browser", tmp_path / "addresses"
+    browser.write_text(f'#!/bin/sh\necho "$1" >> {addresses}\n')
+    browser.chmod(0o700)
+    addresses.touch()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    monkeypatch.setattr(webbrowser, "_tryorder", None)  # it looks for browsers once in a process
+    monkeypatch.setattr(webbrowser, "_browsers", {})
+    return addresses
+
+
+@pytest.mark.parametrize(
+    ("given", "page"),
+    [
+        (["--report", "hits.html"], "hits.html"),
+        (["-o", "rows.html"], "rows.html"),
+        (["-o", "rows.html", "--report", "hits.html"], "hits.html"),
+        (["-f", "html", "-o", "/dev/null"], None),
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("arguments", [["search", "a wall", "--in", "photos"], ["similar", "photos"]])
+def test_the_page_is_opened(
+    arguments: list[str], given: list[str], page: str | None, opened: Path, run: Run, model: str, photos: Path
+) -> None:
+    closed = run(*arguments, "--report", "closed.html", "-m", model)
+    assert opened.read_text() == ""
+    (photos / "again.png").write_bytes((photos / "red.png").read_bytes())
+
+    done = run(*arguments, *given, "--open", "-m", model)
+
+    (address,) = opened.read_text().splitlines()
+    file = Path(unquote(urlsplit(address).path))
+    assert (closed.returncode, done.returncode, urlsplit(address).scheme) == (0, 0, "file")
+    assert file.read_text().count('"UklGR') >= 2
+    assert done.stderr.count(os.fsencode(page or file)) == 1  # it was written
+    if page is None:
+        assert file.parent.parent == opened.parent / "temporary"
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+    else:
+        assert file == opened.parent / page
+        assert not list((opened.parent / "temporary").iterdir())
+
+
+@pytest.mark.parametrize("variables", [{}, {"DISPLAY": ":0", "SSH_CONNECTION": "1.2.3.4"}, {"BROWSER": "/no/browser"}])
+def test_without_a_browser_the_place_of_the_page_is_said(
+    variables: dict[str, str],
+    opened: Path,
+    run: Run,
+    model: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "bin").mkdir()
+    for name in ("xdg-open", "www-browser"):  # for a display, and for terminals
+        (tmp_path / "bin" / name).symlink_to(tmp_path / "browser")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin") if "BROWSER" not in variables else "")
+
+    done = run("search", "a wall", "--in", "photos", "--open", "-q", "-m", model)
+
+    (line,) = done.stderr.decode().splitlines()
+    page = line.removeprefix("zsclip: no browser here; open ").removesuffix(" in yours")
+    assert (done.returncode, os.path.isfile(page), opened.read_text()) == (0, True, "")
+
+
+def test_a_page_without_images_is_not_opened(opened: Path, run: Run, model: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    assert run("search", "a wall", "--in", "empty", "--open", "-m", model).returncode == 1
+    assert opened.read_text() == ""
+
+
+def test_answers_are_the_same_from_pictures_rows_and_blocks(run: Run, model: str, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for i in range(40):
+        path = tmp_path / "many" / f"{i:02}.png"
+        Image.new("RGB", (9, 9), (6 * i, 200 - 5 * i, i)).save(path)
+        os.utime(path, ns=(10**18, 10**18))
+    for arguments in (["search", "a wall", "--in", "many"], ["classify", "many", "-l", "red,blue"]):
+        time.sleep(GRAIN_NS / 1e9)  # a file that was just written has no key
+        blocks, outputs = [], []
+        for _ in range(4):
+            outputs.append(run(*arguments, "-m", model, "-q").stdout)
+            with closing(sqlite3.connect(cache_dir() / FILE_NAME)) as connection:
+                blocks += connection.execute("SELECT COUNT(*) FROM blocks").fetchone()
+
+        assert outputs[1:] == outputs[:1] * 3
+        assert (len(outputs[0].splitlines()) >= 20, blocks[-1]) == (True, 1)
 
 
 @pytest.mark.parametrize(

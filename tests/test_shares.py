@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import make_class_folders
 
-from zsclip.answers.classifier import Classifier
+from zsclip import Classifier
+from zsclip.answers.classifier import Classifier as TextMatrix
 from zsclip.answers.shares import biases_for, biases_of_few, corrected
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
@@ -72,7 +73,7 @@ def test_a_corrected_classifier_has_the_shares_and_the_cosines_of_the_words() ->
     random = np.random.default_rng(0)
     rows = random.normal(size=(504, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    words = Classifier(("a", "b", "c", "d"), rows[:4], None, 20.0, None, ())
+    words = TextMatrix(("a", "b", "c", "d"), rows[:4], None, 20.0, None, ())
     batches = [Embedded([""] * 500, np.arange(500, dtype=np.int32), rows[4:], {})]
 
     found = corrected(words, batches, np.full(4, 0.25))
@@ -135,6 +136,32 @@ def test_classify_and_eval_answer_with_equal_shares(run: Run, tmp_path: Path, mo
     right = np.mean([row["file_name"].split("/")[1] == row["label"] for row in rows])
     assert json.loads(judged.stdout)["metrics"]["top-1"]["value"] == pytest.approx(right)
     assert json.loads(judged.stdout)["metrics"] != json.loads(plain.stdout)["metrics"]
+
+
+@pytest.mark.parametrize("expect", ["balanced", "few", "shares.yaml"])
+def test_python_answers_as_the_command_line_does(expect: str, run: Run, tmp_path: Path, model: str) -> None:
+    make_class_folders(tmp_path / "data", ("cat", "dog", "bird"), 8)
+    (tmp_path / "data/cat/0.png").write_bytes(b"no")
+    (tmp_path / "shares.yaml").write_text("cat: 2\ndog: 1\nbird: 1\n")
+    done = run("classify", "data", "-l", "cat,dog,bird", "-m", model, "--expect", expect)
+    given = tmp_path / expect if expect.endswith("yaml") else expect
+
+    classify = Classifier(["cat", "dog", "bird"], model=model, expect=given)
+    found = classify(tmp_path / "data")
+    in_memory = classify([path.read_bytes() for path in sorted((tmp_path / "data").rglob("*.png"))])
+
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    for answers in (found, in_memory):
+        assert [row.label for row in answers] == [row["label"] for row in rows]
+        good = [row["score"] for row in rows if row["score"] is not None]
+        assert answers.scores[answers.was_read(), 0] == pytest.approx(good, abs=1e-4)
+    assert found.score_kind == "expected"
+    assert found.scores.tolist() != Classifier(["cat", "dog", "bird"], model=model)(tmp_path / "data").scores.tolist()
+    for one in (tmp_path / "data/dog/0.png", (tmp_path / "data/dog/0.png").read_bytes()):
+        with pytest.raises(InputError, match="expect: corrects for the labels of all images together"):
+            classify(one)
+    with pytest.raises(InputError, match="expect: shares all images among the labels"):
+        Classifier(["cat", "dog"], model=model, expect="few", multi_label=True)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from columns import columns, write_jsonl_slowly
 from zsclip.answers.answers import Answers, Candidate, Prediction, Row
 from zsclip.out.jsonl import _numbers
 from zsclip.out.output import open_output
-from zsclip.out.sinks import SINKS, write_paths, write_table
+from zsclip.out.sinks import SINKS, write_csv, write_paths, write_table, write_tsv
 from zsclip.out.text import six_digits
 from zsclip.pixels.skipped import Skipped
 from zsclip.words.labels import read_distractors
@@ -188,12 +188,14 @@ def any_answers(random: np.random.Generator, count: int, k: int, kind: str, odd:
         distractors=("a shoe\ud800", "fog") if odd else (),
         beaten_by=random.integers(-1, 2, count).astype(np.int32) if odd else None,
         truth=random.integers(0, len(labels), count).astype(np.int32) if kind == "calibrated" else None,
+        first_answered=random.integers(-1, len(labels), count).astype(np.int32) if kind == "transductive" else None,
+        first_scores=random.random(count).astype(np.float32) if kind == "transductive" else None,
     )
 
 
 @pytest.mark.parametrize("odd", [False, True])
 @pytest.mark.parametrize("failing", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "calibrated"])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "calibrated", "transductive"])
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_jsonl_is_byte_for_byte_what_an_encoder_makes_of_each_row(odd, failing, kind, k) -> None:
     random = np.random.default_rng(0)
@@ -215,7 +217,7 @@ def test_numbers_are_those_of_an_encoder() -> None:
 
 
 @pytest.mark.parametrize("sink", [SINKS["csv"], SINKS["tsv"], SINKS["paths"]])
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "transductive"])
 def test_columns_that_were_taken_are_written_as_their_rows(sink, kind) -> None:
     """Of some rows of a batch, against each row by itself."""
     answers = any_answers(np.random.default_rng(0), 60, 3, kind, True, 0.3)
@@ -229,6 +231,24 @@ def test_columns_that_were_taken_are_written_as_their_rows(sink, kind) -> None:
 
 
 # CSV and TSV
+
+
+@pytest.mark.parametrize("write", [write_csv, write_tsv])
+def test_the_first_of_two_passes_has_columns_of_its_own(write) -> None:
+    twice = [
+        replace(SURE, truth="dog", first_label="dog", first_score=0.25),
+        replace(SURE, truth="dog", first_score=0.5),
+        Skipped("a.jpg", "missing", "gone", "dog"),
+    ]
+    out, plain = io.StringIO(), io.StringIO()
+
+    write([columns(twice)], out, first=True, truth=True)
+    write([columns(twice)], plain)
+
+    mark = "," if write is write_csv else "\t"
+    ends = ["first_label,first_score,truth", *["dog,0.25,dog"] * 2, *[",0.5,dog"] * 2, ",,dog"]
+    wanted = [mark.join([line, *end.split(",")]) for line, end in zip(plain.getvalue().splitlines(), ends, strict=True)]
+    assert out.getvalue().splitlines() == wanted
 
 
 def test_csv_has_one_line_for_each_image_and_rank() -> None:

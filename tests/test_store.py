@@ -18,12 +18,11 @@ from conftest import touch, touch_back
 
 from zsclip.kept import store as store_module
 from zsclip.kept.cache import cache_dir
+from zsclip.kept.checksums import are_whole, check_sums
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.kept.storefile import (
     FILE_NAME,
     MAX_BYTES,
-    are_whole,
-    check_sums,
     clear,
     collect,
     counts,
@@ -326,7 +325,7 @@ def test_renamed_pictures_do_not_evict_others(tmp_path: Path) -> None:
 
 def test_what_was_used_today_is_not_written_again(kept: list[Sight]) -> None:
     with closing(opened()) as store:
-        assert looked_up(store, [each.name for each in kept]).ids.tolist() == [0] * 3
+        assert looked_up(store, [each.name for each in kept]).ids.tolist() == [-1, -1, -2]
 
 
 def test_a_read_only_folder_is_still_read(kept: list[Sight]) -> None:

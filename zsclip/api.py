@@ -20,9 +20,11 @@ from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
 from zsclip.answers.classifier import notes
 from zsclip.answers.classify import answer, classify
+from zsclip.answers.second_pass import informed
+from zsclip.answers.shares import corrected
 from zsclip.engine.learning import learn_from
 from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, model_name, variable
-from zsclip.engine.question import classifier_of, read_question, read_teachers, rule_of
+from zsclip.engine.question import classifier_of, expected_shares, read_question, read_teachers, rule_of
 from zsclip.engine.run import embedding, network_of, opened_store
 from zsclip.errors import InputError
 from zsclip.kept.contents import FRAME_TIMES
@@ -50,7 +52,7 @@ _FLAG = re.compile("--([a-z][a-z-]+)")
 # Flags whose argument has another name or form, as an error should write them.
 _ARGUMENTS = {
     "template": "templates", "label": "labels", "labels-file": "labels file", "per-label": "--per-label",
-    "multi-label": "multi_label=True", "none-of-these": "none_of_these=True",
+    "multi-label": "multi_label=True", "none-of-these": "none_of_these=True", "transductive": "transductive=True",
 }  # fmt: skip
 _CALLER = 5  # frames up from where the text matrix is made, the user calls a classifier
 _TOGETHER = 512  # paths, looked up in the store at once
@@ -97,9 +99,10 @@ class Classifier:
         model: by default the one in ZSCLIP_MODEL, else the head's or the calibration's, else `base`.
         head: what `zsclip learn` wrote. examples: labelled pictures to learn from at the first call: the path of a
             folder with one folder for each label, or of other data that `zsclip learn` takes; or several.
-        prompts: by default the calibration's, else `photo`.
-        templates: sentences with one {} each, instead of a set of prompts.
+        expect: how often labels occur in each call: `balanced`, `few`, or a file of shares; not for a single picture.
+        prompts: by default the calibration's, else `photo`. templates: sentences with one {} each, instead of a set.
         device: by default the one in ZSCLIP_DEVICE, else `auto`.
+        transductive: whether all pictures of a call inform each answer, in a second pass.
         store: whether embeddings are kept on disk, and looked up there.
         every: which frames of videos are taken: of every `"1s"` (the default), or every Nth one. Videos in folders are
             read, too. keyframes: their key frames. frames: animated GIF, PNG and WebP files count as videos.
@@ -129,6 +132,8 @@ class Classifier:
         calibration: AnyPath | None = None,
         head: AnyPath | None = None,
         examples: AnyPath | Sequence[AnyPath] = (),
+        expect: AnyPath | None = None,
+        transductive: bool = False,
         offline: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         fast_jpeg: bool = False,
@@ -143,8 +148,8 @@ class Classifier:
                 top_k, threshold, multi_label, by, none_of_these,
                 None if distractors is None else os.fsdecode(distractors),
                 None if calibration is None else os.fsdecode(calibration),
-                head=None if head is None else os.fsdecode(head),
-                examples=_paths(examples),
+                head=None if head is None else os.fsdecode(head), transductive=transductive,
+                examples=_paths(examples), expect=None if expect is None else os.fsdecode(expect),
             )  # fmt: skip
             self._computing = Computing(
                 device or variable("ZSCLIP_DEVICE") or "auto", threads, precision,
@@ -200,8 +205,10 @@ class Classifier:
             is_far = is_remote(path) and not network.is_folder(path) and len(found) == 1
             is_there = is_far or os.path.lexists(path)
             is_one = is_there and not os.path.isdir(path) and not is_container(path, self._sampling)
+            self._check_several(is_one)
             return found[0] if is_one else found
         kept: dict[int, bytes] = {}
+        self._check_several(_is_one(pictures))
         with ExitStack() as stack:
             source = InMemory(most=2 * self._computing.cpus)
             stack.callback(source.close)
@@ -221,11 +228,15 @@ class Classifier:
             self._learn()  # before the first picture is decoded
             store = stack.enter_context(opened_store(self._encoder, self._computing, is_wanted=self._store))
             batches = stack.enter_context(embedding(pictures, self._encoder, store, self._computing))
-            parts = list(classify(batches, self._matrix, self._rule)) or [self._none]
+            matrix, scores = self._matrix, self._question.scores
+            if scores.needs_all is not None:
+                every = list(batches)
+                shares = None if scores.transductive else expected_shares(self._question)
+                matrix = informed(matrix, every) if scores.transductive else corrected(matrix, every, shares)
+                batches = iter(every)
+            parts = list(classify(batches, matrix, self._rule)) or [self._none(matrix)]
         whole = joined(parts)
-        names = whole.names
-
-        with_paths = pictures_named(names)
+        names, with_paths = whole.names, pictures_named(whole.names)
 
         def read(place: int) -> bytes:
             if place in kept:
@@ -244,6 +255,10 @@ class Classifier:
             warnings.warn(_with_arguments(note), stacklevel=_CALLER)
         return matrix
 
+    def _check_several(self, is_one: bool) -> None:
+        if is_one and self._question.scores.expect is not None:
+            raise InputError("expect: corrects for the labels of all images together; give a folder or a list of them")
+
     def _learn(self) -> None:
         """Learn from the examples of the question, if there are any left."""
         asked = self._question
@@ -256,11 +271,10 @@ class Classifier:
         ):
             self._question, _ = learn_from(asked, embedded, self._encoder, self._model, note=warn)
 
-    @property
-    def _none(self) -> answers.Answers:
+    def _none(self, matrix: TextMatrix) -> answers.Answers:
         """The answers for no picture."""
         vectors = np.empty((0, self._encoder.embed_dim), np.float32)
-        return answer(Embedded([], np.empty(0, np.int32), vectors, {}), self._matrix, self._rule)
+        return answer(Embedded([], np.empty(0, np.int32), vectors, {}), matrix, self._rule)
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 DIR/val holds Parquet files of labelled pictures, DIR/photos one folder of pictures a label. Examples are drawn at
 random, as many of each label, several times; all other pictures are answered by words alone and by what `zsclip learn`
-makes of them. The last columns are the gains of `--expect balanced` on all pictures, and of `--expect few` on those of
-some labels. Vectors are kept in the store, so a second run takes seconds.
+makes of them. Then come the gains of `--expect balanced` on all pictures, and of `--expect few` on those of some
+labels; last those of `--transductive` on all pictures, and on those of some labels. Vectors are kept in the store, so a
+second run takes seconds.
 """
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from zsclip.answers.classifier import Classifier, build_classifier
 from zsclip.answers.classify import decisive
 from zsclip.answers.scores import Matrix
+from zsclip.answers.second_pass import informed
 from zsclip.answers.shares import corrected
 from zsclip.engine.options import Computing
 from zsclip.engine.run import embedding, opened_store
@@ -34,6 +36,9 @@ DRAWS = 5
 COUNTS = (1, 4, 16)
 FEW = (2, 5, 25)  # labels that occur
 MANY = 10_000  # examples, for the time that learning takes
+FOLDER = 100_000  # pictures, for the time that a second pass takes
+
+Answering = Callable[[Classifier, list[Embedded]], Classifier]  # with all pictures in mind
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,31 +113,62 @@ def cells(some: Set, counts: Sequence[int], method: Method, wrong: float) -> Ite
 def expected(some: Set) -> Iterator[str]:
     """Yield the gains of --expect: balanced on the whole set, then few on the pictures of some labels."""
     labels = len(some.words.labels)
-    yield f"{gain(some, np.arange(len(some.truth)), np.full(labels, 1 / labels)):+.1f}"
+    equal = np.full(labels, 1 / labels)
+    yield f"{gain(some, np.arange(len(some.truth)), lambda words, batches: corrected(words, batches, equal)):+.1f}"
+    yield from with_few(some, lambda words, batches: corrected(words, batches, None))
+
+
+def informing(some: Set) -> Iterator[str]:
+    """Yield the gains of --transductive: on the whole set, then on the pictures of some labels."""
+    yield f"{gain(some, np.arange(len(some.truth)), informed):+.1f}"
+    yield from with_few(some, informed)
+
+
+def with_few(some: Set, answering: Answering) -> Iterator[str]:
+    """Yield the gains on the pictures of some labels, while all are offered."""
+    labels = len(some.words.labels)
     for few in FEW:
-        if few >= labels or np.bincount(some.truth).min() < 2:
+        if few >= labels:
             yield "-"
             continue
         chosen = [np.random.default_rng(seed).permutation(labels)[:few] for seed in range(DRAWS)]
-        gains = [gain(some, np.flatnonzero(np.isin(some.truth, each)), None) for each in chosen]
+        gains = [gain(some, np.flatnonzero(np.isin(some.truth, each)), answering) for each in chosen]
         yield f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})"
 
 
-def gain(some: Set, rows: NDArray[np.int64], shares: NDArray[np.float64] | None) -> float:
-    """Give the gain of known shares over words on some of the pictures, in points."""
+def gain(some: Set, rows: NDArray[np.int64], answering: Answering) -> float:
+    """Give the gain over words on some of the pictures, in points."""
     vectors = some.vectors[rows]
-    batch = Embedded([""] * len(rows), np.arange(len(rows), dtype=np.int32), vectors, {})
-    classifiers = (some.words, corrected(some.words, [batch], shares))
+    classifiers = (some.words, answering(some.words, [embedded(vectors)]))
     before, after = (float((decisive(vectors, each).argmax(axis=1) == some.truth[rows]).mean()) for each in classifiers)
     return 100 * (after - before)
 
 
-def seconds_to_learn(some: Set, method: Method) -> float:
-    """Time learning from many examples: those of a set, with some noise, so that no two are the same."""
+def embedded(vectors: Matrix) -> Embedded:
+    """Give pictures as one batch."""
+    return Embedded([""] * len(vectors), np.arange(len(vectors), dtype=np.int32), vectors, {})
+
+
+def many(some: Set, pictures: int) -> tuple[Matrix, NDArray[np.int64]]:
+    """Draw pictures of a set, with some noise, so that no two are the same; and give their rows."""
     random = np.random.default_rng(0)
-    rows = random.integers(0, len(some.truth), MANY)
-    noisy = some.vectors[rows] + random.normal(0, 0.01, (MANY, some.vectors.shape[1])).astype(np.float32)
+    rows = random.integers(0, len(some.truth), pictures)
+    noisy = some.vectors[rows] + random.normal(0, 0.01, (pictures, some.vectors.shape[1])).astype(np.float32)
     noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
+    return noisy, rows
+
+
+def seconds_to_inform(some: Set) -> float:
+    """Time the second pass over many pictures."""
+    batches = [embedded(many(some, FOLDER)[0])]
+    begun = time.perf_counter()
+    informed(some.words, batches)
+    return time.perf_counter() - begun
+
+
+def seconds_to_learn(some: Set, method: Method) -> float:
+    """Time learning from many examples."""
+    noisy, rows = many(some, MANY)
     begun = time.perf_counter()
     learn(noisy, some.truth[rows], some.words, [True] * len(some.words.labels), method)
     return time.perf_counter() - begun
@@ -154,18 +190,19 @@ def main() -> None:
         + "".join(f" +{count} |" for count in COUNTS)
         + " balanced |"
         + "".join(f" few: {count} |" for count in FEW)
+        + " transductive |"
+        + "".join(f" {count} labels |" for count in FEW)
     )
-    print("|---" * (4 + len(COUNTS) + len(FEW)) + "|")
+    print("|---" * (5 + len(COUNTS) + 2 * len(FEW)) + "|")
     for path in paths:
         some = read_set(path, encoder, computing)
         words = float((decisive(some.vectors, some.words).argmax(axis=1) == some.truth).mean())
         row = [some.name, str(len(some.words.labels)), f"{words:.1%}"]
-        print(
-            "| " + " | ".join([*row, *cells(some, COUNTS, arguments.method, arguments.wrong), *expected(some)]) + " |",
-            flush=True,
-        )
+        row += [*cells(some, COUNTS, arguments.method, arguments.wrong), *expected(some), *informing(some)]
+        print("| " + " | ".join(row) + " |", flush=True)
         if some.name.startswith("cifar100"):
             print(f"{MANY:,} examples of {row[1]} labels: {seconds_to_learn(some, arguments.method):.2f} s", flush=True)
+            print(f"a second pass over {FOLDER:,} images: {seconds_to_inform(some):.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from zsclip.pixels.skipped import Skipped
 
-_COLUMNS = ("classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth", "vectors")
+_COLUMNS = (
+    "classes", "scores", "cosines", "answered", "applies", "beaten_by", "truth", "vectors", "first_answered",
+    "first_scores",
+)  # fmt: skip
 _NAMED = 8  # labels in a repr
 # "cosine" is that of a search.
-ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated", "head", "expected", "cosine"]
+ScoreKind = Literal["softmax", "sigmoid", "versus-neutral", "calibrated", "head", "expected", "transductive", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Prediction:
     independent scores perhaps several.
     truth: the true label, if pictures are labelled.
     beaten_by: the distractor that is better than every label, if any.
+    first_label, first_score: the answer of the first pass, if there was a second.
     """
 
     file_name: str
@@ -50,6 +54,8 @@ class Prediction:
     truth: str | None = None
     beaten_by: str | None = None
     labels: tuple[str, ...] = ()
+    first_label: str | None = None
+    first_score: float | None = None
 
     @property
     def score(self) -> float:
@@ -90,6 +96,8 @@ class Answers:
     None: nothing competed.
     truth: (n,) int32, index of the true label; None if pictures are not labelled.
     vectors: (n, D) float32, rows of length 1, NaN where the picture was skipped; None unless they are wanted.
+    first_answered: (n,) int32, the answer of the first pass, like `answered`. first_scores: (n,) float32, the best
+    score then. Both are None unless there was a second pass.
     """
 
     names: Sequence[str]
@@ -105,6 +113,8 @@ class Answers:
     beaten_by: NDArray[np.int32] | None = None
     truth: NDArray[np.int32] | None = None
     vectors: NDArray[np.float32] | None = None
+    first_answered: NDArray[np.int32] | None = None
+    first_scores: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -159,6 +169,9 @@ class Answers:
         """Give one record per picture."""
         truths = [None] * len(self) if self.truth is None else [self.vocabulary[place] for place in self.truth.tolist()]
         beaten_by = [-1] * len(self) if self.beaten_by is None else self.beaten_by.tolist()
+        firsts: Sequence[tuple[int, float | None]] = [(-1, None)] * len(self)
+        if self.first_answered is not None and self.first_scores is not None:
+            firsts = list(zip(self.first_answered.tolist(), self.first_scores.tolist(), strict=True))
         columns = (self.classes, self.scores, self.cosines, self.is_candidate(), self.answered)
         for place, (classes, scores, cosines, shown, answer) in enumerate(
             zip(*(column.tolist() for column in columns), strict=True)
@@ -167,6 +180,7 @@ class Answers:
                 yield replace(self.skipped[place], truth=truths[place])
                 continue
             label = None if answer < 0 else self.vocabulary[answer]
+            first, first_score = firsts[place]
             each = [Candidate(self.vocabulary[c], *both) for c, *both in zip(classes, scores, cosines, strict=True)]
             yield Prediction(
                 file_name=self.names[place],
@@ -177,6 +191,8 @@ class Answers:
                 truth=truths[place],
                 beaten_by=None if beaten_by[place] < 0 else self.distractors[beaten_by[place]],
                 labels=self._that_apply(place, classes) if self.applies is not None else (label,) if label else (),
+                first_label=None if first < 0 else self.vocabulary[first],
+                first_score=first_score,
             )
 
     def _that_apply(self, place: int, best: Sequence[int]) -> tuple[str, ...]:

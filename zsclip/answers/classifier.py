@@ -37,6 +37,7 @@ class Classifier:
     distractors: the names of the last K rows.
     weights, biases: (C, D) and (C,) float32, what decides instead of cosines, learnt from examples; else None.
     is_corrected: whether biases also correct for the shares of labels.
+    first: what answered in the first pass, if this is for a second one; None otherwise.
     """
 
     labels: tuple[str, ...]
@@ -50,6 +51,7 @@ class Classifier:
     weights: Matrix | None = None
     biases: Matrix | None = None
     is_corrected: bool = False
+    first: "Classifier | None" = None
 
     @property
     def is_learnt(self) -> bool:

@@ -1,6 +1,7 @@
 """The whole run, from embeddings to answers. Read this file first."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -45,6 +46,7 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule, with_vectors: bo
     classes, scores, similar, beaten_by, applies = (np.concatenate(columns) for columns in zip(*parts, strict=True))
 
     is_sure = (scores[:, 0] >= limits[classes[:, 0]]) & (beaten_by < 0)
+    first = None if classifier.first is None else answer(batch, classifier.first, replace(rule, k=1))
     return Answers(
         names=batch.names,
         vocabulary=labels,
@@ -58,6 +60,8 @@ def answer(batch: Embedded, classifier: Classifier, rule: Rule, with_vectors: bo
         distractors=classifier.distractors,
         beaten_by=_spread(beaten_by, batch, fill=-1) if classifier.distractors else None,
         vectors=_spread(batch.vectors, batch, fill=np.nan) if with_vectors else None,
+        first_answered=None if first is None else first.answered,
+        first_scores=None if first is None else first.scores[:, 0],
     )
 
 
@@ -143,6 +147,7 @@ def _logit_scale(classifier: Classifier, rule: Rule) -> float:
 def _score_kind(classifier: Classifier, rule: Rule) -> ScoreKind:
     if not rule.independent:
         plain: ScoreKind = "expected" if classifier.is_corrected else "head" if classifier.is_learnt else "softmax"
+        plain = plain if classifier.first is None else "transductive"
         return plain if rule.temperature is None else "calibrated"
     return "sigmoid" if classifier.logit_bias is not None else "versus-neutral"
 

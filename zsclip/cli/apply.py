@@ -1,7 +1,7 @@
 """`zsclip apply`."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -11,23 +11,27 @@ from zsclip.cli.groups import command, group
 from zsclip.cli.options import Messages
 from zsclip.cli.progress import Progress
 from zsclip.cli.run import interruptible
+from zsclip.cli.tags import Tags
 from zsclip.cli.terminal import counted, say
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
     from zsclip.out.act import Outcome
-    from zsclip.out.actionlog import Action, ActionLog
+    from zsclip.out.actionlog import Action, ActionLog, Entry, Key
     from zsclip.out.plan import Opens, Plan, Wish
+    from zsclip.out.reader import Answered
     from zsclip.pictures.listed import Members
+
+Planner = Callable[[Sequence["Answered"], Mapping["Key", "Entry"], "Opens"], "Plan"]
 
 _SHOWN = 20  # files that are named because nothing was done with them
 _ACTIONS: "dict[str, Action]" = {"--copy-to": "copy", "--move-to": "move", "--link-to": "link"}
-_DONE = {"copy": "copied", "move": "moved", "link": "linked"}
-_TAKEN_BACK = {"copy": "removed", "move": "moved back", "link": "removed"}
+_DONE = {"copy": "copied", "move": "moved", "link": "linked", "tag": "written", "embed": "tagged"}
+_TAKEN_BACK = {"copy": "removed", "move": "moved back", "link": "removed", "tag": "taken back", "embed": "restored"}
 
 
 @group("Output")
-class Actions:
+class Actions(Tags):
     """What is done with the images of rows."""
 
     rows: Annotated[
@@ -75,6 +79,7 @@ class Actions:
     ] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         flags = [flag for flag, value in self._targets if value is not None]
         if self.undo is not None:
             others = [*flags, *["ROWS"] * (self.rows is not None), *["--dry-run"] * self.dry_run]
@@ -84,11 +89,15 @@ class Actions:
             raise InputError("apply: give the file with the rows, - for stdin, or --undo LOG")
         elif len(flags) != 1:
             which = " and ".join(flags) or "none of them"
-            raise InputError(f"apply: needs one of --copy-to, --move-to and --link-to; found {which}")
+            raise InputError(f"apply: needs one of --copy-to, --move-to, --link-to and --tag; found {which}")
+        elif self.tag is not None and (self.unknown_to is not None or self.no_companions):
+            flag = "--no-companions" if self.unknown_to is None else "--unknown-to"
+            raise InputError(f"{flag}: not with --tag, which leaves images where they are")
 
     @property
     def _targets(self) -> "list[tuple[str, str | None]]":
-        return [("--copy-to", self.copy_to), ("--move-to", self.move_to), ("--link-to", self.link_to)]
+        places = [("--copy-to", self.copy_to), ("--move-to", self.move_to), ("--link-to", self.link_to)]
+        return [*places, ("--tag", self.tag)]
 
     @property
     def log_file(self) -> str:
@@ -96,7 +105,19 @@ class Actions:
         assert self.rows is not None
         return self.log or ("zsclip" if self.rows == "-" else self.rows.rstrip("/")) + ".apply.jsonl"
 
-    def wish(self) -> "Wish":
+    def planner(self) -> "Planner":
+        """Check what was given, and give a function that plans for rows what is to be done."""
+        if self.tag is not None:
+            from zsclip.out.tagplan import plan_tags
+
+            tagging = self.tagging(self.min_score)
+            return lambda rows, done, opens: plan_tags(rows, tagging)
+        from zsclip.out.plan import plan
+
+        wish = self._wish()
+        return lambda rows, done, opens: plan(rows, wish, done, opens)
+
+    def _wish(self) -> "Wish":
         """Check the folders that were given, and give what is to be done."""
         from zsclip.out.destinations import read_destination
         from zsclip.out.plan import Wish
@@ -111,45 +132,48 @@ class Actions:
 
 @command(
     common=(
-        "rows", "copy_to", "move_to", "link_to", "unknown_to", "min_score", "dry_run", "undo",
+        "rows", "copy_to", "move_to", "link_to", "tag", "unknown_to", "min_score", "dry_run", "undo",
     )
 )  # fmt: skip
 def apply(actions: Actions, messages: Messages) -> int:
-    """Copy, move or link images by their answers.
+    """Copy, move, link or tag images by their answers.
 
     Nothing is overwritten: a file whose name is taken gets a number, and one that is there already is left out. With
     --multi-label, an image goes to the folder of every label that applies. If a run is interrupted or killed, run the
     same command again to continue.
 
+    Tags of earlier runs are replaced, and removed from images that have no answer now; all other tags stay. --tag
+    exiftool keeps each image as it was in IMAGE_original, which --undo needs.
+
     Examples:
 
         zsclip apply labels.csv --copy-to sorted/ --dry-run
         zsclip apply labels.csv --move-to sorted/ --min-score 0.8 --unknown-to unsure/
+        zsclip apply labels.csv --tag xmp
         zsclip apply --undo labels.csv.apply.jsonl
     """
     if actions.undo is not None:
         return _undo(actions.undo, messages)
     from zsclip.out.act import Outcome, act, done_before, settle
     from zsclip.out.actionlog import open_log, read_log
-    from zsclip.out.plan import plan
     from zsclip.out.reader import read_answers
 
-    wish, opens, outcome = actions.wish(), _opener(), Outcome()
+    plan, opens, outcome = actions.planner(), _opener(), Outcome()
     with Progress(messages.show_progress) as progress:
         progress.step("reading rows")
         rows = list(read_answers(actions.rows or ""))
         if actions.dry_run:
-            planned = plan(rows, wish, done_before(read_log(actions.log_file)), opens)
+            planned = plan(rows, done_before(read_log(actions.log_file)), opens)
             _print(planned)
-            return _report(planned, outcome, messages, None)
+            return _report(actions, planned, outcome, messages, None)
         with open_log(actions.log_file, is_new=True) as log:
             settle(log, opens)
             progress.step("looking at files")
-            planned = plan(rows, wish, done_before(log), opens)
+            planned = plan(rows, done_before(log), opens)
             _show(progress, outcome, sum(map(len, planned.groups)))
             with interruptible(lambda: _hint(outcome)):
                 act(planned.groups, log, opens, outcome)
-    return _report(planned, outcome, messages, log)
+    return _report(actions, planned, outcome, messages, log)
 
 
 def _undo(path: str, messages: Messages) -> int:
@@ -193,11 +217,17 @@ def _hint(outcome: "Outcome") -> str:
 
 def _print(planned: "Plan") -> None:
     """Print the steps of a plan, a line each."""
+    from zsclip.out.text import escaped
+
     for step in chain.from_iterable(planned.groups):
-        typer.echo(f"{step.action} {_shown(step.source)} -> {_shown(step.target)}")
+        if step.change is None:
+            typer.echo(f"{step.action} {_shown(step.source)} -> {_shown(step.target)}")
+        else:
+            tags = ", ".join(map(escaped, step.change.tags))
+            typer.echo(f"tag {_shown(step.target)}: {tags}" if tags else f"untag {_shown(step.target)}")
 
 
-def _report(planned: "Plan", outcome: "Outcome", messages: Messages, log: "ActionLog | None") -> int:
+def _report(actions: Actions, planned: "Plan", outcome: "Outcome", messages: Messages, log: "ActionLog | None") -> int:
     """Say on stderr what was done and what was not, and give the exit code.
 
     Args:
@@ -208,26 +238,26 @@ def _report(planned: "Plan", outcome: "Outcome", messages: Messages, log: "Actio
     if not planned.rows:
         say("zsclip: no rows")
     elif not messages.quiet:
-        for line in _summary(planned, outcome, log):
+        for line in _summary(actions, planned, outcome, log):
             say(line)
     return int(bool(left) or not planned.rows)
 
 
-def _summary(planned: "Plan", outcome: "Outcome", log: "ActionLog | None") -> Iterator[str]:
+def _summary(actions: Actions, planned: "Plan", outcome: "Outcome", log: "ActionLog | None") -> Iterator[str]:
     images, files = len(planned.groups), sum(map(len, planned.groups))
     if log is None:
         done = [f"{counted(images, 'image')}, {counted(files, 'file')} in all, would be done"]
     else:
         done = [f"{counted(number, 'file')} {_DONE[action]}" for action, number in outcome.done.items()]
     if planned.same:
-        done.append(f"{planned.same:,} there already")
+        done.append(f"{planned.same:,} {'tagged' if actions.tag else 'there'} already")
     if planned.before:
         done.append(f"{planned.before:,} done by an earlier run")
     yield ", ".join(done) or "nothing to do"
     stayed = [f"{planned.unknown:,} without an answer"] if planned.unknown else []
     stayed += [f"{planned.failed:,} that could not be read"] if planned.failed else []
     if stayed:
-        yield f"left where they are: {' and '.join(stayed)}"
+        yield f"{'not tagged' if actions.tag else 'left where they are'}: {' and '.join(stayed)}"
     if log is not None and log.size:
         import shlex
 

@@ -18,7 +18,8 @@ from zsclip.cli.run import (
     SLOW_PIECE,
     Session,
     build_answering,
-    build_corrected,
+    build_for_all,
+    build_suggested,
     embedding,
     interruptible,
     note_export,
@@ -66,8 +67,11 @@ def classify(
     if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
         flag = "--multi-label" if scores.multi_label else "--top-k"
         raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
-    if scores.expect is not None:
-        _check_whole(inputs, output, store)
+    if output.segments and scores.suggest is not None:
+        raise InputError("--suggest: takes single frames; leave out --segments")
+    whole = scores.needs_all or (None if scores.suggest is None else "--suggest")
+    if whole is not None:
+        _check_whole(whole, inputs, output, store)
     set_environment(model, messages)
     given = labels.read_given(alone=scores.one_is_enough)
     question = read_question(given, prompts.read_given(), scores, read_teachers(scores, messages, model))
@@ -100,30 +104,44 @@ def classify(
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
         pictures = progress.listed(paths.rest(), inputs.inputs)
-        corrected = None
-        if scores.expect is not None:
-            pictures = list(pictures)
-            corrected = build_corrected(question, pictures, encoder, session)
-        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, corrected)
+        for_all = None
+        if whole is not None:
+            pictures, for_all = _looked_at_first(list(pictures), question, encoder, session)
+        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, for_all)
         run.write(pictures, start)
     code = report_run(session, (output.file, output.report, output.contact_sheet))
     note_export(encoder, session)
     return code
 
 
-def _check_whole(inputs: Inputs, output: Output, store: Store) -> None:
-    """Refuse what does not go with --expect, for which all images are encoded before the first is answered."""
+def _check_whole(flag: str, inputs: Inputs, output: Output, store: Store) -> None:
+    """Refuse what does not go with a flag for which all images are encoded before the first is answered."""
     from zsclip.pictures.stdin import STDIN
 
     reasons = (
-        (STDIN in inputs.inputs, "-: --expect needs all images before it can answer; give files or folders"),
-        (output.folder is not None, "--expect: needs all images in one run; write to a file instead of a folder"),
-        (output.resume or output.retry_errors, "--expect: depends on all images; run again without --resume"),
-        (store.no_store, "--no-store: --expect looks at every image twice; leave one of the two out"),
+        (STDIN in inputs.inputs, f"-: {flag} needs all images before it can answer; give files or folders"),
+        (output.folder is not None, f"{flag}: needs all images in one run; write to a file instead of a folder"),
+        (output.resume or output.retry_errors, f"{flag}: depends on all images; run again without --resume"),
+        (
+            store.no_store and flag != "--suggest",
+            f"--no-store: {flag} looks at every image twice; leave one of the two out",
+        ),
     )
     for is_so, reason in reasons:
         if is_so:
             raise InputError(reason)
+
+
+def _looked_at_first(
+    pictures: "list[Pictures]", question: "Question", encoder: "Encoder", session: Session
+) -> "tuple[list[Pictures], Classifier | None]":
+    """Encode all pictures; give those to answer for, and what answers if that depends on all of them."""
+    suggest = question.scores.suggest
+    for_all = build_for_all(question, pictures, encoder, session)
+    if suggest is None:
+        return pictures, for_all
+    classifier = for_all or build_answering(question, encoder, session)
+    return [build_suggested(classifier, question.head, pictures, suggest, encoder, session)], classifier
 
 
 def _found(
@@ -157,14 +175,15 @@ class Run:
     session: Session
     limit: int | None
     paths: "Paths"
-    corrected: "Classifier | None" = None  # for the shares of labels
+    for_all: "Classifier | None" = None  # what answers with all images in mind
 
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
         """Write the rows of all pictures; with --retry-errors, then redo those that failed before."""
         speed, journal = self.session.speed, start.journal
         about = about_page(self.question, self.encoder, self.rule)
         small = (speed.cpus, speed.max_pixels)
-        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim)
+        passes, truth = self.question.scores.transductive, self.question.scores.suggest is not None
+        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim, passes, truth)
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
@@ -192,7 +211,7 @@ class Run:
     @cached_property
     def classifier(self) -> "Classifier":
         """The text matrix or the head; made only once, after the model is loaded."""
-        return self.corrected or build_answering(self.question, self.encoder, self.session)
+        return self.for_all or build_answering(self.question, self.encoder, self.session)
 
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
         only = self.question.scores.only

@@ -14,6 +14,7 @@ from zsclip.cli.learn import examples_in, learn_beside, note_known
 from zsclip.cli.options import (
     EXAMPLE,
     EXAMPLES,
+    EXPECT,
     HEAD,
     LABELS_FILE,
     MODEL,
@@ -27,12 +28,14 @@ from zsclip.cli.options import (
     set_environment,
 )
 from zsclip.cli.progress import total_of
+from zsclip.cli.question import expect_files
 from zsclip.cli.run import Session, build_text_matrix, embedding, measuring, read_data, report_run, words_and_truths
 from zsclip.cli.speed import Speed, Store
 from zsclip.engine.options import Scoring, model_name, variable
 from zsclip.errors import InputError
 
 if TYPE_CHECKING:
+    from zsclip.answers.classifier import Classifier
     from zsclip.answers.heads import Head
     from zsclip.engine.question import Question
     from zsclip.measure.compare import TemplateGain
@@ -62,6 +65,7 @@ class Variants:
     examples: Annotated[list[str], EXAMPLES] = field(default_factory=list)
     example: Annotated[list[str], EXAMPLE] = field(default_factory=list)
     head: Annotated[list[str], HEAD] = field(default_factory=list)
+    expect: Annotated[list[str], EXPECT] = field(default_factory=list)
     each_template: Annotated[
         bool,
         typer.Option(
@@ -74,6 +78,7 @@ class Variants:
         yield from ((f"--labels-file {file}", file) for file in self.labels_file)
         yield from ((f"--prompts {file}", file) for file in self.prompts)
         yield from ((f"--head {file}", file) for file in self.head)
+        yield from expect_files(self.expect)
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,14 @@ class Grid:
     """The combinations that are compared.
 
     models: names. sets, files: prompt sets and label lists by the name the user gave; None takes the data's labels.
-    examples: each combination is also measured after learning from these. heads: by file, each measured by itself.
+    expects: each combination is also measured with these shares of labels. examples: and after learning from these.
+    heads: by file, each measured by itself.
     """
 
     models: list[str]
     sets: "Mapping[str, PromptSet]"
     files: "Mapping[str, list[Label] | None]"
+    expects: list[str]
     examples: "Examples | None"
     heads: "Mapping[str, Head]"
 
@@ -95,21 +102,20 @@ class Grid:
         """The models of the combinations, then those of the heads."""
         return list(dict.fromkeys([*self.models, *(head.model for head in self.heads.values())]))
 
-    def name(self, model: str, file: str, prompts: str, *, learns: bool = False) -> str:
+    def name(self, model: str, file: str, prompts: str) -> str:
         """Name a combination by the parts that differ between combinations."""
         parts = ((prompts, self.sets), (file, self.files), (model, self.models))
-        named = ", ".join(part for part, all_of_them in parts if len(all_of_them) > 1) or "words"
-        return f"{named} + examples" if learns else named
+        return ", ".join(part for part, all_of_them in parts if len(all_of_them) > 1) or "words"
 
 
 @command(common=("data", "prompts", "template", "labels_file", "model", "each_template", "as_json"))
 def compare(
     data: Data, variants: Variants, network: Network, speed: Speed, store: Store, result: Json, messages: Messages
 ) -> int:
-    """Compare prompts, models, label files or heads on labelled images.
+    """Compare words, models, heads or expected shares on labelled images.
 
-    All combinations of prompts, models and label files are measured, with --examples also after learning from these,
-    and then every head. Each is compared with the first.
+    All combinations of prompts, models and label files are measured, each also with every --expect, and with --examples
+    after learning from these; then every head is. Each is compared with the first.
 
     Examples:
 
@@ -157,7 +163,7 @@ class Asked:
     @classmethod
     def about(cls, labelled: "Labelled", grid: Grid) -> "Asked":
         """Put together what is asked, and find the true labels."""
-        from zsclip.engine.question import Teachers, read_question
+        from zsclip.engine.question import Question, Teachers, expected_shares, read_question
         from zsclip.measure.evaluate import truths_of
         from zsclip.measure.examples import with_examples
         from zsclip.words.words import expand
@@ -171,6 +177,8 @@ class Asked:
             each, truths = words_and_truths(labelled, given, sentences)
             if grid.examples is not None:
                 each = expand(with_examples(each.labels, grid.examples), sentences)
+            for expect in grid.expects:
+                expected_shares(Question(each, None, Scoring(expect=expect)))  # checks the file
             words.append((file, name, each, truths))
         return cls(grid, words, heads)
 
@@ -188,22 +196,35 @@ class Asked:
         self, model: str, encoder: "Encoder", batches: "list[Embedded]", session: Session
     ) -> "Iterator[tuple[str, Judged]]":
         """Judge the answers of all variants with this model."""
-        from zsclip.engine.question import Question, classifier_of
+        from zsclip.engine.question import classifier_of
         from zsclip.measure.compare import judged_by
 
         for file, name, words, truths in self.words if model in self.grid.models else ():
-            matrix = build_text_matrix(words, encoder, session)
-            yield self.grid.name(encoder.spec.name, file, name), judged_by(batches, truths, matrix)
-            if self.grid.examples is not None:
-                question = Question(words, None, Scoring(), examples=self.grid.examples)
-                question = learn_beside(question, encoder, model, session)
-                note_known(examples_in(batches, question.head), session.messages)
-                learnt = self.grid.name(encoder.spec.name, file, name, learns=True)
-                yield learnt, judged_by(batches, truths, classifier_of(question, encoder))
+            named = self.grid.name(encoder.spec.name, file, name)
+            for how, classifier in self._ways(words, model, encoder, batches, session):
+                yield f"{named}{how}", judged_by(batches, truths, classifier)
         for file, question, truths in self.heads:
             if question.model == model:
                 note_known(examples_in(batches, question.head), session.messages)
                 yield file, judged_by(batches, truths, classifier_of(question, encoder))
+
+    def _ways(
+        self, words: "Words", model: str, encoder: "Encoder", batches: "list[Embedded]", session: Session
+    ) -> "Iterator[tuple[str, Classifier]]":
+        """Yield each way to answer with the same words, and what it adds to their name; words alone come first."""
+        from zsclip.answers.shares import corrected
+        from zsclip.engine.question import Question, classifier_of, expected_shares
+
+        matrix = build_text_matrix(words, encoder, session)
+        yield "", matrix
+        for expect in self.grid.expects:
+            shares = expected_shares(Question(words, None, Scoring(expect=expect)))
+            yield f", --expect {expect}", corrected(matrix, batches, shares)
+        if self.grid.examples is not None:
+            question = Question(words, None, Scoring(), examples=self.grid.examples)
+            question = learn_beside(question, encoder, model, session)
+            note_known(examples_in(batches, question.head), session.messages)
+            yield " + examples", classifier_of(question, encoder)
 
 
 def read_grid(variants: Variants, note: "Callable[[str], None]", network: Network) -> Grid:
@@ -223,7 +244,8 @@ def read_grid(variants: Variants, note: "Callable[[str], None]", network: Networ
     files: dict[str, list[Label] | None] = {file: read_labels(files=[file]) for file in variants.labels_file}
     files = files or {"": None}
     learns = bool(variants.examples or variants.example)
-    count = len(models) * len(files) * len(sets) + len(heads) + learns
+    expects = list(dict.fromkeys(variants.expect))
+    count = len(models) * len(files) * len(sets) + len(heads) + len(expects) + learns
     if variants.each_template and count > 1:
         raise InputError("--each-template: compares the templates of one prompt set, with one model and one label file")
     for sentences in sets.values() if variants.each_template else ():
@@ -232,13 +254,13 @@ def read_grid(variants: Variants, note: "Callable[[str], None]", network: Networ
     if not variants.each_template and count == 1:
         raise InputError(
             "compare: nothing to compare; give one of --prompts, --template, --model or --labels-file at least twice, "
-            "or --examples or --head"
+            "or --expect, --examples or --head"
         )
     examples = None
     if learns:
         fetched = network_of(offline=network.offline)
         examples = read_examples(variants.examples, variants.example, note=note, network=fetched)
-    return Grid(models, sets, files, examples, heads)
+    return Grid(models, sets, files, expects, examples, heads)
 
 
 def encoded_by(

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -29,7 +29,7 @@ from zsclip.cli.question import Deciding, about_page
 from zsclip.cli.run import (
     SLOW_PIECE,
     build_answering,
-    build_corrected,
+    build_for_all,
     drain,
     embedding,
     measuring,
@@ -79,10 +79,21 @@ class Findings(Report, Json):
         ),
     ] = None
 
+    errors: Annotated[
+        str | None,
+        typer.Option(
+            "--errors",
+            metavar="FILE",
+            help="Write the wrong answers, the most confident first: a .csv, .tsv or .jsonl file. Correct its column "
+            "truth where the data are wrong; `zsclip learn FILE --add-to HEAD` reads it.",
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         from zsclip.out.output import format_of
 
         super().__post_init__()
+        check_ending("--errors", self.errors, ".csv", ".tsv", ".jsonl")
         check_ending("--confusion", self.confusion, ".png", ".csv")
         sink_name = None if self.rows is None else format_of(self.rows, False)
         if sink_name == "html":
@@ -95,7 +106,7 @@ class Findings(Report, Json):
     @property
     def files(self) -> tuple[str | None, ...]:
         """Every file that may be written."""
-        return self.rows, self.report, self.confusion
+        return self.rows, self.report, self.confusion, self.errors
 
     def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
         """Check that every file can be written, and is not one that is read, before anything slow begins.
@@ -105,7 +116,7 @@ class Findings(Report, Json):
         """
         from zsclip.out.output import check_inputs, check_output, check_outputs_differ
 
-        flags = zip(("--rows", "--report", "--confusion"), self.files, strict=True)
+        flags = zip(("--rows", "--report", "--confusion", "--errors"), self.files, strict=True)
         places = check_outputs_differ([("standard output", None), *((flag, file) for flag, file in flags if file)])
         check_inputs(reads, places)
         for file in filter(None, self.files):
@@ -113,22 +124,26 @@ class Findings(Report, Json):
         return places
 
     def write_rows(
-        self, batches: "Iterator[Answers]", pictures: "Pictures", speed: Speed, about: Mapping[str, str]
+        self,
+        batches: "Iterator[Answers]",
+        pictures: "Pictures",
+        speed: Speed,
+        about: Mapping[str, str],
+        wrong: "list[Answers]",
+        *,
+        first: bool,
     ) -> None:
         """Consume all batches, and write rows and the page if they were asked for.
 
         Args:
-            about: what the page says about the run.
+            about: what the page says about the run. wrong: takes the wrong answers if --errors asks for them.
+            first: whether rows have the answer of the first of two passes.
         """
-        from zsclip.out.output import format_of, open_output
-        from zsclip.out.parquet import Layout, write_parquet
-        from zsclip.out.sinks import SINKS, write_csv, write_tsv
+        from zsclip.measure.evaluate import wrong_among
+        from zsclip.out.output import open_output
 
-        sinks = SINKS | {
-            "csv": partial(write_csv, truth=True),
-            "tsv": partial(write_tsv, truth=True),
-            "parquet": partial(write_parquet, layout=Layout(truth=True)),
-        }
+        if self.errors is not None:
+            batches = wrong_among(batches, wrong)
         with ExitStack() as files:
             out = self.rows and files.enter_context(open_output(self.rows, overwrite=self.overwrite))
             if self.report is not None:
@@ -140,9 +155,19 @@ class Findings(Report, Json):
                     about=about, threads=speed.cpus, max_pixels=speed.max_pixels, pictures=pictures,
                 )  # fmt: skip
             if self.rows and out:
-                sinks[format_of(self.rows, False)](batches, out)
+                _write_with_truth(batches, self.rows, out, first)
             else:
                 drain(batches)
+
+    def write_errors(self, wrong: "Sequence[Answers]", *, first: bool) -> None:
+        """Write the wrong answers if they were asked for; first: as in `write_rows`."""
+        if self.errors is None:
+            return
+        from zsclip.measure.evaluate import most_confident_first
+        from zsclip.out.output import open_output
+
+        with open_output(self.errors, overwrite=self.overwrite) as out:
+            _write_with_truth([most_confident_first(wrong)], self.errors, out, first)
 
     def write_confusion(self, scorecard: "Scorecard", names: Sequence[str]) -> None:
         """Write the confusion matrix if it was asked for."""
@@ -173,6 +198,20 @@ class Findings(Report, Json):
         typer.echo("\n".join(report_lines(scorecard, None if self.all_labels else _WORST_LABELS)))
 
 
+def _write_with_truth(batches: "Iterable[Answers]", file: str, out: TextIO, first: bool) -> None:
+    """Write answers beside the true labels, in the format that the extension of the file names."""
+    from zsclip.out.output import format_of
+    from zsclip.out.parquet import Layout, write_parquet
+    from zsclip.out.sinks import SINKS, write_csv, write_tsv
+
+    sinks = SINKS | {
+        "csv": partial(write_csv, truth=True, first=first),
+        "tsv": partial(write_tsv, truth=True, first=first),
+        "parquet": partial(write_parquet, layout=Layout(truth=True, first=first)),
+    }
+    sinks[format_of(file, False)](batches, out)
+
+
 @command(
     common=(
         "data", "labels", "prompts", "model", "threshold", "multi_label", "rows", "report", "confusion", "as_json",
@@ -200,7 +239,7 @@ def evaluate(
     Examples:
 
         zsclip eval labelled/ --confusion mistakes.png
-        zsclip eval labelled/ --model tiny --report mistakes.html
+        zsclip eval labelled/ --model tiny --report mistakes.html --errors wrong.csv
         zsclip eval test.csv --calibration labels.calib.json --json
     """
     from zsclip.answers.classify import classify
@@ -221,20 +260,25 @@ def evaluate(
         if question.examples is not None:
             question = learn_beside(question, encoder, name, session)
         about = about_page(question, encoder, rule)
-        corrected = build_corrected(question, [labelled.pictures], encoder, session)
+        for_all = build_for_all(question, [labelled.pictures], encoder, session)
         known: list[int] = []
         with embedding([labelled.pictures], encoder, session) as embedded:
-            matrix = corrected or build_answering(question, encoder, session)
+            matrix = for_all or build_answering(question, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             most = SLOW_PIECE if findings.report else None
             batches = classify(examples_among(embedded, question.head, known), matrix, with_top_five(rule))
             answers = session.tally.count(batches, session.signals, most)
-            write = partial(findings.write_rows, pictures=labelled.pictures, speed=speed, about=about)
+            wrong: list[Answers] = []
+            write = partial(
+                findings.write_rows, pictures=labelled.pictures, speed=speed, about=about, wrong=wrong,
+                first=scores.transductive,
+            )  # fmt: skip
             may_be_unknown = bool(rule.independent or rule.threshold or rule.thresholds or question.words.distractors)
             scorecard = scorecard_of(answers, truths, matrix.labels, write, may_be_unknown, rule.independent)
     failed = session.tally.errors.total()
     findings.print(scorecard, {"failed": failed} | shown_settings(question, encoder.spec.name, rule))
     findings.write_confusion(scorecard, matrix.labels)
+    findings.write_errors(wrong, first=scores.transductive)
     if rule.independent:
         messages.note(
             "--multi-label: each image has one true label here, so any other label it was given counts as wrong"
@@ -277,7 +321,7 @@ def shown_settings(question: "Question", model: str, rule: "Rule") -> dict[str, 
     return {
         "model": model, "prompts": words.sentences.name, "threshold": threshold,
         "multi_label": rule.independent, "calibration": scores.calibration, "distractors": len(words.distractors),
-        "expect": scores.expect, "head": scores.head,
+        "expect": scores.expect, "transductive": scores.transductive, "head": scores.head,
         "examples": 0 if question.head is None else len(question.head.truth),
     }  # fmt: skip
 

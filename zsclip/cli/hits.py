@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zsclip.cli.browser import open_page
 from zsclip.cli.groups import group
 from zsclip.cli.options import FORMAT, PRINT0, Format, Inputs, Messages, Model, Report
-from zsclip.cli.run import drain
+from zsclip.cli.run import Session, drain, report_run
 from zsclip.cli.speed import Speed
 from zsclip.cli.terminal import is_terminal
 from zsclip.errors import InputError
@@ -31,6 +33,10 @@ class Hits(Report):
     format: Annotated[Format | None, FORMAT] = None
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE.")] = None
     print0: Annotated[bool, PRINT0] = False
+    opens: Annotated[
+        bool,
+        typer.Option("--open", help="Open the page in a browser; without --report, a page in the temporary folder."),
+    ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,9 +97,9 @@ class Hits(Report):
                 check_output(file, overwrite=self.overwrite)
         return places
 
-    def write(self, batches: "Sequence[Answers]", about: dict[str, str], speed: Speed) -> None:
-        """Write the rows, and the page if one was asked for."""
-        from zsclip.out.output import open_output
+    def write(self, batches: "Sequence[Answers]", about: dict[str, str], speed: Speed) -> str | None:
+        """Write the rows, and the page if one was asked for; give the file of the page."""
+        from zsclip.out.output import is_replaceable, open_output
         from zsclip.out.parquet import Layout, write_parquet
         from zsclip.out.sinks import SINKS, write_paths
 
@@ -102,11 +108,15 @@ class Hits(Report):
             "paths": partial(write_paths, print0=self.print0),
             "parquet": partial(write_parquet, layout=Layout(about={"settings": about})),
         }
+        own = self.file if self.sink_name == "html" and self.file and is_replaceable(self.file) else None
+        report = self.report
+        if self.opens and report is None and own is None:
+            report = os.path.join(tempfile.mkdtemp(prefix="zsclip-"), "found.html")  # a folder for this user alone
         with ExitStack() as files:
             out = files.enter_context(open_output(self.file, overwrite=self.overwrite))
             pages = [(out, self.file or "")] * (self.sink_name == "html")
-            if self.report is not None:
-                pages.append((files.enter_context(open_output(self.report, overwrite=self.overwrite)), self.report))
+            if report is not None:
+                pages.append((files.enter_context(open_output(report, overwrite=self.overwrite)), report))
             rows: Any = iter(batches)
             for page, file in pages:
                 from zsclip.out.report import with_report
@@ -115,3 +125,11 @@ class Hits(Report):
                     rows, page, os.path.dirname(file), about=about, threads=speed.cpus, max_pixels=speed.max_pixels
                 )
             sinks[self.sink_name](rows, out)
+        return report or own
+
+    def finish(self, session: Session, page: str | None) -> int:
+        """Report the run, show the page if that was asked for, and give the exit code."""
+        code = report_run(session, dict.fromkeys((self.file, page)))
+        if self.opens and page is not None and session.tally.images:
+            open_page(page)
+        return code

@@ -4,11 +4,12 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from zsclip.cli.groups import command
+from zsclip.cli.groups import command, group
 from zsclip.cli.help import SHORT_HELP, Command, Group
 from zsclip.cli.options import Labels, Messages, Model, Network, Templates, set_environment
 from zsclip.cli.terminal import counted, say, sized
@@ -35,7 +36,7 @@ def _group(name: str, about: str) -> typer.Typer:
     return group
 
 
-prompts_app = _group("prompts", "Show the sentences that labels are put into.")
+prompts_app = _group("prompts", "Show the sentences that labels are put into; suggest more words.")
 models_app = _group("models", "Show, fetch and export models.")
 cache_app = _group("cache", "Show, check, trim or delete what is kept on disk.")
 
@@ -90,6 +91,43 @@ def prompts_show(
         for sentence, count in zip(sentences, tokens.counts(sentences), strict=True):
             cut = f"  cut at {context_length}" if count > context_length else ""
             typer.echo(f"{name}\t{count}\t{sentence}{cut}")
+
+
+@group("Labels")
+class Added:
+    """Which words are added to labels."""
+
+    add: Annotated[
+        list[str],
+        typer.Option(
+            "--add",
+            metavar="synonyms|broader|gloss",
+            help="Add synonyms, the default, or what each label is a kind of, or its definition.",
+        ),
+    ] = field(default_factory=list)
+
+
+@prompts_app.command("suggest", cls=Command)
+@command()
+def prompts_suggest(labels: Labels, added: Added) -> None:
+    """Print a label file with more words for each label, from WordNet.
+
+    Of the meanings of a word, the likeliest in a picture is taken, and the others are in comments: read them, as
+    `crane` may be a bird or a machine. More words often hurt; `zsclip compare` says whether these help. This needs
+    `pip install 'zsclip[wordnet]'`.
+
+    Examples:
+
+        zsclip prompts suggest --labels "sofa,taxi" > words.yaml
+        zsclip prompts suggest --labels-file pets.txt --add gloss > words.yaml
+        zsclip compare labelled/ --labels-file pets.txt --labels-file words.yaml
+    """
+    from zsclip.words.suggest import kinds_of, suggested_lines
+    from zsclip.words.wordnet import WordNet
+
+    given, kinds = labels.read(alone=True), kinds_of(added.add)
+    for line in suggested_lines(given, WordNet(), kinds):
+        typer.echo(line)
 
 
 @models_app.command("list", cls=Command)

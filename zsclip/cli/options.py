@@ -77,6 +77,13 @@ EXAMPLES = typer.Option(
 EXAMPLE = typer.Option(
     "--example", metavar="LABEL=IMAGE", help="Learn from this image of a label, too.", rich_help_panel="Labels"
 )
+EXPECT = typer.Option(
+    "--expect",
+    metavar="balanced|few|FILE",
+    help="Correct the answers for how often labels occur: all equally, only few of them, or with the shares in FILE, a "
+    ".yaml, .json or .csv file.",
+    rich_help_panel="Scores",
+)
 LIMIT = typer.Option("-n", "--limit", metavar="N", min=1, help="Take at most N images.", rich_help_panel="Input")
 
 

@@ -1,13 +1,13 @@
 """The scores of `classify` as options, and how its answers came about, in words."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import EXAMPLE, EXAMPLES, HEAD, TOP_K, Distractors
+from zsclip.cli.options import EXAMPLE, EXAMPLES, EXPECT, HEAD, TOP_K, Distractors
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
 from zsclip.out.text import UNKNOWN
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from zsclip.models.encoder import Encoder
 
 _LABELS_ON_A_PAGE = 30
+
+
+def expect_files(given: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield a description and the path of each file among the values of --expect."""
+    yield from ((f"--expect {file}", file) for file in given if file not in ("balanced", "few"))
 
 
 @group("Scores")
@@ -55,15 +60,16 @@ class Deciding(Distractors, Scoring):
     examples: Annotated[list[str], EXAMPLES] = field(default_factory=list)
     example: Annotated[list[str], EXAMPLE] = field(default_factory=list)
 
-    expect: Annotated[
-        str | None,
+    expect: Annotated[str | None, EXPECT] = None
+
+    transductive: Annotated[
+        bool,
         typer.Option(
-            "--expect",
-            metavar="balanced|few|FILE",
-            help="Correct the answers for how often labels occur: all equally, only few of them, or with the shares in "
-            "FILE, a .yaml, .json or .csv file.",
+            "--transductive",
+            help="Classify all images a second time, so that they inform each other; the first answers stay in the "
+            "rows.",
         ),
-    ] = None
+    ] = False
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield a description and the path of each file that the run reads; the examples are not known yet."""
@@ -72,8 +78,8 @@ class Deciding(Distractors, Scoring):
             yield f"--calibration {self.calibration}", self.calibration
         if self.head is not None:
             yield f"--head {self.head}", self.head
-        if self.expect not in (None, "balanced", "few"):
-            yield f"--expect {self.expect}", str(self.expect)
+        if self.expect is not None:
+            yield from expect_files([self.expect])
 
 
 @group("Scores")
@@ -95,6 +101,16 @@ class Scores(Deciding):
             help="Write only the rows with this answer; with --multi-label, the rows of all images it applies to.",
         ),
     ] = field(default_factory=list)
+    suggest: Annotated[
+        int | None,
+        typer.Option(
+            "--suggest",
+            metavar="N",
+            min=1,
+            help="Write only the rows of the N images whose labels would teach most: doubtful ones, each unlike the "
+            "others. Fill in the column truth of a .csv or .tsv file, and `zsclip learn FILE` reads it.",
+        ),
+    ] = None
 
 
 def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[str, str]:
@@ -113,6 +129,7 @@ def about_page(question: "Question", encoder: "Encoder", rule: "Rule") -> dict[s
         "scores": "each label by itself" if scores.multi_label else "",
         "examples": "" if question.head is None else f"{len(question.head.truth):,}",
         "expected": "equal shares" if scores.expect == "balanced" else scores.expect or "",
+        "passes": "two; all images inform each other" if scores.transductive else "",
         "threshold": _threshold_of(rule),
         "calibration": scores.calibration or "",
         "distractors": f"{len(words.distractors):,}" if words.distractors else "",

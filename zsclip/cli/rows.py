@@ -272,7 +272,8 @@ class Writer:
     """The stages that rows pass through on their way to the files.
 
     wanted: the answers to write; None stands for unknown; empty means all. threads, max_pixels: for thumbnails.
-    about: what a page says about the run. settings: what the rows depend on. width: of the embeddings.
+    about: what a page says about the run. settings: what the rows depend on. width: of the embeddings. first: whether
+    rows have the answer of the first of two passes. truth: whether CSV and TSV files get an empty column for the truth.
     """
 
     output: Output
@@ -282,6 +283,8 @@ class Writer:
     about: Mapping[str, str]
     settings: Mapping[str, object]
     width: int
+    first: bool = False
+    truth: bool = False
 
     def write(self, batches: "Batches", out: TextIO, *, header: bool) -> None:
         """Write the rows that --only asks for, in the format of the run."""
@@ -293,8 +296,8 @@ class Writer:
             write_segments(batches, out, self.output.sink_name, self.wanted)
             return
         sinks: dict[str, Callable[[Any, TextIO], None]] = SINKS | {
-            "csv": partial(write_csv, header=header),
-            "tsv": partial(write_tsv, header=header),
+            "csv": partial(write_csv, header=header, first=self.first, truth=self.truth),
+            "tsv": partial(write_tsv, header=header, first=self.first, truth=self.truth),
             "paths": partial(write_paths, print0=self.output.print0, unknown=None in self.wanted),
             "html": drain,  # the page is written as rows pass
             "parquet": self._write_parquet,
@@ -305,7 +308,8 @@ class Writer:
         from zsclip.out.parquet import Layout, write_parquet
 
         about = {"settings": {**self.settings, **self.output.settings}}
-        write_parquet(batches, out, layout=Layout(self.output.embeddings, self.width, about=about))
+        layout = Layout(self.output.embeddings, self.width, about=about, first=self.first)
+        write_parquet(batches, out, layout=layout)
 
     def write_rows(self, batches: "Batches", start: Start) -> None:
         """Write all rows to every file of the run."""

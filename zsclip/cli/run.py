@@ -17,6 +17,7 @@ from zsclip.cli.terminal import counted, say
 
 if TYPE_CHECKING:
     from zsclip.answers.classifier import Classifier
+    from zsclip.answers.heads import Head
     from zsclip.engine.question import Question
     from zsclip.kept.store import EmbeddingStore
     from zsclip.measure.labelled import Labelled
@@ -97,12 +98,13 @@ def build_answering(question: "Question", encoder: "Encoder", session: Session) 
     return classifier_of(question, encoder)
 
 
-def build_corrected(
+def build_for_all(
     question: "Question", pictures: "Sequence[Pictures]", encoder: "Encoder", session: Session
 ) -> "Classifier | None":
-    """Encode all pictures, and give what answers with the shares that are expected; None if nothing is."""
-    if question.scores.expect is None:
+    """Encode all pictures, and give what answers with all of them in mind; None if each is answered by itself."""
+    if question.scores.needs_all is None:
         return None
+    from zsclip.answers.second_pass import informed
     from zsclip.answers.shares import corrected
     from zsclip.engine.question import expected_shares
 
@@ -110,9 +112,40 @@ def build_corrected(
     classifier = build_answering(question, encoder, session)
     with embedding(pictures, encoder, own) as embedded:
         session.progress.images(own.tally, lambda: None)
-        found = corrected(classifier, own.tally.count_encoded(embedded), expected_shares(question))
+        counted = own.tally.count_encoded(embedded)
+        if question.scores.transductive:
+            found = informed(classifier, counted)
+        else:
+            found = corrected(classifier, counted, expected_shares(question))
     session.tally.new_store = own.tally.new_store
     return found
+
+
+def build_suggested(
+    classifier: "Classifier", head: "Head | None", pictures: "Sequence[Pictures]", count: int, encoder: "Encoder",
+    session: Session,
+) -> "Pictures":  # fmt: skip
+    """Encode all pictures, and give those whose labels would teach most; none that is an example of the head."""
+    import numpy as np
+
+    from zsclip.answers.suggest import worth_labelling
+    from zsclip.pictures.pictures import pictures_named
+
+    own = replace(session, tally=Tally())
+    known = set() if head is None else {vector.tobytes() for vector in head.vectors}
+    vectors, places, start = [np.empty((0, encoder.embed_dim), np.float32)], [np.empty(0, np.int64)], 0
+    with embedding(pictures, encoder, own) as embedded:
+        session.progress.images(own.tally, lambda: None)
+        for batch in own.tally.count_encoded(embedded):
+            is_new = np.array([vector.tobytes() not in known for vector in batch.vectors], bool)
+            vectors.append(batch.vectors[is_new])
+            places.append(start + batch.places[is_new].astype(np.int64))
+            start += len(batch)
+    session.tally.new_store = session.tally.new_store or own.tally.new_store
+    session.tally.errors += own.tally.errors
+    chosen = np.concatenate(places)[worth_labelling(np.concatenate(vectors), classifier, count)]
+    names = [name for some in pictures for name in some.names]
+    return pictures_named([names[place] for place in chosen.tolist()])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from zsclip.cli.groups import command, group
 from zsclip.cli.hits import Hits
 from zsclip.cli.options import Inputs, Messages, Model, model_files, set_environment
 from zsclip.cli.progress import total_of
-from zsclip.cli.run import Session, embedding, measuring, report_run
+from zsclip.cli.run import Session, embedding, measuring
 from zsclip.cli.speed import Speed, Store
 from zsclip.cli.video import Video
 from zsclip.errors import InputError
@@ -127,7 +127,7 @@ def search(
 
         zsclip search "a dog in the snow" --in photos/ -n 20
         zsclip search --like a.jpg --plus "at night" --in photos/ -f paths
-        zsclip search "a receipt" --in photos/ --threshold 0.25 --report receipts.html
+        zsclip search "a receipt" --in photos/ --threshold 0.25 --open
     """
     from zsclip.answers.search import search
 
@@ -147,8 +147,8 @@ def search(
             answers = search(counted, vectors, query.names, most=hits.number, least=hits.least)
         session.progress.stop()
         about = {"model": encoder.spec.name, "query": ", ".join(query.names)}
-        hits.write(answers, about, speed)
-    return report_run(session, (hits.file, hits.report))
+        page = hits.write(answers, about, speed)
+    return hits.finish(session, page)
 
 
 def query_vectors(query: Query, encoder: "Encoder", session: Session) -> "Matrix":

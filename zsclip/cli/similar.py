@@ -9,7 +9,7 @@ from zsclip.cli.groups import command, group
 from zsclip.cli.hits import Hits
 from zsclip.cli.options import Inputs, Messages, Model, model_files, set_environment
 from zsclip.cli.progress import total_of
-from zsclip.cli.run import embedding, measuring, report_run
+from zsclip.cli.run import embedding, measuring
 from zsclip.cli.speed import Speed, Store
 from zsclip.cli.terminal import counted
 from zsclip.cli.video import Video
@@ -64,10 +64,10 @@ def similar(
         session.progress.step("comparing images")
         answers = similar_among(batches, hits.least, speed)
         session.progress.stop()
-        hits.write(answers, {"model": encoder.spec.name, "threshold": f"{hits.least:.3g}"}, speed)
+        page = hits.write(answers, {"model": encoder.spec.name, "threshold": f"{hits.least:.3g}"}, speed)
     if batches:
         messages.note(f"{counted(len(answers), 'group')} of similar images")
-    return report_run(session, (hits.file, hits.report))
+    return hits.finish(session, page)
 
 
 def similar_among(batches: "list[Embedded]", least: float, speed: Speed) -> "list[Answers]":

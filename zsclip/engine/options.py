@@ -22,7 +22,8 @@ class Scoring:
 
     only: the answers whose rows are wanted; empty means all. head: a file of what was learnt from examples. examples:
     labelled pictures to learn from now. example: single ones, LABEL=IMAGE.
-    expect: what is known of the shares of labels: balanced, few, or a file.
+    expect: what is known of the shares of labels: balanced, few, or a file. transductive: whether all pictures inform
+    each answer. suggest: how many pictures to label next are wanted, instead of all.
     """
 
     top_k: int | None = None
@@ -37,6 +38,8 @@ class Scoring:
     examples: Sequence[str] = ()
     example: Sequence[str] = ()
     expect: str | None = None
+    transductive: bool = False
+    suggest: int | None = None
 
     def __post_init__(self) -> None:
         check_count("--top-k", self.top_k)
@@ -56,10 +59,13 @@ class Scoring:
             raise InputError("--none-of-these: means --distractors common; use it or --distractors, not both")
         if (learns := self.learns_by) is not None:
             self._check_learning(learns)
-        if self.expect is not None:
-            self._check_expecting()
+        if (whole := self.needs_all) is not None:
+            self._check_sharing(whole)
+        check_count("--suggest", self.suggest)
+        if self.suggest is not None and self.multi_label:
+            raise InputError("--suggest: asks which label fits best, not whether it applies; leave out --multi-label")
 
-    def _check_expecting(self) -> None:
+    def _check_sharing(self, whole: str) -> None:
         """Refuse what says that labels do not share all pictures among them."""
         flags = {
             "--multi-label": self.multi_label, "--none-of-these": self.none_of_these,
@@ -67,7 +73,9 @@ class Scoring:
         }  # fmt: skip
         for flag, is_given in flags.items():
             if is_given:
-                raise InputError(f"--expect: shares all images among the labels, as they are scored; leave out {flag}")
+                raise InputError(f"{whole}: shares all images among the labels, as they are scored; leave out {flag}")
+        if self.transductive and self.expect is not None:
+            raise InputError("--transductive: finds out by itself if few labels occur; leave out --expect")
 
     def _check_learning(self, learns: str) -> None:
         """Refuse what cannot be said of answers that were learnt from examples."""
@@ -89,6 +97,13 @@ class Scoring:
                 f"--calibration: is not for answers that {learns} changes; use `zsclip learn`, then --head with "
                 "`zsclip calibrate` and here"
             )
+
+    @property
+    def needs_all(self) -> str | None:
+        """The flag for which all pictures are encoded before the first is answered; None if there is none."""
+        if self.transductive:
+            return "--transductive"
+        return None if self.expect is None else "--expect"
 
     @property
     def has_examples(self) -> bool:

@@ -26,7 +26,8 @@ def _of_head(question: Question) -> dict[str, object]:
     head, scores = question.head, question.scores
     given = scores.head or ", ".join([*scores.examples, *scores.example])
     return ({} if head is None else {"head": digested(given, head.fingerprint)}) | (
-        {} if scores.expect is None else {"expect": scores.expect}
+        {name: value for name in ("expect", "suggest") if (value := getattr(scores, name)) is not None}
+        | ({"transductive": True} if scores.transductive else {})
     )
 
 

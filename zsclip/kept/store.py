@@ -10,19 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.kept import sqlite
+from zsclip.kept import blocks, sqlite
+from zsclip.kept.blocks import Block
+from zsclip.kept.checksums import CONTENT_BYTES, DIGEST_BYTES, are_whole, check_sums
 from zsclip.kept.storefile import (
-    CONTENT_BYTES,
-    DIGEST_BYTES,
     MAX_BYTES,
-    are_whole,
-    check_sums,
     clear,
     forget,
     open_for_reading,
@@ -40,12 +38,12 @@ _SPARSE = 2  # if a range of keys holds this many times the wanted ones, each is
 # A key is valid only for the content it was stored with; if its embedding was replaced since, the digest no longer
 # matches. CROSS JOIN fixes the order, as SQLite would begin with all embeddings.
 _BY_KEY = (
-    "SELECT s.content, e.vector, e.digest, CASE WHEN u.day = ? THEN 0 ELSE e.id END, s.key"
+    "SELECT s.content, e.vector, e.digest, CASE WHEN u.day = ? THEN -e.id ELSE e.id END, s.key"
     " FROM seen s CROSS JOIN embeddings e ON e.id = s.embedding AND e.max_pixels <= ?"
     " LEFT JOIN uses u ON u.embedding = e.id WHERE s.model = ? AND s.key "
 )
 _BY_CONTENT = (
-    "SELECT e.content, e.vector, e.digest, CASE WHEN u.day = ? THEN 0 ELSE e.id END"
+    "SELECT e.content, e.vector, e.digest, CASE WHEN u.day = ? THEN -e.id ELSE e.id END"
     " FROM embeddings e LEFT JOIN uses u ON u.embedding = e.id"
     " WHERE e.max_pixels <= ? AND e.model = ? AND e.content = ?"
 )
@@ -60,8 +58,8 @@ class Stored:
 
     names: m. places: indices of the m pictures among the requested ones, ascending.
     vectors: (m, D) float32, rows of length 1, bit for bit as they were computed.
-    ids: (m,) int64, their rows if the day of last use must be updated, else 0.
-    sights: pictures whose contents are newly identified.
+    ids: (m,) int64, their rows; negative if their day of last use is today already.
+    sights: pictures whose contents are newly identified. block: a block to keep; None if there is one, or none is due.
     """
 
     names: Sequence[str]
@@ -69,6 +67,7 @@ class Stored:
     vectors: NDArray[np.float32]
     ids: NDArray[np.int64]
     sights: tuple[Sight, ...] = ()
+    block: Block | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,7 +75,8 @@ class Stored:
     def part(self, start: int, stop: int) -> "Stored":
         """Take a slice of those that were found by their keys."""
         some = slice(start, stop)
-        return Stored(self.names[some], self.places[some], self.vectors[some], self.ids[some], self.sights)
+        block = None if start else self.block  # one of the slices keeps it
+        return Stored(self.names[some], self.places[some], self.vectors[some], self.ids[some], self.sights, block)
 
 
 class EmbeddingStore:
@@ -97,6 +97,7 @@ class EmbeddingStore:
         self._max_bytes = max_bytes
         self._damaged = False
         self._refusals = 0
+        self._may_keep_blocks = True
         self._inode: int | None = None
         self._today = int(time.time() // 86400)
         self._local = threading.local()
@@ -106,9 +107,17 @@ class EmbeddingStore:
 
     def find(self, names: Sequence[str], keys: Sequence[bytes | None]) -> Stored:
         """Give the embeddings of pictures that have the keys under which they were kept."""
-        row_of = {row[4]: row for row in self._rows([key for key in keys if key is not None])}
+        known = [key for key in keys if key is not None]
+        is_sorted = known == sorted(known)  # as those of a folder are
+        may_be_block = is_sorted and len(known) == len(keys) >= blocks.FEWEST
+        if may_be_block and (together := self._in_block(names, known)) is not None:
+            return together
+        row_of = {row[4]: row for row in self._rows(known, is_sorted)}
         places = [place for place, key in enumerate(keys) if key in row_of]
-        return self._checked([row_of[keys[place]] for place in places], names, places)
+        found = self._checked([row_of[keys[place]] for place in places], names, places)
+        if may_be_block and len(found) == len(names):
+            return replace(found, block=Block(known, abs(found.ids), found.vectors))
+        return found
 
     def find_content(self, sight: Sight) -> Stored | None:
         """Give the embedding of the picture with this content, wherever it was read before."""
@@ -124,7 +133,10 @@ class EmbeddingStore:
         old = [(number, self._today) for each in used for number in each.ids[each.ids > 0].tolist()]
         if self._damaged:
             self._begin_afresh()
-        if self._writer is None or self._model is None or not (seen or old):
+        if self._writer is None or self._model is None:
+            return
+        self._keep_blocks([each.block for each in used if each.block is not None])
+        if not (seen or old):
             return
         try:
             with self._writer as connection:
@@ -141,6 +153,22 @@ class EmbeddingStore:
             self._refusals += 1
             if self._refusals > _MAX_REFUSALS or not isinstance(e, sqlite3.OperationalError) or "lock" not in str(e):
                 self._writer = None
+
+    def _keep_blocks(self, fresh: Sequence[Block]) -> None:
+        """Keep blocks while there is room for them: no embedding is deleted for a copy of others."""
+        if not (fresh and self._may_keep_blocks):
+            return
+        assert self._writer is not None
+        assert self._model is not None
+        try:
+            with self._writer as connection:
+                room = self._max_bytes * _KEPT_SHARE - used_bytes(connection)
+                if sum(each.vectors.nbytes for each in fresh) < room:
+                    for each in fresh:
+                        blocks.put(connection, self._model, self._recipe, each, self._max_pixels)
+        except sqlite3.Error as e:  # embeddings may still be kept
+            self._note(e)
+            self._may_keep_blocks = False
 
     def close(self) -> None:
         """Close the file; called by the thread that keeps."""
@@ -192,10 +220,20 @@ class EmbeddingStore:
         self._writer = self._opened()
         self._model = self._model_id()
 
-    def _rows(self, keys: Sequence[bytes]) -> list[Any]:
+    def _in_block(self, names: Sequence[str], keys: Sequence[bytes]) -> Stored | None:
+        """Give the embeddings of all keys from one block, if there is one."""
+        name = blocks.name_of(keys)
+        given = (self._today, self._model, keys[0], name, self._max_pixels)
+        for *cells, is_noted in self._query(blocks.FIND, given):
+            found = blocks.unpacked(self._recipe, name, *cells)
+            if found is not None and found[1].shape == (len(keys), self._bytes // 4):
+                return Stored(names, range(len(keys)), found[1], -found[0] if is_noted else found[0])
+        return None
+
+    def _rows(self, keys: Sequence[bytes], is_sorted: bool) -> list[Any]:
         """Read the rows of keys; sorted neighbours in one scan, which takes half the time of a search for each."""
         given = (self._today, self._max_pixels, self._model)
-        if keys and keys == sorted(keys):  # as those of a folder are
+        if keys and is_sorted:
             most = _SPARSE * len(keys)
             rows = self._query(_BY_KEY + "BETWEEN ? AND ? LIMIT ?", (*given, keys[0], keys[-1], most))
             if len(rows) < most:

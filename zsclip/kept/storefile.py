@@ -1,28 +1,23 @@
 """The file of the embedding store: its tables and checks, and the commands of `zsclip cache`."""
 
-import hashlib
 import sqlite3
 import struct
-from collections.abc import Sequence
 from contextlib import closing, suppress
-from functools import cache
 from itertools import compress
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zsclip.kept import sqlite
+from zsclip.kept import blocks, sqlite
 from zsclip.kept.cache import cache_dir
 from zsclip.kept.cache import clear as clear_files
 from zsclip.kept.cache import size_on_disk as size_of_files
+from zsclip.kept.checksums import CONTENT_BYTES, DIGEST_BYTES, are_whole
 from zsclip.pictures.identity import key_of
 
 FILE_NAME = "embeddings-v1.sqlite"
 OWN_FILES = "embeddings-v*.sqlite*"
 MAX_BYTES = 5_000_000_000
-CONTENT_BYTES = 32
-DIGEST_BYTES = 8
 _LOCK_SECONDS = 2
 _CACHED_KB = 32_768  # page cache of a reader; SQLite's default of 2 MB rereads the index of 100,000 pictures
 _KEYS_A_PICTURE = 4
@@ -35,7 +30,7 @@ CREATE TABLE IF NOT EXISTS embeddings (
     UNIQUE (model, content));
 CREATE TABLE IF NOT EXISTS uses (embedding INTEGER PRIMARY KEY, day INTEGER);
 CREATE TABLE IF NOT EXISTS {_SEEN};
-"""
+{blocks.SCHEMA}"""
 # Types that a valid row has; anything else is damage.
 WHOLE_SQL = (
     f"typeof(e.content) = 'blob' AND length(e.content) = {CONTENT_BYTES} AND typeof(e.vector) = 'blob'"
@@ -64,42 +59,10 @@ def open_for_reading() -> sqlite3.Connection:
     """Open the file if it exists; see `sqlite.open_for_reading`."""
     connection = sqlite.open_for_reading(path(), "models", lock_seconds=_LOCK_SECONDS)
     connection.execute(f"PRAGMA cache_size = -{_CACHED_KB}")
-    if not _has_table(connection, "seen"):  # an older version's, which cannot be written: only contents are known
-        connection.execute(f"CREATE TEMP TABLE {_SEEN}")
+    for name, table in (("seen", _SEEN), ("blocks", blocks.TABLE)):
+        if not _has_table(connection, name):  # an older version's, which cannot be written
+            connection.execute(f"CREATE TEMP TABLE {table}")
     return connection
-
-
-def check_sums(recipe: str, contents: Sequence[bytes], vectors: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Compute a checksum of each vector with its content and recipe, to detect damage.
-
-    SQLite does not check its pages, so a flipped bit would become a wrong answer. Each 8 bytes are multiplied by an
-    odd number of their own: a change to one of them is always found, and to several is missed once in 2**64 times.
-
-    Args:
-        contents: m digests of contents, CONTENT_BYTES each. vectors: (m, D) float32.
-
-    Returns:
-        (m,) uint64.
-    """
-    rows = np.ascontiguousarray(vectors, "<f4")
-    words = rows.view("<u8") if rows.shape[1] % 2 == 0 else rows.view("<u4").astype("<u8")  # (m, D / 2), or (m, D)
-    names = np.frombuffer(b"".join(contents), "<u8").reshape(-1, CONTENT_BYTES // 8)  # (m, 4)
-    of_recipe = np.frombuffer(hashlib.blake2b(recipe.encode(), digest_size=8).digest(), "<u8")
-    factors = _odd_numbers(words.shape[1] + names.shape[1])
-    width = words.shape[1]
-    # For integers, einsum takes half the time of a matrix product, and needs no second matrix.
-    return of_recipe + np.einsum("md,d->m", words, factors[:width]) + np.einsum("md,d->m", names, factors[width:])
-
-
-def are_whole(
-    recipe: str, contents: Sequence[bytes], vectors: NDArray[np.float32], digests: Sequence[bytes]
-) -> NDArray[np.bool_]:
-    """Whether each of m embeddings is intact; (m,) bool."""
-    whole = check_sums(recipe, contents, vectors) == np.frombuffer(b"".join(digests), "<u8")
-    for row in np.flatnonzero(~whole).tolist():  # kept by a version that hashed each separately, or damaged
-        data = recipe.encode() + contents[row] + vectors[row].tobytes()
-        whole[row] = hashlib.blake2b(data, digest_size=8).digest() == digests[row]
-    return whole
 
 
 def counts() -> dict[str, int]:
@@ -154,7 +117,7 @@ def shorten_log(connection: sqlite3.Connection) -> None:
 
 
 def verify() -> tuple[int, int]:
-    """Read every embedding and delete damaged ones; give the number of all and of damaged ones.
+    """Read every embedding and block, and delete damaged ones; give the number of embeddings and of what is damaged.
 
     Raises:
         OSError, sqlite3.Error: the whole store is damaged, or cannot be written.
@@ -176,9 +139,11 @@ def verify() -> tuple[int, int]:
                 numbers, contents, vectors, digests = zip(*some, strict=True)
                 matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(len(some), -1)
                 damaged.difference_update(compress(numbers, are_whole(recipe, contents, matrix, digests)))
+        copies = list(blocks.damaged(connection))
         with connection:
+            connection.executemany("DELETE FROM blocks WHERE id = ?", [(number,) for number in copies])
             connection.executemany("DELETE FROM embeddings WHERE id = ?", [(number,) for number in damaged])
-    return count, len(damaged)
+    return count, len(damaged) + len(copies)
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
@@ -190,7 +155,8 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 
 def forget(connection: sqlite3.Connection, wanted_bytes: int) -> None:
-    """Delete the least recently used embeddings, and keys without one, until the store fits the limit."""
+    """Delete blocks, the least recently used embeddings, and keys without one, until the store fits the limit."""
+    connection.execute("DELETE FROM blocks")  # all of them are copies
     sql = "SELECT (SELECT COUNT(*) FROM seen), (SELECT COUNT(*) FROM embeddings)"
     keys, pictures = connection.execute(sql).fetchone()
     if keys > _KEYS_A_PICTURE * pictures:  # many had a new name each time; pictures that lose their key are read again
@@ -230,12 +196,3 @@ def _take_over_files(connection: sqlite3.Connection) -> None:
             " FROM models m CROSS JOIN files f CROSS JOIN embeddings e ON e.model = m.id AND e.content = f.content"
         )
         connection.execute("DELETE FROM files")
-
-
-@cache
-def _odd_numbers(count: int) -> NDArray[np.uint64]:
-    """Give this many pseudorandom odd numbers, always the same. Source: Steele et al. 2014 (SplitMix64)."""
-    state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (state ^ (state >> np.uint64(31))) | np.uint64(1)

@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from zsclip.answers import answers
 from zsclip.answers.answers import Answers
 from zsclip.errors import InputError
 from zsclip.measure.metrics import Figure, Judged, confusion_matrix, figures, joined, share
@@ -143,6 +144,25 @@ def judge(
             applies = batch.applies[good]
             np.add.at(counts, true[good], np.column_stack([applies, ~applies.any(axis=1)]))
         yield replace(batch, truth=true)
+
+
+def wrong_among(batches: Iterable[Answers], wrong: list[Answers]) -> Iterator[Answers]:
+    """Pass judged batches on, and append to `wrong` the pictures of each whose answer is not their true label.
+
+    A picture without an answer is not wrong. Of the candidates only the best is kept.
+    """
+    for batch in batches:
+        assert batch.truth is not None
+        some = batch.take(np.flatnonzero((batch.answered >= 0) & (batch.answered != batch.truth)))
+        best = {name: getattr(some, name)[:, :1] for name in ("classes", "scores", "cosines")}
+        wrong.append(replace(some, **best))
+        yield batch
+
+
+def most_confident_first(parts: Sequence[Answers]) -> Answers:
+    """Put answers together, those with the highest score first; parts: one at least."""
+    whole = answers.joined(parts)
+    return whole.take(np.argsort(-whole.scores[:, 0], kind="stable"))
 
 
 def evaluate(

@@ -66,7 +66,6 @@ def read_labelled(
     names: list[str] = []
     words: list[str] = []
     places: list[tuple[Source, int]] = []
-    seen: set[str] = set()
     listed = _Listed(data)
     meanings: set[tuple[str, str]] = set()
     shards: dict[str, None] = {}
@@ -77,7 +76,7 @@ def read_labelled(
     for source in found:
         paths = source.read() if source.are_files else source.members.names if source.members is not None else None
         shards |= dict.fromkeys(() if source.are_files else source.files)
-        for row, (identity, about) in enumerate(source.pictures):
+        for row, (_, about) in enumerate(source.pictures):
             if about is None:  # noted already
                 continue
             if not about.label:
@@ -85,11 +84,7 @@ def read_labelled(
                 continue
             if paths is not None and is_list(source.where) and listed.is_again(paths[row], about.label):
                 continue
-            if paths is not None:
-                names.append(paths[row])
-            else:
-                names.append(f"{source.where}, row {row}" if identity in seen else identity)
-                seen.add(names[-1])
+            names.append(f"{source.files[0]}#{source.first + row}" if paths is None else paths[row])
             places.append((source, row))
             words.append(about.label)
             meanings.add((about.label, about.name))

@@ -168,12 +168,11 @@ def keep_graphs(spec: ModelSpec, export: Callable[[Path], dict[str, Any]], *, in
     try:
         found = export(made)
         describe(made, key, [path.name for path in sorted(made.iterdir())], found)
-        _put(made, place, key)
+        graphs = _put(made, place, key)
     except OSError as e:
         raise _cannot_write(place.parent, e) from e
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    graphs = read_graphs(place, key)
     if graphs is None:
         raise ZsclipError(f"{place}: the graphs were changed as they were written; export them again")
     return graphs
@@ -207,21 +206,27 @@ def clear() -> int:
     return freed
 
 
-def _put(made: Path, place: Path, key: str) -> None:
-    """Move a folder to its place, unless another process has put one there that is as good."""
+def _put(made: Path, place: Path, key: str) -> Graphs | None:
+    """Move a folder to its place, unless another process has put one there that is as good; give what is there now.
+
+    One process at a time, or one moves away the good folder that another has just put in place of a damaged one.
+    """
+    import fcntl
     import tempfile
 
-    for _attempt in range(3):
-        if read_graphs(place, key) is not None:
-            return
-        with (
-            tempfile.TemporaryDirectory(prefix=".old-", dir=place.parent, ignore_cleanup_errors=True) as old,
-            suppress(OSError),  # there is none, or another process was faster
-        ):
-            os.rename(place, os.path.join(old, "graphs"))
-        with suppress(OSError):
+    parent = os.open(place.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(parent, fcntl.LOCK_EX)
+        if (graphs := read_graphs(place, key)) is not None:
+            return graphs
+        with tempfile.TemporaryDirectory(prefix=".old-", dir=place.parent, ignore_cleanup_errors=True) as old:
+            with suppress(FileNotFoundError):
+                os.rename(place, os.path.join(old, "graphs"))
             os.rename(made, place)
-            return
+        return read_graphs(place, key)
+    finally:
+        os.close(parent)
 
 
 def _folder(spec: ModelSpec, *, in_int8: bool = False) -> Path:

@@ -11,6 +11,7 @@ from itertools import chain
 
 from zsclip.errors import OutputError
 from zsclip.out.actionlog import ActionLog, Entry, Key, Step, waiting
+from zsclip.out.change import change_file, settle_change, take_back, why_not_taken_back
 from zsclip.out.plan import Opens
 from zsclip.out.transfer import (
     are_same,
@@ -48,7 +49,9 @@ def settle(log: ActionLog, opens: Opens) -> None:
     """Find out what has become of the steps that were under way when a run was killed, and tidy up after them."""
     for entry in list(waiting(log)):
         step = entry.step
-        if step.action == "move":
+        if step.change is not None:
+            is_done = settle_change(entry, log.temporary(entry, step.target))
+        elif step.action == "move":
             there, back = step.target, step.source
             if entry.state == "undoing":
                 is_done = not settle_move(there, back, log.temporary(entry, back))
@@ -134,7 +137,9 @@ def _done(entry: Entry, log: ActionLog, opens: Opens) -> str | None:
     """Do one step; if that is impossible, say why."""
     step, temporary = entry.step, log.temporary(entry, entry.step.target)
     try:
-        if step.action == "move":
+        if step.change is not None:
+            entry.made = change_file(step, temporary)
+        elif step.action == "move":
             move_file(step.source, step.target, temporary)
         elif step.action == "link":
             link_file(step.source, step.target)
@@ -157,6 +162,8 @@ def _done(entry: Entry, log: ActionLog, opens: Opens) -> str | None:
 def _why_not_undone(entry: Entry) -> str | None:
     """Say why a step cannot be taken back; None if it can."""
     step = entry.step
+    if step.change is not None:
+        return why_not_taken_back(entry)
     try:
         look = Look.of(os.lstat(step.target))
     except (FileNotFoundError, NotADirectoryError):
@@ -178,7 +185,9 @@ def _undone(entry: Entry, log: ActionLog) -> str | None:
     """Take one step back; if that is impossible, say why."""
     step = entry.step
     try:
-        if step.action != "move":
+        if step.change is not None:
+            take_back(step, log.temporary(entry, step.target))
+        elif step.action != "move":
             os.unlink(step.target)
         elif os.path.lexists(step.target):
             os.makedirs(os.path.dirname(step.source), exist_ok=True)

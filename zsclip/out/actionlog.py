@@ -17,7 +17,7 @@ from typing import Any, Literal
 from zsclip.errors import InputError, OutputError
 from zsclip.pictures.identity import Look
 
-Action = Literal["copy", "move", "link"]
+Action = Literal["copy", "move", "link", "tag", "embed"]
 State = Literal["begun", "done", "undoing", "undone"]
 Key = tuple[Action, str, str]  # of a step: what two runs of one command have in common
 
@@ -27,11 +27,29 @@ _BEGINNING = b'{"zsclip":"apply"'
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One file that is copied, moved or linked.
+class Change:
+    """What tags do to a file, and how it was before.
 
-    source, target: absolute paths; the source of a copy may also be a member of an archive. wanted: the target before
-    it got a number. number: that of the target; 1 means none. size: of the source, in bytes; -1 if it is not a file.
+    was: the bytes of a sidecar; None if there was none, or a picture is changed. mtime: of the file, if there was one,
+    in nanoseconds. kept: where a picture is kept as it was; "" for a sidecar. made: the digest of the new sidecar. now:
+    the new sidecar, or the new XMP of a picture, and tags: what is in it, to be shown; the log has neither.
+    """
+
+    was: bytes | None = None
+    mtime: int = 0
+    kept: str = ""
+    made: str = ""
+    now: bytes = b""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One file that is copied, moved or linked, or that gets tags.
+
+    source, target: absolute paths; the source of a copy may also be a member of an archive, and that of tags is the
+    picture. wanted: the target before it got a number. number: that of the target; 1 means none. size: of the source,
+    in bytes; -1 if it is not a file. change: None unless it is about tags.
     """
 
     action: Action
@@ -40,6 +58,7 @@ class Step:
     wanted: str
     number: int
     size: int
+    change: Change | None = None
 
     @property
     def key(self) -> Key:
@@ -51,13 +70,14 @@ class Step:
 class Entry:
     """A step in the log, and what has become of it.
 
-    look: of the target, when the step was done.
+    look: of the target, when the step was done. made: the digest of its content, if it got tags.
     """
 
     place: int
     step: Step
     state: State
     look: Look | None = None
+    made: str = ""
 
 
 @dataclass
@@ -92,7 +112,7 @@ class ActionLog:
     def note(self, entries: Iterable[Entry], state: State, look: Look | None = None) -> None:
         """Write down what has become of steps."""
         entries = list(entries)
-        self._write([{"step": each.place, state: look or True} for each in entries])
+        self._write([{"step": each.place, state: look or True} | _made(each, state) for each in entries])
         for each in entries:
             each.state, each.look = state, look or each.look
 
@@ -218,7 +238,14 @@ def _flush(file: int) -> None:
 def _line(entry: Entry) -> dict[str, Any]:
     step = entry.step
     record = {"step": entry.place, "do": step.action, "from": step.source, "to": step.target, "size": step.size}
+    if (change := step.change) is not None:
+        was = None if change.was is None else change.was.decode()  # only UTF-8 gets tags
+        return record | {"was": was, "mtime": change.mtime, "kept": change.kept, "made": change.made}
     return record if step.number == 1 else record | {"wanted": step.wanted, "number": step.number}
+
+
+def _made(entry: Entry, state: State) -> dict[str, Any]:
+    return {"made": entry.made} if state == "done" and entry.made else {}
 
 
 def _take(log: ActionLog, record: dict[str, Any]) -> None:
@@ -230,12 +257,17 @@ def _take(log: ActionLog, record: dict[str, Any]) -> None:
             log.folders.append(record["folder"])
     elif "do" in record:
         wanted, number = record.get("wanted", record["to"]), record.get("number", 1)
-        step = Step(record["do"], record["from"], record["to"], wanted, number, record["size"])
+        change = None
+        if "kept" in record:
+            was = None if record["was"] is None else record["was"].encode()
+            change = Change(was, record["mtime"], record["kept"], record["made"])
+        step = Step(record["do"], record["from"], record["to"], wanted, number, record["size"], change)
         if record["step"] != len(log.entries):
             raise ValueError("a step is missing")
         log.entries.append(Entry(record["step"], step, "begun"))
     else:
         entry = log.entries[record["step"]]
+        entry.made = record.get("made", entry.made)
         for state in ("done", "undoing", "undone"):
             if state in record:
                 entry.state = state

@@ -22,7 +22,7 @@ def to_arrow(answers: Answers) -> Any:
     check_pyarrow("to_arrow")
     import pyarrow as pa
 
-    layout = Layout()
+    layout = Layout(first=answers.first_answered is not None)
     table = pa.Table.from_batches([record_batch(answers, layout, layout.schema())])
     return table.drop_columns("file_name_bytes")
 
@@ -31,6 +31,11 @@ def columns_of(answers: Answers) -> dict[str, list[Any]]:
     """Give the columns of the JSON lines by name."""
     rows = list(answers.rows())
     bests = [row.best if isinstance(row, Prediction) else None for row in rows]
+    firsts: dict[str, list[Any]] = {}
+    if answers.first_answered is not None:
+        read = [row if isinstance(row, Prediction) else None for row in rows]
+        firsts["first_label"] = [row and row.first_label for row in read]
+        firsts["first_score"] = [row and row.first_score for row in read]
     return {
         "file_name": [str(decoded(row.file_name)) for row in rows],
         "label": answers.labels,
@@ -39,6 +44,7 @@ def columns_of(answers: Answers) -> dict[str, list[Any]]:
         "score_kind": [best and answers.score_kind for best in bests],
         "predictions": [[_candidate(each) for each in row.predictions] for row in rows],
         "beaten_by": [row.beaten_by if isinstance(row, Prediction) else None for row in rows],
+        **firsts,
         "error": [row.error for row in rows],
         "message": [row.message and without_surrogates(row.message) for row in rows],
     }

@@ -14,6 +14,7 @@ from zsclip.pixels.skipped import Skipped
 
 _AT_ONCE = 16  # lines per write; a signal comes between two writes, so no line is cut
 _END = ', "error": null, "message": null}\n'
+_NO_FIRST = ', "first_label": null, "first_score": null'
 
 
 def write_jsonl(batches: Iterable[Answers], out: TextIO) -> None:
@@ -62,16 +63,16 @@ def _lines(answers: Answers, labels: Sequence[str], distractors: Sequence[str]) 
     beaten_by = ["null"] * len(answers)
     if answers.beaten_by is not None:
         beaten_by = [names[place] for place in answers.beaten_by.tolist()]
-    beginnings = _beginnings(answers, labels)
+    beginnings, firsts = _beginnings(answers, labels), _firsts(answers, labels)
     kind = f'"score_kind": "{answers.score_kind}", "predictions": ['
     lines = [
-        f'{beginning}"label": {label}, {best}, {kind}{each}], "beaten_by": {winner}{_END}'
-        for beginning, label, best, each, winner in zip(
-            beginnings, answered, numbers, candidates, beaten_by, strict=True
+        f'{beginning}"label": {label}, {best}, {kind}{each}], "beaten_by": {winner}{first}{_END}'
+        for beginning, label, best, each, winner, first in zip(
+            beginnings, answered, numbers, candidates, beaten_by, firsts, strict=True
         )
     ]
     for place, skipped in answers.skipped.items():
-        lines[place] = beginnings[place] + _failure(skipped)
+        lines[place] = beginnings[place] + _failure(skipped, "" if answers.first_answered is None else _NO_FIRST)
     return lines
 
 
@@ -88,14 +89,23 @@ def _beginnings(answers: Answers, labels: Sequence[str]) -> list[str]:
     return [f'{each}"truth": {labels[truth]}, ' for each, truth in zip(beginnings, truths, strict=True)]
 
 
+def _firsts(answers: Answers, labels: Sequence[str]) -> list[str]:
+    """Write the keys about the first pass, if there was a second."""
+    if answers.first_answered is None or answers.first_scores is None:
+        return [""] * len(answers)
+    names = [*labels, "null"]
+    pairs = zip(answers.first_answered.tolist(), _numbers(answers.first_scores), strict=True)
+    return [f', "first_label": {names[place]}, "first_score": {score}' for place, score in pairs]
+
+
 def _beginning(name: str) -> str:
     return f'{{"file_name": {json_text(in_utf8(name))}, '
 
 
-def _failure(skipped: Skipped) -> str:
+def _failure(skipped: Skipped, first: str) -> str:
     return (
-        '"label": null, "score": null, "cosine": null, "score_kind": null, "predictions": [], "beaten_by": null, '
-        f'"error": {json_text(skipped.error)}, "message": {json_text(without_surrogates(skipped.message))}}}\n'
+        '"label": null, "score": null, "cosine": null, "score_kind": null, "predictions": [], "beaten_by": null'
+        f'{first}, "error": {json_text(skipped.error)}, "message": {json_text(without_surrogates(skipped.message))}}}\n'
     )
 
 

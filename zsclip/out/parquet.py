@@ -27,13 +27,15 @@ class Layout:
     """What a file holds besides the answers.
 
     embeddings: the type of the numbers in a column with the vectors, if there is one, and width their length. truth:
-    whether there is a column with the true labels. about: what the schema's metadata say, JSON-like.
+    whether there is a column with the true labels. about: what the schema's metadata say, JSON-like. first: whether
+    there are columns for the first of two passes.
     """
 
     embeddings: Embeddings | None = None
     width: int = 0
     truth: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
+    first: bool = False
 
     def schema(self) -> Any:
         """Give the columns and the metadata, as a pyarrow.Schema."""
@@ -44,7 +46,9 @@ class Layout:
         columns = [
             ("file_name", text), ("file_name_bytes", pa.binary()), *([("truth", text)] if self.truth else []),
             ("label", text), ("score", number), ("cosine", number), ("score_kind", text),
-            ("predictions", pa.list_(candidate)), ("beaten_by", text), ("error", text), ("message", text),
+            ("predictions", pa.list_(candidate)), ("beaten_by", text),
+            *([("first_label", text), ("first_score", number)] if self.first else []),
+            ("error", text), ("message", text),
         ]  # fmt: skip
         if self.embeddings is not None:
             columns.append(("embedding", pa.list_(pa.type_for_alias(self.embeddings), self.width)))
@@ -80,7 +84,10 @@ def write_parquet(
     import pyarrow.parquet as pq
 
     schema = layout.schema()
-    repeated = [*{"truth", "label", "score_kind", "beaten_by", "error"} & set(schema.names), _LABEL_OF_CANDIDATE]
+    repeated = [
+        *{"truth", "label", "score_kind", "beaten_by", "first_label", "error"} & set(schema.names),
+        _LABEL_OF_CANDIDATE,
+    ]
     file = _Forward(out.buffer)
     waiting: list[Any] = []
     writer = None
@@ -144,6 +151,10 @@ def record_batch(answers: Answers, layout: Layout, schema: Any) -> Any:
         "error": _of_some(answers, lambda place: answers.skipped[place].error),
         "message": _of_some(answers, lambda place: without_surrogates(answers.skipped[place].message)),
     }
+    if layout.first:
+        first, scores = answers.first_answered, answers.first_scores
+        assert first is not None
+        columns |= {"first_label": _taken(labels, first), "first_score": pa.array(scores, mask=failed)}
     if layout.embeddings is not None:
         assert answers.vectors is not None
         flat = pa.array(answers.vectors.astype(layout.embeddings).ravel())  # (n * D,)

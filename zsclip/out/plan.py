@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal, NamedTuple
 from zsclip.out.actionlog import Action, Entry, Key, Step
 from zsclip.out.companions import Companions
 from zsclip.out.destinations import filled, folder_names, numbered, safe_name
-from zsclip.out.reader import Answered
+from zsclip.out.reader import Answered, Scored
 from zsclip.out.transfer import are_same, same_contents
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.urls import is_url
@@ -137,7 +137,7 @@ class _Planner:
 
     def _place(self, row: Answered) -> None:
         wish = self._wish
-        labels = [each for each in row.labels if wish.min_score is None or _known(each[1]) >= wish.min_score]
+        labels = labels_of(row, wish.min_score)
         if not labels and wish.unknown_to is None:
             self.plan.unknown += 1
             return
@@ -165,7 +165,7 @@ class _Planner:
         Raises:
             NotPossible: it is not a file, or one that cannot be treated so.
         """
-        source = _absolute(name)
+        source = absolute(name)
         try:
             status = os.lstat(source)
             if stat.S_ISLNK(status.st_mode):
@@ -184,20 +184,14 @@ class _Planner:
 
     def _member(self, name: str) -> _File:
         """Find the archive that holds a picture which is not a file."""
-        if is_url(name):
-            raise NotPossible("on a server; download it first")
-        if (frame := _FRAME.fullmatch(name)) and os.path.isfile(frame[1]):
-            raise NotPossible("a frame of a video, which is not a file")
-        member = _MEMBER.fullmatch(name)
-        if member is None or not os.path.isfile(member[1]):
-            raise NotPossible("no such file; run this in the folder in which it was classified")
+        archive, inside = archive_of(name)
         if self._wish.action != "copy":
             raise NotPossible("inside an archive; --copy-to copies it out")
-        source = _absolute(name)
-        own = safe_name(member[2].rpartition("/")[2])
+        source = absolute(name)
+        own = safe_name(inside.rpartition("/")[2])
         with self._opens(source) as file:
             if own.isdecimal():  # a row of a Parquet file
-                own = f"{os.path.splitext(os.path.basename(member[1]))[0]}-{own}{_ending(file.read(12))}"
+                own = f"{os.path.splitext(os.path.basename(archive))[0]}-{own}{_ending(file.read(12))}"
             return _File(source, own, file.seek(0, os.SEEK_END), "member")
 
     def _beside(self, picture: _File) -> Iterator[_File]:
@@ -290,7 +284,32 @@ class _Planner:
         return open(path, "rb") if os.path.lexists(path) else self._opens(path)
 
 
-def _absolute(name: str) -> str:
+def labels_of(row: Answered, min_score: float | None) -> list[Scored]:
+    """Give the labels that apply to a picture, with scores that are high enough.
+
+    Raises:
+        NotPossible: a score is needed, and there is none.
+    """
+    return [each for each in row.labels if min_score is None or _known(each[1]) >= min_score]
+
+
+def archive_of(name: str) -> tuple[str, str]:
+    """Give the archive that holds a picture which is not a file, and its name there.
+
+    Raises:
+        NotPossible: it is not in an archive.
+    """
+    if is_url(name):
+        raise NotPossible("on a server; download it first")
+    if (frame := _FRAME.fullmatch(name)) and os.path.isfile(frame[1]):
+        raise NotPossible("a frame of a video, which is not a file")
+    member = _MEMBER.fullmatch(name)
+    if member is None or not os.path.isfile(member[1]):
+        raise NotPossible("no such file; run this in the folder in which it was classified")
+    return member[1], member[2]
+
+
+def absolute(name: str) -> str:
     """Give the absolute path of a name, which may be that of a member such as `x.tar#../a.jpg`."""
     return os.path.join(os.getcwd(), name) if ".." in name else os.path.abspath(name)
 

@@ -8,7 +8,7 @@ full, may leave half of its last row.
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, TextIO
 
@@ -22,17 +22,28 @@ if TYPE_CHECKING:
 
 # label: the answer, empty where there is none; candidate: the label of this rank.
 COLUMNS = ("file_name", "rank", "label", "candidate", "score", "cosine", "score_kind", "error", "message")
+FIRST = ("first_label", "first_score")  # of the first pass, if there was a second
 BAR_WIDTH = 10
 
 
-def write_csv(batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
-    """Write comma-separated values, one line per image and rank, with a header; with `truth`, one more column."""
-    _write_lines(batches, out, ",", csv_field, header, truth)
+def write_csv(
+    batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False, first: bool = False
+) -> None:
+    """Write comma-separated values, one line per image and rank, with a header.
+
+    Args:
+        truth: whether there is a column for it. first: whether there are columns for the first of two passes.
+    """
+    columns = COLUMNS + FIRST * first + ("truth",) * truth
+    _write_lines(batches, out, ",", csv_field, columns, header)
 
 
-def write_tsv(batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False) -> None:
+def write_tsv(
+    batches: Iterable[Answers], out: TextIO, *, header: bool = True, truth: bool = False, first: bool = False
+) -> None:
     r"""Write tab-separated values: the columns of the CSV, and `\t`, `\n`, `\r`, `\\` for what would break a line."""
-    _write_lines(batches, out, "\t", tsv_field, header, truth)
+    columns = COLUMNS + FIRST * first + ("truth",) * truth
+    _write_lines(batches, out, "\t", tsv_field, columns, header)
 
 
 def write_paths(batches: Iterable[Answers], out: TextIO, *, print0: bool = False, unknown: bool = False) -> None:
@@ -89,41 +100,63 @@ def _write_lines(
     out: TextIO,
     separator: str,
     field: Callable[[str], str],
-    header: bool,
-    truth: bool,
+    columns: Sequence[str],
+    has_header: bool,
 ) -> None:
-    head = separator.join((*COLUMNS, "truth") if truth else COLUMNS) + "\n" if header else ""
+    head = separator.join(columns) + "\n" if has_header else ""
     for answers in batches:
         out.write(head)  # with the first rows, so that a run that fails before them writes nothing
         head = ""
-        out.writelines(_lines(answers, separator, field, truth))
+        out.writelines(_lines(answers, separator, field, columns[len(COLUMNS) :]))
         out.flush()
     out.write(head)
 
 
-def _lines(answers: Answers, separator: str, field: Callable[[str], str], truth: bool) -> Iterator[str]:
-    """Write a line for each picture and rank; the best candidate has one even where it is not over the threshold."""
+def _lines(answers: Answers, separator: str, field: Callable[[str], str], further: Sequence[str]) -> Iterator[str]:
+    """Write a line for each picture and rank; the best candidate has one even where it is not over the threshold.
+
+    Args:
+        further: the columns after COLUMNS.
+    """
     labels = [field(without_surrogates(label)) for label in answers.vocabulary] + [""]  # -1 is none of them
-    truths = [""] * len(answers)
-    if truth:
-        known = [-1] * len(answers) if answers.truth is None else answers.truth.tolist()
-        truths = [separator + labels[place] for place in known]
+    ends = _ends(answers, separator, labels, further)
     shown = answers.is_candidate()
     shown[:, 0] |= ~shown.any(axis=1)
     columns = (answers.answered, answers.classes, answers.scores, answers.cosines, shown)
-    for place, (name, true, answer, classes, scores, cosines, is_shown) in enumerate(
-        zip(answers.names, truths, *(column.tolist() for column in columns), strict=True)
+    for place, (name, end, answer, classes, scores, cosines, is_shown) in enumerate(
+        zip(answers.names, ends, *(column.tolist() for column in columns), strict=True)
     ):
         name = field(in_utf8(name))
         if (skipped := answers.skipped.get(place)) is not None:
             failure = (name, *[""] * 6, skipped.error, field(without_surrogates(skipped.message)))
-            yield separator.join(failure) + true + "\n"
+            yield separator.join(failure) + end + "\n"
             continue
         some = compress(zip(classes, scores, cosines, strict=True), is_shown)
         for rank, (class_, score, cosine) in enumerate(some, 1):
             numbers = f"{six_digits(score)}{separator}{six_digits(cosine)}{separator}{answers.score_kind}"
             cells = (name, str(rank), labels[answer], labels[class_], numbers, "", "")
-            yield separator.join(cells) + true + "\n"
+            yield separator.join(cells) + end + "\n"
+
+
+def _ends(answers: Answers, separator: str, labels: Sequence[str], further: Sequence[str]) -> list[str]:
+    """Write the further columns of each picture.
+
+    Args:
+        labels: as fields; the last is for no label.
+    """
+    nothing = [-1] * len(answers)
+    truth = nothing if answers.truth is None else answers.truth.tolist()
+    first = nothing if answers.first_answered is None else answers.first_answered.tolist()
+    scores = [""] * len(answers)
+    if answers.first_scores is not None:
+        was_read = answers.was_read().tolist()
+        pairs = zip(answers.first_scores.tolist(), was_read, strict=True)
+        scores = [str(six_digits(score)) if is_good else "" for score, is_good in pairs]
+    fields = {
+        "first_label": [labels[place] for place in first], "first_score": scores,
+        "truth": [labels[place] for place in truth],
+    }  # fmt: skip
+    return ["".join(separator + fields[name][place] for name in further) for place in range(len(answers))]
 
 
 def csv_field(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Copies, moves and links files. Nothing is ever overwritten, and at no moment is a file in no place.
+"""Copies, moves and links files. Only tags replace a file, and at no moment is a file in no place.
 
 A file gets its name by a hard link, which fails where the name is taken. Whatever is written goes to a temporary
 sibling first, so that a process killed at any moment leaves either nothing under the new name or all of the file.
@@ -30,7 +30,7 @@ def copy_file(source: str, target: str, temporary: str) -> None:
         _copy(source, temporary)
         _give_name(temporary, target)
     except BaseException:
-        _remove(temporary)
+        remove(temporary)
         raise
 
 
@@ -45,7 +45,7 @@ def write_file(data: bytes | BinaryIO, target: str, temporary: str) -> None:
                     out.write(some)
         _give_name(temporary, target)
     except BaseException:
-        _remove(temporary)
+        remove(temporary)
         raise
 
 
@@ -77,6 +77,53 @@ def move_file(source: str, target: str, temporary: str) -> None:
     _unlink_or_undo(source, target)
 
 
+def replace_file(data: bytes, target: str, temporary: str, mtime: int | None = None) -> None:
+    """Replace what is in a file, but not its mode and extended attributes; it is flushed to the disk first.
+
+    Args:
+        mtime: in nanoseconds; None means now.
+
+    Raises:
+        OSError: the file is as it was, and nothing is left behind.
+    """
+    try:
+        with open(temporary, "xb") as out:
+            out.write(data)
+        if mtime is not None:
+            os.utime(temporary, ns=(mtime, mtime))
+        take_place(temporary, target)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def second_name(source: str, target: str, temporary: str) -> None:
+    """Give a file a second name; where a file can have only one, make a copy of it.
+
+    Raises:
+        FileExistsError: the second name is taken.
+        OSError: anything else; nothing is left behind.
+    """
+    try:
+        os.link(source, target)
+    except OSError as e:
+        if e.errno not in _NO_LINKS:
+            raise
+        copy_file(source, target, temporary)
+
+
+def take_place(made: str, target: str) -> None:
+    """Put a file that was made in the place of another, with the mode and the extended attributes of that one."""
+    given, out = os.open(target, os.O_RDONLY), os.open(made, os.O_RDWR)
+    try:
+        _copy_attributes(given, out, os.fstat(given))
+        os.fsync(out)
+    finally:
+        os.close(out)
+        os.close(given)
+    os.replace(made, target)
+
+
 def settle_move(source: str, target: str, temporary: str) -> bool:
     """Tidy up after a move that was cut off, and say whether the file is at its target now.
 
@@ -85,12 +132,12 @@ def settle_move(source: str, target: str, temporary: str) -> bool:
     here, there, half = _status(source), _status(target), _status(temporary)
     if here is None:
         if half is not None:  # the last step was missing
-            _remove(temporary)
+            remove(temporary)
         return there is not None
     if there is not None and _is_own(source, target, here, there, half):
         os.unlink(target)
     if half is not None:
-        _remove(temporary)
+        remove(temporary)
     return False
 
 
@@ -101,7 +148,7 @@ def settle_copy(target: str, temporary: str) -> bool | None:
         is_named = there is not None and os.path.samestat(there, half)
         if there is not None and not is_named and _is_reserved(there):
             os.unlink(target)
-        _remove(temporary)
+        remove(temporary)
         return is_named
     return False if there is None else None
 
@@ -170,12 +217,16 @@ def _copy_bytes(given: int, out: int, size: int) -> int:
 
 
 def _copy_status(given: int, out: int, status: os.stat_result) -> None:
+    _copy_attributes(given, out, status)
+    os.utime(out, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _copy_attributes(given: int, out: int, status: os.stat_result) -> None:
     os.fchmod(out, stat.S_IMODE(status.st_mode) & 0o777)
     with suppress(OSError, AttributeError):  # file systems without extended attributes, and macOS
         for name in os.listxattr(given):
             with suppress(OSError):
                 os.setxattr(out, name, os.getxattr(given, name))
-    os.utime(out, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _move_across(source: str, target: str, temporary: str) -> None:
@@ -189,7 +240,7 @@ def _move_across(source: str, target: str, temporary: str) -> None:
         _flush_folder(os.path.dirname(target))
         _unlink_or_undo(source, target)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def _give_name(made: str, target: str, *, is_kept: bool = False) -> None:
@@ -247,7 +298,8 @@ def _flush_folder(folder: str) -> None:
             os.close(number)
 
 
-def _remove(path: str) -> None:
+def remove(path: str) -> None:
+    """Delete a file if that is possible."""
     with suppress(OSError):
         os.unlink(path)
 

@@ -149,9 +149,10 @@ class Server:
 
         failure, tried = Refused("unreadable", "was never asked for"), 0
         received = b""
-        while tried < (1 if self._given_up[host] >= _GIVEN_UP else tries):
+        is_down = self._given_up[host] >= _GIVEN_UP  # asked once: parts of a file that fail together all try as often
+        tries, longest = (1, CONNECT_SECONDS) if is_down else (tries, _LONGEST_SECONDS)
+        while tried < tries:
             tried += 1
-            longest = _LONGEST_SECONDS if self._given_up[host] < _GIVEN_UP else CONNECT_SECONDS
             wait = min(_FIRST_WAIT_SECONDS * 2 ** (tried - 1), _LONGEST_WAIT_SECONDS) * random.uniform(0.75, 1.25)
             try:
                 async with self._slots, asyncio.timeout(longest):
@@ -166,7 +167,7 @@ class Server:
                 failure, wait = _explained(e, tried), max(wait, min(getattr(e, "seconds", 0.0), _LONGEST_WAIT_SECONDS))
                 if not _may_pass(e) or (failure.kind == "timeout" and tried >= _TRIES_IN_VAIN):
                     break
-            if tried < tries and self._given_up[host] < _GIVEN_UP:
+            if tried < tries:
                 await asyncio.sleep(wait)
         if failure.kind in ("unreadable", "timeout"):
             self._given_up[host] += 1

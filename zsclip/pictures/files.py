@@ -287,7 +287,8 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) ->
                     continue
                 listings.append((os.path.join(path, ""), iter(entries)))
                 break
-            if name[name.rfind(".") :].lower() not in endings:
+            ending = name[name.rfind(".") :]
+            if ending not in endings and ending.lower() not in endings:
                 if not _is_tried(name, search):
                     continue
                 if name in own and os.path.realpath(before + name) in search.own:

@@ -76,7 +76,7 @@ class Members:
 def _with_archived(found: Iterable[Pictures], column: str | None, network: Network) -> Iterator[Pictures]:
     last, known = "", Places()
     for some in found:
-        if some.read is not None or not any("#" in name for name in some.names):
+        if some.read is not None or "#" not in "".join(some.names):
             yield some
             continue
         for archive, alike in groupby(some.names, archive_of):

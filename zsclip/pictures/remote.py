@@ -143,7 +143,8 @@ class Network:
     def with_urls(self, found: Iterable[Pictures]) -> Iterator[Pictures]:
         """Let the files among some pictures be fetched that are named by URLs."""
         for some in found:
-            if some.read is not None or not any(":/" in name or "::" in name for name in some.names):
+            together = "\0".join(some.names)  # looking at each takes ten times as long
+            if some.read is not None or not (":/" in together or "::" in together):
                 yield some
                 continue
             for is_far, alike in groupby(map(without_file, some.names), is_remote):

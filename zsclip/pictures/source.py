@@ -30,7 +30,8 @@ class Source:
 
     pictures: an id and the words of each, None if it has none. size: the bytes that `read` needs in memory.
     read: gives their paths where they `are_files`, else the encoded pictures as pyarrow's bytes. files: those that
-    hold them. members: the pictures instead, where each is read by itself: in an archive, or on a server.
+    hold them. members: the pictures instead, where each is read by itself: in an archive, or on a server. first: the
+    number of the first row, where they are rows of a Parquet file.
     """
 
     where: str
@@ -40,6 +41,7 @@ class Source:
     are_files: bool
     files: Sequence[str]
     members: Pictures | None = None
+    first: int = 0
 
 
 class SourceCache:

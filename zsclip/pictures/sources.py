@@ -120,7 +120,7 @@ def _parquet_blocks(path: str, note: Callable[[str], None], network: Network) ->
                     about = file.metadata.row_group(group)
                     size = about.column(leaves.index(column.leaf)).total_uncompressed_size
                     read = partial(read_group, shard, column, group, about.num_rows)
-                    yield Source(f"{path}, row group {group}", size, some, read, False, [path])
+                    yield Source(f"{path}, row group {group}", size, some, read, False, [path], first=row)
                 row += file.metadata.row_group(group).num_rows
     except InputError:
         raise

@@ -233,7 +233,7 @@ def _not_turned(opened: Image.Image) -> tuple[Image.Image, Image.Transpose | Non
     if (profile := declared_profile(opened)) is not None:
         opened.info["icc_profile"] = profile
     mask = scale_key(opened)
-    with whole_pixels():
+    with whole_pixels(opened):
         opened.load()  # a TIFF is turned by Pillow, which forgets its orientation then
     show_a_frame(opened)
     turn = _turn(opened)

@@ -5,10 +5,10 @@ import functools
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
-from PIL import _imaging
+from PIL import Image, TiffImagePlugin, _imaging
 
 Functions = tuple[int | None, int | None, int | None]  # C functions: on errors, on warnings, on each file opened
 
@@ -19,12 +19,56 @@ _LONGEST = 200  # bytes of a message
 _LACKING = re.compile("Premature EO|Line length mismatch|premature end of data segment")
 
 
+# The compressions whose damage only warnings report: faxes and JPEG.
+_WARNS_ONLY = (2, 3, 4, 6, 7, 32771)
+_COMPRESSION = 259  # the tag
+_STUCK_SECONDS = 60.0  # after which a thread that others wait for is taken to hang
+
+
+class _Phases:
+    """Keeps apart the opening of files, which turns warnings off, and decoding that depends on them.
+
+    Pillow turns warnings off for the whole process as it opens a file, and `_opened` turns them on again. Any number
+    of threads may open files at a time, and any number may decode; only not both.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._opening = self._decoding = 0
+
+    def begin(self) -> bool:
+        """Wait until a file may be opened; False if a thread hangs that had to end first."""
+        with self._changed:
+            while self._decoding:
+                if not self._changed.wait(_STUCK_SECONDS):
+                    return False
+            self._opening += 1
+            return True
+
+    def opened(self, *, needs_warnings: bool) -> None:
+        """Say that a file is open; wait until all others are open, too, if decoding it depends on warnings."""
+        with self._changed:
+            self._opening -= 1
+            self._decoding += needs_warnings
+            self._changed.notify_all()
+            while needs_warnings and self._opening and self._changed.wait(_STUCK_SECONDS):
+                pass
+
+    def end(self) -> None:
+        """Say that a file is decoded that depended on warnings."""
+        with self._changed:
+            self._decoding -= 1
+            self._changed.notify_all()
+
+
 class _Heard(threading.local):
-    """The first damage of the picture that a thread decodes."""
+    """The first damage of the picture that a thread decodes, and what is left to say once it is open."""
 
     damage: str | None = None
+    on_opened: Callable[[], None] | None = None
 
 
+_phases = _Phases()
 _heard = _Heard()
 _others: Functions = (None, None, None)
 
@@ -41,12 +85,37 @@ def stop_listening() -> None:
 
 
 @contextmanager
-def whole_pixels() -> Iterator[None]:
-    """Raise an OSError if libtiff reports that pixels are missing or made up, on this thread while the block runs."""
+def whole_pixels(image: Image.Image) -> Iterator[None]:
+    """Raise an OSError if libtiff reports that pixels are missing or made up, while the block loads a picture."""
     _heard.damage = None
-    yield
+    with _in_phase(image) if _is_for_libtiff(image) else nullcontext():
+        yield
     if _heard.damage is not None:
         raise OSError(f"its data are damaged: {_heard.damage}")
+
+
+def _is_for_libtiff(image: Image.Image) -> bool:
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and any(tile[0] == "libtiff" for tile in image.tile)
+
+
+@contextmanager
+def _in_phase(image: Image.Image) -> Iterator[None]:
+    """Keep what the block does with libtiff apart from what other threads do with it."""
+    global _phases
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    needs_warnings = image.tag_v2.get(_COMPRESSION) in _WARNS_ONLY
+    while not (phases := _phases).begin():
+        if phases is _phases:
+            _phases = _Phases()  # the thread that hangs keeps the old ones
+    _heard.on_opened = functools.partial(phases.opened, needs_warnings=needs_warnings)
+    try:
+        yield
+    finally:
+        was_opened, _heard.on_opened = _heard.on_opened is None, None
+        if not was_opened:
+            phases.opened(needs_warnings=False)
+        elif needs_warnings:
+            phases.end()
 
 
 @functools.cache
@@ -84,6 +153,9 @@ def _opened(tiff: int) -> None:
     if _others[2] is not None:
         _Opened(_others[2])(tiff)
     _setter("TIFFSetWarningHandler")(_warning)
+    if (say := _heard.on_opened) is not None:
+        _heard.on_opened = None
+        say()
 
 
 def _note(form: bytes | None, values: int, only: re.Pattern[str] | None = None) -> None:

@@ -144,7 +144,7 @@ def _by_libtiff(packed: bytes, compression: int, is_reversed: bool, row_bytes: i
     start = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4)
     # To Pillow, the bytes are pixels; how many there may be was decided by the memory that they take.
     file = io.BytesIO(start + packed)
-    with set_up_pillow(row_bytes * rows), whole_pixels(), TiffImagePlugin.TiffImageFile(file) as grey:
+    with set_up_pillow(row_bytes * rows), TiffImagePlugin.TiffImageFile(file) as grey, whole_pixels(grey):
         return grey.tobytes()
 
 

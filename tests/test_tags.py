@@ -1,0 +1,324 @@
+"""`zsclip apply --tag`: what happens to sidecars and pictures, and how it is taken back."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from sidecars import BARE, FOREIGN, LIGHTROOM, lists_in, some_tags
+from test_apply import Given, Run, given, row
+from trees import apply, snapshot, take_back
+
+from zsclip.out.exiftool import read_packet
+from zsclip.out.reader import Answered
+from zsclip.out.tagplan import Tagging
+
+__all__ = ["given"]
+GROUPS = "dog: {group: animal}\nsnow: {group: weather}\nsun:\n"
+
+
+@pytest.fixture
+def exiftool() -> None:
+    if shutil.which("exiftool") is None:
+        pytest.skip("exiftool is not installed: apt install libimage-exiftool-perl")
+
+
+def pixels(path: Path) -> Path:
+    """Make a real picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "red").save(path)
+    return path
+
+
+def tags_of(picture: Path) -> list[str]:
+    return lists_in(read_packet(str(picture)) or BARE.encode())["lr"]
+
+
+def test_sidecars_are_written_merged_and_taken_back(given: Given, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/b.jpg.xmp").write_text(LIGHTROOM)
+    os.chmod(tmp_path / "in/b.jpg.xmp", 0o640)
+    os.utime(tmp_path / "in/b.jpg.xmp", ns=(10**18, 10**18))
+    (tmp_path / "labels.yaml").write_text(GROUPS)
+    given(row("in/a.jpg", "dog", "sun"), row("in/b.jpg", "snow"), row("in/c.jpg"), row("in/d.jpg", error="missing"))
+    before = snapshot(tmp_path / "in")
+    command = ("apply", "rows.jsonl", "--tag", "xmp", "--groups", "labels.yaml")
+
+    planned = run(*command, "--dry-run")
+    done = run(*command)
+    after = snapshot(tmp_path / "in")
+    again = run(*command)
+
+    assert planned.stdout.decode() == "tag in/a.jpg.xmp: animal|dog, sun\ntag in/b.jpg.xmp: weather|snow\n"
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.decode().splitlines() == [
+        "2 files written",
+        "not tagged: 1 without an answer and 1 that could not be read",
+        "log: rows.jsonl.apply.jsonl; `zsclip apply --undo rows.jsonl.apply.jsonl` takes all of it back",
+    ]
+    assert lists_in((tmp_path / "in/a.jpg.xmp").read_bytes())["digiKam"] == ["animal/dog", "sun"]
+    assert lists_in((tmp_path / "in/b.jpg.xmp").read_bytes())["lr"] == ["places|Rome", "weather|snow"]
+    assert (tmp_path / "in/b.jpg.xmp").stat().st_mode & 0o777 == 0o640
+    assert again.stderr.decode().splitlines()[0] == "2 tagged already"
+    assert snapshot(tmp_path / "in") == after
+    undone = run("apply", "--undo", "rows.jsonl.apply.jsonl")
+    assert (undone.returncode, undone.stderr) == (0, b"2 files taken back\n")
+    assert snapshot(tmp_path / "in") == before
+
+
+def test_other_labels_and_unknown_rows_remove_our_tags_and_no_others(given: Given, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg.xmp").write_text(LIGHTROOM)
+    given(row("a.jpg", "dog"), row("b.jpg", "dog", score=0.4))
+    run("apply", "rows.jsonl", "--tag", "xmp")
+
+    planned = run("apply", "rows.jsonl", "--tag", "xmp", "--min-score", "0.5", "--dry-run")
+    given(row("a.jpg"), row("b.jpg", "cat"))
+    done = run("apply", "rows.jsonl", "--tag", "xmp")
+
+    assert planned.stdout == b"untag b.jpg.xmp\n"
+    assert done.stderr.splitlines()[0] == b"2 files written"
+    assert (tmp_path / "a.jpg.xmp").read_text() == LIGHTROOM
+    assert lists_in((tmp_path / "b.jpg.xmp").read_bytes())["dc"] == ["cat"]
+    assert run("apply", "--undo", "rows.jsonl.apply.jsonl").stderr == b"4 files taken back\n"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".xmp") == ["a.jpg.xmp"]
+
+
+def test_pictures_may_share_a_sidecar_of_adobe_if_their_tags_are_the_same(
+    given: Given, run: Run, tmp_path: Path
+) -> None:
+    given(row("a.jpg", "dog"), row("a.nef", "dog"), row("a.png", "cat"), row("a.jpg", "cat"))
+
+    done = run("apply", "rows.jsonl", "--tag", "xmp", "--sidecar", "adobe", "-q")
+
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "left a.png: a.xmp gets the tags of that of a.jpg",
+        "left a.jpg: a.xmp gets the tags of another row",
+    ]
+    assert lists_in((tmp_path / "a.xmp").read_bytes())["dc"] == ["dog"]
+
+
+def test_what_cannot_be_tagged_is_left_with_the_reason(given: Given, run: Run, tmp_path: Path) -> None:
+    for name, data in (("a", "x"), ("b", "<!DOCTYPE x>" + BARE), ("c", " " * (8 << 20) + BARE)):
+        (tmp_path / f"{name}.jpg.xmp").write_text(data)
+    (tmp_path / "d.jpg.xmp").symlink_to("a.jpg.xmp")
+    (tmp_path / "e.jpg.xmp").mkdir()
+    (tmp_path / "x.tar").touch()
+    given(
+        *(row(name, "dog") for name in ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "x.tar#a.jpg", "https://x.org/a"])
+    )
+    before = snapshot(tmp_path)
+
+    done = run("apply", "rows.jsonl", "--tag", "xmp", "-q")
+
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "left a.jpg: a.jpg.xmp: not XML: syntax error in line 1",
+        "left b.jpg: b.jpg.xmp: has a document type, which could declare entities",
+        "left c.jpg: c.jpg.xmp is larger than 8 MB",
+        "left d.jpg: d.jpg.xmp is not a regular file",
+        "left e.jpg: e.jpg.xmp is not a regular file",
+        "left x.tar#a.jpg: inside an archive; extract it to tag it",
+        "left https://x.org/a: on a server; download it first",
+    ]
+    assert snapshot(tmp_path) == before
+
+
+def test_a_sidecar_that_has_changed_since_stays(given: Given, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "b.jpg.xmp").write_text(LIGHTROOM)
+    given(*(row(f"{name}.jpg", "dog") for name in "abc"))
+    run("apply", "rows.jsonl", "--tag", "xmp")
+    for name in "ab":
+        path = tmp_path / f"{name}.jpg.xmp"
+        path.write_bytes(path.read_bytes().replace(b"dog", b"cat"))
+    os.utime(tmp_path / "c.jpg.xmp", (0, 0))  # only touched
+
+    done = run("apply", "--undo", "rows.jsonl.apply.jsonl")
+
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [f"left {name}.jpg.xmp: has changed since" for name in "ba"] + [
+        "1 file taken back"
+    ]
+    assert not (tmp_path / "c.jpg.xmp").exists()
+
+
+@pytest.mark.parametrize("before", [None, LIGHTROOM])
+def test_a_sidecar_that_another_program_wrote_after_a_kill_is_never_taken_for_ours(
+    before: str | None, given: Given, run: Run, tmp_path: Path
+) -> None:
+    """The run is killed between its announcement and the sidecar."""
+    sidecar, log = tmp_path / "a.jpg.xmp", tmp_path / "rows.jsonl.apply.jsonl"
+    if before is not None:
+        sidecar.write_text(before)
+    given(row("a.jpg", "dog"))
+    run("apply", "rows.jsonl", "--tag", "xmp")
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    sidecar.write_bytes(FOREIGN["exiftool"])
+
+    done = run("apply", "--undo", "rows.jsonl.apply.jsonl")
+
+    assert (done.returncode, done.stderr) == (0, b"nothing is left to take back\n")
+    assert sidecar.read_bytes() == FOREIGN["exiftool"]
+
+
+def make_pictures(chance: random.Random, root: Path) -> list[Answered]:
+    """Make pictures, some with sidecars, and give their rows."""
+    rows = []
+    for name in ("a.jpg", "b/a.jpg", "new\nline.jpg", "-rf.png", "\udcff.jpg", "日本.jpg", "none"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name.encode("utf-8", "replace").decode())
+        if chance.random() < 0.7:
+            sidecar = root / f"{name}.xmp"
+            sidecar.write_bytes(chance.choice([*FOREIGN.values(), b"no XML"]))
+            os.utime(sidecar, ns=(chance.randrange(10**18),) * 2)
+        rows.append(Answered(os.fspath(path), tuple((label, 0.9) for label, _ in some_tags(chance))))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_several_runs_are_taken_back_to_the_byte(seed: int, tmp_path: Path) -> None:
+    chance, root, log = random.Random(seed), tmp_path / "tree", tmp_path / "log.jsonl"
+    make_pictures(chance, root)
+    before = snapshot(root)
+    for _ in range(3):
+        rows = [Answered(each.name, each.labels) for each in make_rows(chance, root)]
+        _, outcome = apply(rows, Tagging(), log)
+        assert outcome.left == []
+        again, _ = apply(rows, Tagging(), log)
+        assert again.groups == []
+
+    assert take_back(log).left == []
+    assert snapshot(root) == before
+
+
+def make_rows(chance: random.Random, root: Path) -> list[Answered]:
+    names = [os.path.join(folder, name) for folder, _, files in os.walk(root) for name in files if name[-4:] != ".xmp"]
+    return [Answered(name, tuple((label, 0.9) for label, _ in some_tags(chance))) for name in names]
+
+
+def test_pictures_are_tagged_by_exiftool_and_restored(given: Given, run: Run, tmp_path: Path, exiftool: None) -> None:
+    names = ["-a.jpg", "new\n%d line.jpg", "b.png", "\udcff.webp", "c.bmp", "link.jpg"]
+    for name in names[:5]:
+        pixels(tmp_path / "in" / name)
+    (tmp_path / "in/link.jpg").symlink_to("b.png")
+    subprocess.run(["exiftool", "-q", "-overwrite_original", "-XMP-xmp:Rating=3", tmp_path / "in/b.png"], check=True)
+    os.chmod(tmp_path / "in/b.png", 0o640)
+    (tmp_path / "in/b.png_original").write_text("of others")
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", f"<?xml version='1.0'?>{BARE}")  # exiftool reads this, but does not write it
+    Image.new("RGB", (8, 8)).save(tmp_path / "in/xml.png", pnginfo=info)
+    given(*(row(f"in/{name}", "dog", "snow") for name in [*names, "xml.png"]))
+    before = snapshot(tmp_path / "in")
+
+    done = run("apply", "rows.jsonl", "--tag", "exiftool")
+
+    assert done.returncode == 1
+    left = "left in/c.bmp: exiftool: Writing of BMP files is not yet supported"
+    link = "left in/link.jpg: a symbolic link; tag the file that it leads to, or use --tag xmp"
+    none = "left in/xml.png: exiftool wrote no tags"
+    assert done.stderr.decode().splitlines()[:4] == [link, left, none, "4 files tagged"]
+    for name in names[:4]:
+        assert tags_of(tmp_path / "in" / name) == ["dog", "snow"]
+        assert Image.open(tmp_path / "in" / name).size == (8, 8)
+    assert b"<xmp:Rating>3</xmp:Rating>" in (read_packet(str(tmp_path / "in/b.png")) or b"")
+    assert (tmp_path / "in/b.png").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "in/b.png_original").read_text() == "of others"
+    assert (tmp_path / "in/b.png_original-2").read_bytes() == before[os.fsencode(tmp_path / "in/b.png")][1]
+    assert run("apply", "rows.jsonl", "--tag", "exiftool").stderr.splitlines()[3] == b"4 tagged already"
+    undone = run("apply", "--undo", "rows.jsonl.apply.jsonl")
+    assert (undone.returncode, undone.stderr) == (0, b"4 files restored\n")
+    assert snapshot(tmp_path / "in") == before
+
+
+def test_a_tagged_picture_that_changed_or_lost_its_original_stays(
+    given: Given, run: Run, tmp_path: Path, exiftool: None
+) -> None:
+    for name in "ab":
+        pixels(tmp_path / f"{name}.jpg")
+    given(row("a.jpg", "dog"), row("b.jpg", "dog"))
+    run("apply", "rows.jsonl", "--tag", "exiftool")
+    (tmp_path / "a.jpg_original").unlink()
+    pixels(tmp_path / "b.jpg")
+    before = snapshot(tmp_path)
+
+    done = run("apply", "--undo", "rows.jsonl.apply.jsonl")
+
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "left b.jpg: has changed since",
+        f"left a.jpg: the image as it was, {tmp_path}/a.jpg_original, is gone or has changed",
+        "nothing is left to take back",
+    ]
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_exiftool_killed_at_random_moments_loses_nothing(tmp_path: Path, exiftool: None) -> None:
+    chance = random.Random(0)
+    for number in range(30):
+        root = tmp_path / f"{number}"
+        names = [os.fspath(pixels(root / f"{i}.jpg")) for i in range(6)]
+        before = snapshot(root)
+        rows = "".join(json.dumps(row(name, "dog")) + "\n" for name in names)
+        (tmp_path / f"{number}.jsonl").write_text(rows)
+        command = [sys.executable, "-m", "zsclip", "apply", f"{number}.jsonl", "--tag", "exiftool", "-q"]
+        process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+        log = tmp_path / f"{number}.jsonl.apply.jsonl"
+        while process.poll() is None and not (log.exists() and log.stat().st_size):
+            time.sleep(0.01)
+        time.sleep(chance.random())
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # exiftool, too
+        process.wait()
+
+        for name in names:
+            assert Image.open(name).getpixel((0, 0))
+        subprocess.run(command, cwd=tmp_path, check=True)
+        assert [tags_of(Path(name)) for name in names] == [["dog"]] * 6
+        assert sorted(os.listdir(root)) == sorted(f"{i}.jpg{end}" for i in range(6) for end in ("", "_original"))
+        assert take_back(log).left == []
+        assert snapshot(root) == before
+
+
+def test_without_exiftool_a_line_says_how_to_install_it(
+    given: Given, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(row("a.jpg", "dog"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    done = run("apply", "rows.jsonl", "--tag", "exiftool")
+
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith("zsclip: --tag exiftool: exiftool is not installed; install it (Debian: apt")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tag", "xmp", "--copy-to", "out"], "found --copy-to and --tag"),
+        (["--tag", "xmp", "--unknown-to", "out"], "--unknown-to: not with --tag, which leaves images where they are"),
+        (["--tag", "xmp", "--no-companions"], "--no-companions: not with --tag, which"),
+        (["--tag", "exiftool", "--sidecar", "adobe"], "--sidecar: only with --tag xmp"),
+        (["--copy-to", "out", "--groups", "l.txt"], "--groups: only with --tag"),
+        (["--tag", "xmp", "--groups", "l.txt"], "--groups l.txt: no label has a group; write"),
+        (["--tag", "xmp", "--groups", "nope.txt"], "nope.txt"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], said: str, given: Given, run: Run, tmp_path: Path) -> None:
+    given(row("a.jpg", "dog"))
+    (tmp_path / "l.txt").write_text("dog\ncat\n")
+
+    done = run("apply", "rows.jsonl", *arguments)
+
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert said in done.stderr.decode()
