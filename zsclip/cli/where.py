@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -26,7 +27,7 @@ from zsclip.cli.run import Session, build_text_matrix, interruptible, report_run
 from zsclip.cli.speed import InTorch, Store
 from zsclip.cli.terminal import counted, is_terminal, say
 from zsclip.cli.video import Video
-from zsclip.errors import InputError
+from zsclip.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from zsclip.engine.where import Look
@@ -95,6 +96,13 @@ class Overlays(Overwrite):
                 check_output(file, overwrite=self.overwrite)
         return Plan(pictures_named(names), files)
 
+    def make_folder(self) -> None:
+        """Make the folder, unless it is there."""
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+        except OSError as e:
+            raise OutputError(f"{self.folder}: {(e.strerror or str(e)).lower()}; choose another folder") from e
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -162,11 +170,12 @@ def write(looks: "Iterable[Look | Skipped]", files: Sequence[str], overlays: Ove
     """Write the overlay and then the rows of each image; give the files that were written."""
     from zsclip.out.grids import write_json_rows, write_table_rows
     from zsclip.out.heatmap import heatmap
-    from zsclip.out.output import as_output_error, open_output
+    from zsclip.out.output import open_output
     from zsclip.pixels.skipped import Skipped
 
     write_rows = write_table_rows if overlays.is_table else write_json_rows
     written: list[str] = []
+    session.tally.started = time.monotonic()
     with open_output(None) as out:
         for look, file in zip(looks, files, strict=True):
             if overlays.is_table and is_terminal(sys.stdout):
@@ -175,8 +184,7 @@ def write(looks: "Iterable[Look | Skipped]", files: Sequence[str], overlays: Ove
                 session.tally.errors[look.error] += 1
                 write_rows(look, None, out, with_boxes=overlays.boxes)
                 continue
-            with as_output_error(overlays.folder):
-                os.makedirs(overlays.folder, exist_ok=True)
+            overlays.make_folder()
             with open_output(file, overwrite=overlays.overwrite) as png:
                 heatmap(look.view, look.where, with_boxes=overlays.boxes).save(png.buffer, "PNG")
             written.append(file)
