@@ -56,7 +56,7 @@ def write_table_rows(found: Where | Skipped, overlay: str | None, out: TextIO, *
         out.write(f"{name}  {found.error}: {escaped(without_surrogates(found.message))}\n")
     else:
         for place, label in enumerate(found.labels):
-            box = f"  box {found.boxes[place]}" if with_boxes else ""
+            box = f"  box {found.boxes[place]}" if with_boxes and found.boxes[place] is not None else ""
             out.write(f"{name}  {found.scores[place]:.3f} {escaped(without_surrogates(label))}{box}\n")
             out.writelines(_table_lines(found.grids[place]))
     out.flush()
