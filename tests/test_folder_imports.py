@@ -35,6 +35,7 @@ NEED_TORCH = {
     "zsclip.models.onnx_export",
     "zsclip.models.onnx_int8",
     "zsclip.models.parity",
+    "zsclip.models.patches",
     "zsclip.models.text",
     "zsclip.models.torch_encoder",
     "zsclip.models.towers",

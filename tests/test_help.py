@@ -118,7 +118,7 @@ def test_each_flag_of_the_groups_is_defined_once() -> None:
     several = {flag for flag, definitions in defined.items() if len(definitions) > 1}
     assert several == {
         "--batch-size", "--precision", "-m", "--model", "-o", "--output", "--prompts", "-n", "--limit", "--threshold",
-        "--dry-run",
+        "--dry-run", "-f", "--format",
     }  # fmt: skip
 
 

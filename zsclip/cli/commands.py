@@ -14,6 +14,7 @@ COMMANDS = {
     "classify": "zsclip.cli.classify:classify",
     "search": "zsclip.cli.search:search",
     "similar": "zsclip.cli.similar:similar",
+    "where": "zsclip.cli.where:where",
     "learn": "zsclip.cli.learn:learn",
     "eval": "zsclip.cli.evaluate:evaluate",
     "compare": "zsclip.cli.compare:compare",

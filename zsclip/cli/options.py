@@ -36,6 +36,7 @@ FORMAT = typer.Option(
     help="Write table, jsonl, csv, tsv, paths, parquet or html; by default, the extension of FILE decides, "
     "else table on a terminal, or jsonl.",
 )
+TOP_K = typer.Option("-k", "--top-k", metavar="K", min=1, help="Give the K best labels of every image.")
 PRINT0 = typer.Option("--print0", help="With --format paths, end every path in NUL, as `xargs -0` reads them.")
 
 # Flags that `compare` takes more than once.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import EXAMPLE, EXAMPLES, EXPECT, HEAD, Distractors
+from zsclip.cli.options import EXAMPLE, EXAMPLES, EXPECT, HEAD, TOP_K, Distractors
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
 from zsclip.out.text import UNKNOWN
@@ -86,9 +86,7 @@ class Deciding(Distractors, Scoring):
 class Scores(Deciding):
     """How scores become answers."""
 
-    top_k: Annotated[
-        int | None, typer.Option("-k", "--top-k", metavar="K", min=1, help="Give the K best labels of every image.")
-    ] = None
+    top_k: Annotated[int | None, TOP_K] = None
     by: Annotated[
         By,
         typer.Option(

@@ -8,6 +8,10 @@ from zsclip.cli.groups import group
 from zsclip.engine.options import Computing, Precision, Runtime, check_device
 from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
+MAX_PIXELS = typer.Option(
+    "--max-pixels", metavar="N", min=1, help="Refuse images with more pixels.", rich_help_panel="Input"
+)
+
 
 @group("Speed")
 class Device:
@@ -64,12 +68,7 @@ class Speed(Device, Computing):
     batch_size: Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Encode N images at a time.")] = (
         "auto"
     )
-    max_pixels: Annotated[
-        int,
-        typer.Option(
-            "--max-pixels", metavar="N", min=1, help="Refuse images with more pixels.", rich_help_panel="Input"
-        ),
-    ] = DEFAULT_MAX_PIXELS
+    max_pixels: Annotated[int, MAX_PIXELS] = DEFAULT_MAX_PIXELS
     fast_jpeg: Annotated[
         bool,
         typer.Option(
@@ -79,6 +78,20 @@ class Speed(Device, Computing):
 
     def __post_init__(self) -> None:
         Computing.__post_init__(self)
+
+
+@group("Speed")
+class InTorch(Device):
+    """How pictures are decoded and encoded by a command that looks into the model, in fp32."""
+
+    max_pixels: Annotated[int, MAX_PIXELS] = DEFAULT_MAX_PIXELS
+
+    @property
+    def speed(self) -> Speed:
+        """The same as for other commands."""
+        return Speed(
+            device=self.device, threads=self.threads, precision="fp32", runtime="torch", max_pixels=self.max_pixels
+        )
 
 
 @group("Speed")

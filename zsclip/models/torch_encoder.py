@@ -37,6 +37,7 @@ class ClipModel:
     Attributes:
         spec: the model that was found.
         device: "cpu", "cuda", "cuda:1" or "mps".
+        tower: the image tower.
         precision: of the image tower; the text tower is always fp32, as it runs once and half precision drifts.
         compiled: whether the image tower is compiled at its first batch; smaller batches are then padded, as
             every new shape would be compiled again.
@@ -53,12 +54,12 @@ class ClipModel:
         self._most = sys.maxsize  # the largest batch that the device has had memory for
         try:
             with tuned_for(device):
-                self._tower = load_tower(spec, "visual").to(device, DTYPES[precision])
+                self.tower = load_tower(spec, "visual").to(device, DTYPES[precision])
         except RuntimeError as e:
             if not _is_out_of_memory(e):
                 raise
             raise ModelError(f"{device}: not enough memory for the weights; use a smaller model or --device cpu") from e
-        self._image_tower = torch.compile(self._tower, dynamic=False) if compiled else self._tower
+        self._image_tower = torch.compile(self.tower, dynamic=False) if compiled else self.tower
 
     @property
     def text_recipe(self) -> str:
@@ -180,14 +181,15 @@ class ClipModel:
         return embeddings
 
     def _encode_images(self, pixels: Tensor) -> Tensor:
-        x = self._normalised(pixels)
+        x = self.normalised(pixels)
         if self.compiled:
             self._rows = max(self._rows, len(x))
             x = torch.cat([x, x.new_zeros(self._rows - len(x), *x.shape[1:])])
         features = first_output(self._image_tower(x))[: len(pixels)]
         return F.normalize(features.float(), dim=-1)
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Give (B, 3, H, W) uint8 pixels as the tower takes them."""
         return ((pixels.float() / 255 - self._mean) / self._std).to(DTYPES[self.precision])
 
     @torch.no_grad()
@@ -220,7 +222,7 @@ class ClipModel:
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         with tuned_for(self.device):
-            self._tower(self._normalised(pixels))
+            self.tower(self.normalised(pixels))
         return max(1, (torch.cuda.max_memory_allocated(self.device) - before) // _PROBE)
 
     @cached_property

@@ -95,7 +95,7 @@ def _end_in_one_token(tower: nn.Module) -> None:
         return
     place, block = _pooled(tower), last_block(tower.transformer)
     if place is not None and block is not None:
-        tower.transformer.resblocks[-1] = _OneTokenBlock(block, place)
+        tower.transformer.resblocks[-1] = OneTokenBlock(block, place)
 
 
 def _pooled(tower: VisionTransformer | TextTransformer) -> slice | None:
@@ -108,7 +108,7 @@ def _pooled(tower: VisionTransformer | TextTransformer) -> slice | None:
     return None if has_mask or tower.output_tokens else places.get(tower.pool_type)
 
 
-class _OneTokenBlock(nn.Module):
+class OneTokenBlock(nn.Module):
     """A block that computes only one of its tokens from all of them: (B, T, W) -> (B, 1, W)."""
 
     def __init__(self, block: ResidualAttentionBlock, place: slice) -> None:

@@ -106,3 +106,34 @@ def jpeg_scale(size: tuple[int, int], preprocess: Preprocess) -> int:
         if times >= FAST_JPEG_MARGIN * scale and not size[0] % scale and not size[1] % scale:
             return scale
     return 1
+
+
+@dataclass(frozen=True)
+class Area:
+    """The part of a picture that a model sees.
+
+    size: width and height of the upright picture. seen: left, top, right and bottom of the part, in pixels of the
+    picture; beyond its borders where the model gets a margin.
+    """
+
+    size: tuple[int, int]
+    seen: tuple[float, float, float, float]
+
+    @property
+    def crop(self) -> tuple[int, int, int, int]:
+        """What is seen of the picture itself, in whole pixels."""
+        left, top, right, bottom = map(round, self.seen)
+        return max(0, left), max(0, top), min(self.size[0], right), min(self.size[1], bottom)
+
+
+def seen_area(size: tuple[int, int], preprocess: Preprocess) -> Area:
+    """Give the part of a picture that `fit` keeps.
+
+    Args:
+        size: width and height of the upright picture.
+    """
+    height, width = preprocess.size
+    new_width, new_height = _resized_size(*size, preprocess)
+    left, top = _margin(new_width, width), _margin(new_height, height)
+    x, y = size[0] / new_width, size[1] / new_height
+    return Area(size, (left * x, top * y, (left + width) * x, (top + height) * y))
