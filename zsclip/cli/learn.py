@@ -126,7 +126,7 @@ def learn(
     file: HeadFile,
     messages: Messages,
 ) -> int:
-    """Learn from a few labelled images, for better answers than from words alone.
+    """Learn from a few labelled images, for better answers.
 
     The result, a head, goes by words and examples together. It is judged on the examples: each is left out in turn, and
     answered by what was learnt from the others. If they do not clearly help, the head goes by words alone. Labels

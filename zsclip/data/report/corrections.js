@@ -2,7 +2,7 @@
 const corrected = new Map();  // by number of the row: the right label, or "" where only the answer is known to be wrong
 const KEY = `zsclip ${facts.id} `;  // and the number of a row; a key for each, so that two tabs do not overwrite each other
 const waiting = new Map();  // by number of the row: corrections that are not yet sent
-let storage = null, isExported = true, failure = "", sending = Promise.resolve();
+let storage = null, isExported = true, failure = "", made = 0, sending = Promise.resolve();
 
 function openStorage() {
   try {  // a browser may forbid it, or have no room
@@ -31,6 +31,7 @@ function correct(row, label) {
   if (row[ERROR] !== null || label === before) return;
   failure = "";
   isExported = false;
+  made += 1;
   take(number, label);
   if (isServed) {
     waiting.set(number, (waiting.get(number) ?? 0) + 1);
@@ -61,7 +62,8 @@ async function send(number, label) {
 
 // Ask for the corrections of other tabs, and of earlier days.
 async function receive() {
-  const all = await fetch("corrections").then((reply) => reply.json());
+  const before = made, all = await fetch("corrections").then((reply) => reply.json());
+  if (made !== before) return sending.then(receive);  // what was corrected meanwhile may be missing
   for (const number of [...corrected.keys()]) if (!(number in all)) take(number, null);
   for (const [number, label] of Object.entries(all)) if (corrected.get(Number(number)) !== label) take(Number(number), label);
 }
