@@ -29,10 +29,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"api"},
 }
 NEED_TORCH = {
+    "zsclip.measure.model_check",
     "zsclip.models.fold",
     "zsclip.models.last_block",
     "zsclip.models.onnx_export",
     "zsclip.models.onnx_int8",
+    "zsclip.models.parity",
     "zsclip.models.text",
     "zsclip.models.torch_encoder",
     "zsclip.models.towers",

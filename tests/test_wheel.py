@@ -41,6 +41,8 @@ def test_the_wheel_holds_code_prompts_and_data_and_nothing_else(wheel: Path) -> 
     assert {"zsclip/py.typed", "zsclip/data/models.csv", "zsclip/data/prompts/photo.yaml"} <= set(names)
     tiny = {name.removeprefix("zsclip/data/tiny/") for name in names if name.startswith("zsclip/data/tiny/")}
     graphs = {"graphs.json", "image.onnx", "text.onnx"}
+    demo = {name.removeprefix("zsclip/data/demo/") for name in names if name.startswith("zsclip/data/demo/")}
+    assert demo == {"README.md"} | {f"{name}.jpg" for name in ("astronaut", "camera", "chelsea", "coffee", "rocket")}
     assert tiny == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"} | graphs
     assert all(name.startswith("zsclip/") for name in names)
     assert {name for name in names if name.endswith(".py")} == {

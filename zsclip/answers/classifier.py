@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -65,6 +64,19 @@ def check_words(words: Words, encoder: "Encoder") -> None:
     Raises:
         InputError: there are two.
     """
+    for first, name, why in same_texts(words, encoder):
+        raise InputError(
+            f"labels: {shortened(first)!r} and {shortened(name)!r} are the same text to {encoder.spec.name}{why}; "
+            "remove one of the two, or make it a synonym of the other"
+        )
+
+
+def same_texts(words: Words, encoder: "Encoder") -> Iterator[tuple[str, str, str]]:
+    """Yield pairs of labels that the model reads as the same text; no weights are loaded.
+
+    Yields:
+        the first of the labels that are alike, another, and why if it is not obvious, to append to the model's name.
+    """
     tokenizer = encoder.spec.tokenizer
     alike, begin_alike = dict[str, list[int]](), dict[str, list[int]]()
     for place, (prompt, *_) in enumerate(words.prompts):
@@ -73,33 +85,32 @@ def check_words(words: Words, encoder: "Encoder") -> None:
         alike.setdefault(letters, []).append(place)
         if len(text.encode()) > tokenizer.context_length:  # a shorter text fits the context for certain
             begin_alike.setdefault(letters[: tokenizer.context_length // 2], []).append(place)
-    check = partial(_check_different, words, encoder.spec.name)
-    check(alike.values(), tokenizer.cleaned, "")
+    found = set()
+    for first, name in _same(words, alike.values(), tokenizer.cleaned):
+        found.add(name)
+        yield first, name, ""
     begin_alike = {letters: places for letters, places in begin_alike.items() if len(places) > 1}
     if begin_alike:  # seldom, and only then is the tokenizer needed
         read, cut = _tokens_of(encoder), dict[Hashable, list[int]]()
         for place in chain.from_iterable(begin_alike.values()):
             cut.setdefault(read(words.prompts[place][0]), []).append(place)
-        check(cut.values(), read, f", which cuts both after {tokenizer.context_length} tokens")
+        for first, name in _same(words, cut.values(), read):
+            if name not in found:
+                yield first, name, f", which cuts both after {tokenizer.context_length} tokens"
 
 
-def _check_different(
-    words: Words, model: str, alike: Iterable[Sequence[int]], read: Callable[[str], Hashable], why: str
-) -> None:
-    """Refuse two labels of a group whose prompts are all the same to `read`."""
+def _same(words: Words, alike: Iterable[Sequence[int]], read: Callable[[str], Hashable]) -> Iterator[tuple[str, str]]:
+    """Yield the labels of each group whose prompts are all the same to `read`, after the first of them."""
     for places in alike:
         known: dict[tuple[Hashable, ...], str] = {}
         for place in places if len(places) > 1 else ():
             text, name = tuple(map(read, words.prompts[place])), words.names[place]
             first = known.setdefault(text, name)
             if first is not name:
-                raise InputError(
-                    f"labels: {_ending(first)!r} and {_ending(name)!r} are the same text to {model}{why}; "
-                    "remove one of the two, or make it a synonym of the other"
-                )
+                yield first, name
 
 
-def _ending(name: str) -> str:
+def shortened(name: str) -> str:
     """Shorten a long label in a message; two that the model cuts differ near the end."""
     return name if len(name) <= _SHOWN else f"...{name[-_SHOWN:]}"
 

@@ -22,9 +22,11 @@ COMMANDS = {
     "review": "zsclip.cli.review:review",
     "train": "zsclip.cli.training:train",
     "bench": "zsclip.cli.bench:bench",
+    "doctor": "zsclip.cli.doctor:doctor",
+    "demo": "zsclip.cli.demo:demo",
 }
 GROUPS = {
-    "prompts": "zsclip.cli.manage:prompts_app",
+    "prompts": "zsclip.cli.prompts:prompts_app",
     "models": "zsclip.cli.manage:models_app",
     "cache": "zsclip.cli.manage:cache_app",
 }

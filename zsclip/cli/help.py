@@ -218,3 +218,16 @@ def _text(parameter: Any) -> str:
 
 def _width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
+
+
+def command_group(name: str, about: str) -> typer.Typer:
+    """Make a command that has others below it."""
+    group = typer.Typer(
+        name=name, cls=Group, help=about, no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    )
+
+    @group.callback()
+    def start(short_help: SHORT_HELP = False) -> None:
+        pass
+
+    return group

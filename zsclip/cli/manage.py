@@ -1,17 +1,16 @@
-"""`zsclip prompts`, `zsclip models` and `zsclip cache`."""
+"""`zsclip models` and `zsclip cache`."""
 
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from zsclip.cli.groups import command, group
-from zsclip.cli.help import SHORT_HELP, Command, Group
-from zsclip.cli.options import Labels, Messages, Model, Network, Templates, set_environment
+from zsclip.cli.groups import command
+from zsclip.cli.help import Command, command_group
+from zsclip.cli.options import Messages, Network, set_environment
 from zsclip.cli.terminal import counted, say, sized
 from zsclip.errors import InputError, ZsclipError
 
@@ -24,110 +23,8 @@ _KINDS_OF_ROWS = {"text": "label embeddings", "finished files": "records of fini
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model name, as for --model.")]
 
 
-def _group(name: str, about: str) -> typer.Typer:
-    group = typer.Typer(
-        name=name, cls=Group, help=about, no_args_is_help=True, add_completion=False, rich_markup_mode=None
-    )
-
-    @group.callback()
-    def start(short_help: SHORT_HELP = False) -> None:
-        pass
-
-    return group
-
-
-prompts_app = _group("prompts", "Show the sentences that labels are put into; suggest more words.")
-models_app = _group("models", "Show, fetch and export models.")
-cache_app = _group("cache", "Show, check, trim or delete what is kept on disk.")
-
-
-@prompts_app.command("list", cls=Command)
-@command()
-def prompts_list() -> None:
-    """List the prompt sets.
-
-    Examples:
-
-        zsclip prompts list
-    """
-    from zsclip.words.prompts import prompt_set_names, read_prompts
-
-    for name in prompt_set_names():
-        prompts = read_prompts(name)
-        typer.echo(f"{name:<18} {len(prompts.templates):>3}  {prompts.about}")
-
-
-@prompts_app.command("show", cls=Command)
-@command()
-def prompts_show(
-    labels: Labels,
-    templates: Templates,
-    model: Model,
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A prompt set.")] = "photo",
-) -> None:
-    """Show the sentences of a prompt set, or those made from labels, with their token counts.
-
-    Examples:
-
-        zsclip prompts show general
-        zsclip prompts show photo --labels "cat,dog"
-        zsclip prompts show --template "a sketch of a {}" --labels-file pets.txt
-    """
-    set_environment(model, Messages())
-    prompts = templates.read_or(name)
-    given = labels.read_given(alone=True)
-    if given is None:
-        for line in prompts.templates:
-            typer.echo(line)
-        return
-    from zsclip.models.find import find_model
-    from zsclip.models.tokens import load_tokens
-    from zsclip.words.words import expand
-
-    words = expand(given, prompts)
-    spec = find_model(model.name(), offline=model.offline, with_weights=False)
-    tokens, context_length = load_tokens(spec), spec.tokenizer.context_length
-    for name, sentences in zip(words.names, words.prompts, strict=True):
-        for sentence, count in zip(sentences, tokens.counts(sentences), strict=True):
-            cut = f"  cut at {context_length}" if count > context_length else ""
-            typer.echo(f"{name}\t{count}\t{sentence}{cut}")
-
-
-@group("Labels")
-class Added:
-    """Which words are added to labels."""
-
-    add: Annotated[
-        list[str],
-        typer.Option(
-            "--add",
-            metavar="synonyms|broader|gloss",
-            help="Add synonyms, the default, or what each label is a kind of, or its definition.",
-        ),
-    ] = field(default_factory=list)
-
-
-@prompts_app.command("suggest", cls=Command)
-@command()
-def prompts_suggest(labels: Labels, added: Added) -> None:
-    """Print a label file with more words for each label, from WordNet.
-
-    Of the meanings of a word, the likeliest in a picture is taken, and the others are in comments: read them, as
-    `crane` may be a bird or a machine. More words often hurt; `zsclip compare` says whether these help. This needs
-    `pip install 'zsclip[wordnet]'`.
-
-    Examples:
-
-        zsclip prompts suggest --labels "sofa,taxi" > words.yaml
-        zsclip prompts suggest --labels-file pets.txt --add gloss > words.yaml
-        zsclip compare labelled/ --labels-file pets.txt --labels-file words.yaml
-    """
-    from zsclip.words.suggest import kinds_of, suggested_lines
-    from zsclip.words.wordnet import WordNet
-
-    given, kinds = labels.read(alone=True), kinds_of(added.add)
-    for line in suggested_lines(given, WordNet(), kinds):
-        typer.echo(line)
+models_app = command_group("models", "Show, fetch and export models.")
+cache_app = command_group("cache", "Show, check, trim or delete what is kept on disk.")
 
 
 @models_app.command("list", cls=Command)
@@ -335,6 +232,17 @@ def cache_verify() -> int:
 
         zsclip cache verify
     """
+    found, damaged = verify_cache()
+    typer.echo(found)
+    return int(damaged > 0)
+
+
+def verify_cache() -> tuple[str, int]:
+    """Read everything that is kept, and delete what is damaged; say what was found, and count what was damaged.
+
+    Raises:
+        ZsclipError: it cannot be opened or written.
+    """
     from zsclip.kept import cache
     from zsclip.kept import storefile as store
 
@@ -343,8 +251,7 @@ def cache_verify() -> int:
         others, damaged_others = cache.verify()
     damaged = damaged_images + damaged_others
     found = f"{counted(images, 'image embedding')} and {counted(others, 'other row')}"
-    typer.echo(f"{found}, {damaged:,} damaged" + (" and deleted" if damaged else ""))
-    return int(damaged > 0)
+    return f"{found}, {damaged:,} damaged" + (" and deleted" if damaged else ""), damaged
 
 
 @contextmanager

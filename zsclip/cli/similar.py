@@ -39,7 +39,7 @@ def similar(
     store: Store,
     messages: Messages,
 ) -> int:
-    """Find images that are nearly the same: copies, other sizes, neighbours in a series.
+    """Find images that are nearly the same, such as copies and series.
 
     Each group begins with its largest image, whose name is the label of all its rows. The score is the cosine to that
     image; 1 is the most. Images that were classified or searched before are not read again.

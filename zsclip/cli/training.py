@@ -230,7 +230,7 @@ def train(
     device: Device,
     messages: Messages,
 ) -> None:
-    """Train a small CLIP model on captioned images, or adapt a trained model of any size.
+    """Train a CLIP model on captioned images, or adapt a trained one.
 
     If training is stopped, the same command resumes from the last checkpoint.
 

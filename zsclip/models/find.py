@@ -80,6 +80,18 @@ def find_model(name: str, *, offline: bool = False, with_weights: bool = True) -
     raise ModelError(f"no model {name!r}; {hint}`zsclip models list` shows all models")
 
 
+def open_clips_name(name: str) -> tuple[str, str | None]:
+    """Give what open_clip calls the model of a name that `find_model` knows: its `model_name` and `pretrained`."""
+    full = ALIASES.get(name, name)
+    if full == "tiny":
+        return f"local-dir:{TINY_DIR}", None
+    if full.startswith(("local-dir:", "hf-hub:")):
+        return full, None
+    if os.path.exists(os.path.join(full, CONFIG_FILE)):
+        return f"local-dir:{full}", None
+    return _split_tag(full)
+
+
 def files_of(name: str) -> Iterator[str]:
     """Yield the files of a model that are on this machine, the weights and every other file in their folder."""
     try:

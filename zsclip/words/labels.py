@@ -158,8 +158,8 @@ def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]
         file: a file like a labels file, or `common`, the list that comes with zsclip.
     """
     given = _read_file(str(_DISTRACTORS) if file == COMMON and not os.path.isfile(file) else file)
-    names = [_singular(name) for label in labels for name in (label.name, *label.synonyms, label.group) if name]
-    words = [(word, _singular(word.name)) for _, word in given]
+    names = [singular(name) for label in labels for name in (label.name, *label.synonyms, label.group) if name]
+    words = [(word, singular(word.name)) for _, word in given]
     return [word for word, spelt in words if not any(spelt in name or name in spelt for name in names)]
 
 
@@ -183,7 +183,7 @@ def own_prompts(node: Node) -> tuple[str, ...]:
     return tuple(prompt for _, prompt in prompts)
 
 
-def _singular(name: str) -> str:
+def singular(name: str) -> str:
     """Spell words so that whole words can be searched for: "Cats" as " cat "."""
     return " " + " ".join(word.removesuffix("s") for word in comparable(name).lower().split()) + " "
 
