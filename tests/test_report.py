@@ -3,8 +3,8 @@ import io
 import json
 import os
 import re
-import shutil
-import subprocess
+import tarfile
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,21 +13,20 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from browser import dom_of_page, given_by, needs_browser
 from columns import columns
-from conftest import HANGS
 from PIL import Image
 
 from zsclip.answers.answers import Candidate, Prediction
 from zsclip.cli.main import main
+from zsclip.measure.labelled import read_labelled
+from zsclip.measure.metrics import Judged, balanced_accuracy, macro_f1, top1
 from zsclip.out import report as report_module
 from zsclip.out.contactsheet import MAX_PICTURES, with_contact_sheet
 from zsclip.out.report import with_report
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
 from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.skipped import Skipped
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 
 Row = Prediction | Skipped
 
@@ -112,7 +111,7 @@ def test_names_and_labels_cannot_end_the_script_and_links_lead_to_any_name(tmp_p
 
     page = page_of(rows, tmp_path, about={"labels": "</script><b>\udcff"})
 
-    assert page.count("</script>") == 3
+    assert page.count("</script>") == 4
     assert "alert(1)</script>" not in page
     assert [unquote(row[1], errors="surrogateescape") for row in rows_in(page)] == names
 
@@ -123,25 +122,6 @@ def test_a_page_has_no_more_thumbnails_than_a_browser_can_open(pictures, tmp_pat
     found = rows_in(page_of([answer(path, "cat", 0.5) for path in pictures * 2], tmp_path, batch=2))
 
     assert [row[7] is None for row in found] == [False, False, True, True, True, True]
-
-
-def dom_of(page: str, tmp_path: Path, state: str = "") -> str:
-    """What a browser makes of the page, without its data."""
-    (tmp_path / "r.html").write_text(page, encoding="utf-8")
-    arguments = (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=5000",
-        "--dump-dom",
-        "--window-size=1200,2000",
-    )
-    done = subprocess.run(
-        [str(BROWSER), *arguments, f"--user-data-dir={tmp_path / 'browser'}", f"file://{tmp_path}/r.html{state}"],
-        capture_output=True,
-        timeout=HANGS,
-    )
-    return re.sub(r"<script.*?</script>", "", done.stdout.decode(), flags=re.DOTALL)
 
 
 def cards(dom: str) -> list[str]:
@@ -160,6 +140,7 @@ def cards(dom: str) -> list[str]:
         ("#q=C1", ["c1.png"]),
         ("#q=unreadable", ["bad.png"]),
         ("#from=0.6", ["c2.png", "d1.png", "bad.png"]),
+        ("#from=0.45&to=0.7", ["c2.png", "c1.png", "bad.png"]),
         ("#section=%3Ddog&order=name", ["d1.png", "d2.png"]),
         ("#section=*mistakes", ["d1.png", "c1.png"]),
         ("#section=*unknown", ["u.png"]),
@@ -174,18 +155,18 @@ def test_a_browser_opens_filters_and_sorts_it(tmp_path, state, shown):
         answer("d2.png", "dog", 0.4, "dog"),
         answer("u.png", None, 0.1, "dog"),
     ]
-    dom = dom_of(page_of(rows, tmp_path), tmp_path, state)
+    dom = dom_of_page(page_of(rows, tmp_path), tmp_path, state)
 
     assert cards(dom) == shown
     assert f"{len(shown)} of 6 images" in dom
     assert "6 images, 2 labels, 1 unknown, 1 failed, 2 mistakes" in dom
     assert "<b>picture" not in dom
-    table = re.search(r"<table>.*</table>", dom, re.DOTALL)
+    table = re.search(r'<table id="matrix">.*</table>', dom, re.DOTALL)
     assert table
     assert re.findall(r"<td[^>]*>(\d*)</td>", table[0]) == ["1", "1", "", "1", "1", "1"]
     head, body = table[0].split("</thead>")
     assert re.findall(r"<th>([^<]*)</th>", head) == ["", "cat", "dog", "unknown"]
-    assert re.findall(r"<th>([^<]*)</th>", body) == ["cat", "dog"]
+    assert re.findall(r"<th[^>]*>([^<]*)</th>", body) == ["cat", "dog"]
     assert ('<p id="none" hidden="">' in dom) == bool(shown)
     assert ("<h2" in dom) == ("order=" not in state and bool(shown))
 
@@ -199,7 +180,7 @@ def test_a_card_shows_the_runner_up_and_the_nearest_label(tmp_path):
         Prediction("a/e.png", None, dog, (dog, cat), "softmax", "dog", "fog"),
         Skipped("a/f.png", "unreadable", "the whole reason, however long it may be"),
     ]
-    dom = dom_of(page_of(rows, tmp_path, about={"model": "<tiny>", "made": "today"}), tmp_path, "#order=name")
+    dom = dom_of_page(page_of(rows, tmp_path, about={"model": "<tiny>", "made": "today"}), tmp_path, "#order=name")
 
     details = [re.findall(r'class="detail">([^<]*)', card) for card in dom.split('class="card"')[1:]]
     truth = "truth: dog"
@@ -226,15 +207,15 @@ def test_a_picture_with_several_labels_stands_under_each_and_counts_once(tmp_pat
     page = page_of(rows, tmp_path)
 
     assert [row[2] for row in rows_in(page)] == [["cat", "dog"], ["dog"], []]
-    assert cards(dom_of(page, tmp_path)) == ["both", "dog", "both", "none"]
-    assert cards(dom_of(page, tmp_path, "#section=%3Ddog")) == ["dog", "both"]
-    assert "3 of 3 images" in dom_of(page, tmp_path, "#order=sure")
+    assert cards(dom_of_page(page, tmp_path)) == ["both", "dog", "both", "none"]
+    assert cards(dom_of_page(page, tmp_path, "#section=%3Ddog")) == ["dog", "both"]
+    assert "3 of 3 images" in dom_of_page(page, tmp_path, "#order=sure")
 
 
 @needs_browser
 def test_small_sections_stand_side_by_side(tmp_path):
     rows: list[Row] = [answer(f"{i}.png", f"label {i}", 0.5) for i in range(12)]
-    dom = dom_of(page_of(rows, tmp_path), tmp_path)
+    dom = dom_of_page(page_of(rows, tmp_path), tmp_path)
 
     tops = re.findall(r'<h2 [^>]*style="top: ?(\d+)px', dom)
     assert len(tops) == 12
@@ -251,7 +232,7 @@ def test_a_browser_builds_only_what_is_on_the_screen_of_twenty_thousand(tmp_path
     full = page.replace("[\n]", json.dumps(lines), 1)
     assert rows_in(full) == lines
 
-    dom = dom_of(full, tmp_path)
+    dom = dom_of_page(full, tmp_path)
 
     assert "20,000 of 20,000 images" in dom
     assert 10 < len(cards(dom)) < 400
@@ -337,6 +318,203 @@ def test_rows_are_not_a_page_and_a_page_is_not_a_spreadsheet(photos: Path, capfd
     ):
         assert main(["eval", str(photos), *arguments, "--model", "nowhere"]) == 2
         assert message in capfd.readouterr().err
+
+
+CLICK = 'const card = (n) => document.querySelector(`[data-place="${n}"]`);'  # in the order by name, without heads
+
+
+def three_candidates(names: list[str]) -> list[Row]:
+    cat, dog, cow = Candidate("cat", 0.6, 0.2), Candidate("dog", 0.3, 0.1), Candidate('"cow", or', 0.1, 0.1)
+    return [Prediction(name, "cat", cat, (cat, dog, cow), "softmax") for name in names]
+
+
+@needs_browser
+def test_keys_correct_pictures_and_the_file_of_corrections_is_read_from_anywhere(tmp_path: Path) -> None:
+    """Names are those of real files, which the list names by absolute paths, byte by byte."""
+    names = ["a, b.png", 'c"d.png', "new\nline\r.png", "h#?%41.png", os.fsdecode(b"\xff\x80.png"), "日本.png", "z.png"]
+    (tmp_path / "pictures").mkdir()
+    files = [str(tmp_path / "pictures" / name) for name in names]
+    for file in files:
+        Image.new("RGB", (8, 8)).save(file)
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(files[0], "in/ä#1.png")
+    page = page_of(three_candidates(files), tmp_path)
+    member = '"s.tar#in/ä#1.png", "s.tar#in/%C3%A4%231.png"'
+    page = page.replace(
+        "\n]", f',\n[{member}, ["cat"], 0.5, null, null, null, null, [["cat", 0.5], ["dog", 0.2]], null]\n]', 1
+    )
+
+    found = given_by(
+        page,
+        tmp_path,
+        CLICK
+        + """
+        for (const row of rows) {  // enlarge each by its card: right by its digit, wrong, or with a label of one's own
+            const place = placed.findIndex((each) => each.row === row);
+            enlarge(place);
+            if (row[NUMBER] === 0) { press("3"); press("3"); press("é", "Digit2"); }  // a digit of a French keyboard
+            else if (row[NUMBER] === 5) press("x");
+            else if (row[NUMBER] === 6) { press("2"); press("0"); }
+            else if (row[NUMBER] === 4) {
+                by("another").focus();
+                press("2");
+                by("another").value = " a new, label ";
+                press("Enter");
+            }
+            else press("3");
+        }
+        press("Escape");
+        const file = btoa(String.fromCharCode(...correctionsFile()));
+        give([file, by("kept").textContent, Object.values(localStorage).length]);
+        """,
+    )
+
+    assert found[1:] == ["7 corrections kept in this browser", 7]
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "corrections.csv").write_bytes(b64decode(found[0]))
+    notes: list[str] = []
+    read = read_labelled(str(tmp_path / "downloads" / "corrections.csv"), note=notes.append)
+    right = ["dog", '"cow", or', '"cow", or', '"cow", or', "a new, label", '"cow", or']
+    assert dict(zip(read.pictures.names, read.words, strict=True)) == dict(
+        zip([*files[:5], str(tmp_path / "s.tar#in/ä#1.png")], right, strict=True)
+    )
+    assert [len(read.pictures.open(place).read()) > 50 for place in range(6)] == [True] * 6
+    assert len(notes) == 1  # of the picture that is only known to be wrong
+    assert "1 line without a label" in notes[0]
+
+
+@needs_browser
+def test_corrections_are_kept_by_the_browser_for_this_run_alone(tmp_path: Path) -> None:
+    page = page_of(three_candidates(["a.png", "b.png", "c.png"]), tmp_path)
+    same = page_of(three_candidates(["a.png", "b.png", "c.png"]), tmp_path, about={"made": "later"})
+    other = page_of(three_candidates(["a.png", "b.png", "d.png"]), tmp_path)
+    run, again, different = (re.search(r'"id": "(\w{32})"', each)[1] for each in (page, same, other))  # type: ignore[index]
+    assert run == again != different
+
+    before = f"""localStorage.setItem("zsclip {run} 1", "dog"); localStorage.setItem("zsclip {different} 2", "cow");"""
+    after = """
+        const shown = [...document.querySelectorAll(".card .answer")].map((each) => each.innerHTML);
+        localStorage.setItem(KEY + "0", "cat");  // another tab
+        dispatchEvent(new StorageEvent("storage", { key: KEY + "0", newValue: "cat" }));
+        dispatchEvent(new StorageEvent("storage", { key: "of others", newValue: "cat" }));
+        give([shown, [...corrected], [...document.querySelectorAll(".card .answer")].map((each) => each.textContent)]);
+    """
+    shown, kept, now = given_by(page, tmp_path, after, before=before)
+
+    assert shown == ["cat", "<s>cat</s> <b>dog</b>", "cat"]
+    assert kept == [[1, "dog"], [0, "cat"]]
+    assert now == ["✓ cat", "cat dog", "cat"]
+
+
+@needs_browser
+def test_a_browser_without_storage_still_corrects(tmp_path: Path) -> None:
+    page = page_of(three_candidates(["a.png", "b.png"]), tmp_path)
+
+    found = given_by(
+        page,
+        tmp_path,
+        CLICK + 'card(1).focus(); press("2"); give([[...corrected], by("kept").textContent, by("export").hidden]);',
+        before='Object.defineProperty(window, "localStorage", { get() { throw new DOMException("no"); } });',
+    )
+
+    assert found == [[[0, "dog"]], "1 correction lost when this page is closed, unless you save them", False]
+
+
+@needs_browser
+def test_a_picture_is_enlarged_and_arrows_lead_to_the_others(pictures: list[str], tmp_path: Path) -> None:
+    rows: list[Row] = [*three_candidates(pictures), Skipped("z.png", "unreadable", "why")]
+
+    found = given_by(
+        page_of(rows, tmp_path),
+        tmp_path,
+        CLICK
+        + """
+        const name = () => by("where").textContent.split("/").pop();
+        const seen = () => [name(), by("enlarged").open, by("choices").children.length];
+        const loaded = () => new Promise((done) => setTimeout(done, 500));
+        card(1).click();
+        const first = seen();
+        await loaded();
+        const size = [by("large").naturalWidth, by("large").naturalHeight];
+        press("ArrowRight"); press("ArrowRight");
+        const third = seen();
+        press("ArrowRight");
+        const failed = [seen(), by("details").textContent];
+        press("2"); press("ArrowRight"); press("ArrowLeft");
+        press("Escape");
+        await loaded();
+        const focused = document.activeElement.dataset.place;
+        press("Enter");
+        give([first, size, third, failed, focused, seen(), corrected.size]);
+        """,
+    )
+
+    assert found[0] == ["0.png", True, 4]  # "no label" is a label, too
+    assert found[1] == [400, 100]  # of the file, not of its thumbnail
+    assert found[2] == ["2.png", True, 4]
+    assert found[3] == [["z.png", True, 0], "why"]
+    assert found[4:] == ["3", ["2.png", True, 4], 0]
+
+
+@needs_browser
+@pytest.mark.parametrize("labels", [5, 90])
+def test_measures_are_those_of_eval_for_any_number_of_labels(labels: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    truth, predicted = random.integers(0, labels - 2, 397), random.integers(0, labels, 397)
+    predicted[:200] = truth[:200]
+    rows: list[Row] = [
+        answer(f"{i}.png", f"label {predicted[i]:02}", 0.5, f"label {truth[i]:02}") for i in range(len(truth))
+    ]
+
+    after = """
+        by("measures").open = true;
+        await new Promise((done) => setTimeout(done, 200));
+        const table = (id) => [...by(id).rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+        give([by("overall").textContent, table("per-label"), table("mistakes"), by("matrix").rows.length]);
+    """
+    overall, per_label, mistakes, matrix = given_by(page_of(rows, tmp_path), tmp_path, after)
+
+    judged = Judged(truth, predicted, truth == predicted, np.zeros(len(truth)))
+    right, balanced, f1 = (f"{100 * figure(judged):.1f}%" for figure in (top1, balanced_accuracy, macro_f1))
+    assert overall == f"397 images with a true label: {right} right, balanced accuracy {balanced}, macro-F1 {f1}"
+    assert [row[0] for row in per_label[1:]] == [f"label {each:02}" for each in range(labels - 2)]
+    of_first = truth == 0
+    assert per_label[1][1] == str(of_first.sum())
+    assert per_label[1][2] == f"{100 * (predicted[of_first] == 0).mean():.1f}%"
+    assert per_label[1][3] == f"{100 * (truth[predicted == 0] == 0).mean():.1f}%"
+    counts: dict[tuple[str, str], int] = {}
+    for one, other in zip(truth.tolist(), predicted.tolist(), strict=True):
+        if one != other:
+            counts[f"label {one:02}", f"label {other:02}"] = counts.get((f"label {one:02}", f"label {other:02}"), 0) + 1
+    assert {(row[0], row[1]): int(row[2]) for row in mistakes[1:]} == counts
+    assert matrix == (labels + 1 if labels < 60 else 0)  # a head, and a line for each label
+
+
+def test_pages_have_runner_ups_and_rows_do_not(run: Run, photos: Path, model_dir: str) -> None:
+    common = ("classify", "photos", "--labels", "red,green,blue", "--model", model_dir, "-q")
+
+    plain = run(*common, "-f", "jsonl")
+    beside = run(*common, "-f", "jsonl", "--report", "some.html")
+
+    assert beside.stdout == plain.stdout
+    page = rows_in((photos.parent / "some.html").read_text(encoding="utf-8"))
+    assert [len(row[8]) for row in page] == [3, 3, 3]
+    assert [row[8][0] for row in page] == [[row[2][0], row[3]] for row in page]
+
+
+def test_members_lead_to_their_containers(run: Run, photos: Path, model_dir: str) -> None:
+    with tarfile.open(photos / "some files.tar", "w") as tar:
+        tar.add(photos / "red.png", "in/a#b.png")
+    (photos / "list.csv").write_text("file_name\nred.png\nsome files.tar#in/a#b.png\n")
+
+    run("classify", "photos/some files.tar", "photos/list.csv", "-l", "red,green", "--model", model_dir, "-o", "r.html")
+
+    found = rows_in((photos.parent / "r.html").read_text(encoding="utf-8"))
+    assert [(row[0], row[1]) for row in found] == [
+        ("photos/some files.tar#in/a#b.png", "photos/some%20files.tar#in/a%23b.png"),
+        ("photos/red.png", "photos/red.png"),
+        ("photos/some files.tar#in/a#b.png", "photos/some%20files.tar#in/a%23b.png"),
+    ]
 
 
 @pytest.fixture

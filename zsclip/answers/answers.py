@@ -165,6 +165,12 @@ class Answers:
         skipped = {i: self.skipped[place] for i, place in enumerate(taken) if place in self.skipped}
         return replace(self, names=[self.names[place] for place in taken], skipped=skipped, **columns)
 
+    def with_best(self, k: int) -> Self:
+        """Give at most k candidates for each picture."""
+        if self.classes.shape[1] <= k:
+            return self
+        return replace(self, classes=self.classes[:, :k], scores=self.scores[:, :k], cosines=self.cosines[:, :k])
+
     def rows(self) -> Iterator[Row]:
         """Give one record per picture."""
         truths = [None] * len(self) if self.truth is None else [self.vocabulary[place] for place in self.truth.tolist()]

@@ -9,11 +9,16 @@ from zsclip.cli.terminal import say
 
 def open_page(file: str) -> None:
     """Open a page, or say where it is: over ssh, and where nothing is displayed, a browser would not help."""
+    if not open_address(Path(file).absolute().as_uri()):
+        say(f"zsclip: no browser here; open {os.path.abspath(file)} in yours")
+
+
+def open_address(address: str) -> bool:
+    """Open an address, and give whether a browser took it; this may wait until the browser has started."""
     import webbrowser
 
     sys.stdout.flush()  # what starts now may write, too
-    if not (_has_browser() and webbrowser.open(Path(file).absolute().as_uri())):
-        say(f"zsclip: no browser here; open {os.path.abspath(file)} in yours")
+    return _has_browser() and webbrowser.open(address)
 
 
 def _has_browser() -> bool:

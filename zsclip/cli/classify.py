@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -183,7 +183,11 @@ class Run:
         about = about_page(self.question, self.encoder, self.rule)
         small = (speed.cpus, speed.max_pixels)
         passes, truth = self.question.scores.transductive, self.question.scores.suggest is not None
-        writer = Writer(self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim, passes, truth)
+        most = None if self.rule.independent else self.rule.k or 1
+        writer = Writer(
+            self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim,
+            passes, truth, most,
+        )  # fmt: skip
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
@@ -202,11 +206,18 @@ class Run:
             from zsclip.answers.classify import classify
 
             most = SLOW_PIECE if self.output.pages or self.output.contact_sheet else None
-            answers = classify(embedded, self.classifier, self.rule, with_vectors=self.output.embeddings is not None)
+            rule = self._rule_of_pages() if self.output.pages else self.rule
+            answers = classify(embedded, self.classifier, rule, with_vectors=self.output.embeddings is not None)
             batches = tally.count(answers, self.session.signals, most)
             progress.images(tally, total_of(pictures, tally, self.limit))
             yield progress.before_first(batches) if self.output.fills_terminal else batches
             progress.stop()
+
+    def _rule_of_pages(self) -> "Rule":
+        """Ask for the runner-ups that a page shows, though rows may have fewer."""
+        from zsclip.out.report import CANDIDATES
+
+        return self.rule if self.rule.independent else replace(self.rule, k=max(self.rule.k or 1, CANDIDATES))
 
     @cached_property
     def classifier(self) -> "Classifier":

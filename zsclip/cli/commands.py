@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "zsclip.cli.compare:compare",
     "calibrate": "zsclip.cli.calibrate:calibrate",
     "apply": "zsclip.cli.apply:apply",
+    "review": "zsclip.cli.review:review",
     "train": "zsclip.cli.training:train",
     "bench": "zsclip.cli.bench:bench",
     "doctor": "zsclip.cli.doctor:doctor",

@@ -274,6 +274,7 @@ class Writer:
     wanted: the answers to write; None stands for unknown; empty means all. threads, max_pixels: for thumbnails.
     about: what a page says about the run. settings: what the rows depend on. width: of the embeddings. first: whether
     rows have the answer of the first of two passes. truth: whether CSV and TSV files get an empty column for the truth.
+    candidates: the most in a row, as a page may have more; None for all.
     """
 
     output: Output
@@ -285,6 +286,7 @@ class Writer:
     width: int
     first: bool = False
     truth: bool = False
+    candidates: int | None = None
 
     def write(self, batches: "Batches", out: TextIO, *, header: bool) -> None:
         """Write the rows that --only asks for, in the format of the run."""
@@ -366,6 +368,9 @@ class Writer:
 
             folder = os.path.dirname(target)
             batches = with_report(batches, page, folder, about=self.about, **small)
+        most = self.candidates
+        if self.output.pages and most is not None:
+            batches = (batch.with_best(most) for batch in batches)
         if self.output.contact_sheet is not None:
             from zsclip.out.contactsheet import with_contact_sheet
 

@@ -118,7 +118,7 @@ def search(
     store: Store,
     messages: Messages,
 ) -> int:
-    """Find the images that fit a sentence, or look like an image, best first.
+    """Find the images that best fit a sentence, or look like an image.
 
     Every image gets the cosine of its embedding and that of the query as its score; 1 is the most. Images that were
     classified or searched before are not read again.

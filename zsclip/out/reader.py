@@ -16,7 +16,10 @@ from zsclip.pictures.tables import check_single, is_further_rank, not_utf_8, tab
 
 INDEPENDENT = ("sigmoid", "versus-neutral")  # kinds of score with which several labels may apply
 _PARQUET = b"PAR1"
-_COLUMNS = ("file_name", "file_name_bytes", "label", "score", "score_kind", "predictions", "error")
+_COLUMNS = (
+    "file_name", "file_name_bytes", "label", "score", "score_kind", "predictions", "error", "message", "truth",
+    "beaten_by",
+)  # fmt: skip
 _AT_ONCE = 4096  # rows of a Parquet file
 
 Scored = tuple[str, float | None]  # a label and its score
@@ -27,13 +30,18 @@ class Answered:
     """What a row says of a picture.
 
     name: as it was given to the run, undecodable bytes as surrogate escapes. labels: that apply, best first; none if
-    the answer is unknown. score: of the best candidate. error: why there is no answer.
+    the answer is unknown. score: of the best candidate. error, message: why there is no answer. candidates: the labels
+    that the row offers, best first. truth: the true label, if the row has it. beaten_by: the distractor that won.
     """
 
     name: str
     labels: tuple[Scored, ...]
     score: float | None = None
     error: str | None = None
+    message: str | None = None
+    candidates: tuple[Scored, ...] = ()
+    truth: str | None = None
+    beaten_by: str | None = None
 
 
 def read_answers(path: str) -> Iterator[Answered]:
@@ -114,9 +122,9 @@ def _table_rows(path: str, file: TextIO) -> Iterator[Answered]:
 def _of_ranks(path: str, ranks: Sequence[Mapping[str, Any]]) -> Answered:
     """Put the rows of one picture together; of several candidates all apply, of one only what is the answer."""
     first = ranks[0]
-    candidates = [{"label": each.get("candidate"), "score": each.get("score")} for each in ranks]
+    candidates = [{"label": each["candidate"], "score": each.get("score")} for each in ranks if each.get("candidate")]
     has_several = first.get("label") or len(ranks) > 1
-    return _answered(path, {**first, "predictions": candidates if has_several else []})
+    return _answered(path, {**first, "predictions": candidates if has_several else []}, candidates)
 
 
 def _parquet_rows(path: str, file: BinaryIO) -> Iterator[Answered]:
@@ -140,20 +148,38 @@ def _parquet_rows(path: str, file: BinaryIO) -> Iterator[Answered]:
         raise InputError(f"{path}: damaged, or not Parquet; write it again") from e
 
 
-def _answered(path: str, record: Mapping[str, Any]) -> Answered:
+def _answered(path: str, record: Mapping[str, Any], offered: Sequence[Any] | None = None) -> Answered:
+    """Make a row of its fields.
+
+    Args:
+        offered: its candidates, if those are not its predictions.
+    """
     name = record["file_name"]
     if not isinstance(name, str) or not name or "\0" in name:
         raise InputError(f"{path}: a row has no file_name; give what `zsclip classify` wrote")
     name = from_utf8(name)
     if "score_kind" not in record:  # paths in lists of others are relative to the list
         name = os.path.join(os.path.dirname(path), name)
-    label, score = record.get("label") or None, _number(path, record.get("score"))
+    label, score = _text(record, "label"), _number(path, record.get("score"))
+    if label is None and record.get("label") not in (None, ""):
+        raise InputError(f"{path}: {record['label']!r} is not a label; put labels in quotes")
+    predictions = _scored(path, (record.get("predictions") if "score_kind" in record else None) or ())
+    labels: tuple[Scored, ...] = ((label, score),) if label else ()
     if record.get("score_kind") in INDEPENDENT:
-        offered: Iterable[Any] = record.get("predictions") or ()
-        labels = tuple((each["label"], _number(path, each["score"])) for each in offered)
-    else:
-        labels = ((label, score),) if label else ()
-    return Answered(name, labels, score, record.get("error") or None)
+        labels = predictions
+    error, message, truth, beaten_by = (_text(record, key) for key in ("error", "message", "truth", "beaten_by"))
+    candidates = (predictions if offered is None else _scored(path, offered)) or labels
+    return Answered(name, labels, score, error, message, candidates, truth, beaten_by)
+
+
+def _scored(path: str, offered: Iterable[Any]) -> tuple[Scored, ...]:
+    return tuple((each["label"], _number(path, each["score"])) for each in offered)
+
+
+def _text(record: Mapping[str, Any], key: str) -> str | None:
+    """Give a field that holds text; None if it is empty."""
+    value = record.get(key)
+    return value if isinstance(value, str) and value else None
 
 
 def _number(path: str, value: Any) -> float | None:

@@ -11,6 +11,8 @@ from zsclip.pictures.pictures import Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
 
+_ARCHIVES_KEPT = 8  # of which it is known where each member is
+
 Places = dict[str, tuple[Pictures, int]]
 
 
@@ -46,12 +48,12 @@ def pictures_of(paths: Sequence[str], network: Network) -> Pictures:
 class Members:
     """Opens members of archives by their names, on any thread.
 
-    An archive is searched once if its members follow each other.
+    An archive is searched once, unless members of many others are opened in between.
     """
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._archive, self._known = "", Places()
+        self._known: dict[str, Places] = {}  # by archive, the most recently used last
         self._changing = threading.Lock()
 
     def open(self, name: str) -> BinaryIO:
@@ -62,9 +64,14 @@ class Members:
         """
         archive = archive_of(name)
         with self._changing:
-            if archive and archive != self._archive:
-                self._archive, self._known = archive, _places(archive, None, self._network)
-            group, place = _place(name, self._known if archive else Places())
+            known = Places()
+            if archive:
+                is_known = archive in self._known
+                known = self._known.pop(archive) if is_known else _places(archive, None, self._network)
+                while len(self._known) >= _ARCHIVES_KEPT:
+                    del self._known[next(iter(self._known))]
+                self._known[archive] = known
+            group, place = _place(name, known)
         return group.open(place)
 
 

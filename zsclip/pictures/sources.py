@@ -203,20 +203,28 @@ def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _FileI
     return folders, links, {(status.st_dev, status.st_ino), *folders.values()}
 
 
-def _listed(path: str, note: Callable[[str], None], predictions: bool, network: Network) -> Source:
+def _listed(
+    path: str, note: Callable[[str], None], predictions: bool, network: Network, *, are_bytes: bool = False
+) -> Source:
     """Read a list of files, whose paths are relative to it; in zsclip's own rows, paths are as that run was given them.
 
     The column `truth` comes before `label`, and of a picture with a row for each rank only the first counts.
+
+    Args:
+        are_bytes: read a table in which names of files are not UTF-8; everything else must be.
     """
     folder = os.path.dirname(path)
+    is_table = name_in(path).lower().endswith(TABLES)
     paths: list[str] = []
     some: list[tuple[str, Names | None]] = []
     wordless: list[int] = []
-    read = _table_records if name_in(path).lower().endswith(TABLES) else _json_records
+    read = partial(_table_records, are_bytes=are_bytes) if is_table else _json_records
     try:
         for line, record in read(path, network):
             if is_further_rank(record):
                 continue
+            if are_bytes:
+                _check_bytes(path, record)
             if is_ours(record) and "truth" not in record and not predictions:
                 raise InputError(
                     f"{path}: these labels are zsclip's own answers; put the true labels in a column named truth"
@@ -237,6 +245,9 @@ def _listed(path: str, note: Callable[[str], None], predictions: bool, network: 
     except OSError as e:
         raise InputError(f"{path}: cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
+        if is_table:  # perhaps only because of the names of files, as in what zsclip writes
+            with suppress(InputError):
+                return _listed(path, note, predictions, network, are_bytes=True)
         raise InputError(f"{path}: {not_utf_8(e.object[:64])}") from e
     except Refused as e:  # its server does not send it
         raise InputError(f"{path}: cannot be read: {e.message}") from e
@@ -258,7 +269,16 @@ def _text(value: Any, *, may_be_bytes: bool = False) -> str:
     return value.strip()
 
 
-def _table_records(path: str, network: Network) -> Iterator[tuple[int, dict[str, str | None]]]:
+def _check_bytes(path: str, record: dict[str, Any]) -> None:
+    """Refuse a row if anything is not UTF-8 but the name of a file that is there: its list has another encoding."""
+    for column, cell in record.items():
+        if isinstance(cell, str) and _NO_TEXT.search(cell):
+            file = cell if is_ours(record) else os.path.join(os.path.dirname(path), cell.strip())
+            if column != "file_name" or not os.path.lexists(file):
+                raise InputError(f"{path}: not UTF-8")
+
+
+def _table_records(path: str, network: Network, *, are_bytes: bool) -> Iterator[tuple[int, dict[str, str | None]]]:
     def columns(header: list[str]) -> list[str]:
         check_single(path, header, ("file_name", "label", "caption", "truth"))
         header = ["file_name" if name == "path" else name for name in header]
@@ -266,7 +286,8 @@ def _table_records(path: str, network: Network) -> Iterator[tuple[int, dict[str,
             raise InputError(f"{path}:1: needs the header path,caption or file_name,label; found {','.join(header)}")
         return header
 
-    return table_records(path, columns, network.open_text, is_labelled=True)
+    errors = "surrogateescape" if are_bytes else "strict"
+    return table_records(path, columns, network.open_text, errors=errors, is_labelled=True)
 
 
 def _json_records(path: str, network: Network) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,0 +1,295 @@
+"""The page of a report, served on this machine from the pictures themselves; corrections go to a file as they are made.
+
+Whoever knows the address, which holds a random token, may see the pictures of the rows and correct their labels, and
+nothing else: pictures are asked for by the number of their row, never by a path.
+"""
+
+import hmac
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+import threading
+from collections.abc import Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, BinaryIO
+
+from zsclip.errors import InputError, OutputError
+from zsclip.out.corrections import Corrections
+from zsclip.out.reader import Answered
+from zsclip.out.report import CANDIDATES, end_of_page, page_around_rows, row_of_page
+from zsclip.out.text import decoded
+from zsclip.out.thumbnails import as_jpeg, thumbnails
+from zsclip.pictures.listed import Members
+from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.refused import Refused
+from zsclip.pictures.remote import Network
+from zsclip.pictures.urls import is_remote
+
+ADDRESS = "127.0.0.1"
+_NAMES = (ADDRESS, "localhost")  # by which a browser may call it; any other is a name that leads here by a trick
+_MOST_ASKED = 1 << 16  # bytes of a request
+_MOST_ROWS = 10_000  # in one answer
+_LABEL = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}")
+_SHOWN_BY_BROWSERS = (
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb".{4}ftypavi[fs]", re.DOTALL), "image/avif"),
+)
+_START = 16  # bytes that tell these
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; connect-src 'self'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",  # the address holds the token
+    "X-Content-Type-Options": "nosniff",
+}
+
+Body = bytes | BinaryIO
+Reply = tuple[str, Body]  # the media type, and what is sent
+
+
+class NotFound(Exception):
+    """Raised for a request that gets nothing."""
+
+
+class Review:
+    """The rows that are reviewed, and what the page may ask about them.
+
+    Args:
+        threads: pictures that are decoded at the same time. network: fetches pictures that rows name by URLs.
+    """
+
+    def __init__(
+        self, rows: Sequence[Answered], corrections: Corrections, *, title: str, threads: int, network: Network
+    ) -> None:
+        self._rows, self._corrections, self._title = rows, corrections, title
+        self._network, self._members = network, Members(network)
+        self._decoders = threading.Semaphore(threads)
+        offered = (row.candidates + row.labels for row in rows)
+        truths = {row.truth for row in rows if row.truth}
+        self._labels = sorted({label for some in offered for label, _ in some} | truths)
+        self._numbers: dict[str, list[int]] = {}  # of the rows of each picture
+        for number, row in enumerate(rows):
+            self._numbers.setdefault(corrections.key(row.name), []).append(number)
+
+    def page(self) -> Reply:
+        """Give the page, without rows, for which its script asks."""
+        before, after = page_around_rows({"rows": self._title, "corrections": self._corrections.path})
+        text = before + "null" + end_of_page(after, self._labels, count=len(self._rows), file=self._corrections.path)
+        return "text/html; charset=utf-8", text.encode("utf-8", "replace")
+
+    def rows(self, start: int) -> Reply:
+        """Give the rows from a number on, as many as one answer holds; the first answer is short, and comes sooner."""
+        stop = start + (_MOST_ROWS if start else _MOST_ROWS // 10)
+        return _json([_row(each) for each in self._rows[start:stop]])
+
+    def corrections(self) -> Reply:
+        """Give all corrections: label by number of row."""
+        labels = self._corrections.labels()
+        return _json({number: label for key, label in labels.items() for number in self._numbers.get(key, ())})
+
+    def correct(self, asked: bytes) -> Reply:
+        """Write down a correction: the number of a row and a label; an empty label, or null to take it back."""
+        try:
+            wanted = json.loads(asked)
+            number, label = wanted["row"], wanted["label"]
+            row = self._rows[number]
+            is_valid = type(number) is int and number >= 0 and row.error is None
+        except (ValueError, TypeError, LookupError, RecursionError) as e:
+            raise NotFound from e
+        if not is_valid or not (label is None or label == "" or (isinstance(label, str) and _LABEL.fullmatch(label))):
+            raise NotFound
+        self._corrections.set(row.name, label)
+        return _json(dict.fromkeys(self._numbers[self._corrections.key(row.name)], label))
+
+    def thumbnail(self, number: int) -> Reply:
+        """Give a small picture."""
+        with self._decoders:
+            (small,) = thumbnails(self._picture(number), [0], threads=1)
+        if small is None:
+            raise NotFound
+        return "image/webp", small
+
+    def picture(self, number: int) -> Reply:
+        """Give a whole picture: its file if a browser shows it, else a JPEG."""
+        picture = self._picture(number)
+        try:
+            file = picture.open(0)
+        except (OSError, Refused, InputError) as e:
+            raise NotFound from e
+        start = file.read(_START)
+        file.seek(0)
+        for signature, kind in _SHOWN_BY_BROWSERS:
+            if signature.match(start):
+                return kind, file
+        file.close()
+        with self._decoders:
+            whole = as_jpeg(picture, 0)
+        if whole is None:
+            raise NotFound
+        return "image/jpeg", whole
+
+    def _picture(self, number: int) -> Pictures:
+        if number >= len(self._rows):
+            raise NotFound
+        name = self._rows[number].name
+        if is_remote(name):
+            return Pictures([name], lambda _: self._network.read(name))
+        return Pictures([name]) if os.path.isfile(name) else Pictures([name], lambda _: self._members.open(name))
+
+
+class Server(ThreadingHTTPServer):
+    """Answers requests with the token in their path that come from its own page.
+
+    Args:
+        port: 0 takes any free one.
+
+    Raises:
+        OutputError: the port is taken.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, review: Review, port: int = 0) -> None:
+        self.review, self.token = review, secrets.token_urlsafe(24)
+        try:
+            super().__init__((ADDRESS, port), _Handler)
+        except OSError as e:
+            raise OutputError(
+                f"--port {port}: {(e.strerror or str(e)).lower()}; leave it out to take a free one"
+            ) from e
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return f"http://{ADDRESS}:{self.server_port}/{self.token}/"
+
+    def server_bind(self) -> None:
+        """Bind the port, without asking a name server for the name of this machine."""
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = ADDRESS, self.server_address[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a browser that has gone; anything else is a defect of ours."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+    timeout = 600  # seconds, after which a connection without requests is closed
+
+    def do_GET(self) -> None:
+        """Answer with the page, or a part of it."""
+        self._answer()
+
+    def do_POST(self) -> None:
+        """Take a correction."""
+        self._answer()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that is not understood."""
+        self.close_connection = True
+        self._send(HTTPStatus(code), None)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+    def version_string(self) -> str:
+        """Say nothing of what answers."""
+        return "zsclip"
+
+    def _answer(self) -> None:
+        try:
+            reply = self._reply()
+        except NotFound:
+            self._send(HTTPStatus.NOT_FOUND, None)
+        except (InputError, OutputError) as e:
+            self._send(HTTPStatus.INSUFFICIENT_STORAGE, _json({"error": str(e)}))
+        else:
+            self._send(HTTPStatus.OK, reply)
+
+    def _reply(self) -> Reply:
+        body, asked, review = self._body(), self._asked(), self.server.review
+        if self.command == "POST":
+            if asked != "corrections" or self.headers.get_content_type() != "application/json":
+                raise NotFound
+            return review.correct(body)
+        if asked == "":
+            return review.page()
+        if asked == "corrections":
+            return review.corrections()
+        what, _, number = asked.partition("/")
+        answers = {"rows": review.rows, "thumbnail": review.thumbnail, "picture": review.picture}
+        if what not in answers or not re.fullmatch(r"[0-9]{1,9}", number):
+            raise NotFound
+        return answers[what](int(number))
+
+    def _asked(self) -> str:
+        """Give what follows the token in the path of a request from our own page."""
+        headers, port = self.headers, self.server.server_port
+        hosts = [f"{name}:{port}" for name in _NAMES]
+        origins = headers.get_all("Origin", [])
+        before, token, asked = path if len(path := self.path.split("/", 2)) == 3 else ("?", "", "")
+        if (
+            [headers.get("Host")] != headers.get_all("Host")
+            or headers["Host"] not in hosts
+            or any(origin != f"http://{headers['Host']}" for origin in origins)
+            or headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+            or before
+            or not hmac.compare_digest(token.encode(), self.server.token.encode())
+        ):
+            raise NotFound
+        return asked
+
+    def _body(self) -> bytes:
+        """Read what comes with a request; of one that is too long nothing, and the connection ends."""
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > _MOST_ASKED:
+            self.close_connection = True
+            raise NotFound
+        return self.rfile.read(int(length))
+
+    def _send(self, status: HTTPStatus, reply: Reply | None) -> None:
+        kind, body = reply or ("text/plain", b"")
+        file = io.BytesIO(body) if isinstance(body, bytes) else body
+        with file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(size))
+            self.send_header("Cache-Control", "private, max-age=3600" if kind.startswith("image/") else "no-store")
+            for name, value in _HEADERS.items():
+                self.send_header(name, value)
+            self.end_headers()
+            shutil.copyfileobj(file, self.wfile)
+
+
+def _row(row: Answered) -> list[Any]:
+    return row_of_page(
+        decoded(row.name),
+        link=None,
+        labels=[label for label, _ in row.labels],
+        score=row.score,
+        failure=(row.error, row.message or row.error),
+        truth=row.truth,
+        thumbnail=None,
+        candidates=row.candidates[:CANDIDATES],
+        beaten_by=row.beaten_by,
+    )
+
+
+def _json(value: object) -> Reply:
+    return "application/json", json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
