@@ -268,6 +268,15 @@ def test_compare_takes_expected_shares_beside_examples_and_heads(run: Run, data:
     assert "--expect equal: use balanced, few, or" in refusal(refused)
 
 
+def test_compare_takes_a_second_pass(run: Run, data: Path, model: str) -> None:
+    done = run("compare", "many", "--transductive", "--expect", "few", "-m", model, "--json")
+    alone = run("eval", "many", "--transductive", "-m", model, "--json")
+
+    found = json.loads(done.stdout)
+    assert [each["name"] for each in found] == ["words", "words, --expect few", "words, --transductive"]
+    assert found[2]["figures"] == json.loads(alone.stdout)["metrics"]
+
+
 def test_a_calibration_is_for_its_head(run: Run, data: Path, model: str) -> None:
     assert run("calibrate", "many", "--head", "h", "-o", "c.json", "--target-share", "0.5", "-q").returncode == 0
     labels = ("-l", "cloud,river,stone", "-m", model)

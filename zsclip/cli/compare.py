@@ -20,6 +20,7 @@ from zsclip.cli.options import (
     MODEL,
     PROMPTS,
     TEMPLATE,
+    TRANSDUCTIVE,
     Data,
     Json,
     Messages,
@@ -66,6 +67,7 @@ class Variants:
     example: Annotated[list[str], EXAMPLE] = field(default_factory=list)
     head: Annotated[list[str], HEAD] = field(default_factory=list)
     expect: Annotated[list[str], EXPECT] = field(default_factory=list)
+    transductive: Annotated[bool, TRANSDUCTIVE] = False
     each_template: Annotated[
         bool,
         typer.Option(
@@ -86,7 +88,8 @@ class Grid:
     """The combinations that are compared.
 
     models: names. sets, files: prompt sets and label lists by the name the user gave; None takes the data's labels.
-    expects: each combination is also measured with these shares of labels. examples: and after learning from these.
+    expects: each combination is also measured with these shares of labels. transductive: also in a second pass.
+    examples: and after learning from these.
     heads: by file, each measured by itself.
     """
 
@@ -94,6 +97,7 @@ class Grid:
     sets: "Mapping[str, PromptSet]"
     files: "Mapping[str, list[Label] | None]"
     expects: list[str]
+    transductive: bool
     examples: "Examples | None"
     heads: "Mapping[str, Head]"
 
@@ -114,8 +118,8 @@ def compare(
 ) -> int:
     """Compare words, models, heads or expected shares on labelled images.
 
-    All combinations of prompts, models and label files are measured, each also with every --expect, and with --examples
-    after learning from these; then every head is. Each is compared with the first.
+    All combinations of prompts, models and label files are measured, each also with every --expect, with --transductive
+    and, after learning from them, with --examples; then every head is. Each is compared with the first.
 
     Examples:
 
@@ -212,6 +216,7 @@ class Asked:
         self, words: "Words", model: str, encoder: "Encoder", batches: "list[Embedded]", session: Session
     ) -> "Iterator[tuple[str, Classifier]]":
         """Yield each way to answer with the same words, and what it adds to their name; words alone come first."""
+        from zsclip.answers.second_pass import informed
         from zsclip.answers.shares import corrected
         from zsclip.engine.question import Question, classifier_of, expected_shares
 
@@ -220,6 +225,8 @@ class Asked:
         for expect in self.grid.expects:
             shares = expected_shares(Question(words, None, Scoring(expect=expect)))
             yield f", --expect {expect}", corrected(matrix, batches, shares)
+        if self.grid.transductive:
+            yield ", --transductive", informed(matrix, batches)
         if self.grid.examples is not None:
             question = Question(words, None, Scoring(), examples=self.grid.examples)
             question = learn_beside(question, encoder, model, session)
@@ -245,7 +252,7 @@ def read_grid(variants: Variants, note: "Callable[[str], None]", network: Networ
     files = files or {"": None}
     learns = bool(variants.examples or variants.example)
     expects = list(dict.fromkeys(variants.expect))
-    count = len(models) * len(files) * len(sets) + len(heads) + len(expects) + learns
+    count = len(models) * len(files) * len(sets) + len(heads) + len(expects) + variants.transductive + learns
     if variants.each_template and count > 1:
         raise InputError("--each-template: compares the templates of one prompt set, with one model and one label file")
     for sentences in sets.values() if variants.each_template else ():
@@ -254,13 +261,13 @@ def read_grid(variants: Variants, note: "Callable[[str], None]", network: Networ
     if not variants.each_template and count == 1:
         raise InputError(
             "compare: nothing to compare; give one of --prompts, --template, --model or --labels-file at least twice, "
-            "or --expect, --examples or --head"
+            "or --expect, --transductive, --examples or --head"
         )
     examples = None
     if learns:
         fetched = network_of(offline=network.offline)
         examples = read_examples(variants.examples, variants.example, note=note, network=fetched)
-    return Grid(models, sets, files, expects, examples, heads)
+    return Grid(models, sets, files, expects, variants.transductive, examples, heads)
 
 
 def encoded_by(

@@ -84,6 +84,11 @@ EXPECT = typer.Option(
     ".yaml, .json or .csv file.",
     rich_help_panel="Scores",
 )
+TRANSDUCTIVE = typer.Option(
+    "--transductive",
+    help="Classify all images a second time, so that they inform each other; the first answers stay in the rows.",
+    rich_help_panel="Scores",
+)
 LIMIT = typer.Option("-n", "--limit", metavar="N", min=1, help="Take at most N images.", rich_help_panel="Input")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import EXAMPLE, EXAMPLES, EXPECT, HEAD, TOP_K, Distractors
+from zsclip.cli.options import EXAMPLE, EXAMPLES, EXPECT, HEAD, TOP_K, TRANSDUCTIVE, Distractors
 from zsclip.engine.options import By, Scoring
 from zsclip.errors import InputError
 from zsclip.out.text import UNKNOWN
@@ -62,14 +62,7 @@ class Deciding(Distractors, Scoring):
 
     expect: Annotated[str | None, EXPECT] = None
 
-    transductive: Annotated[
-        bool,
-        typer.Option(
-            "--transductive",
-            help="Classify all images a second time, so that they inform each other; the first answers stay in the "
-            "rows.",
-        ),
-    ] = False
+    transductive: Annotated[bool, TRANSDUCTIVE] = False
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield a description and the path of each file that the run reads; the examples are not known yet."""
