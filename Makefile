@@ -42,6 +42,7 @@ check: lint test  ## What CI runs.
 
 bench: install $(STAMPS)/peers  ## Time zsclip against what users would run otherwise.
 	$(BIN)/python tests/bench/against_others.py
+	$(BIN)/python tests/bench/queries.py
 	$(BIN)/python tests/bench/planning.py
 	$(BIN)/python tests/bench/actors.py
 
