@@ -58,6 +58,7 @@ def test_sidecars_are_written_merged_and_taken_back(given: Given, run: Run, tmp_
     again = run(*command)
 
     assert planned.stdout.decode() == "tag in/a.jpg.xmp: animal|dog, sun\ntag in/b.jpg.xmp: weather|snow\n"
+    assert planned.stderr.splitlines()[0] == b"2 files would be written"
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr.decode().splitlines() == [
         "2 files written",
@@ -100,7 +101,7 @@ def test_pictures_may_share_a_sidecar_of_adobe_if_their_tags_are_the_same(
 
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
-        "left a.png: a.xmp gets the tags of that of a.jpg",
+        "left a.png: a.xmp gets the tags of a.jpg",
         "left a.jpg: a.xmp gets the tags of another row",
     ]
     assert lists_in((tmp_path / "a.xmp").read_bytes())["dc"] == ["dog"]
@@ -150,6 +151,18 @@ def test_a_sidecar_that_has_changed_since_stays(given: Given, run: Run, tmp_path
     assert not (tmp_path / "c.jpg.xmp").exists()
 
 
+def test_a_file_that_several_runs_tagged_is_named_once(given: Given, run: Run, tmp_path: Path) -> None:
+    for label in ("dog", "cat"):
+        given(row("a.jpg", label))
+        run("apply", "rows.jsonl", "--tag", "xmp")
+    (tmp_path / "a.jpg.xmp").write_text(LIGHTROOM)
+
+    done = run("apply", "--undo", "rows.jsonl.apply.jsonl", "-q")
+
+    assert (done.returncode, done.stderr) == (1, b"left a.jpg.xmp: has changed since\n")
+    assert (tmp_path / "a.jpg.xmp").read_text() == LIGHTROOM
+
+
 @pytest.mark.parametrize("before", [None, LIGHTROOM])
 def test_a_sidecar_that_another_program_wrote_after_a_kill_is_never_taken_for_ours(
     before: str | None, given: Given, run: Run, tmp_path: Path
@@ -167,6 +180,21 @@ def test_a_sidecar_that_another_program_wrote_after_a_kill_is_never_taken_for_ou
 
     assert (done.returncode, done.stderr) == (0, b"nothing is left to take back\n")
     assert sidecar.read_bytes() == FOREIGN["exiftool"]
+
+
+def test_what_a_killed_run_wrote_is_taken_back_after_later_runs(given: Given, run: Run, tmp_path: Path) -> None:
+    """The run is killed between the sidecar and the line that says so."""
+    log = tmp_path / "rows.jsonl.apply.jsonl"
+    given(row("a.jpg", "dog"))
+    run("apply", "rows.jsonl", "--tag", "xmp")
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
+    given(row("a.jpg", "cat"))
+    run("apply", "rows.jsonl", "--tag", "xmp")
+
+    done = run("apply", "--undo", "rows.jsonl.apply.jsonl")
+
+    assert (done.returncode, done.stderr) == (0, b"2 files taken back\n")
+    assert not (tmp_path / "a.jpg.xmp").exists()
 
 
 def make_pictures(chance: random.Random, root: Path) -> list[Answered]:
@@ -255,8 +283,67 @@ def test_a_tagged_picture_that_changed_or_lost_its_original_stays(
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
         "left b.jpg: has changed since",
-        f"left a.jpg: the image as it was, {tmp_path}/a.jpg_original, is gone or has changed",
+        f"left a.jpg: the original, {tmp_path}/a.jpg_original, is gone or has changed",
         "nothing is left to take back",
+    ]
+    assert snapshot(tmp_path) == before
+
+
+def test_the_order_of_labels_and_the_path_to_a_folder_make_no_difference(
+    given: Given, run: Run, tmp_path: Path
+) -> None:
+    given(row("in/a.jpg", "dog", "snow"), row("in/a.nef", "snow", "dog"))
+    (tmp_path / "link").symlink_to("in")
+    given(row("in/a.jpg", "dog", "snow"), row("in/a.nef", "snow", "dog"), row("link/a.jpg", "dog", "snow"))
+
+    done = run("apply", "rows.jsonl", "--tag", "xmp", "--sidecar", "adobe", "--log", "log")
+    given(row("in/a.jpg", "dog"), row("link/a.jpg", "cat"))
+    differing = run("apply", "rows.jsonl", "--tag", "xmp", "-q")
+
+    assert (done.returncode, done.stderr.splitlines()[0]) == (0, b"1 file written")
+    assert (differing.returncode, differing.stderr) == (1, b"left link/a.jpg: a.jpg.xmp gets the tags of another row\n")
+
+
+def test_a_group_is_found_in_either_normal_form(given: Given, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labels.yaml").write_text("cafe\u0301: {group: places}\nna\xefve: {group: moods}\n")
+    given(row("a.jpg", "caf\xe9", "nai\u0308ve"))
+
+    run("apply", "rows.jsonl", "--tag", "xmp", "--groups", "labels.yaml")
+
+    assert lists_in((tmp_path / "a.jpg.xmp").read_bytes())["lr"] == ["places|caf\xe9", "moods|nai\u0308ve"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_a_sidecar_keeps_its_owner_and_group(given: Given, run: Run, tmp_path: Path) -> None:
+    sidecar = tmp_path / "a.jpg.xmp"
+    sidecar.write_text(LIGHTROOM)
+    os.chown(sidecar, 1234, 5678)
+    given(row("a.jpg", "dog"))
+
+    for command in (["rows.jsonl", "--tag", "xmp"], ["--undo", "rows.jsonl.apply.jsonl"]):
+        assert run("apply", *command).returncode == 0
+        assert (sidecar.stat().st_uid, sidecar.stat().st_gid) == (1234, 5678)
+
+
+def test_an_image_whose_xmp_goes_on_elsewhere_is_left(given: Given, run: Run, tmp_path: Path, exiftool: None) -> None:
+    """Exiftool would drop what does not fit into the first 64 KB, or the second of two packets."""
+    long, twice = pixels(tmp_path / "long.jpg"), pixels(tmp_path / "twice.jpg")
+    (tmp_path / "text").write_text("x" * 100_000)
+    subprocess.run(
+        ["exiftool", "-q", "-overwrite_original", "-XMP-dc:Description<=text", long], check=True, cwd=tmp_path
+    )
+    packet = b"http://ns.adobe.com/xap/1.0/\0" + BARE.encode()
+    segment = b"\xff\xe1" + (len(packet) + 2).to_bytes(2) + packet
+    twice.write_bytes(twice.read_bytes()[:2] + segment * 2 + twice.read_bytes()[2:])
+    given(row("long.jpg", "dog"), row("twice.jpg", "dog"))
+    before = snapshot(tmp_path)
+
+    done = run("apply", "rows.jsonl", "--tag", "exiftool", "-q")
+
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "left long.jpg: its XMP is longer than 64 KB, and exiftool would drop the rest; use --tag xmp",
+        "left twice.jpg: its XMP: not XML: junk after document element in line 1",
     ]
     assert snapshot(tmp_path) == before
 

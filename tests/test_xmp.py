@@ -140,7 +140,7 @@ BOMB = f"""<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">{
         (BOMB + BARE.replace("<rdf:RDF", "&i;<rdf:RDF"), "has a document type, which could declare entities"),
         ('<!DOCTYPE a SYSTEM "file:///etc/passwd">' + BARE, "has a document type, which could declare entities"),
         ("<a/>", "not XMP: it has no rdf:RDF"),
-        ("<a>" * 201, "more than 200 elements within each other"),
+        ("<a>" * 201, "elements are nested more than 200 deep"),
         (BARE + " " * LARGEST, "larger than 8 MB"),
         ('<?xml version="1.0" encoding="ISO-8859-1"?>' + BARE, "in ISO-8859-1, not in UTF-8"),
         (COMPACT.replace("/>", f' xmlns:dc="{DC}" dc:subject="x"/>'), "its dc:subject is not a list"),

@@ -245,7 +245,9 @@ def _report(actions: Actions, planned: "Plan", outcome: "Outcome", messages: Mes
 
 def _summary(actions: Actions, planned: "Plan", outcome: "Outcome", log: "ActionLog | None") -> Iterator[str]:
     images, files = len(planned.groups), sum(map(len, planned.groups))
-    if log is None:
+    if log is None and actions.tag:
+        done = [f"{counted(files, 'file')} would be {_DONE['embed' if actions.tag == 'exiftool' else 'tag']}"]
+    elif log is None:
         done = [f"{counted(images, 'image')}, {counted(files, 'file')} in all, would be done"]
     else:
         done = [f"{counted(number, 'file')} {_DONE[action]}" for action, number in outcome.done.items()]

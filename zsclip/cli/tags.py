@@ -58,9 +58,12 @@ class Tags:
     def _groups(self) -> dict[str, str]:
         if self.groups is None:
             return {}
+        from unicodedata import normalize
+
         from zsclip.words.labels import read_labels
 
-        groups = {each.name: each.group for each in read_labels(files=[self.groups], alone=True) if each.group}
+        labels = read_labels(files=[self.groups], alone=True)
+        groups = {normalize("NFC", each.name): each.group for each in labels if each.group}
         if not groups:
             raise InputError(f"--groups {self.groups}: no label has a group; write `dog: {{group: animal}}`")
         return groups

@@ -105,6 +105,7 @@ def undo(log: ActionLog, opens: Opens, outcome: Outcome) -> None:
         OutputError: the log cannot be written.
     """
     settle(log, opens)
+    left: dict[tuple[str, str], None] = {}  # each file once, though several runs may have changed it
     for entry in [entry for entry in reversed(log.entries) if entry.state == "done"]:
         why = _why_not_undone(entry)
         if why is None:
@@ -115,7 +116,8 @@ def undo(log: ActionLog, opens: Opens, outcome: Outcome) -> None:
         if why is None:
             outcome.done[entry.step.action] += 1
         else:
-            outcome.left.append((entry.step.target, why))
+            left[entry.step.target, why] = None
+    outcome.left += left
     for folder in reversed(log.folders):
         with suppress(OSError):  # others have put something there, or it is gone
             os.rmdir(folder)

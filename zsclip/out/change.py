@@ -61,6 +61,7 @@ def settle_change(entry: Entry, temporary: str) -> bool:
     if not os.path.isfile(step.target):
         return False
     if entry.state == "begun":  # somebody else may have written to it since
+        entry.made = change.made
         return _digest(step.target) == change.made
     return _content(step.target) != change.was
 
@@ -77,7 +78,7 @@ def why_not_taken_back(entry: Entry) -> str | None:
     except OSError as e:
         return (e.strerror or str(e)).lower()
     if change.kept and not _is_kept(step, change):
-        return f"the image as it was, {change.kept}, is gone or has changed"
+        return f"the original, {change.kept}, is gone or has changed"
     return None
 
 

@@ -31,9 +31,12 @@ def read_packet(picture: str) -> bytes | None:
     """Read the XMP of a picture; None if it has none.
 
     Raises:
-        Refused: exiftool cannot read it.
+        Refused: exiftool cannot read it, or would lose a part of it.
     """
-    return _run(picture, "-b", "-XMP") or None
+    packet = _run(picture, "-b", "-a", "-XMP")  # -a: of two packets, exiftool would write only one
+    if b"HasExtendedXMP" in packet:
+        raise Refused("unsupported", "its XMP is longer than 64 KB, and exiftool would drop the rest; use --tag xmp")
+    return packet or None
 
 
 def write_packet(picture: str, packet: bytes, target: str) -> None:

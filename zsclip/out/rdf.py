@@ -76,7 +76,7 @@ class _Reader:
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if len(self._open) == _DEEPEST:
-            raise NotXmp(f"more than {_DEEPEST} elements within each other")
+            raise NotXmp(f"elements are nested more than {_DEEPEST} deep")
         parent = self._open[-1] if self._open else None
         is_root = self.root is None and name == f"{RDF} RDF"
         made = None

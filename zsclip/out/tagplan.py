@@ -4,8 +4,9 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
+from unicodedata import normalize
 
 from zsclip.out.actionlog import Action, Change, Step
 from zsclip.out.exiftool import read_packet
@@ -17,6 +18,7 @@ from zsclip.pictures.identity import content_of
 from zsclip.pictures.refused import Refused
 
 _THREADS = 4  # disks and exiftool are waited for
+_Place = tuple[int, int, str]  # the device and inode of a folder, and a name in it: the same on every path
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Tagging:
     """Where tags go.
 
     embeds: whether into the pictures, else into sidecars. by_stem: whether the sidecar of `a.jpg` is `a.xmp`, as for
-    Adobe's programs, not `a.jpg.xmp`. groups: of labels, by label. min_score: lower scores do not count as answers.
+    Adobe's programs, not `a.jpg.xmp`. groups: of labels, by label in NFC. min_score: lower scores do not count as
+    answers.
     """
 
     embeds: bool = False
@@ -37,11 +40,13 @@ class Tagging:
 class _Found:
     """A picture, and the XMP in or beside it.
 
-    target: the file that tags are written to. mtime: of that, in nanoseconds. xmp: None if there is none.
+    target: the file that tags are written to. place, mtime: of the target; the time in nanoseconds. xmp: None if there
+    is none.
     """
 
     picture: str
     target: str
+    place: _Place
     size: int
     mtime: int = 0
     xmp: bytes | None = None
@@ -49,7 +54,7 @@ class _Found:
 
 def plan_tags(rows: Sequence[Answered], tagging: Tagging) -> Plan:
     """Decide which tags every picture of some rows gets."""
-    plan, tags_of = Plan(), dict[str, tuple[str, list[Tag]]]()
+    plan, tags_of = Plan(), dict[_Place, tuple[str, list[Tag]]]()
     with ThreadPoolExecutor(_THREADS) as pool:
         for row, found in zip(rows, pool.map(lambda row: _find(row, tagging), rows), strict=True):
             plan.rows += 1
@@ -61,7 +66,7 @@ def plan_tags(rows: Sequence[Answered], tagging: Tagging) -> Plan:
 
 
 def _add(
-    plan: Plan, tags_of: dict[str, tuple[str, list[Tag]]], row: Answered, found: _Found | str, tagging: Tagging
+    plan: Plan, tags_of: dict[_Place, tuple[str, list[Tag]]], row: Answered, found: _Found | str, tagging: Tagging
 ) -> None:
     """Add what happens to the picture of a row.
 
@@ -72,13 +77,14 @@ def _add(
     if row.error is not None:
         plan.failed += 1
         return
-    tags = [Tag(label, tagging.groups.get(label, "")) for label, _ in labels_of(row, tagging.min_score)]
+    labels = [label for label, _ in labels_of(row, tagging.min_score)]
+    tags = [Tag(label, tagging.groups.get(normalize("NFC", label), "")) for label in labels]
     if isinstance(found, str):
         raise NotPossible(found)
-    picture, known = tags_of.setdefault(found.target, (found.picture, tags))
+    picture, known = tags_of.setdefault(found.place, (os.path.basename(found.picture), tags))
     if known is not tags:
-        if known != tags:
-            whose = "another row" if picture == found.picture else f"that of {os.path.basename(picture)}"
+        if {*known} != {*tags}:
+            whose = "another row" if picture == os.path.basename(found.picture) else picture
             raise NotPossible(f"{os.path.basename(found.target)} gets the tags of {whose}")
         return
     plan.unknown += not tags
@@ -105,9 +111,9 @@ def _find(row: Answered, tagging: Tagging) -> _Found | str:
     try:
         picture, size, mtime = _picture(row.name, tagging)
         if tagging.embeds:
-            return _Found(picture, picture, size, mtime, read_packet(picture))
+            return _Found(picture, picture, _place_of(picture), size, mtime, read_packet(picture))
         target = f"{os.path.splitext(picture)[0] if tagging.by_stem else picture}.xmp"
-        return _read_sidecar(_Found(picture, target, size))
+        return _read_sidecar(_Found(picture, target, _place_of(target), size))
     except NotPossible as e:
         return str(e)
     except Refused as e:
@@ -145,7 +151,13 @@ def _read_sidecar(found: _Found) -> _Found:
     if status.st_size > LARGEST:
         raise NotPossible(f"{name} is larger than {LARGEST >> 20} MB")
     with open(found.target, "rb") as file:
-        return _Found(found.picture, found.target, found.size, status.st_mtime_ns, file.read())
+        return replace(found, mtime=status.st_mtime_ns, xmp=file.read())
+
+
+def _place_of(path: str) -> _Place:
+    folder, name = os.path.split(path)
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino, name
 
 
 def _free_name(path: str) -> str:

@@ -113,10 +113,14 @@ def second_name(source: str, target: str, temporary: str) -> None:
 
 
 def take_place(made: str, target: str) -> None:
-    """Put a file that was made in the place of another, with the mode and the extended attributes of that one."""
+    """Put a file that was made in the place of another, with the owner, mode and extended attributes of that one."""
     given, out = os.open(target, os.O_RDONLY), os.open(made, os.O_RDWR)
     try:
-        _copy_attributes(given, out, os.fstat(given))
+        status = os.fstat(given)
+        for owner in ((-1, status.st_gid), (status.st_uid, -1)):
+            with suppress(OSError):  # only root may give files to others, and a user only to groups of their own
+                os.fchown(out, *owner)
+        _copy_attributes(given, out, status)
         os.fsync(out)
     finally:
         os.close(out)
