@@ -376,6 +376,17 @@ def test_exiftool_killed_at_random_moments_loses_nothing(tmp_path: Path, exiftoo
         assert snapshot(root) == before
 
 
+def test_a_nul_after_the_xmp_of_an_image_is_no_obstacle(given: Given, run: Run, tmp_path: Path, exiftool: None) -> None:
+    picture = pixels(tmp_path / "a.jpg")
+    packet = b"http://ns.adobe.com/xap/1.0/\0" + BARE.encode() + b"\0"
+    segment = b"\xff\xe1" + (len(packet) + 2).to_bytes(2) + packet
+    picture.write_bytes(picture.read_bytes()[:2] + segment + picture.read_bytes()[2:])
+    given(row("a.jpg", "dog"))
+
+    assert run("apply", "rows.jsonl", "--tag", "exiftool").returncode == 0
+    assert tags_of(picture) == ["dog"]
+
+
 def test_without_exiftool_a_line_says_how_to_install_it(
     given: Given, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

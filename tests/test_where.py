@@ -1,7 +1,9 @@
 """Where in a picture labels are seen: the towers without their pooling, maps, boxes, and the command."""
 
 import json
+import resource
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +141,8 @@ def test_the_area_is_the_part_that_is_kept(mode: str, shape: tuple[int, int], si
 def test_the_crop_is_within_the_picture() -> None:
     assert Area((300, 200), (50.2, -0.3, 249.8, 200.3)).crop == (50, 0, 250, 200)
     assert Area((300, 200), (0, -50, 300, 250)).crop == (0, 0, 300, 200)
+    assert Area((1, 60000), (0, 29999.5, 1, 30000.5)).crop == (0, 30000, 1, 30001)
+    assert Area((1, 1), (0.6, 0, 0.9, 1)).crop == (0, 0, 1, 1)
 
 
 def test_a_map_is_enlarged_as_pillow_enlarges_it() -> None:
@@ -303,3 +307,42 @@ def test_a_model_that_cannot_ends_the_run(run: Run, photos: Path, tiny_model: Ca
 
     assert (done.returncode, done.stdout) == (3, b"")
     assert b"its image tower does not show where it looks; use tiny or base\n" in done.stderr
+
+
+def test_an_overlay_that_cannot_be_written_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
+    collage(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        done = run("where", "four.png", "-l", "cat,rocket", "-m", "tiny", "-o", "out", "-q")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr.startswith(b"zsclip: out/four.where.png: file too large; ")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_image_that_fails_has_the_row_of_classify(run: Run, photos: Path, model: str, tmp_path: Path) -> None:
+    """Beside members of an archive, too."""
+    (photos / "empty.png").touch()
+    with tarfile.open(tmp_path / "some.tar", "w") as tar:
+        tar.add(photos / "red.png", "red.png")
+    (tmp_path / "list.csv").write_text("file_name\nphotos/empty.png\nphotos\n")
+    command = ("some.tar", "list.csv", "some.tar", "-l", "red,green", "-m", model, "-q", "-f", "jsonl")
+
+    seen, classified = run("where", *command), run("classify", *command)
+
+    rows, expected = ([json.loads(line) for line in done.stdout.splitlines()] for done in (seen, classified))
+    assert [row["error"] for row in expected] == [None, "unreadable", "not-a-file", None]
+    for row, each in zip([rows[0], rows[2], rows[3], rows[4]], expected, strict=True):
+        assert row.items() >= {key: each[key] for key in ("file_name", "error", "message")}.items()
+
+
+def test_the_captions_of_icons_and_strips_have_room(run: Run, photos: Path, model: str) -> None:
+    Image.new("RGB", (1, 900), "red").save(photos / "strip.png")
+
+    run("where", "photos/red.png", "photos/strip.png", "-l", "red,green", "-m", model)
+
+    sizes = [Image.open(photos.parent / f"{name}.where.png").size for name in ("red", "strip")]
+    assert sizes == [(6 + 2 * (160 + 6), 6 + 120 + 22 + 6), (6 + 2 * (160 + 6), 6 + 800 + 22 + 6)]

@@ -125,6 +125,7 @@ def test_rdf_that_is_empty_is_filled() -> None:
         assert lists_in(made(text.encode(), DOG))["lr"] == ["animal|dog"]
 
 
+TWO = "<dc:subject><rdf:Bag><rdf:li>a</rdf:li></rdf:Bag></dc:subject>" * 2
 BOMB = f"""<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">{
     "".join(f'<!ENTITY {name} "{f"&{of};" * 10}">' for of, name in zip("abcdefgh", "bcdefghi", strict=True))
 }]>"""
@@ -133,7 +134,8 @@ BOMB = f"""<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">{
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "not XML: no element found in line 1"),
+        ("", "empty"),
+        ("\ufeff\n", "empty"),
         ("x", "not XML: syntax error in line 1"),
         (DIGIKAM_S[:-1], "not XML: unclosed token in line 4"),
         (BARE.replace("<rdf:RDF", "&i;<rdf:RDF"), "not XML: undefined entity in line 1"),
@@ -145,6 +147,7 @@ BOMB = f"""<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">{
         ('<?xml version="1.0" encoding="ISO-8859-1"?>' + BARE, "in ISO-8859-1, not in UTF-8"),
         (COMPACT.replace("/>", f' xmlns:dc="{DC}" dc:subject="x"/>'), "its dc:subject is not a list"),
         (COMPACT.replace("/>", f' xmlns:dc="{DC}"><dc:subject>x</dc:subject></rdf:Description>'), "its dc:subject is"),
+        (COMPACT.replace("/>", f" xmlns:dc='{DC}'>{TWO}</rdf:Description>"), "it has dc:subject more than once"),
         (COMPACT.replace("/>", ' xmlns:z="urn:zsclip:xmp/1.0/" z:addedTagsList=""/>'), "its zsclip:added"),
     ],
 )  # fmt: skip

@@ -1,11 +1,13 @@
 """`zsclip where`."""
 
+import io
 import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -53,7 +55,7 @@ class Overlays(Overwrite):
         typer.Option(
             "--boxes",
             help="Also give the box around the region with at least half of a label's maximum, in pixels: a crude "
-            "detector that finds one object, in whole cells of the grid.",
+            "detector that finds one object, no finer than the grid.",
         ),
     ] = False
     top_k: Annotated[int | None, TOP_K] = None
@@ -83,7 +85,7 @@ class Overlays(Overwrite):
         """
         from zsclip.out.beside import overlay_names, without_own
         from zsclip.out.output import check_folder, check_inputs, check_output, check_outputs_differ
-        from zsclip.pictures.pictures import pictures_named
+        from zsclip.pictures.pictures import Member, pictures_named
 
         check_folder(self.folder)
         names = list(found)
@@ -94,7 +96,9 @@ class Overlays(Overwrite):
         if os.path.isdir(self.folder):
             for file in files:
                 check_output(file, overwrite=self.overwrite)
-        return Plan(pictures_named(names), files)
+        # Files apart from members: only among themselves are they checked before they are opened.
+        groups = groupby(names, key=lambda name: isinstance(name, Member))
+        return Plan([pictures_named(list(some)) for _, some in groups], files)
 
     def make_folder(self) -> None:
         """Make the folder, unless it is there."""
@@ -108,7 +112,7 @@ class Overlays(Overwrite):
 class Plan:
     """The images of a run, and the file for each."""
 
-    pictures: "Pictures"
+    pictures: "Sequence[Pictures]"
     files: Sequence[str]
 
 
@@ -156,7 +160,7 @@ def where(
         classifier = build_text_matrix(words, encoder, session, multi_label=alone)
         with (
             interruptible(lambda: f"{counted(session.tally.images, 'image')} done; add --overwrite to run again"),
-            looking([plan.pictures], encoder, classifier, speed, overlays.top_k) as looks,
+            looking(plan.pictures, encoder, classifier, speed, overlays.top_k) as looks,
         ):
             progress.images(session.tally, lambda: len(plan.files))
             written = write(looks, plan.files, overlays, session)
@@ -169,7 +173,6 @@ def where(
 def write(looks: "Iterable[Look | Skipped]", files: Sequence[str], overlays: Overlays, session: Session) -> list[str]:
     """Write the overlay and then the rows of each image; give the files that were written."""
     from zsclip.out.grids import write_json_rows, write_table_rows
-    from zsclip.out.heatmap import heatmap
     from zsclip.out.output import open_output
     from zsclip.pixels.skipped import Skipped
 
@@ -185,10 +188,26 @@ def write(looks: "Iterable[Look | Skipped]", files: Sequence[str], overlays: Ove
                 write_rows(look, None, out, with_boxes=overlays.boxes)
                 continue
             overlays.make_folder()
-            with open_output(file, overwrite=overlays.overwrite) as png:
-                heatmap(look.view, look.where, with_boxes=overlays.boxes).save(png.buffer, "PNG")
+            write_overlay(look, file, overlays)
             written.append(file)
             session.tally.encoded += 1
             write_rows(look.where, file, out, with_boxes=overlays.boxes)
     session.progress.stop()
     return written
+
+
+def write_overlay(look: "Look", file: str, overlays: Overlays) -> None:
+    """Write the overlay of an image, or nothing: half of one is of no use to anybody."""
+    from zsclip.out.heatmap import heatmap
+    from zsclip.out.output import open_output, part_of
+
+    drawn = io.BytesIO()
+    heatmap(look.view, look.where, with_boxes=overlays.boxes).save(drawn, "PNG")
+    with open_output(file, overwrite=overlays.overwrite) as png:
+        try:
+            png.buffer.write(drawn.getbuffer())
+            png.flush()
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(part_of(file))
+            raise

@@ -33,7 +33,8 @@ def read_packet(picture: str) -> bytes | None:
     Raises:
         Refused: exiftool cannot read it, or would lose a part of it.
     """
-    packet = _run(picture, "-b", "-a", "-XMP")  # -a: of two packets, exiftool would write only one
+    # -a: of two packets, exiftool would write only one. Apple's programs end them with a NUL.
+    packet = _run(picture, "-b", "-a", "-XMP").rstrip(b"\0")
     if b"HasExtendedXMP" in packet:
         raise Refused("unsupported", "its XMP is longer than 64 KB, and exiftool would drop the rest; use --tag xmp")
     return packet or None

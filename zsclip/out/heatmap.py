@@ -13,6 +13,7 @@ from zsclip.pixels.view import View
 MOST_PANELS = 12  # the best labels; the rest have rows only
 _WIDE = 1600  # pixels of all panels together, at most
 _GAP, _LINE = 6, 22  # pixels
+_LEAST = 160  # pixels of the longer side of a panel, and for its caption, so that icons and strips can be read, too
 # From nothing to the maximum: the colour, and how much of it covers the photograph.
 _HEAT = np.linspace(0, 1, 5)
 _COLOURS = np.array([(60, 20, 140), (150, 30, 130), (230, 60, 40), (250, 150, 20), (255, 240, 90)])
@@ -32,8 +33,11 @@ def heatmap(view: View, where: Where, *, with_boxes: bool = False) -> Image.Imag
     columns = math.ceil(math.sqrt(len(shown)))
     picture = view.image.copy()
     picture.thumbnail((_WIDE // columns, _WIDE // columns))
+    factor = -(-_LEAST // max(picture.size))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    room = max(picture.width, _LEAST)
     greyed = _greyed(np.asarray(picture, np.float32), where)
-    width, height = picture.width + _GAP, picture.height + _LINE + _GAP
+    width, height = room + _GAP, picture.height + _LINE + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, -(-len(shown) // columns) * height + _GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     most = max(float(where.heats.max()), 1e-12)
@@ -44,7 +48,7 @@ def heatmap(view: View, where: Where, *, with_boxes: bool = False) -> Image.Imag
             _outline(panel, box, where)
         sheet.paste(panel, (left, top))
         caption = f"{where.scores[place]:.3f} {without_surrogates(where.labels[place])}".replace("\n", " ")
-        draw.text((left, top + picture.height + 2), _cut(caption, font, picture.width), "black", font)
+        draw.text((left, top + picture.height + 2), _cut(caption, font, room), "black", font)
     return sheet
 
 

@@ -47,6 +47,8 @@ def rdf_of(data: bytes, kept: Collection[str]) -> Element:
     """
     if len(data) > LARGEST:
         raise NotXmp(f"larger than {LARGEST >> 20} MB")
+    if not data.removeprefix(b"\xef\xbb\xbf").strip():
+        raise NotXmp("empty")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:4]:
         raise NotXmp("not in UTF-8")
     reader = _Reader(data, kept)

@@ -146,15 +146,18 @@ class _Packet:
         """Find a property.
 
         Raises:
-            NotXmp: it has something else than one list.
+            NotXmp: it is there twice, or has something else than one list.
         """
         name = each.expanded(ours=ours)
-        found = next((child for part in self.parts for child in part.children if child.name == name), None)
-        if any(name in part.attributes for part in self.parts) or (
-            found is not None and [child.name in _LISTS for child in found.children] != [True]
+        found = [child for part in self.parts for child in part.children if child.name == name]
+        shown = f"zsclip:{each.added}" if ours else f"{each.space}:{each.name}"
+        if len(found) > 1:  # programs read only one of them
+            raise NotXmp(f"it has {shown} more than once")
+        if any(name in part.attributes for part in self.parts) or any(
+            [child.name in _LISTS for child in whole.children] != [True] for whole in found
         ):
-            raise NotXmp(f"its {f'zsclip:{each.added}' if ours else f'{each.space}:{each.name}'} is not a list")
-        return found
+            raise NotXmp(f"its {shown} is not a list")
+        return found[0] if found else None
 
     def without_ours(self) -> bytes:
         """Give the bytes without our tags, without what lists them, and without what is empty then."""

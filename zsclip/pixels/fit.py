@@ -121,9 +121,10 @@ class Area:
 
     @property
     def crop(self) -> tuple[int, int, int, int]:
-        """What is seen of the picture itself, in whole pixels."""
+        """What is seen of the picture itself, in whole pixels; at least one each way."""
         left, top, right, bottom = map(round, self.seen)
-        return max(0, left), max(0, top), min(self.size[0], right), min(self.size[1], bottom)
+        left, top = min(max(0, left), self.size[0] - 1), min(max(0, top), self.size[1] - 1)
+        return left, top, min(self.size[0], max(right, left + 1)), min(self.size[1], max(bottom, top + 1))
 
 
 def seen_area(size: tuple[int, int], preprocess: Preprocess) -> Area:
