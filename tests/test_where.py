@@ -16,14 +16,22 @@ import torch.nn.functional as F
 from PIL import Image
 from tiny_models import save_tiny_model
 
+from zsclip.answers.classifier import build_classifier
 from zsclip.answers.where import box_of, enlarged, heats
+from zsclip.engine.options import Computing
+from zsclip.engine.where import Look, looking
 from zsclip.errors import ModelError
 from zsclip.models.find import find_model
+from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.patches import Patches, encode_patches
 from zsclip.models.torch_encoder import ClipModel
 from zsclip.models.towers import new_model
 from zsclip.out.beside import overlay_names, without_own
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.fit import Area, Preprocess, fit, seen_area
+from zsclip.words.labels import Label
+from zsclip.words.prompts import read_templates
+from zsclip.words.words import expand
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 DEMO = Path(skimage.__file__).parent / "data"
@@ -346,3 +354,15 @@ def test_the_captions_of_icons_and_strips_have_room(run: Run, photos: Path, mode
 
     sizes = [Image.open(photos.parent / f"{name}.where.png").size for name in ("red", "strip")]
     assert sizes == [(6 + 2 * (160 + 6), 6 + 120 + 22 + 6), (6 + 2 * (160 + 6), 6 + 800 + 22 + 6)]
+
+
+def test_the_model_is_loaded_before_the_looking_is_timed(photos: Path) -> None:
+    encoder, loaded = (LazyTorchEncoder(find_model("tiny"), "cpu", "fp32") for _ in range(2))
+    classifier = build_classifier(expand([Label("red"), Label("blue")], read_templates(["{}"])), loaded)
+
+    with looking([Pictures([str(photos / "red.png")])], encoder, classifier, Computing()) as looks:
+        assert encoder.is_loaded
+        (look,) = looks
+
+    assert isinstance(look, Look)
+    assert look.where.file_name == str(photos / "red.png")

