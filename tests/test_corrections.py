@@ -5,6 +5,7 @@ import random
 import resource
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 
@@ -135,6 +136,33 @@ def test_a_full_disk_keeps_the_file_before(tmp_path: Path) -> None:
     assert corrections.labels() == {"/a.jpg": "cat"}
     corrections.set("/b.jpg", "dog")
     assert os.listdir(tmp_path) == ["c.csv"]
+
+
+def test_a_link_that_somebody_has_put_there_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "c.csv.part").symlink_to(tmp_path / "mine")
+
+    Corrections(str(tmp_path / "c.csv")).set("/a.jpg", "cat")
+
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "c.csv").read_text() == "file_name,label\n/a.jpg,cat\n"
+    (tmp_path / "c.csv.part").mkdir()
+    with pytest.raises(OutputError, match=r"c\.csv: is a directory; check its folder, and try again"):
+        Corrections(str(tmp_path / "c.csv")).set("/a.jpg", "dog")
+
+
+def test_members_may_have_any_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open("s.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo(os.fsdecode(b"\xff.jpg")))
+
+    for name, is_read in (("s.tar", True), ("t.tar", False)):
+        (tmp_path / "c.csv").write_bytes(b"file_name,label\n%s#\xff.jpg,cat\n" % name.encode())
+        if is_read:
+            assert list(read_labelled("c.csv").pictures.names) == [os.fsdecode(b"s.tar#\xff.jpg")]
+        else:
+            with pytest.raises(InputError, match="not UTF-8; save the file as UTF-8"):
+                read_labelled("c.csv")
 
 
 def test_a_list_in_another_encoding_is_refused_and_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:

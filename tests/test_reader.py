@@ -21,6 +21,9 @@ from zsclip.pixels.skipped import Skipped
 NAMES = ["a.jpg", 'b, "c".jpg', "new\nline\r.jpg", "tab\t\\.jpg", os.fsdecode(b"\xff\x80.jpg"), "日本.jpg"]
 
 
+RANKS = "file_name,rank,label,candidate,score,score_kind\n"
+
+
 def candidate(label: str, score: float) -> Candidate:
     return Candidate(label, score, 0.25)
 
@@ -112,6 +115,19 @@ def test_the_list_of_somebody_else_has_paths_of_its_own_folder(tmp_path: Path) -
         ('{"file_name": 3, "label": "a"}\n', "a row has no file_name"),
         ('{"file_name": "a", "label": "b", "score": "high"}\n', "'high' is not a score"),
         ('{"file_name": "a", "label": 3}\n', "3 is not a label"),
+        ('{"file_name": "a", "label": "b", "score": Infinity}\n', "inf is not a score"),
+        ('{"file_name": "\\ud800", "label": "b"}\n', "is not the name of a file"),
+        ('{"file_name": "a", "label": "b", "score_kind": "softmax", "predictions": [{"x": 1}]}\n', "without labels"),
+        (
+            '{"file_name": "a", "label": "b", "score_kind": "sigmoid", "predictions": [{"label": 3}]}\n',
+            "without labels",
+        ),
+        ('{"file_name": "a", "label": "b", "score_kind": "sigmoid", "predictions": {"label": 3}}\n', "without labels"),
+        (
+            RANKS + "a,1,x,x,0.9,sigmoid\nb,1,y,y,0.8,sigmoid\na,2,x,z,0.7,sigmoid\n",
+            ":4: rank 2 of 'a' does not follow",
+        ),
+        (RANKS + "a,2,x,x,0.9,sigmoid\n", ":2: rank 2 of 'a' does not follow its rank 1; restore the order"),
         ("file_name,start,end,label,score,frames,error,message\n", "rows of segments"),
         ("PAR1 and more", "damaged, or not Parquet"),
     ],
@@ -138,6 +154,18 @@ def test_what_others_call_predictions_is_not_read_and_true_labels_are(tmp_path: 
 
     assert list(read_answers(str(tmp_path / "x.jsonl"))) == [
         Answered("/a", (("cat", None),), candidates=(("cat", None),), truth="dog")
+    ]
+
+
+def test_rows_are_read_as_pandas_writes_them(tmp_path: Path) -> None:
+    """It makes floats of ranks as soon as one is missing, and may write `nan` for a missing score."""
+    text = "a,1.0,x,x,0.75,softmax\na,2.0,x,y,0.25,softmax\nb,1.0,y,y,nan,softmax\nc,,,,,\n"
+    (tmp_path / "x.csv").write_text(RANKS + text)
+
+    assert list(read_answers(str(tmp_path / "x.csv"))) == [
+        Answered("a", (("x", 0.75),), 0.75, candidates=(("x", 0.75), ("y", 0.25))),
+        Answered("b", (("y", None),), candidates=(("y", None),)),
+        Answered("c", ()),
     ]
 
 

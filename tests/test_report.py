@@ -417,7 +417,98 @@ def test_a_browser_without_storage_still_corrects(tmp_path: Path) -> None:
         before='Object.defineProperty(window, "localStorage", { get() { throw new DOMException("no"); } });',
     )
 
-    assert found == [[[0, "dog"]], "1 correction lost when this page is closed, unless you save them", False]
+    assert found == [[[0, "dog"]], "1 correction will be lost when you close this page, unless you save them", False]
+
+
+@needs_browser
+def test_a_browser_without_room_still_has_what_it_kept(tmp_path: Path) -> None:
+    page = page_of(three_candidates(["a.png", "b.png"]), tmp_path)
+    run = re.search(r'"id": "(\w{32})"', page)[1]  # type: ignore[index]
+    fill = """
+        let number = 0;
+        for (let size = 1 << 20; size >= 1; size >>= 1) {
+            try { for (;;) localStorage.setItem("f" + number++, "x".repeat(size)); } catch {}
+        }
+    """
+
+    found = given_by(
+        page,
+        tmp_path,
+        CLICK
+        + """
+        const before = [[...corrected], by("kept").textContent];
+        card(1).focus(); press("2");
+        give([before, [...corrected], by("kept").textContent]);
+        """,
+        before=f'localStorage.setItem("zsclip {run} 1", "cat"); {fill}',
+    )
+
+    assert found == [
+        [[[1, "cat"]], "1 correction kept in this browser"],
+        [[1, "cat"], [0, "dog"]],
+        "2 corrections will be lost when you close this page, unless you save them",
+    ]
+
+
+@needs_browser
+def test_a_correction_is_of_the_picture_that_is_seen(tmp_path: Path) -> None:
+    """Cards may be arranged anew while a picture is enlarged, as when a phone is turned."""
+    found = given_by(
+        page_of(three_candidates(["a.png", "b.png", "c.png", "d.png"]), tmp_path),
+        tmp_path,
+        """
+        const turn = () => {
+            Object.defineProperty(window, "innerWidth", { value: innerWidth + 1, configurable: true });
+            dispatchEvent(new Event("resize"));
+        };
+        const open = (row) => enlarge(placed.findIndex((each) => each.row === row));
+        for (const row of rows.slice(0, 3)) correct(row, "dog");
+        by("section").value = "*corrected";
+        arrange();
+        open(rows[0]);
+        press("0"); turn(); press("3");  // it is no longer among them
+        const closed = !by("enlarged").open;
+        open(rows[2]);
+        correct(rows[1], null); turn(); press("3");  // it has another place
+        give([closed, by("where").textContent, [...corrected]]);
+        """,
+    )
+
+    assert found == [True, "c.png", [[2, '"cow", or']]]
+
+
+@needs_browser
+def test_negative_cosines_are_only_hidden_by_a_minimum(tmp_path: Path) -> None:
+    after = """
+        const all = by("shown").textContent;
+        by("from").value = 0.01;
+        arrange();
+        give([all, by("shown").textContent]);
+    """
+
+    found = given_by(page_of([answer("a.png", "cat", -0.05), answer("b.png", "cat", 0.5)], tmp_path), tmp_path, after)
+
+    assert found == ["2 of 2 images", "1 of 2 images"]
+
+
+@needs_browser
+def test_a_key_that_is_held_down_counts_once(tmp_path: Path) -> None:
+    found = given_by(
+        page_of(three_candidates(["a.png", "b.png"]), tmp_path),
+        tmp_path,
+        CLICK
+        + """
+        const hold = (key) => [false, true, true, true].forEach((repeat) => {
+            const event = new KeyboardEvent("keydown", { key, repeat, bubbles: true, cancelable: true });
+            document.activeElement.dispatchEvent(event);
+        });
+        card(1).focus(); hold("2");
+        card(2).focus(); hold("x");
+        give([...corrected]);
+        """,
+    )
+
+    assert found == [[0, "dog"], [1, ""]]
 
 
 @needs_browser

@@ -1,12 +1,15 @@
 """`zsclip review`: the page of rows, and a server that gives nothing to anybody else."""
 
+import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,6 +21,7 @@ from browser import dom_of, given_in, needs_browser, with_scripts
 from conftest import HANGS
 from PIL import Image
 
+from zsclip.errors import OutputError
 from zsclip.measure.labelled import read_labelled
 from zsclip.out import review as review_module
 from zsclip.out.corrections import Corrections
@@ -129,12 +133,16 @@ def test_requests_of_others_get_nothing(server: Server) -> None:
     good = {"Host": f"127.0.0.1:{port}"}
     assert ask(server, "rows/0", Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
     assert ask(server, "rows/0", Sec_Fetch_Site="same-origin")[0] == 200
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert ask(server, **link)[0] == 200  # to the page alone, and not into a frame
+    assert [ask(server, what, **link)[0] for what in ("rows/0", "picture/0", "corrections")] == [404] * 3
     wrong: list[dict[str, str]] = [
         {"Host": f"evil.example:{port}"}, {"Host": "127.0.0.1"}, {"Host": ""}, {"Host": f"127.0.0.1:{port + 1}"},
         {"Host": f"127.0.0.1:{port}@evil.example"}, good | {"Origin": "http://evil.example"},
         good | {"Origin": "null"}, good | {"Origin": f"https://127.0.0.1:{port}"}, good | {"Origin": ""},
         good | {"Origin": f"http://localhost:{port}"}, good | {"Sec_Fetch_Site": "cross-site"},
-        good | {"Sec_Fetch_Site": "same-site"},
+        good | {"Sec_Fetch_Site": "same-site"}, good | link | {"Sec_Fetch_Dest": "iframe"},
+        good | link | {"Sec_Fetch_Mode": "no-cors"},
     ]  # fmt: skip
     paths = [
         "/", "", "//", f"/{token}", f"/{token[:-1]}/", f"/{token}x/", f"/{token.swapcase()}/", f"//{token}/",
@@ -191,6 +199,61 @@ def test_a_correction_that_cannot_be_written_is_reported(server: Server) -> None
     assert Path("c.csv").read_text() == "something else"
 
 
+def test_a_length_that_is_no_number_gets_nothing(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for length in ("9" * 5000, "-1", "+1", "1 1", "x", ""):
+        assert ask(server, "corrections", method="POST", Content_Length=length)[::2] == (404, b""), length[:9]
+    assert capsys.readouterr().err == ""
+
+
+class Changing(io.BytesIO):
+    """A file whose size is another one when it is read."""
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        return int(self.getvalue()[:2]) if whence == os.SEEK_END else super().seek(place, whence)
+
+
+def test_an_answer_is_as_long_as_it_says_and_a_shorter_one_ends(server: Server, monkeypatch) -> None:
+    def changing(number: int) -> Any:
+        return "image/png", Changing(f"{number:02} others".encode())
+
+    monkeypatch.setattr(server.review, "picture", changing)
+    asked = "GET /{}/picture/{} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as connection:
+        for number in (4, 90):  # on one connection, where more would be taken for the next answer
+            connection.sendall(asked.format(server.token, number, server.server_port).encode())
+        with connection.makefile("rb") as file:
+            received = file.read()
+
+    assert [each.partition(b"\r\n\r\n")[2] for each in received.split(b"HTTP/1.1 ")[1:]] == [b"04 o", b"90 others"]
+
+
+def test_a_port_is_free_again_at_once_and_never_for_two(server: Server) -> None:
+    port = server.server_port
+    with pytest.raises(OutputError, match=f"--port {port}: address already in use; leave it out"):
+        Server(server.review, port)
+    browser = HTTPConnection("127.0.0.1", port, timeout=HANGS)  # which keeps its connection
+    browser.request("GET", f"/{server.token}/rows/0")
+    assert browser.getresponse().read()
+    server.shutdown()
+    server.server_close()
+
+    with Server(server.review, port) as again:
+        assert again.server_port == port
+    browser.close()
+
+
+def test_what_a_browser_is_started_with_leads_to_the_page_once(server: Server) -> None:
+    path = "/" + server.url_to_start().split("/", 3)[3]
+    assert server.token not in path
+    assert ask(server, path=path + "rows/0")[0] == ask(server, path=path, method="POST")[0] == 404
+    assert ask(server, path=path, Origin="http://evil.example")[0] == 404
+
+    status, headers, body = ask(server, path=path)
+
+    assert (status, headers["Location"], body) == (303, f"/{server.token}/", b"")
+    assert ask(server, path=path)[0] == ask(server, path="//")[0] == 404
+
+
 def test_two_tabs_do_not_overwrite_each_other(server: Server) -> None:
     tabs = [
         threading.Thread(target=lambda some=some: [correct(server, row, f"{row}") for row in some * 5])
@@ -243,8 +306,62 @@ def test_a_browser_shows_the_rows_and_saves_what_is_corrected(server: Server, mo
     assert images == 5  # of those that are pictures
 
 
-def started(*arguments: str | Path, cwd: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "zsclip", "review", *map(str, arguments), "--no-open"]
+@needs_browser
+def test_a_browser_shows_what_stands_in_the_file_when_saving_fails(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole, sent = server.review.page, server.review.rows
+    contents = {100: "something else", 101: "file_name,label\nb.tif,dog\n"}
+    after = """
+        const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+        const seen = () => [[...corrected], by("kept").textContent];
+        const asks = () => !dispatchEvent(new Event("beforeunload", { cancelable: true }));
+        while (rows.length < facts.count) await wait(50);
+        await wait(500);
+        document.querySelector(".card").focus();
+        press("2");
+        const first = [asks()];
+        await sending;
+        first.push(asks(), ...seen());
+        await fetch("rows/100");
+        dispatchEvent(new Event("focus"));
+        await wait(500);
+        const broken = seen();
+        press("1"); press("x");
+        await sending;
+        const failed = seen();
+        await fetch("rows/101");
+        press("x");
+        await sending;
+        dispatchEvent(new Event("focus"));
+        await wait(500);
+        give([first, broken, failed, seen()]);
+    """
+
+    def rows(start: int) -> Any:
+        if start in contents:
+            Path("c.csv").write_text(contents[start])
+        return sent(start)
+
+    monkeypatch.setattr(server.review, "rows", rows)
+    monkeypatch.setattr(server.review, "page", lambda: (whole()[0], with_scripts(text_of(whole()), "", after).encode()))
+
+    first, broken, failed, now = given_in(dom_of(f"{server.url_to_start()}#order=name", tmp_path))
+
+    dog = [[0, "dog"], [6, "dog"]]
+    assert first == [True, False, dog, "2 corrections in c.csv"]
+    assert broken[0] == failed[0] == dog
+    assert broken[1].startswith("c.csv: not a file of corrections")
+    assert failed[1].startswith("the correction of a.png was not saved: c.csv: not a file of corrections")
+    assert (dict(now[0]), now[1]) == ({0: "", 6: "", 1: "dog"}, "3 corrections in c.csv")
+
+
+def text_of(reply: Any) -> str:
+    return reply[1].decode()
+
+
+def started(*arguments: str | Path, cwd: Path, opens: bool = False) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "zsclip", "review", *map(str, arguments), *["--no-open"] * (not opens)]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -277,9 +394,30 @@ def test_a_killed_server_loses_nothing_and_the_next_one_goes_on(rows: Path) -> N
 
     assert (process.returncode, out) == (130, "")
     assert err.splitlines() == [
-        "zsclip: 7 images; corrections go to rows.jsonl.corrections.csv; Ctrl-C ends this",
+        "zsclip: 7 images; corrections go to rows.jsonl.corrections.csv; press Ctrl-C to stop",
         "zsclip: interrupted: 2 corrections are in rows.jsonl.corrections.csv",
     ]
+
+
+def test_the_list_of_processes_does_not_give_the_token_away(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser, address = rows.parent / "browser", rows.parent / "address"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {address}.new\nmv {address}.new {address}\n')
+    browser.chmod(0o700)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    process = started(rows.name, cwd=rows.parent, opens=True)
+    served: Any = Running(process)
+    while not address.exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    given = address.read_text().strip()
+    path = given.removeprefix(f"http://127.0.0.1:{served.server_port}")
+
+    first, second = ask(served, path=path), ask(served, path=path)
+    process.terminate()
+    process.communicate(timeout=HANGS)
+
+    assert served.token not in given
+    assert (first[0], first[1]["Location"], second[0]) == (303, f"/{served.token}/", 404)
 
 
 def test_rows_in_another_folder_are_noted(rows: Path, tmp_path: Path) -> None:

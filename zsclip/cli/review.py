@@ -56,7 +56,7 @@ def review(reviewed: Reviewed, network: Network, messages: Messages) -> int:
     """Look at answers in a browser, and correct them.
 
     The page is served by this machine for this machine only, and its address is a secret. Each correction is on the
-    disk at once. `zsclip learn`, `eval` and `train` read the file. Ctrl-C ends the server.
+    disk at once. `zsclip learn`, `eval` and `train` read the file. Ctrl-C stops the server.
 
     Examples:
 
@@ -84,11 +84,11 @@ def review(reviewed: Reviewed, network: Network, messages: Messages) -> int:
     with interruptible(lambda: _saved(corrections)), Server(shown, reviewed.port) as server:
         try:
             typer.echo(server.url)
-            messages.note(f"{counted(len(rows), 'image')}; corrections go to {corrections.path}; Ctrl-C ends this")
+            messages.note(f"{counted(len(rows), 'image')}; corrections go to {corrections.path}; press Ctrl-C to stop")
             if not _any_is_here([row.name for row in rows[:_LOOKED_FOR] if row.error is None]):
                 messages.note("the first images are not here; run this in the folder in which they were classified")
             if not reviewed.no_open:
-                Thread(target=open_address, args=(server.url,), daemon=True).start()
+                Thread(target=open_address, args=(server.url_to_start(),), daemon=True).start()
             server.serve_forever()
         finally:
             corrections.close()

@@ -5,6 +5,7 @@ wrong. Paths are relative to the file, as in all lists of pictures that zsclip h
 """
 
 import csv
+import errno
 import fcntl
 import os
 import threading
@@ -19,6 +20,7 @@ from zsclip.pictures.identity import Look
 from zsclip.pictures.urls import is_remote
 
 HEADER = ("file_name", "label")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Corrections:
@@ -118,7 +120,9 @@ class Corrections:
         """Replace the file by one with these lines."""
         part = f"{self._file}.part"
         try:
-            with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            with suppress(FileNotFoundError):
+                os.unlink(part)  # of a process that was killed; or a link that would lead elsewhere
+            with open(part, "x", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 file.write(",".join(HEADER) + "\n")
                 file.writelines(f"{csv_field(in_utf8(name))},{csv_field(label)}\n" for name, label in lines.values())
                 file.flush()
@@ -130,7 +134,8 @@ class Corrections:
         except OSError as e:
             with suppress(OSError):
                 os.unlink(part)
-            raise OutputError(f"{self.path}: {(e.strerror or str(e)).lower()}; free some space, and try again") from e
+            cure = "free some space" if e.errno in _FULL else "check its folder"
+            raise OutputError(f"{self.path}: {(e.strerror or str(e)).lower()}; {cure}, and try again") from e
         with suppress(OSError), _opened(self._folder) as folder:
             os.fsync(folder)  # or a crash of the machine could bring the old file back
 

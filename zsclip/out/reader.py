@@ -5,6 +5,7 @@ A list of somebody else with a `file_name` and a `label`, such as corrected answ
 
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,10 +111,14 @@ def _table_rows(path: str, file: TextIO) -> Iterator[Answered]:
         return header
 
     ranks: list[Mapping[str, Any]] = []
-    for _, record in table_records(path, columns, lambda path, **options: file):
-        if ranks and not is_further_rank(record):
-            yield _of_ranks(path, ranks)
+    for line, record in table_records(path, columns, lambda path, **options: file):
+        if not is_further_rank(record):
+            if ranks:
+                yield _of_ranks(path, ranks)
             ranks = []
+        elif not ranks or ranks[0]["file_name"] != record["file_name"]:  # a spreadsheet may have sorted them
+            what = f"rank {record['rank']} of {record['file_name']!r} does not follow its rank 1"
+            raise InputError(f"{path}:{line}: {what}; restore the order of the rows")
         ranks.append(record)
     if ranks:
         yield _of_ranks(path, ranks)
@@ -157,7 +162,10 @@ def _answered(path: str, record: Mapping[str, Any], offered: Sequence[Any] | Non
     name = record["file_name"]
     if not isinstance(name, str) or not name or "\0" in name:
         raise InputError(f"{path}: a row has no file_name; give what `zsclip classify` wrote")
-    name = from_utf8(name)
+    try:
+        name = from_utf8(name)
+    except UnicodeEncodeError as e:
+        raise InputError(f"{path}: {name!r} is not the name of a file; give what `zsclip classify` wrote") from e
     if "score_kind" not in record:  # paths in lists of others are relative to the list
         name = os.path.join(os.path.dirname(path), name)
     label, score = _text(record, "label"), _number(path, record.get("score"))
@@ -172,8 +180,12 @@ def _answered(path: str, record: Mapping[str, Any], offered: Sequence[Any] | Non
     return Answered(name, labels, score, error, message, candidates, truth, beaten_by)
 
 
-def _scored(path: str, offered: Iterable[Any]) -> tuple[Scored, ...]:
-    return tuple((each["label"], _number(path, each["score"])) for each in offered)
+def _scored(path: str, offered: Any) -> tuple[Scored, ...]:
+    if not isinstance(offered, Sequence) or not all(
+        isinstance(each, Mapping) and isinstance(each.get("label"), str) for each in offered
+    ):
+        raise InputError(f"{path}: a row has predictions without labels; give what `zsclip classify` wrote")
+    return tuple((each["label"], _number(path, each.get("score"))) for each in offered)
 
 
 def _text(record: Mapping[str, Any], key: str) -> str | None:
@@ -186,9 +198,12 @@ def _number(path: str, value: Any) -> float | None:
     if value is None or value == "":
         return None
     try:
-        return float(value)
-    except (TypeError, ValueError) as e:
+        number = float(value)
+        if math.isinf(number):
+            raise ValueError("infinite")
+    except (TypeError, ValueError, OverflowError) as e:
         raise InputError(f"{path}: {value!r} is not a score; give what `zsclip classify` wrote") from e
+    return None if math.isnan(number) else number  # as other programs write what is missing
 
 
 def _check_pictures(path: str, names: Iterable[str]) -> None:

@@ -10,10 +10,11 @@ import json
 import os
 import re
 import secrets
-import shutil
+import socket
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
@@ -34,6 +35,8 @@ ADDRESS = "127.0.0.1"
 _NAMES = (ADDRESS, "localhost")  # by which a browser may call it; any other is a name that leads here by a trick
 _MOST_ASKED = 1 << 16  # bytes of a request
 _MOST_ROWS = 10_000  # in one answer
+_SENT_AT_ONCE = 1 << 16  # bytes
+_START_SECONDS = 300  # in which a browser must have started
 _LABEL = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}")
 _SHOWN_BY_BROWSERS = (
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -58,6 +61,10 @@ Reply = tuple[str, Body]  # the media type, and what is sent
 
 class NotFound(Exception):
     """Raised for a request that gets nothing."""
+
+
+class Moved(Exception):
+    """Raised for a request that is sent on to the page."""
 
 
 class Review:
@@ -123,10 +130,10 @@ class Review:
         picture = self._picture(number)
         try:
             file = picture.open(0)
+            start = file.read(_START)
+            file.seek(0)
         except (OSError, Refused, InputError) as e:
             raise NotFound from e
-        start = file.read(_START)
-        file.seek(0)
         for signature, kind in _SHOWN_BY_BROWSERS:
             if signature.match(start):
                 return kind, file
@@ -161,6 +168,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, review: Review, port: int = 0) -> None:
         self.review, self.token = review, secrets.token_urlsafe(24)
+        self._ticket, self._asking = "", threading.Lock()
+        self._ends = 0.0  # when the ticket does
         try:
             super().__init__((ADDRESS, port), _Handler)
         except OSError as e:
@@ -173,15 +182,31 @@ class Server(ThreadingHTTPServer):
         """The address of the page."""
         return f"http://{ADDRESS}:{self.server_port}/{self.token}/"
 
+    def url_to_start(self) -> str:
+        """Give an address that leads to the page once: everybody here can see what a browser is started with."""
+        self._ticket, self._ends = secrets.token_urlsafe(24), time.monotonic() + _START_SECONDS
+        return f"http://{ADDRESS}:{self.server_port}/{self._ticket}/"
+
+    def takes_ticket(self, token: str) -> bool:
+        """Whether this is what `url_to_start` gave, and nobody has used it before."""
+        with self._asking:
+            wanted = self._ticket
+            if not wanted or time.monotonic() > self._ends or not _are_same(token, wanted):
+                return False
+            self._ticket = ""
+            return True
+
     def server_bind(self) -> None:
         """Bind the port, without asking a name server for the name of this machine."""
+        # Or connections to an earlier server would keep its port for a minute. It is still refused to two at a time.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = ADDRESS, self.server_address[1]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a browser that has gone; anything else is a defect of ours."""
-        if not isinstance(sys.exception(), OSError):
+        """Say nothing of a browser, or a picture, that has gone; anything else is a defect of ours."""
+        if not isinstance(sys.exception(), OSError | Refused):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
@@ -215,6 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
             reply = self._reply()
         except NotFound:
             self._send(HTTPStatus.NOT_FOUND, None)
+        except Moved:
+            self._send(HTTPStatus.SEE_OTHER, None, {"Location": f"/{self.server.token}/"})
         except (InputError, OutputError) as e:
             self._send(HTTPStatus.INSUFFICIENT_STORAGE, _json({"error": str(e)}))
         else:
@@ -246,22 +273,28 @@ class _Handler(BaseHTTPRequestHandler):
             [headers.get("Host")] != headers.get_all("Host")
             or headers["Host"] not in hosts
             or any(origin != f"http://{headers['Host']}" for origin in origins)
-            or headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+            or not (headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin") or self._is_link(asked))
             or before
-            or not hmac.compare_digest(token.encode(), self.server.token.encode())
         ):
             raise NotFound
-        return asked
+        if _are_same(token, self.server.token):
+            return asked
+        raise Moved if self.command == "GET" and not asked and self.server.takes_ticket(token) else NotFound
+
+    def _is_link(self, asked: str) -> bool:
+        """Whether somebody follows a link to the page: a terminal in a browser makes one of the address."""
+        mode, to = self.headers.get("Sec-Fetch-Mode"), self.headers.get("Sec-Fetch-Dest")
+        return (self.command, asked, mode, to) == ("GET", "", "navigate", "document")
 
     def _body(self) -> bytes:
         """Read what comes with a request; of one that is too long nothing, and the connection ends."""
         length = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > _MOST_ASKED:
+        if "Transfer-Encoding" in self.headers or not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > _MOST_ASKED:
             self.close_connection = True
             raise NotFound
         return self.rfile.read(int(length))
 
-    def _send(self, status: HTTPStatus, reply: Reply | None) -> None:
+    def _send(self, status: HTTPStatus, reply: Reply | None, headers: Mapping[str, str] | None = None) -> None:
         kind, body = reply or ("text/plain", b"")
         file = io.BytesIO(body) if isinstance(body, bytes) else body
         with file:
@@ -271,10 +304,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(size))
             self.send_header("Cache-Control", "private, max-age=3600" if kind.startswith("image/") else "no-store")
-            for name, value in _HEADERS.items():
+            for name, value in {**_HEADERS, **(headers or {})}.items():
                 self.send_header(name, value)
             self.end_headers()
-            shutil.copyfileobj(file, self.wfile)
+            while size and (some := file.read(min(size, _SENT_AT_ONCE))):
+                self.wfile.write(some)
+                size -= len(some)
+            self.close_connection |= size > 0  # the file has become shorter
+
+
+def _are_same(token: str, wanted: str) -> bool:
+    return hmac.compare_digest(token.encode(), wanted.encode())
 
 
 def _row(row: Answered) -> list[Any]:

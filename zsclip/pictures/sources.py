@@ -11,7 +11,7 @@ from typing import Any
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.archives import find_in_archive
 from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group, relative_to
-from zsclip.pictures.containers import ARCHIVES
+from zsclip.pictures.containers import ARCHIVES, split_member
 from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
 from zsclip.pictures.files import find_images, is_folder
 from zsclip.pictures.listed import pictures_of
@@ -274,7 +274,7 @@ def _check_bytes(path: str, record: dict[str, Any]) -> None:
     for column, cell in record.items():
         if isinstance(cell, str) and _NO_TEXT.search(cell):
             file = cell if is_ours(record) else os.path.join(os.path.dirname(path), cell.strip())
-            if column != "file_name" or not os.path.lexists(file):
+            if column != "file_name" or not any(map(os.path.lexists, (file, split_member(file)[0]))):
                 raise InputError(f"{path}: not UTF-8")
 
 

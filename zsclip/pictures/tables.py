@@ -54,7 +54,7 @@ def is_ours(record: Mapping[str, Any]) -> bool:
 
 def is_further_rank(record: Mapping[str, Any]) -> bool:
     """Whether a row of zsclip's own is about the same picture as the one before."""
-    return is_ours(record) and record.get("rank") not in (None, "", "1")
+    return is_ours(record) and record.get("rank") not in (None, "", "1", "1.0")  # pandas writes 1.0
 
 
 def csv_records(

@@ -2,17 +2,16 @@
 const corrected = new Map();  // by number of the row: the right label, or "" where only the answer is known to be wrong
 const KEY = `zsclip ${facts.id} `;  // and the number of a row; a key for each, so that two tabs do not overwrite each other
 const waiting = new Map();  // by number of the row: corrections that are not yet sent
-let storage = null, isExported = true, failure = "", made = 0, sending = Promise.resolve();
+const saved = new Map();  // by number of the row: what stands in the file of `zsclip review`, as far as is known here
+let storage = null, isExported = true, failure = "", unreadable = "", made = 0, unsaved = 0, sending = Promise.resolve();
 
 function openStorage() {
-  try {  // a browser may forbid it, or have no room
-    localStorage.setItem(KEY, "");
-    localStorage.removeItem(KEY);
+  try {  // a browser may forbid it; if it has no room, it still has what was kept before
     storage = localStorage;
   } catch {
     return;
   }
-  const keys = Array.from({ length: storage.length }, (_, place) => storage.key(place));
+  const keys = Array.from({ length: storage?.length ?? 0 }, (_, place) => storage.key(place));
   for (const key of keys.filter((key) => key.startsWith(KEY))) take(Number(key.slice(KEY.length)), storage.getItem(key));
 }
 
@@ -27,18 +26,19 @@ function take(number, label) {
 
 // Correct the label of a picture; null takes the correction back.
 function correct(row, label) {
-  const number = row[NUMBER], before = corrected.get(number) ?? null;
-  if (row[ERROR] !== null || label === before) return;
+  const number = row[NUMBER];
+  if (row[ERROR] !== null || label === (corrected.get(number) ?? null)) return;
   failure = "";
   isExported = false;
   made += 1;
   take(number, label);
   if (isServed) {
     waiting.set(number, (waiting.get(number) ?? 0) + 1);
+    unsaved += 1;
     sending = sending.then(() => send(number, label)).catch((error) => {  // one after the other, in their order
-      failure = `${row[NAME]} was not saved: ${error.message}`;
-      take(number, before);
-    });
+      failure = `the correction of ${row[NAME]} was not saved: ${error.message}`;
+      if (waiting.get(number)) showKept(); else take(number, saved.get(number) ?? null);
+    }).finally(() => { unsaved -= 1; });
   } else {
     try {
       if (label === null) storage?.removeItem(KEY + number); else storage?.setItem(KEY + number, label);
@@ -49,31 +49,43 @@ function correct(row, label) {
   }
 }
 
+function noteSaved(number, label) {
+  if (label === null) saved.delete(number); else saved.set(number, label);
+}
+
 async function send(number, label) {
   waiting.set(number, waiting.get(number) - 1);
   const reply = await fetch("corrections", {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ row: number, label }),
+    method: "POST", keepalive: true, headers: { "Content-Type": "application/json" }, body: JSON.stringify({ row: number, label }),
   }).catch(() => { throw new Error("zsclip review has ended"); });
   const answer = await reply.json().catch(() => ({}));
   if (!reply.ok) throw new Error(answer.error ?? "zsclip review refused it");
-  // Of other rows with the same picture; but what is corrected next comes later.
-  for (const other of Object.keys(answer).map(Number)) if (other !== number && !waiting.get(other)) take(other, label);
+  for (const each of Object.keys(answer).map(Number)) {  // all rows of this picture; but what is corrected next comes later
+    noteSaved(each, label);
+    if (!waiting.get(each) && (corrected.get(each) ?? null) !== label) take(each, label);
+  }
 }
 
 // Ask for the corrections of other tabs, and of earlier days.
 async function receive() {
-  const before = made, all = await fetch("corrections").then((reply) => reply.json());
+  const before = made, reply = await fetch("corrections"), all = await reply.json();
   if (made !== before) return sending.then(receive);  // what was corrected meanwhile may be missing
+  unreadable = reply.ok ? "" : all.error;
+  if (unreadable) return showKept();
+  saved.clear();
+  for (const [number, label] of Object.entries(all)) noteSaved(Number(number), label);
   for (const number of [...corrected.keys()]) if (!(number in all)) take(number, null);
-  for (const [number, label] of Object.entries(all)) if (corrected.get(Number(number)) !== label) take(Number(number), label);
+  for (const [number, label] of saved) if (corrected.get(number) !== label) take(number, label);
+  showKept();
 }
 
 function showKept() {
   const number = corrected.size, many = counted(number, "correction");
-  const where = isServed ? `in ${facts.file}` : storage ? "kept in this browser" : "lost when this page is closed, unless you save them";
-  by("kept").hidden = !number && !failure;
-  by("kept").className = failure ? "failed" : "";
-  by("kept").textContent = failure || `${many} ${where}`;
+  const where = isServed ? `in ${facts.file}` : storage ? "kept in this browser" : "will be lost when you close this page, unless you save them";
+  const wrong = failure || unreadable;
+  by("kept").hidden = !number && !wrong;
+  by("kept").className = wrong ? "failed" : "";
+  by("kept").textContent = wrong || `${many} ${where}`;
   by("export").hidden = isServed || !number;
   const option = by("section").querySelector(`[value="*${CORRECTED}"]`);
   if (option) option.textContent = `${CORRECTED} (${number})`;
@@ -111,4 +123,6 @@ addEventListener("storage", (event) => {
   if (event.key?.startsWith(KEY) && event.key !== KEY) take(Number(event.key.slice(KEY.length)), event.newValue);
 });
 addEventListener("focus", () => isServed && sending.then(receive).catch(() => {}));
-addEventListener("beforeunload", (event) => { if (!isServed && !storage && corrected.size && !isExported) event.preventDefault(); });
+addEventListener("beforeunload", (event) => {
+  if (isServed ? unsaved : !storage && corrected.size && !isExported) event.preventDefault();
+});

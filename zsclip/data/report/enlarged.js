@@ -70,6 +70,12 @@ function focusCard(place) {
   drawn.get(place)?.focus();
 }
 
+// Find the picture again after the cards were arranged anew; close it if it is no longer among them.
+function findAgain(row) {
+  enlarged = placed.findIndex((each) => each.row === row);
+  if (enlarged < 0) leave();
+}
+
 // Close the picture, and go to its card.
 function leave() {
   const place = enlarged;
@@ -116,9 +122,9 @@ addEventListener("keydown", (event) => {
   const row = placed[place].row, digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code)?.[1] ?? /^[1-9]$/.exec(event.key)?.[0];
   const takes = { x: () => markWrong(row), 0: () => correct(row, null), Backspace: () => correct(row, null), Delete: () => correct(row, null) };
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-  if (digit) choose(row, digit - 1);
+  const correction = digit ? () => choose(row, digit - 1) : takes[event.key];
+  if (correction) { if (!event.repeat) correction(); }  // a key held down would choose and take back by turns
   else if (event.key === "Enter" && !isOpen) enlarge(place);
-  else if (takes[event.key]) takes[event.key]();
   else if (!step || event.shiftKey) return;
   else if (isOpen) move(step);
   else if (placeAt(place, step) === null) return;

@@ -55,8 +55,9 @@ function chosen({ q, section, from, to }) {
   const isIn = {
     "": () => true, ["*" + MISTAKES]: isWrong, ["*" + CORRECTED]: (row) => corrected.has(row[NUMBER]),
   }[section] ?? ((row) => sectionsOf(row).includes(section));
+  const least = from > 0 ? from : -Infinity, most = to < 1 ? to : Infinity;  // cosines may be negative
   return rows.filter((row) =>
-    (row[SCORE] === null || (row[SCORE] >= from && row[SCORE] <= to)) && isIn(row) &&
+    (row[SCORE] === null || (row[SCORE] >= least && row[SCORE] <= most)) && isIn(row) &&
     (q === "" || [row[NAME], ...row[LABELS], row[TRUTH], row[ERROR], row[MESSAGE], row[WINNER], corrected.get(row[NUMBER])].some((text) => text?.toLowerCase().includes(q))));
 }
 
@@ -80,7 +81,7 @@ function sectioned(found, { section, order }) {
 }
 
 function arrange() {
-  const wanted = state(), found = chosen(wanted), width = by("pictures").clientWidth;
+  const wanted = state(), found = chosen(wanted), width = by("pictures").clientWidth, large = placed[enlarged]?.row;
   columns = Math.max(2, Math.floor((width + GAP) / (CARD_WIDTH + GAP)));
   const step = (width + GAP) / columns, down = cardHeight + GAP;
   placed = [];
@@ -108,6 +109,7 @@ function arrange() {
   by("none").hidden = found.length > 0;
   for (const place of [...drawn.keys()]) remove(place);
   draw();
+  if (large) findAgain(large);
   const usual = { q: "", section: "", order: "label", from: 0, to: 1 };
   history.replaceState(null, "", "#" + new URLSearchParams(Object.entries(wanted).filter(([name, value]) => value !== usual[name])));
 }

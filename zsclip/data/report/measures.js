@@ -118,11 +118,9 @@ function firstScreen() {
 async function load() {
   const known = receive(), ask = (from) => fetch("rows/" + from).then((reply) => reply.json());
   const add = (some) => {
-    const row = placed[enlarged]?.row;
     addRows(some);
     survey();
     arrange();
-    if (row) enlarged = placed.findIndex((each) => each.row === row);
   };
   add(await ask(0));
   await firstScreen();
