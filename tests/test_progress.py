@@ -187,6 +187,17 @@ def test_the_summary_gives_a_time_and_a_rate_where_they_say_something(seconds: f
     assert tally.summary()[0] == said
 
 
+def test_what_a_first_look_has_encoded_is_from_no_earlier_run() -> None:
+    look, tally = Tally(), Tally()
+    look.encoded, look.known, look.started = 2, 1, time.monotonic() - 8
+    counted(tally, [columns([SURE, SURE])])
+    tally.known = 2  # found in the store now
+
+    tally.after(look)
+
+    assert tally.summary()[0] == "2 images in 8.0 s (0.2 a second), 1 of them encoded by an earlier run"
+
+
 def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -> None:
     tally = Tally()
     counted(tally, [columns([SURE, Skipped("a", "missing", "")])])

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -98,8 +98,25 @@ def build_answering(question: "Question", encoder: "Encoder", session: Session) 
     return classifier_of(question, encoder)
 
 
+class Remembered:
+    """Pictures that can be gone through again, but are looked for only as the first run through them goes on.
+
+    Whatever is found too early waits in memory until it is read, as the frames of videos do, of which only some can.
+    """
+
+    def __init__(self, found: "Iterable[Pictures]") -> None:
+        self._found = iter(found)
+        self._known: list[Pictures] = []
+
+    def __iter__(self) -> "Iterator[Pictures]":
+        yield from self._known
+        for some in self._found:
+            self._known.append(some)
+            yield some
+
+
 def build_for_all(
-    question: "Question", pictures: "Sequence[Pictures]", encoder: "Encoder", session: Session
+    question: "Question", pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session
 ) -> "Classifier | None":
     """Encode all pictures, and give what answers with all of them in mind; None if each is answered by itself."""
     if question.scores.needs_all is None:
@@ -117,15 +134,19 @@ def build_for_all(
             found = informed(classifier, counted)
         else:
             found = corrected(classifier, counted, expected_shares(question))
-    session.tally.new_store = own.tally.new_store
+    session.tally.after(own.tally)
     return found
 
 
 def build_suggested(
-    classifier: "Classifier", head: "Head | None", pictures: "Sequence[Pictures]", count: int, encoder: "Encoder",
+    classifier: "Classifier", head: "Head | None", pictures: "Iterable[Pictures]", count: int, encoder: "Encoder",
     session: Session,
 ) -> "Pictures":  # fmt: skip
-    """Encode all pictures, and give those whose labels would teach most; none that is an example of the head."""
+    """Encode all pictures, and give those whose labels would teach most; none that is an example of the head.
+
+    Args:
+        pictures: gone through twice.
+    """
     import numpy as np
 
     from zsclip.answers.suggest import worth_labelling
@@ -141,7 +162,8 @@ def build_suggested(
             vectors.append(batch.vectors[is_new])
             places.append(start + batch.places[is_new].astype(np.int64))
             start += len(batch)
-    session.tally.new_store = session.tally.new_store or own.tally.new_store
+    session.tally.after(own.tally)
+    session.tally.looked_seconds = 0.0  # few of all those images get a row, and the rate would be theirs
     session.tally.errors += own.tally.errors
     chosen = np.concatenate(places)[worth_labelling(np.concatenate(vectors), classifier, count)]
     names = [name for some in pictures for name in some.names]
