@@ -317,7 +317,7 @@ def test_a_table_for_people_and_rows_as_a_spreadsheet(run: Run, classes: Path, t
         (["--rows", "x.txt"], "x.txt: unknown extension"),
         (
             ["--errors", "x.parquet"],
-            "--errors: cannot write 'x.parquet'; use a name that ends in .csv or .tsv or .jsonl",
+            "--errors: cannot write 'x.parquet'; use a name that ends in .csv, .tsv or .jsonl",
         ),
         (["--labels", "red,blue"], "labels that are not in your list: 'green_blue', 'n01'; "),
     ],

@@ -247,13 +247,6 @@ def test_a_folder_that_does_not_exist_is_an_output_error(tmp_path: Path, monkeyp
         pass
 
 
-def test_a_folder_as_target_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder; give a file name"), open_output(str(tmp_path)):
-        pass
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
-@pytest.mark.parametrize("rows", [[SURE], [SURE] * 1000])
 @pytest.mark.parametrize("target", ["s3://bucket/rows.csv", "s3://bucket/rows/", "https://host/rows.parquet"])
 def test_a_url_is_no_output(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -266,6 +259,13 @@ def test_a_url_is_no_output(target: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_as_target_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder; give a file name"), open_output(str(tmp_path)):
+        pass
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+@pytest.mark.parametrize("rows", [[SURE], [SURE] * 1000])
 def test_a_full_disk_is_an_output_error_of_one_line(rows: list[Row], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").symlink_to("/dev/full")
 

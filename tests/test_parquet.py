@@ -89,7 +89,7 @@ BINARY, STRUCT = pa.array([b"x"]), pa.array([{"bytes": b"x", "path": "y"}])
             None,
             "several columns may hold the images: png, jpg; choose one with --column",
         ),
-        ({"n": [1], "m": [[b"x"]]}, None, "no column holds images or their paths; it has n (int64), m (list<"),
+        ({"n": [1]}, None, "no column holds images or their paths; it has n (int64)"),
         ({"n": [1], "text": ["x"]}, None, "found no column of images among n, text; name one with --column"),
         ({"n": [1], "image": BINARY}, "n", "column 'n' holds int64, not images; choose another"),
         ({"image": BINARY}, "imgae", "no column 'imgae'; it has image"),

@@ -26,6 +26,7 @@ EXTRAS = {
     "onnx": "answers on a CPU without torch",
     "ray": "--engine ray",
     "train": "TensorBoard for `zsclip train --log-dir`",
+    "wordnet": "`zsclip prompts suggest`",
 }
 # Libraries in machine code that may be installed and still not load; the others are not imported, which takes seconds.
 _NATIVE = {"pillow-heif": "pillow_heif", "av": "av", "pyarrow": "pyarrow", "onnxruntime": "onnxruntime"}
