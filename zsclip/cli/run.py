@@ -115,6 +115,18 @@ class Remembered:
             yield some
 
 
+@contextmanager
+def first_look(session: Session) -> Iterator[Session]:
+    """Give a session for a look at all images before the first is answered; its counts are its own."""
+    own = replace(session, tally=Tally())
+    try:
+        yield own
+    except BaseException:
+        session.tally.encoded = own.tally.encoded  # an interrupted run says what is kept
+        raise
+    session.tally.after(own.tally)
+
+
 def build_for_all(
     question: "Question", pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session
 ) -> "Classifier | None":
@@ -125,16 +137,14 @@ def build_for_all(
     from zsclip.answers.shares import corrected
     from zsclip.engine.question import expected_shares
 
-    own = replace(session, tally=Tally())
     classifier = build_answering(question, encoder, session)
-    with embedding(pictures, encoder, own) as embedded:
+    with first_look(session) as own, embedding(pictures, encoder, own) as embedded:
         session.progress.images(own.tally, lambda: None)
         counted = own.tally.count_encoded(embedded)
         if question.scores.transductive:
             found = informed(classifier, counted)
         else:
             found = corrected(classifier, counted, expected_shares(question))
-    session.tally.after(own.tally)
     return found
 
 
@@ -152,17 +162,15 @@ def build_suggested(
     from zsclip.answers.suggest import worth_labelling
     from zsclip.pictures.pictures import pictures_named
 
-    own = replace(session, tally=Tally())
     known = set() if head is None else {vector.tobytes() for vector in head.vectors}
     vectors, places, start = [np.empty((0, encoder.embed_dim), np.float32)], [np.empty(0, np.int64)], 0
-    with embedding(pictures, encoder, own) as embedded:
+    with first_look(session) as own, embedding(pictures, encoder, own) as embedded:
         session.progress.images(own.tally, lambda: None)
         for batch in own.tally.count_encoded(embedded):
             is_new = np.array([vector.tobytes() not in known for vector in batch.vectors], bool)
             vectors.append(batch.vectors[is_new])
             places.append(start + batch.places[is_new].astype(np.int64))
             start += len(batch)
-    session.tally.after(own.tally)
     session.tally.looked_seconds = 0.0  # few of all those images get a row, and the rate would be theirs
     session.tally.errors += own.tally.errors
     chosen = np.concatenate(places)[worth_labelling(np.concatenate(vectors), classifier, count)]
