@@ -56,7 +56,7 @@ def test_members_of_one_name_are_told_apart_when_they_are_read_again(run: Run, t
     cards = json.loads(page.partition('id="rows">')[2].partition("</script>")[0])
     assert [card[0] for card in cards] == ["a.tar#a.png"] * 3
     assert len({card[7] for card in cards}) == 3  # thumbnails, and none of the damaged one
-    assert [card[1] for card in cards] == [None] * 3  # nothing to link to
+    assert [card[1] for card in cards] == ["a.tar#a.png"] * 3  # the archive that each is in
 
     assert run(*command, "-o", "rows.jsonl", "--retry-errors").returncode == 1
     assert (tmp_path / "rows.jsonl").read_bytes() == before

@@ -10,9 +10,7 @@ from zsclip.cli.help import Command, command_group
 from zsclip.cli.options import Labels, Messages, Model, Prompts, Templates, set_environment
 from zsclip.cli.terminal import counted
 
-prompts_app = command_group(
-    "prompts", "Show the sentences that labels are put into; check labels, and suggest more words."
-)
+prompts_app = command_group("prompts", "Show the sentences for labels; check labels, suggest words.")
 
 
 @prompts_app.command("list", cls=Command)
