@@ -125,6 +125,8 @@ def test_from_python_an_archive_gives_answers_for_its_members(tmp_path: Path, mo
     assert "image/webp" in answers._repr_html_()
     assert len(classify(tmp_path / "b.zip")) == 1
     assert len(classify(f"{tmp_path}/{{a.tar,b.zip}}")) == 5
+    assert classify(answers.names[2]) == answers[2]  # one picture has one record
+    assert list(classify([answers.names[2]])) == [answers[2]]
     assert several.labels == [*answers.labels[:1], answers.labels[3], *answers.labels]
     assert several._repr_html_().count("image/webp") == 6
 

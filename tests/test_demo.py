@@ -65,6 +65,15 @@ def test_it_loads_no_torch_where_onnx_runtime_is_there(run_alone: Run) -> None:
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ)
 
 
+def test_a_relative_cache_is_not_put_beside_the_photographs(run_alone: Run, tmp_path: Path) -> None:
+    before = set(FOLDER.iterdir())
+
+    assert run_alone("demo", ZSCLIP_CACHE_DIR="kept").returncode == 0
+
+    assert set(FOLDER.iterdir()) == before
+    assert (tmp_path / "kept").is_dir()
+
+
 def test_it_leaves_the_working_directory_as_it_was(empty_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["demo"]) == 0
     assert Path.cwd() == empty_folder

@@ -37,6 +37,7 @@ def test_what_is_filled_in_is_not_a_template() -> None:
     ("text", "said"),
     [
         ("", "is empty"),
+        ("s3://bucket/{label}", "^--copy-to s3://bucket/{label}: only local files can be written; write here, and "),
         ("x/{lable}", "cannot fill in {lable}; use {label} or {name} or {score}"),
         ("x/{name}/y", "does not end with {name}"),
         ("{name}/{name}", "does not end with {name}"),

@@ -146,7 +146,7 @@ def test_a_label_is_contained_only_as_whole_words_in_any_number() -> None:
 def test_a_name_is_shared_only_if_one_has_it_as_a_synonym() -> None:
     dog, wolf = Label("dog", ("hound", "canine")), Label("wolf", ("Canine",))
 
-    assert list(shared_names([dog, wolf])) == ["'Canine' is a name of 'dog', 'wolf'; let it mean one of them"]
+    assert list(shared_names([dog, wolf])) == ["'Canine' is a name of 'dog', 'wolf'; keep it for one of them"]
     assert list(shared_names(labels("cat", "cats"))) == []
 
 

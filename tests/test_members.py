@@ -184,6 +184,24 @@ def test_exclude_and_limit_go_by_members(tmp_path: Path) -> None:
     assert len(list(find_images([str(tmp_path / "x.tar"), str(tmp_path / "x.zip")], limit=7))) == 7
 
 
+def test_a_row_of_parquet_files_with_several_columns_of_images_needs_the_column(
+    run: Run, tmp_path: Path, model: str
+) -> None:
+    data = [data for _, data in good_album()]
+    pq.write_table(pa.table({"first": data[:3], "second": data[3:6]}), tmp_path / "x.parquet")
+    command = ("classify", *LABELS, "-f", "jsonl", "-q", "--no-store", "--batch-size", "1")
+
+    whole = rows_of(run(*command, "x.parquet", "--column", "second", "-m", model))
+    one = run(*command, "x.parquet#1", "--column", "second", "-m", model)
+    unknown = run(*command, "x.parquet#1", "-m", "nowhere")  # found out before the model is looked for
+
+    assert rows_of(one) == whole[1:2]
+    assert unknown.returncode == 2
+    assert unknown.stderr == (
+        b"zsclip: x.parquet: several columns may hold the images: first, second; choose one with --column\n"
+    )
+
+
 def test_a_picture_with_the_ending_of_an_archive_is_a_picture(tmp_path: Path) -> None:
     (tmp_path / "photo.tar").write_bytes(ALBUM["00.png"])
 

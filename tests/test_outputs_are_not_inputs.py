@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,6 +207,27 @@ def test_an_image_or_list_that_stdin_names_is_not_replaced(
     assert (tmp_path / "list.txt").read_text().startswith("photos/green.png\n")
     if is_file:
         assert not list(tmp_path.rglob("*.part*"))
+
+
+@pytest.mark.parametrize("given", ["a.tar#d/red.png", "list.csv", "-"])
+def test_an_archive_is_not_replaced_by_the_rows_of_one_of_its_members(
+    given: str, photos: Path, model: Path, tmp_path: Path, run, run_alone
+) -> None:
+    """A pipe as stdin, which only a process of its own has, is not read ahead."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(photos, "d")
+    (tmp_path / "list.csv").write_text("file_name\na.tar#d/red.png\n")
+    before = (tmp_path / "a.tar").read_bytes()
+
+    command = ("classify", given, *COLOURS, "-m", model, "-f", "csv", "-o", "a.tar", "--overwrite")
+    done = run_alone(*command, input=b"a.tar#d/red.png\n") if given == "-" else run(*command)
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        b"zsclip: -o a.tar: would overwrite the archive of 'a.tar#d/red.png', which this run reads; "
+        b"write to another file\n"
+    )
+    assert (tmp_path / "a.tar").read_bytes() == before
 
 
 def test_two_outputs_of_one_name_are_refused(photos: Path, model: Path, refused: Callable[..., str]) -> None:

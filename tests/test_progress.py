@@ -14,9 +14,11 @@ from test_sinks import SURE
 import zsclip.cli.progress
 from zsclip.answers.answers import Answers
 from zsclip.cli.held_signals import HeldSignals
+from zsclip.cli.options import Messages
 from zsclip.cli.parts import shards_status
 from zsclip.cli.progress import Listing, Progress, images_status, total_of
-from zsclip.cli.run import interruptible
+from zsclip.cli.run import Session, first_look, interruptible
+from zsclip.cli.speed import Speed, Store
 from zsclip.cli.tally import Tally
 from zsclip.cli.terminal import duration, sized
 from zsclip.cli.training import training_line
@@ -185,6 +187,30 @@ def test_the_summary_gives_a_time_and_a_rate_where_they_say_something(seconds: f
     tally.started, tally.known = time.monotonic() - seconds, known
 
     assert tally.summary()[0] == said
+
+
+def test_what_a_first_look_has_encoded_is_from_no_earlier_run() -> None:
+    look, tally = Tally(), Tally()
+    look.encoded, look.known, look.started = 2, 1, time.monotonic() - 8
+    counted(tally, [columns([SURE, SURE])])
+    tally.known = 2  # found in the store now
+
+    tally.after(look)
+
+    assert tally.summary()[0] == "2 images in 8.0 s (0.2 a second), 1 of them encoded by an earlier run"
+
+
+def test_an_interrupted_first_look_has_its_images_in_the_counts_of_the_run() -> None:
+    session = Session(Speed(), Store(), Messages(), Progress(visible=False))
+
+    def look() -> None:
+        with first_look(session) as own:
+            own.tally.encoded = 7
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look()
+    assert session.tally.images == 7
 
 
 def test_the_summary_names_files_and_the_store_where_it_is_new(tmp_path: Path) -> None:

@@ -447,6 +447,7 @@ def test_mistakes_get_one_line(rows: Path, run: Run) -> None:
             "--corrections: 'c.txt' is not a table; use a name that ends in .csv",
         ),
         (["rows.jsonl", "--corrections", "no/c.csv"], 4, "no/c.csv: no such file or directory; make its folder first"),
+        (["rows.jsonl", "--corrections", "s3://a/c.csv"], 2, "--corrections s3://a/c.csv: only local files can be "),
         (["rows.jsonl", "--corrections", "other.csv"], 2, "other.csv: not a file of corrections"),
         (["empty.csv", "--corrections", "empty.csv"], 2, "would overwrite the rows"),
         (["empty.csv"], 1, "no rows"),

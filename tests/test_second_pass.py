@@ -3,6 +3,11 @@
 import csv
 import json
 import math
+import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -10,7 +15,8 @@ from subprocess import CompletedProcess
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_class_folders
+from conftest import HANGS, make_class_folders
+from PIL import Image
 
 from zsclip import Classifier
 from zsclip.answers.classifier import Classifier as TextMatrix
@@ -216,6 +222,8 @@ def test_every_row_says_what_the_first_pass_answered(run: Run, tmp_path: Path, m
 
     assert done.returncode == 1
     assert done.stdout == again.stdout
+    assert b"earlier run" not in done.stderr  # what the first pass encoded
+    assert b", 60 of them encoded by an earlier run" in again.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len({tuple(row) for row in rows}) == 1
     assert [row["file_name"] for row in rows] == [row["file_name"] for row in plain]
@@ -257,7 +265,9 @@ def test_eval_and_python_answer_as_classify_does(run: Run, tmp_path: Path, model
     [
         (("-",), "-: --transductive needs all images"),
         (("data", "-o", "rows/"), "--transductive: needs all images in one run"),
-        (("data", "-o", "a.csv", "--resume"), "--transductive: depends on all images"),
+        (("data", "-o", "a.csv", "--resume"), "--transductive: depends on all images; run again without --resume"),
+        (("data", "-o", "a.csv", "--retry-errors"), "depends on all images; run again without --retry-errors"),
+        (("data", "-o", "old.csv"), "old.csv: already exists; add --overwrite to replace it\n"),
         (("data", "--no-store"), "--no-store: --transductive looks at every image twice"),
         (("data", "--multi-label"), "leave out --multi-label"),
         (("data", "--none-of-these"), "leave out --none-of-these"),
@@ -269,9 +279,44 @@ def test_a_second_pass_is_refused_where_it_cannot_be_right(
     arguments: tuple[str, ...], why: str, run: Run, tmp_path: Path, model: str
 ) -> None:
     make_class_folders(tmp_path / "data", ("cat", "dog"), 1)
+    (tmp_path / "old.csv").touch()
 
     done = run("classify", *arguments, "--transductive", "-l", "cat,dog", "-m", model)
 
     assert done.returncode == 2
     assert why in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
+
+
+def test_an_interrupted_run_says_that_it_must_begin_again(tmp_path: Path, model: str) -> None:
+    make_class_folders(tmp_path / "data", ("cat",), 20)
+    command = [sys.executable, "-m", "zsclip", "classify", "data", "--labels-file", "imagenet", "-k", "1000"]
+    command += ["-m", model, "-f", "jsonl", "--transductive"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)  # of rows that fill the pipe, so that the run waits
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)  # the first one waits for the end of the batch
+        _, said = process.communicate(timeout=HANGS)
+
+    assert process.returncode == 130
+    *_, last = said.decode().splitlines()
+    assert re.fullmatch(
+        r"zsclip: interrupted: \d+ images done; run the same command again; what was encoded is kept", last
+    )
+
+
+@pytest.mark.parametrize("further", [("--transductive",), ("--suggest", "300")])
+def test_all_frames_of_an_animation_are_answered_though_few_fit_in_memory(
+    further: tuple[str, ...], run_alone: Run, tmp_path: Path, model: str
+) -> None:
+    """Frames wait until they are read, at most 256 of them; so it would hang if all were found before one is read."""
+    frames = [Image.new("L", (8, 8), i % 256) for i in range(300)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+
+    command = ("classify", "a.gif", "--frames", "--every", "1", "-l", "cat,dog", "-m", model, "-f", "csv")
+    done = run_alone(*command, *further)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(b"a.gif#t=") > 200  # some frames are the same, and suggested once

@@ -118,6 +118,21 @@ def test_members_are_named_by_urls_on_the_command_line_and_in_a_list_beside_the_
     assert listed == rows
 
 
+def test_offline_no_archive_is_asked_for_a_member(run: Run, tmp_path: Path, model: str) -> None:
+    """Not even to find out that no input is replaced."""
+    write_tar(tmp_path / "a.tar", good_album()[:2])
+    (tmp_path / "rows.csv").write_text("old")
+    with serving(tmp_path) as server:
+        member = f"{server.url}/a.tar#{good_album()[0][0]}"
+
+        done = run("classify", member, *LABELS, "-m", model, "--offline", "-o", "rows.csv", "--overwrite")
+
+    assert done.returncode == 2
+    assert b"which --offline forbids" in done.stderr
+    assert server.asked == []
+    assert (tmp_path / "rows.csv").read_text() == "old"
+
+
 def test_an_archive_is_recognised_by_one_head_alone(
     run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ from zsclip.models.embed import Embedded
 from zsclip.out import frames
 from zsclip.out.notebook import SHOWN, html_table
 from zsclip.out.thumbnails import HEIGHT, WIDTH
-from zsclip.pictures.containers import expand_braces, is_container
+from zsclip.pictures.containers import archive_of, expand_braces, is_container
 from zsclip.pictures.files import find_images
 from zsclip.pictures.in_memory import InMemory, as_ppm
 from zsclip.pictures.listed import with_listed
@@ -203,8 +203,8 @@ class Classifier:
             with closing(find_images([path], sampling=self._sampling, network=network)) as paths:
                 found = self._answers(paths.rest(), {})
             is_far = is_remote(path) and not network.is_folder(path) and len(found) == 1
-            is_there = is_far or os.path.lexists(path)
-            is_one = is_there and not os.path.isdir(path) and not is_container(path, self._sampling)
+            is_there = is_far or os.path.lexists(path) or archive_of(path)
+            is_one = bool(is_there) and not os.path.isdir(path) and not is_container(path, self._sampling)
             self._check_several(is_one)
             return found[0] if is_one else found
         kept: dict[int, bytes] = {}

@@ -80,6 +80,9 @@ class Actions(Tags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        from zsclip.out.output import check_local
+
+        check_local("--log", self.log)
         flags = [flag for flag, value in self._targets if value is not None]
         if self.undo is not None:
             others = [*flags, *["ROWS"] * (self.rows is not None), *["--dry-run"] * self.dry_run]

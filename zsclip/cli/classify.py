@@ -16,6 +16,7 @@ from zsclip.cli.question import Scores, about_page, wanted_answers
 from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
 from zsclip.cli.run import (
     SLOW_PIECE,
+    Remembered,
     Session,
     build_answering,
     build_for_all,
@@ -26,6 +27,7 @@ from zsclip.cli.run import (
     report_run,
 )
 from zsclip.cli.speed import Speed, Store
+from zsclip.cli.terminal import counted
 from zsclip.cli.video import Video
 from zsclip.errors import InputError
 
@@ -79,7 +81,7 @@ def classify(
     wanted = wanted_answers(scores.only, question.words.answers)
     read = chain(labels.reads(), prompts.reads(), scores.reads(), example_files(question), model_files(name))
     sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
-    paths = _found(inputs, output, read, messages, sampling, model)
+    paths = _found(inputs, output, read, messages, sampling, model, resumable=whole is None)
     if question.examples is not None and not output.dry_run:
         question = learn_first(question, name, model, speed, store, messages)
     if output.folder is not None:
@@ -106,7 +108,7 @@ def classify(
         pictures = progress.listed(paths.rest(), inputs.inputs)
         for_all = None
         if whole is not None:
-            pictures, for_all = _looked_at_first(list(pictures), question, encoder, session)
+            pictures, for_all = _looked_at_first(Remembered(pictures), question, encoder, session)
         run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, for_all)
         run.write(pictures, start)
     code = report_run(session, (output.file, output.report, output.contact_sheet))
@@ -121,7 +123,8 @@ def _check_whole(flag: str, inputs: Inputs, output: Output, store: Store) -> Non
     reasons = (
         (STDIN in inputs.inputs, f"-: {flag} needs all images before it can answer; give files or folders"),
         (output.folder is not None, f"{flag}: needs all images in one run; write to a file instead of a folder"),
-        (output.resume or output.retry_errors, f"{flag}: depends on all images; run again without --resume"),
+        (output.resume, f"{flag}: depends on all images; run again without --resume"),
+        (output.retry_errors, f"{flag}: depends on all images; run again without --retry-errors"),
         (
             store.no_store and flag != "--suggest",
             f"--no-store: {flag} looks at every image twice; leave one of the two out",
@@ -133,13 +136,13 @@ def _check_whole(flag: str, inputs: Inputs, output: Output, store: Store) -> Non
 
 
 def _looked_at_first(
-    pictures: "list[Pictures]", question: "Question", encoder: "Encoder", session: Session
+    pictures: "Remembered", question: "Question", encoder: "Encoder", session: Session
 ) -> "tuple[list[Pictures], Classifier | None]":
     """Encode all pictures; give those to answer for, and what answers if that depends on all of them."""
     suggest = question.scores.suggest
     for_all = build_for_all(question, pictures, encoder, session)
     if suggest is None:
-        return pictures, for_all
+        return list(pictures), for_all
     classifier = for_all or build_answering(question, encoder, session)
     return [build_suggested(classifier, question.head, pictures, suggest, encoder, session)], classifier
 
@@ -151,14 +154,17 @@ def _found(
     messages: Messages,
     sampling: "Sampling",
     model: Model,
+    *,
+    resumable: bool,
 ) -> "Paths":
     """Check every input and output, then find the images.
 
     Args:
         read: what else the run reads, and the path of each. sampling: which frames of videos are taken.
+        resumable: whether a run like this can be resumed.
     """
     own = output.written(by_earlier_run=True)
-    places = output.check(chain(read, inputs.reads(output.replaced, own=own)))
+    places = output.check(chain(read, inputs.reads(output.replaced, own=own)), resumable=resumable)
     return inputs.find(messages, places, own, sampling=sampling, offline=model.offline)
 
 
@@ -225,6 +231,13 @@ class Run:
         return self.for_all or build_answering(self.question, self.encoder, self.session)
 
     def _interruptible(self, start: Start, *, is_retry: bool) -> AbstractContextManager[None]:
-        only = self.question.scores.only
-        session = self.session
-        return interruptible(lambda: resume_hint(self.output, start, session.tally, is_retry, only), session.signals)
+        scores, session = self.question.scores, self.session
+
+        def hint() -> str:
+            if scores.needs_all is None and scores.suggest is None:
+                return resume_hint(self.output, start, session.tally, is_retry, scores.only)
+            how = "the same command again" if self.output.own_file is None else "again with --overwrite"
+            kept = "" if session.store.no_store else "; what was encoded is kept"
+            return f"{counted(session.tally.written, 'image')} done; run {how}{kept}"
+
+        return interruptible(hint, session.signals)

@@ -1,5 +1,6 @@
 """`zsclip demo`."""
 
+import os
 import shlex
 from contextlib import chdir
 from pathlib import Path
@@ -25,7 +26,7 @@ _NEXT = {
 def demo() -> int:
     """Classify five photographs that come with zsclip.
 
-    They are classified with `tiny`, the model that comes with zsclip, too: nothing is fetched.
+    The model, `tiny`, comes with zsclip as well, so nothing is fetched.
 
     Examples:
 
@@ -33,6 +34,9 @@ def demo() -> int:
     """
     from zsclip.cli.commands import Commands
 
+    for name in ("ZSCLIP_CACHE_DIR", "XDG_CACHE_HOME"):
+        if os.environ.get(name):  # which may be relative, and must not become a folder beside the photographs
+            os.environ[name] = os.path.abspath(os.environ[name])
     typer.echo(f"$ cd {shlex.quote(str(FOLDER))}\n$ zsclip {' '.join(map(_as_typed, _COMMAND))}")
     with chdir(FOLDER):
         code = Commands()["classify"].main(list(_COMMAND[1:]), prog_name="zsclip classify", standalone_mode=False)

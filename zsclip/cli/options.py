@@ -347,8 +347,10 @@ def check_ending(flag: str, file: str | None, *endings: str) -> None:
 
 
 def _pictures(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Pair paths of pictures with what they are."""
-    return ((f"the image {path!r}", path) for path in paths)
+    """Yield a description and the path of each file that holds pictures with these names."""
+    from zsclip.out.output import held_in
+
+    return map(held_in, paths)
 
 
 def model_files(name: str) -> Iterator[tuple[str, str]]:

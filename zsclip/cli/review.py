@@ -70,8 +70,9 @@ def review(reviewed: Reviewed, network: Network, messages: Messages) -> int:
     from zsclip.out.review import Review, Server
     from zsclip.pixels.processors import available_cpus
 
+    places = check_outputs_differ([("--corrections", reviewed.file)])
     check_output(reviewed.file, overwrite=True)
-    check_inputs([("the rows", reviewed.rows)], check_outputs_differ([("--corrections", reviewed.file)]))
+    check_inputs([("the rows", reviewed.rows)], places)
     corrections = Corrections(reviewed.file)
     with Progress(messages.show_progress) as progress:
         progress.step("reading rows")

@@ -200,8 +200,11 @@ class Output(Sharing, Report):
         first = 1 if by_earlier_run and not self.is_resumed else 0
         return [file for _, target in self.targets if target is not None for file in files_of(target)[first:]]
 
-    def check(self, reads: Iterable[tuple[str, str]]) -> "dict[FileId, str]":
+    def check(self, reads: Iterable[tuple[str, str]], *, resumable: bool) -> "dict[FileId, str]":
         """Check that every file can be written, and is not one that is read, before anything slow begins.
+
+        Args:
+            resumable: whether messages may suggest --resume.
 
         Returns:
             A description of each file that would be replaced, by its id.
@@ -211,7 +214,7 @@ class Output(Sharing, Report):
         places = check_outputs_differ(self.targets)
         check_inputs(reads, places)
         if self.folder is None:
-            check_output(self.file, overwrite=self.overwrite or self.is_resumed, resumable=True)
+            check_output(self.file, overwrite=self.overwrite or self.is_resumed, resumable=resumable)
         for file in filter(None, (self.report, self.contact_sheet)):
             check_output(file, overwrite=self.overwrite)
         return places

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -98,8 +98,37 @@ def build_answering(question: "Question", encoder: "Encoder", session: Session) 
     return classifier_of(question, encoder)
 
 
+class Remembered:
+    """Pictures that can be gone through again, but are looked for only as the first run through them goes on.
+
+    Whatever is found too early waits in memory until it is read, as the frames of videos do, of which only some can.
+    """
+
+    def __init__(self, found: "Iterable[Pictures]") -> None:
+        self._found = iter(found)
+        self._known: list[Pictures] = []
+
+    def __iter__(self) -> "Iterator[Pictures]":
+        yield from self._known
+        for some in self._found:
+            self._known.append(some)
+            yield some
+
+
+@contextmanager
+def first_look(session: Session) -> Iterator[Session]:
+    """Give a session for a look at all images before the first is answered; its counts are its own."""
+    own = replace(session, tally=Tally())
+    try:
+        yield own
+    except BaseException:
+        session.tally.encoded = own.tally.encoded  # an interrupted run says what is kept
+        raise
+    session.tally.after(own.tally)
+
+
 def build_for_all(
-    question: "Question", pictures: "Sequence[Pictures]", encoder: "Encoder", session: Session
+    question: "Question", pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session
 ) -> "Classifier | None":
     """Encode all pictures, and give what answers with all of them in mind; None if each is answered by itself."""
     if question.scores.needs_all is None:
@@ -108,40 +137,41 @@ def build_for_all(
     from zsclip.answers.shares import corrected
     from zsclip.engine.question import expected_shares
 
-    own = replace(session, tally=Tally())
     classifier = build_answering(question, encoder, session)
-    with embedding(pictures, encoder, own) as embedded:
+    with first_look(session) as own, embedding(pictures, encoder, own) as embedded:
         session.progress.images(own.tally, lambda: None)
         counted = own.tally.count_encoded(embedded)
         if question.scores.transductive:
             found = informed(classifier, counted)
         else:
             found = corrected(classifier, counted, expected_shares(question))
-    session.tally.new_store = own.tally.new_store
     return found
 
 
 def build_suggested(
-    classifier: "Classifier", head: "Head | None", pictures: "Sequence[Pictures]", count: int, encoder: "Encoder",
+    classifier: "Classifier", head: "Head | None", pictures: "Iterable[Pictures]", count: int, encoder: "Encoder",
     session: Session,
 ) -> "Pictures":  # fmt: skip
-    """Encode all pictures, and give those whose labels would teach most; none that is an example of the head."""
+    """Encode all pictures, and give those whose labels would teach most; none that is an example of the head.
+
+    Args:
+        pictures: gone through twice.
+    """
     import numpy as np
 
     from zsclip.answers.suggest import worth_labelling
     from zsclip.pictures.pictures import pictures_named
 
-    own = replace(session, tally=Tally())
     known = set() if head is None else {vector.tobytes() for vector in head.vectors}
     vectors, places, start = [np.empty((0, encoder.embed_dim), np.float32)], [np.empty(0, np.int64)], 0
-    with embedding(pictures, encoder, own) as embedded:
+    with first_look(session) as own, embedding(pictures, encoder, own) as embedded:
         session.progress.images(own.tally, lambda: None)
         for batch in own.tally.count_encoded(embedded):
             is_new = np.array([vector.tobytes() not in known for vector in batch.vectors], bool)
             vectors.append(batch.vectors[is_new])
             places.append(start + batch.places[is_new].astype(np.int64))
             start += len(batch)
-    session.tally.new_store = session.tally.new_store or own.tally.new_store
+    session.tally.looked_seconds = 0.0  # few of all those images get a row, and the rate would be theirs
     session.tally.errors += own.tally.errors
     chosen = np.concatenate(places)[worth_labelling(np.concatenate(vectors), classifier, count)]
     names = [name for some in pictures for name in some.names]

@@ -38,6 +38,8 @@ class Tally:
         self.encoded = 0  # but not answered yet
         self.written = 0  # images whose rows are written, including an earlier run's
         self.known = 0  # images found in the store, so not encoded
+        self.fresh = 0  # images that this run encoded before it answered for any: no earlier run did
+        self.looked_seconds = 0.0  # that this took
         self.new_store: str | None = None  # the store's folder, if this run created it
         self.passed_over = passed_over
         self.folder: str | None = None  # of parts
@@ -108,6 +110,12 @@ class Tally:
         self.known += store.read
         if store.kept:
             self.new_store = folder
+
+    def after(self, look: "Tally") -> None:
+        """Take the counts of a look at all images that came first; what it encoded is found in the store now."""
+        self.fresh += look.encoded - look.known
+        self.looked_seconds += time.monotonic() - look.started
+        self.new_store = self.new_store or look.new_store
 
     def complete(self, file: str) -> str:
         """Say that an earlier run is already complete."""
@@ -181,10 +189,12 @@ class Tally:
         earlier = f"; {counted(self.done, 'image')} done earlier" if self.done else ""
         earlier += f"; {counted(self.beside, 'image')} done by other processes" if self.beside else ""
         images = counted(self.images, "image")
-        if self.known >= self.images:
+        before = max(0, self.known - self.fresh)
+        if before >= self.images:
             return f"{images}, encoded by an earlier run{earlier}"
-        known = f", {self.known:,} of them encoded by an earlier run" if self.known else ""
-        return f"{images}{_time_and_rate(self.images, time.monotonic() - self.started)}{known}{earlier}"
+        known = f", {before:,} of them encoded by an earlier run" if before else ""
+        seconds = self.looked_seconds + time.monotonic() - self.started
+        return f"{images}{_time_and_rate(self.images, seconds)}{known}{earlier}"
 
 
 def _time_and_rate(images: int, seconds: float) -> str:

@@ -51,7 +51,7 @@ def _compare(encoders: Sequence[Encoder], pixels: parity.Pixels, theirs: parity.
         how = f"by {encoder.runtime} in {encoder.precision} on the {encoder.device}"
         if (encoder.device, encoder.precision) == ("cpu", "fp32"):
             is_same = image <= MOST_EXACT and text <= MOST_EXACT  # NaN is not
-            detail = f"{how} differ from open_clip's by {image:.0e} (images) and {text:.0e} (sentences)"
+            detail = f"{how} differ from open_clip's by {image:.1g} (images) and {text:.1g} (sentences)"
         else:
             is_same = cosine >= LEAST_COSINE
             detail = f"{how} have a cosine to open_clip's in fp32 of {cosine:.5f} or more"

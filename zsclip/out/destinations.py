@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from zsclip.errors import InputError
+from zsclip.out.output import check_local
 
 _LONGEST = 200  # bytes of a folder's name; file systems allow 255
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -20,10 +21,11 @@ def read_destination(flag: str, text: str, *, has_label: bool = True) -> str:
         An absolute path, with braces.
 
     Raises:
-        InputError: it has something else in braces, or does not end with the name.
+        InputError: it is a URL, has something else in braces, or does not end with the name.
     """
     if not text.strip():
         raise InputError(f"{flag}: the name is empty; give a folder")
+    check_local(flag, text)
     known = ("label", "name", "score") if has_label else ("name", "score")
     found = _FIELD.findall(text)
     for each in found:

@@ -211,11 +211,21 @@ def check_inputs(inputs: Iterable[tuple[str, str]], places: Mapping[FileId, str]
 
 
 def refuse_replaced(found: Iterable[Pictures], places: Mapping[FileId, str]) -> Iterator[Pictures]:
-    """Pass pictures on; refuse a file among them that the run would replace, as `check_inputs` does."""
+    """Pass pictures on; refuse a file that holds some of them and that the run would replace; see `check_inputs`."""
+    from zsclip.pictures.containers import split_member
+
     for some in found:
-        if some.read is None:
-            check_inputs(((f"the image {path!r}", path) for path in some.names), places)
+        names = some.names if some.read is None else {split_member(name)[0]: name for name in some.names}.values()
+        check_inputs(map(held_in, names), places)
         yield some
+
+
+def held_in(name: str) -> tuple[str, str]:
+    """Say what holds a picture, its file or an archive, and give the path of that."""
+    from zsclip.pictures.containers import archive_of  # here, as `zsclip --help` imports this module
+
+    archive = archive_of(name) if "#" in name else ""
+    return (f"the archive of {name!r}", archive) if archive else (f"the image {name!r}", name)
 
 
 def files_of(target: str) -> tuple[str, ...]:

@@ -91,8 +91,8 @@ def find_images(
         column: the column with the images of Parquet files and lists.
         enter: whether to enter archives and fetch URLs; if not, archives are yielded as files, and lists before the
             files that they list.
-        network: what fetches URLs; None for one that may fetch all. If it is given, folders of buckets that may hold
-            videos are listed even if nothing is entered.
+        network: what fetches URLs; None for one that may fetch all where archives are entered. If it is given, folders
+            of buckets that may hold videos are listed even if nothing is entered.
         sampling: which frames of videos are taken; None: the first one of every second.
 
     Raises:
@@ -100,6 +100,7 @@ def find_images(
             time; or no column of a Parquet file or list holds pictures.
     """
     is_far = enter or (network is not None and sampling is not None and sampling.reads_folders)
+    are_read = enter or network is not None  # else only names are wanted
     network = Network() if network is None else network
     roots = roots_of(inputs, stdin_fd, network if is_far else None)
     if is_far:
@@ -112,13 +113,15 @@ def find_images(
     )  # fmt: skip
     if enter:
         _check_containers(roots, search)
-    found = with_listed(_find(roots, search), column, network)
+    found = _find(roots, search)
+    found = with_listed(found, column, network) if are_read else found
     return Paths(_limited(found, limit), passed_over, search.unread.close)
 
 
 def _check_containers(roots: Sequence[str], search: _Search) -> None:
     excluded = _Exclusion(search.exclude, PassedOver())
-    containers = [root for root in roots if root != STDIN and is_container(root) and not excluded(root)]
+    left = [root for root in roots if root != STDIN and not excluded(root)]
+    containers = [each for each in dict.fromkeys(archive_of(root) or root for root in left) if is_container(each)]
     for root in containers:
         check_container(root, search.column, search.network)
     if search.column is not None and not any(map(has_column, containers)):

@@ -14,7 +14,7 @@ Kind = Literal["synonyms", "broader", "gloss"]
 _MEANINGS = 5  # of a label, that are shown
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")  # needs no quotes in YAML, as we read it
 _ABOUT = """\
-# Made by `zsclip prompts suggest` from WordNet 3.0. Where a label has the wrong meaning, keep the line of another one
+# Made by `zsclip prompts suggest` from WordNet 3.0. Where a label has the wrong meaning, use the line of another one
 # instead. `zsclip compare` says whether it helps: give it this file, and the labels alone, as --labels-file."""
 
 

@@ -27,7 +27,7 @@ def shared_names(labels: Sequence[Label]) -> Iterator[str]:
     synonyms = {_words(name): name for label in labels for name in label.synonyms}
     for words, name in synonyms.items():
         if len(owners[words]) > 1:
-            yield f"{name!r} is a name of {listed(owners[words])}; let it mean one of them"
+            yield f"{name!r} is a name of {listed(owners[words])}; keep it for one of them"
 
 
 def contained(labels: Sequence[Label]) -> Iterator[str]:
