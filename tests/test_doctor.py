@@ -201,7 +201,7 @@ def test_a_runtime_that_gives_other_embeddings_is_exit_code_1(
     in_torch, in_onnx = checks(done)["embeddings"]
     assert done.returncode == 1
     assert (in_torch["state"], in_onnx["state"]) == ("ok", "wrong")
-    assert "by onnx in fp32 on the cpu differ" in in_onnx["detail"]
+    assert "by onnx in fp32 on the cpu, they differ" in in_onnx["detail"]
     assert in_onnx["fix"]
 
 

@@ -41,20 +41,22 @@ def _compare(encoders: Sequence[Encoder], pixels: parity.Pixels, theirs: parity.
     spec = encoders[0].spec
     worst = round(parity.pixel_difference(spec, pixels, theirs), 2)
     yield _compared(
-        "pixels", worst <= MOST_LEVELS, f"of {len(pixels)} images differ from open_clip's by {worst:g} of 255 levels"
+        "pixels",
+        worst <= MOST_LEVELS,
+        f"{len(pixels)} images differ from open_clip's by at most {worst:g} of 255 levels",
     )
     others = parity.other_tokens(spec, theirs)
     same = len(parity.SENTENCES) - len(others)
-    yield _compared("tokens", not others, f"of {same} of {len(parity.SENTENCES)} sentences are open_clip's")
+    yield _compared("tokens", not others, f"{same} of {len(parity.SENTENCES)} sentences have open_clip's tokens")
     for encoder in encoders:
         image, text, cosine = parity.embedding_differences(encoder, pixels, theirs)
-        how = f"by {encoder.runtime} in {encoder.precision} on the {encoder.device}"
+        how = f"made by {encoder.runtime} in {encoder.precision} on the {encoder.device}, they"
         if (encoder.device, encoder.precision) == ("cpu", "fp32"):
             is_same = image <= MOST_EXACT and text <= MOST_EXACT  # NaN is not
-            detail = f"{how} differ from open_clip's by {image:.1g} (images) and {text:.1g} (sentences)"
+            detail = f"{how} differ from open_clip's by at most {image:.1g} (images) and {text:.1g} (sentences)"
         else:
             is_same = cosine >= LEAST_COSINE
-            detail = f"{how} have a cosine to open_clip's in fp32 of {cosine:.5f} or more"
+            detail = f"{how} have a cosine of at least {cosine:.5f} with open_clip's in fp32"
         yield _compared("embeddings", is_same, detail)
 
 
