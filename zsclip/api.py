@@ -20,11 +20,9 @@ from zsclip.answers.answers import Row, joined
 from zsclip.answers.classifier import Classifier as TextMatrix
 from zsclip.answers.classifier import notes
 from zsclip.answers.classify import answer, classify
-from zsclip.answers.second_pass import informed
-from zsclip.answers.shares import corrected
 from zsclip.engine.learning import learn_from
 from zsclip.engine.options import By, Computing, Precision, Runtime, Scoring, model_name, variable
-from zsclip.engine.question import classifier_of, expected_shares, read_question, read_teachers, rule_of
+from zsclip.engine.question import answering_all, classifier_of, read_question, read_teachers, rule_of
 from zsclip.engine.run import embedding, network_of, opened_store
 from zsclip.errors import InputError
 from zsclip.kept.contents import FRAME_TIMES
@@ -228,11 +226,10 @@ class Classifier:
             self._learn()  # before the first picture is decoded
             store = stack.enter_context(opened_store(self._encoder, self._computing, is_wanted=self._store))
             batches = stack.enter_context(embedding(pictures, self._encoder, store, self._computing))
-            matrix, scores = self._matrix, self._question.scores
-            if scores.needs_all is not None:
+            matrix = self._matrix
+            if self._question.scores.needs_all is not None:
                 every = list(batches)
-                shares = None if scores.transductive else expected_shares(self._question)
-                matrix = informed(matrix, every) if scores.transductive else corrected(matrix, every, shares)
+                matrix = answering_all(self._question, matrix, every)
                 batches = iter(every)
             parts = list(classify(batches, matrix, self._rule)) or [self._none(matrix)]
         whole = joined(parts)

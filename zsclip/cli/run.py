@@ -133,18 +133,12 @@ def build_for_all(
     """Encode all pictures, and give what answers with all of them in mind; None if each is answered by itself."""
     if question.scores.needs_all is None:
         return None
-    from zsclip.answers.second_pass import informed
-    from zsclip.answers.shares import corrected
-    from zsclip.engine.question import expected_shares
+    from zsclip.engine.question import answering_all
 
     classifier = build_answering(question, encoder, session)
     with first_look(session) as own, embedding(pictures, encoder, own) as embedded:
         session.progress.images(own.tally, lambda: None)
-        counted = own.tally.count_encoded(embedded)
-        if question.scores.transductive:
-            found = informed(classifier, counted)
-        else:
-            found = corrected(classifier, counted, expected_shares(question))
+        found = answering_all(question, classifier, own.tally.count_encoded(embedded))
     return found
 
 

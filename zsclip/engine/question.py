@@ -1,6 +1,6 @@
 """What is asked of every picture: labels and sentences, what competes with them, and the rule. No picture is read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from zsclip.kept.cache import fingerprint
 from zsclip.measure.calibration import Calibration, check_made_with, read_calibration
 from zsclip.measure.examples import Examples, read_examples, with_examples
 from zsclip.measure.headfile import check_model, read_head
+from zsclip.models.embed import Embedded
 from zsclip.models.encoder import Encoder
 from zsclip.pictures.remote import Network
 from zsclip.words.expected import read_shares
@@ -167,6 +168,23 @@ def classifier_of(
     if question.head is not None:
         return question.head.classifier(question.words.groups)
     return build_classifier(question.words, encoder, multi_label=question.scores.multi_label, progress=progress)
+
+
+def answering_all(question: Question, classifier: Classifier, batches: Iterable[Embedded]) -> Classifier:
+    """Give what answers with all pictures in mind, where the question asks for that.
+
+    Args:
+        classifier: what answers each by itself. batches: all pictures.
+
+    Raises:
+        InputError: the file of --expect cannot be used.
+    """
+    from zsclip.answers.second_pass import informed
+    from zsclip.answers.shares import corrected
+
+    if question.scores.transductive:
+        return informed(classifier, batches)
+    return corrected(classifier, batches, expected_shares(question))
 
 
 def expected_shares(question: Question) -> NDArray[np.float64] | None:

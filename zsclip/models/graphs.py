@@ -211,13 +211,11 @@ def _put(made: Path, place: Path, key: str) -> Graphs | None:
 
     One process at a time, or one moves away the good folder that another has just put in place of a damaged one.
     """
-    import fcntl
     import tempfile
 
-    parent = os.open(place.parent, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some file systems have no locks
-            fcntl.flock(parent, fcntl.LOCK_EX)
+    from zsclip.kept.folders import alone_in
+
+    with alone_in(str(place.parent)):
         if (graphs := read_graphs(place, key)) is not None:
             return graphs
         with tempfile.TemporaryDirectory(prefix=".old-", dir=place.parent, ignore_cleanup_errors=True) as old:
@@ -225,8 +223,6 @@ def _put(made: Path, place: Path, key: str) -> Graphs | None:
                 os.rename(place, os.path.join(old, "graphs"))
             os.rename(made, place)
         return read_graphs(place, key)
-    finally:
-        os.close(parent)
 
 
 def _folder(spec: ModelSpec, *, in_int8: bool = False) -> Path:

@@ -51,7 +51,7 @@ def _sheet(shown: list[tuple[Row, bytes | None]]) -> Image.Image:
             with Image.open(io.BytesIO(small)) as picture:
                 sheet.paste(picture, (left + (WIDTH - picture.width) // 2, top + (HEIGHT - picture.height) // 2))
         for number, (text, ink) in enumerate(_lines(row)):
-            draw.text((left, top + HEIGHT + 1 + number * _LINE), _cut(text, font), ink, font)
+            draw.text((left, top + HEIGHT + 1 + number * _LINE), cut_to(WIDTH, text, font), ink, font)
     return sheet
 
 
@@ -63,8 +63,9 @@ def _lines(row: Row) -> list[tuple[str, str]]:
     return [(f"{row.best.score:.2f} {label}", "black" if row.label is not None else "dimgray"), (name, "dimgray")]
 
 
-def _cut(text: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont") -> str:
+def cut_to(width: int, text: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont") -> str:
+    """Cut a text to one line of this width, in pixels."""
     line = text.replace("\n", " ")
-    while font.getlength(line) > WIDTH:
+    while len(line) > 1 and font.getlength(line) > width:
         line = line[:-2] + "\N{HORIZONTAL ELLIPSIS}"
     return line

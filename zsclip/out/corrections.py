@@ -6,7 +6,6 @@ wrong. Paths are relative to the file, as in all lists of pictures that zsclip h
 
 import csv
 import errno
-import fcntl
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from zsclip.errors import InputError, OutputError
+from zsclip.kept.folders import alone_in, flush_folder
 from zsclip.out.sinks import csv_field
 from zsclip.out.text import from_utf8, in_utf8
 from zsclip.pictures.identity import Look
@@ -136,28 +136,16 @@ class Corrections:
                 os.unlink(part)
             cure = "free some space" if e.errno in _FULL else "check its folder"
             raise OutputError(f"{self.path}: {(e.strerror or str(e)).lower()}; {cure}, and try again") from e
-        with suppress(OSError), _opened(self._folder) as folder:
-            os.fsync(folder)  # or a crash of the machine could bring the old file back
+        flush_folder(self._folder)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Let no other process that has this class change the file while the block runs."""
         try:
-            with _opened(self._folder) as folder:
-                with suppress(OSError):  # a file system without locks
-                    fcntl.flock(folder, fcntl.LOCK_EX)
+            with alone_in(self._folder):
                 yield
         except OSError as e:
             raise OutputError(f"{self.path}: {(e.strerror or str(e)).lower()}; choose another place") from e
-
-
-@contextmanager
-def _opened(folder: str) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _key(folder: str, name: str) -> str:

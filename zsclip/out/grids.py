@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsclip.answers.where import Where
-from zsclip.out.jsonl import json_text
+from zsclip.out.jsonl import json_line, json_text
 from zsclip.out.text import decoded, escaped, in_utf8, six_digits, without_surrogates
 from zsclip.pixels.skipped import Skipped
 
@@ -29,7 +29,7 @@ def write_json_rows(found: Where | Skipped, overlay: str | None, out: TextIO, *,
             "error": json_text(found.error),
             "message": json_text(without_surrogates(found.message)),
         }
-        out.write(_line(row))
+        out.write(json_line(row))
     else:
         same = {
             "file_name": json_text(in_utf8(found.file_name)),
@@ -45,7 +45,7 @@ def write_json_rows(found: Where | Skipped, overlay: str | None, out: TextIO, *,
             row["cosine"] = json.dumps(six_digits(found.cosines[place]))
             row["grid"] = json.dumps([[six_digits(value) for value in line] for line in found.grids[place].tolist()])
             row["box"] = json.dumps(found.boxes[place] if with_boxes else None)
-            out.write(_line(row))
+            out.write(json_line(row))
     out.flush()
 
 
@@ -60,10 +60,6 @@ def write_table_rows(found: Where | Skipped, overlay: str | None, out: TextIO, *
             out.write(f"{name}  {found.scores[place]:.3f} {escaped(without_surrogates(label))}{box}\n")
             out.writelines(_table_lines(found.grids[place]))
     out.flush()
-
-
-def _line(row: dict[str, str]) -> str:
-    return "{" + ", ".join(f'"{key}": {value}' for key, value in row.items()) + "}\n"
 
 
 def _table_lines(grid: NDArray[np.float32]) -> list[str]:

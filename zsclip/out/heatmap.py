@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from zsclip.answers.where import Box, Where
+from zsclip.out.contactsheet import cut_to
 from zsclip.out.text import without_surrogates
 from zsclip.pixels.view import View
 
@@ -47,8 +48,8 @@ def heatmap(view: View, where: Where, *, with_boxes: bool = False) -> Image.Imag
         if with_boxes and (box := where.boxes[place]) is not None:
             _outline(panel, box, where)
         sheet.paste(panel, (left, top))
-        caption = f"{where.scores[place]:.3f} {without_surrogates(where.labels[place])}".replace("\n", " ")
-        draw.text((left, top + picture.height + 2), _cut(caption, font, room), "black", font)
+        caption = f"{where.scores[place]:.3f} {without_surrogates(where.labels[place])}"
+        draw.text((left, top + picture.height + 2), cut_to(room, caption, font), "black", font)
     return sheet
 
 
@@ -84,9 +85,3 @@ def _outline(panel: Image.Image, box: Box, where: Where) -> None:
     draw = ImageDraw.Draw(panel)
     draw.rectangle(corners, outline="black", width=4)
     draw.rectangle(corners, outline="white", width=2)
-
-
-def _cut(line: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont", width: int) -> str:
-    while len(line) > 1 and font.getlength(line) > width:
-        line = line[:-2] + "\N{HORIZONTAL ELLIPSIS}"
-    return line

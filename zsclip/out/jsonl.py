@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 import numpy as np
@@ -114,6 +114,15 @@ def _numbers(column: NDArray[np.float32]) -> list[str]:
     values = column.tolist()
     texts = ("%.6g " * len(values) % tuple(values)).split()
     return [text if "." in text else json.dumps(float(text)) for text in texts]  # 0, 1, 1e-05, nan
+
+
+def json_line(cells: Mapping[str, str]) -> str:
+    """Write an object as a line.
+
+    Args:
+        cells: values as JSON, by their names.
+    """
+    return "{" + ", ".join(f'"{name}": {cell}' for name, cell in cells.items()) + "}\n"
 
 
 def json_text(text: str) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TextIO
 
 from zsclip.answers.answers import Answers
-from zsclip.out.jsonl import json_text
+from zsclip.out.jsonl import json_line, json_text
 from zsclip.out.sinks import csv_field, tsv_field
 from zsclip.out.text import UNKNOWN, decoded, escaped, in_utf8, six_digits, without_surrogates
 from zsclip.pictures.clips import Clip, Frame
@@ -110,7 +110,7 @@ def _as_json(segment: Segment) -> str:
         "error": json_text(error) if error else "null",
         "message": json_text(message) if message else "null",
     }
-    return "{" + ", ".join(f'"{name}": {cell}' for name, cell in cells.items()) + "}\n"
+    return json_line(cells)
 
 
 def _as_line(segment: Segment, separator: str, field: Callable[[str], str]) -> str:

@@ -10,6 +10,8 @@ import stat
 from contextlib import suppress
 from typing import BinaryIO
 
+from zsclip.kept.folders import flush_folder
+
 _CHUNK = 1 << 20
 # What file systems say that have no hard links, or none for this file: FAT, some network shares, files of others.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
@@ -241,7 +243,7 @@ def _move_across(source: str, target: str, temporary: str) -> None:
                 raise OSError(errno.EIO, "the copy differs from the original", target)
         # The temporary name stays until the source is gone: it shows that the target is ours.
         _give_name(temporary, target, is_kept=True)
-        _flush_folder(os.path.dirname(target))
+        flush_folder(os.path.dirname(target))
         _unlink_or_undo(source, target)
     finally:
         remove(temporary)
@@ -291,15 +293,6 @@ def _is_own(source: str, target: str, here: os.stat_result, there: os.stat_resul
 def _is_reserved(status: os.stat_result) -> bool:
     """Whether a file is one with which `_rename` reserves a name."""
     return stat.S_ISREG(status.st_mode) and not status.st_size and not stat.S_IMODE(status.st_mode)
-
-
-def _flush_folder(folder: str) -> None:
-    with suppress(OSError):  # file systems that cannot flush folders
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def remove(path: str) -> None:
