@@ -188,6 +188,16 @@ def test_rows_from_a_pipe_leave_their_log_in_the_current_folder(given: Given, ru
     assert not (tmp_path / "out").exists()
 
 
+def test_a_member_may_have_a_hash_in_its_name(given: Given, run: Run, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("no#1.jpg"), io.BytesIO())
+    given(row("x.tar#no#1.jpg", "cat"))
+
+    assert b"left x.tar#no#1.jpg: inside an archive; --copy-to copies it out\n" in (
+        run("apply", "rows.jsonl", "--move-to", "out", "-q").stderr
+    )
+
+
 def test_members_of_archives_are_copied_out_but_not_moved(given: Given, run: Run, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

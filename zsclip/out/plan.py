@@ -13,11 +13,11 @@ from zsclip.out.companions import Companions
 from zsclip.out.destinations import filled, folder_names, numbered, safe_name
 from zsclip.out.reader import Answered, Scored
 from zsclip.out.transfer import are_same, same_contents
+from zsclip.pictures.containers import split_member
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.urls import is_url
 
 _FRAME = re.compile(r"(.+)#t=[\d.]+", re.DOTALL)
-_MEMBER = re.compile(r"(.+)#(.+)", re.DOTALL)
 _STARTS = {
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif",
 }  # fmt: skip
@@ -303,10 +303,10 @@ def archive_of(name: str) -> tuple[str, str]:
         raise NotPossible("on a server; download it first")
     if (frame := _FRAME.fullmatch(name)) and os.path.isfile(frame[1]):
         raise NotPossible("a frame of a video, which is not a file")
-    member = _MEMBER.fullmatch(name)
-    if member is None or not os.path.isfile(member[1]):
+    archive, inside = split_member(name)
+    if not inside or not os.path.isfile(archive):
         raise NotPossible("no such file; run this in the folder in which it was classified")
-    return member[1], member[2]
+    return archive, inside
 
 
 def absolute(name: str) -> str:

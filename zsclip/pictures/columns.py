@@ -236,7 +236,8 @@ def relative_to(folder: str, path: Any, *, is_given: bool = False) -> str | Refu
         return None
     if not is_given and not is_url(path):
         file, member = split_member(path.strip())
-        path = os.path.join(folder, file if not is_remote(folder) else quoted(file, folder)) + member
+        path = os.path.join(folder, file if not is_remote(folder) else quoted(file, folder))
+        path += f"#{member}" if member else ""
     is_local = not is_url(path) or path[:7].lower() in ("file://", "memory:")
     if is_local and is_remote(folder):
         return Refused("permission", "a list on a server may not name files of this machine")

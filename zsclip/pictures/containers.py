@@ -28,15 +28,15 @@ _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 
 def archive_of(name: str) -> str:
     """Give the archive that a name says it is in, as `shard.tar#dir/a.jpg` does; "" if there is none."""
-    match = _MEMBER.fullmatch(name)
-    is_there = match is not None and (os.path.isfile(match[1]) or is_remote(match[1])) and not os.path.lexists(name)
-    return match[1] if match is not None and is_there else ""
+    archive, member = split_member(name)
+    is_there = member and (os.path.isfile(archive) or is_remote(archive)) and not os.path.lexists(name)
+    return archive if is_there else ""
 
 
 def split_member(name: str) -> tuple[str, str]:
-    """Split a name into that of an archive and `#` with that of a member; the latter is "" if it names no member."""
+    """Split a name into those of an archive and of a member; the latter is "" if it names no member."""
     match = _MEMBER.fullmatch(name)
-    return (name, "") if match is None else (match[1], f"#{match[2]}")
+    return (name, "") if match is None else (match[1], match[2])
 
 
 def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
