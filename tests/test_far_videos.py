@@ -17,7 +17,7 @@ from test_video import RULES, frames_of, numbers_of, playlist
 
 from zsclip import Answers, Classifier
 from zsclip.kept.contents import FRAME_TIMES
-from zsclip.pictures import fetch, identity, remote
+from zsclip.pictures import far_file, fetch, identity
 from zsclip.pictures.files import find_images
 from zsclip.pictures.sampling import Sampling
 
@@ -38,8 +38,8 @@ KINDS = {
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(remote, "_BLOCK_BYTES", 10_000)
-    remote._BLOCKS._blocks.clear()
+    monkeypatch.setattr(far_file, "_BLOCK_BYTES", 10_000)
+    far_file._BLOCKS._blocks.clear()
     fetch._server.cache_clear()
 
 
@@ -61,7 +61,7 @@ def noisy(path: Path, count: int = 60, **options: Any) -> Path:
 def test_frames_are_those_of_the_file(name: str, has_ranges: bool, tmp_path: Path, server: Served) -> None:
     clip = noisy(tmp_path / name, sound=2, **KINDS[name]) if name != "a.webm" else noisy(tmp_path / name, **KINDS[name])
     server.has_ranges = has_ranges
-    assert clip.stat().st_size > 5 * remote._BLOCK_BYTES
+    assert clip.stat().st_size > 5 * far_file._BLOCK_BYTES
 
     for rule in RULES:
         near, far = frames_of(clip, rule), frames_of(f"{server.url}/{name}", rule)
@@ -76,7 +76,7 @@ def test_a_clip_is_read_once_and_in_parts(tmp_path: Path, server: Served) -> Non
 
     numbers_of(f"{server.url}/a.mkv")
 
-    assert server.sent <= clip.stat().st_size * 1.1 + 10 * remote._BLOCK_BYTES
+    assert server.sent <= clip.stat().st_size * 1.1 + 10 * far_file._BLOCK_BYTES
     assert server.count("GET") >= 20
 
 
@@ -106,7 +106,7 @@ def test_a_server_that_fails_midway_costs_the_rest_and_is_not_remembered(
 
     *found, (row, reason) = frames_of(url, sampling)
     fetch._server.cache_clear()
-    remote._BLOCKS._blocks.clear()
+    far_file._BLOCKS._blocks.clear()
     server.fault = lambda path, count: None
     later = numbers_of(url, sampling)
 
@@ -145,7 +145,7 @@ def test_a_clip_that_changes_while_it_is_read_is_never_mixed(tmp_path: Path, ser
 def test_without_ranges_a_large_clip_says_what_to_do(
     tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_LARGEST_COPY", 1000)
+    monkeypatch.setattr(far_file, "_LARGEST_COPY", 1000)
     noisy(tmp_path / "a.mp4")
     server.has_ranges = False
 
@@ -173,7 +173,7 @@ def test_a_second_run_reads_no_frame(
     command = ("classify", f"{server.url}/a.mp4", *LABELS, "-m", model, "--every", "5", "-f", "jsonl")
     near = rows_of(run(*command[:1], "a.mp4", *command[2:]))
     first = run(*command)
-    remote._BLOCKS._blocks.clear()
+    far_file._BLOCKS._blocks.clear()
     server.asked.clear()
 
     second = run(*command)

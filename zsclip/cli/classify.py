@@ -13,7 +13,7 @@ from zsclip.cli.learn import example_files, learn_first, read_teachers
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, model_files, set_environment
 from zsclip.cli.progress import Progress, total_of
 from zsclip.cli.question import Scores, about_page, wanted_answers
-from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
+from zsclip.cli.rows import Output, Writer
 from zsclip.cli.run import (
     SLOW_PIECE,
     Remembered,
@@ -27,6 +27,7 @@ from zsclip.cli.run import (
     report_run,
 )
 from zsclip.cli.speed import Speed, Store
+from zsclip.cli.start import Start, resume_hint, start_of
 from zsclip.cli.terminal import counted
 from zsclip.cli.video import Video
 from zsclip.errors import InputError

@@ -13,8 +13,9 @@ from itertools import groupby
 
 from zsclip.engine.run import network_of
 from zsclip.errors import InputError
+from zsclip.pictures.about import About
 from zsclip.pictures.containers import has_column, is_container
-from zsclip.pictures.fetch import About, server_of
+from zsclip.pictures.fetch import server_of
 from zsclip.pictures.files import find_images
 from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver
