@@ -198,7 +198,7 @@ class Run:
         if start.end is None:
             with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
                 writer.write_rows(batches, start)
-        if self.output.retry_errors and journal is not None and journal.failed_paths:
+        if self.output.retry_errors and journal is not None and journal.has_failures:
             from zsclip.pictures.pictures import pictures_named
 
             failed = [pictures_named(journal.failed_paths)]

@@ -281,8 +281,9 @@ class Writer:
         assert file is not None
         with journal, open(file, "rb") as old, open_output(file, overwrite=True) as out:
             journal.begin(retries=True)
-            header = journal.retries_first_row
-            self.write(only_wanted(journal.retried(batches, old, out), self.wanted), out, header=header)
+            header, has_header = journal.retries_first_row, self.output.sink_name in ("csv", "tsv")
+            rows = journal.retried(batches, old, out, has_header=has_header)
+            self.write(only_wanted(rows, self.wanted), out, header=header)
             journal.record_finished(out)
 
     @contextmanager

@@ -1,6 +1,6 @@
 """Where a run starts: at the beginning, or where an earlier one ended; and how an interrupted one can continue."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zsclip.cli.rows import Output
     from zsclip.out.journal import Journal, Point
     from zsclip.pictures.passed_over import PassedOver
+    from zsclip.pictures.pictures import Paths
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Start:
         return self.end is not None and not (output.retry_errors and self.end.failed)
 
 
-def start_of(output: "Output", settings: dict[str, object], paths: Iterator[str], messages: Messages) -> Start:
+def start_of(output: "Output", settings: dict[str, object], paths: "Paths", messages: Messages) -> Start:
     """Look for an earlier run to continue, and drop the paths that already have rows."""
     if output.own_file is None:
         return Start()

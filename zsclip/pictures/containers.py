@@ -12,7 +12,7 @@ from zsclip.errors import InputError
 from zsclip.pictures.animations import is_animation
 from zsclip.pictures.clips import Unread, find_in_clip
 from zsclip.pictures.passed_over import PassedOver
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import Member, Pictures
 from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.shards import Takes
@@ -112,6 +112,14 @@ def find_in_container(
 
     find = find_in_list if is_list(path) else find_in_parquet
     return find(path, column, lambda name: not is_left_out(name), network)
+
+
+def stands_for_many(name: str) -> bool:
+    """Whether a row of this name, if it failed, is about a file that holds many pictures, and not about one of them."""
+    if isinstance(name, Member):
+        holder = name.pictures.holder
+        return holder is not None and holder.path == name
+    return _name(name).endswith((*ARCHIVES, *LISTS, *VIDEO_ENDINGS))
 
 
 def is_list(path: str) -> bool:

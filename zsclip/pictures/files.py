@@ -22,7 +22,7 @@ from zsclip.pictures.endings import SKIPPED_NAMES, is_taken, picture_endings
 from zsclip.pictures.globs import fits
 from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver, ending_of
-from zsclip.pictures.pictures import Paths, Pictures
+from zsclip.pictures.pictures import Holder, Paths, Pictures
 from zsclip.pictures.remote import Network
 from zsclip.pictures.roots import roots_of
 from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
@@ -215,9 +215,11 @@ def _contained(root: str, excluded: _Exclusion, search: _Search) -> Iterator[Pic
     left_out = excluded if search.exclude else None
     takes = partial(is_taken, picture_endings(), left_out, search.all_files, search.passed_over)
     is_left_out = excluded if search.exclude else lambda name: False
-    yield from find_in_container(
+    found = find_in_container(
         root, search.column, takes, is_left_out, search.passed_over, search.network, search.sampling, search.unread
     )
+    holder = Holder(root)
+    yield from (replace(some, holder=holder) for some in found)
 
 
 def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Pictures]:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import BinaryIO
 
@@ -85,7 +86,8 @@ def _with_archived(found: Iterable[Pictures], column: str | None, network: Netwo
             names = list(alike)
             if archive and archive != last:
                 last, known = archive, _places(archive, column, network)
-            yield _members(names, known) if archive else Pictures(names)
+            members = _members(names, known) if archive else Pictures(names)
+            yield replace(members, holder=some.holder)
 
 
 def _places(archive: str, column: str | None, network: Network) -> Places:

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Any, BinaryIO, TextIO
 
@@ -133,7 +133,7 @@ class Network:
                 continue
             for is_far, alike in groupby(map(without_file, some.names), is_remote):
                 names = list(alike)
-                yield self.pictures(names) if is_far else Pictures(names)
+                yield replace(self.pictures(names) if is_far else Pictures(names), holder=some.holder)
 
     def pictures(self, urls: Sequence[str], abouts: Sequence[About] | None = None) -> Pictures:
         """Give the pictures of some URLs, fetched a little ahead if they are read in order.
