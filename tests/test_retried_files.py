@@ -134,6 +134,22 @@ def test_an_archive_that_reaches_further_but_not_to_its_end_keeps_one_row(run: R
     assert rows_in(tmp_path / "rows.jsonl") == [f"a.tar#{name}" for name, _ in GOOD]
 
 
+def test_an_archive_without_images_leaves_the_header_when_its_row_goes(run: Run, tmp_path: Path, model: str) -> None:
+    write_tar(tmp_path / "a.tar", [("a.txt", b"text")])
+    (tmp_path / "0.png").write_bytes(GOOD[0][1])
+    inputs = ["a.tar", "0.png", "-m", model]
+    done(run, tmp_path, inputs, "-o", "expected.csv", code=0)
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[:1024])
+    done(run, tmp_path, inputs, "-o", "rows.csv", code=1)
+    assert rows_in(tmp_path / "rows.csv") == ["a.tar", "0.png"]
+    (tmp_path / "a.tar").write_bytes(whole)
+
+    done(run, tmp_path, inputs, "-o", "rows.csv", "--retry-errors", code=0)
+
+    assert (tmp_path / "rows.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+
+
 def test_an_archive_whose_members_have_changed_is_another_list(run: Run, tmp_path: Path, model: str) -> None:
     make(tmp_path / "a.tar")
     cut(tmp_path / "a.tar", 0.5)

@@ -45,6 +45,8 @@ def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
     if is_remote(path):
         if archive_of(path):
             return False
+        if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):  # which shows once it is fetched
+            return True
         return name.endswith((*ARCHIVES, *LISTS)) or (name.endswith((*VIDEO_ENDINGS,)) and find_spec("av") is not None)
     if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):
         return os.path.isfile(path) and is_animation(path)
@@ -97,8 +99,8 @@ def find_in_container(
     """
     name = _name(path)
     if name.endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS)):
-        is_animated = name.endswith((*ANIMATION_ENDINGS,))
-        return find_in_clip(path, sampling, unread or Unread(), network, is_animation=is_animated)
+        may_be_still = name.endswith((*ANIMATION_ENDINGS,))
+        return find_in_clip(path, sampling, unread or Unread(), network, may_be_still=may_be_still)
     if name.endswith(TARS):
         from zsclip.pictures.tars import find_in_tar
 

@@ -224,7 +224,7 @@ def _contained(root: str, excluded: _Exclusion, search: _Search) -> Iterator[Pic
 
 def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Pictures]:
     """Yield the files of a folder, and in place of videos and animations their frames."""
-    clips = VIDEO_ENDINGS | (ANIMATION_ENDINGS if search.sampling.animations else frozenset())
+    clips = _clip_endings(search)
     for names in found:
         start = 0
         for place, name in enumerate(names):
@@ -239,7 +239,7 @@ def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Picture
 def _walk_far(root: str, excluded: _Exclusion | None, search: _Search) -> Iterator[Pictures]:
     """Yield the pictures below a URL, and in place of videos their frames."""
     endings = _endings_in_folders(search)
-    clips = endings & VIDEO_ENDINGS
+    clips = endings & _clip_endings(search)
 
     def wants(path: str, is_folder: bool) -> bool:
         name = path.rpartition("/")[2]
@@ -258,6 +258,10 @@ def _walk_far(root: str, excluded: _Exclusion | None, search: _Search) -> Iterat
             yield from _contained(some.names[0], _Exclusion((), search.passed_over), search)
         else:
             yield some
+
+
+def _clip_endings(search: _Search) -> frozenset[str]:
+    return VIDEO_ENDINGS | (ANIMATION_ENDINGS if search.sampling.animations else frozenset())
 
 
 def _endings_in_folders(search: _Search) -> frozenset[str]:
