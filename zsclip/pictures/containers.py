@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from zsclip.errors import InputError
 from zsclip.pictures.animations import is_animation
 from zsclip.pictures.clips import Unread, find_in_clip
+from zsclip.pictures.endings import ARCHIVES, LISTS, TARS
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Member, Pictures
 from zsclip.pictures.remote import Network
@@ -19,9 +20,6 @@ from zsclip.pictures.shards import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.urls import is_remote, name_in
 
-TARS = (".tar", ".tar.gz", ".tgz")
-ARCHIVES = (*TARS, ".zip", ".parquet")
-LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 _MEMBER = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|zip|parquet))#(.+)", re.IGNORECASE | re.DOTALL)
 _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 

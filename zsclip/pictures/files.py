@@ -8,8 +8,6 @@ from functools import partial
 from zsclip.errors import InputError
 from zsclip.pictures.clips import Unread
 from zsclip.pictures.containers import (
-    ARCHIVES,
-    LISTS,
     archive_of,
     check_container,
     find_in_container,
@@ -18,7 +16,7 @@ from zsclip.pictures.containers import (
     is_list,
     note_of,
 )
-from zsclip.pictures.endings import SKIPPED_NAMES, is_taken, picture_endings
+from zsclip.pictures.endings import ARCHIVES, LISTS, SKIPPED_NAMES, is_taken, picture_endings
 from zsclip.pictures.globs import fits
 from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver, ending_of

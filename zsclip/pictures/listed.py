@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import BinaryIO
 
-from zsclip.pictures.containers import archive_of, find_in_container
+from zsclip.pictures.containers import archive_of, find_in_container, split_member
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
@@ -116,5 +116,8 @@ def _members(names: Sequence[str], known: Places) -> Pictures:
 
 def _place(name: str, known: Places) -> tuple[Pictures, int]:
     if name not in known:
-        raise Refused("missing", "the archive has no such member")
+        is_parquet = split_member(name)[0].lower().endswith(".parquet")
+        raise Refused(
+            "missing", f"the {'Parquet file has no such row' if is_parquet else 'archive has no such member'}"
+        )
     return known[name]

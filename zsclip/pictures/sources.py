@@ -11,8 +11,8 @@ from typing import Any
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.archives import find_in_archive
 from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group, relative_to
-from zsclip.pictures.containers import ARCHIVES, split_member
-from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
+from zsclip.pictures.containers import split_member
+from zsclip.pictures.endings import ARCHIVES, ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
 from zsclip.pictures.files import find_images, is_folder
 from zsclip.pictures.listed import pictures_of
 from zsclip.pictures.passed_over import PassedOver, ending_of
