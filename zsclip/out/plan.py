@@ -1,7 +1,6 @@
 """Rows -> what is to be done with each picture and the files that belong to it. Files are looked at, never changed."""
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,11 +12,10 @@ from zsclip.out.companions import Companions
 from zsclip.out.destinations import filled, folder_names, numbered, safe_name
 from zsclip.out.reader import Answered, Scored
 from zsclip.out.transfer import are_same, same_contents
-from zsclip.pictures.containers import split_member
+from zsclip.pictures.containers import is_clip, split_member
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.urls import is_url
 
-_FRAME = re.compile(r"(.+)#t=[\d.]+", re.DOTALL)
 _STARTS = {
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif",
 }  # fmt: skip
@@ -301,11 +299,11 @@ def archive_of(name: str) -> tuple[str, str]:
     """
     if is_url(name):
         raise NotPossible("on a server; download it first")
-    if (frame := _FRAME.fullmatch(name)) and os.path.isfile(frame[1]):
-        raise NotPossible("a frame of a video, which is not a file")
     archive, inside = split_member(name)
     if not inside or not os.path.isfile(archive):
         raise NotPossible("no such file; run this in the folder in which it was classified")
+    if is_clip(archive):
+        raise NotPossible("a frame of a video, which is not a file")
     return archive, inside
 
 

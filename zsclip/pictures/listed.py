@@ -1,28 +1,35 @@
-"""Pictures by what lists name: files, URLs, and members of archives, such as `shard.tar#dir/a.jpg` in our own rows."""
+"""Pictures by what lists name: files, URLs, members of archives and frames of videos, as our own rows have them."""
 
+import io
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import BinaryIO
 
-from zsclip.pictures.containers import archive_of, find_in_container
+from zsclip.pictures.containers import archive_of, find_in_container, is_clip
+from zsclip.pictures.named_frames import NamedFrames
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
+from zsclip.pictures.urls import is_remote
 
-_ARCHIVES_KEPT = 8  # of which it is known where each member is
+_KEPT = 8  # archives of which it is known where each member is, and videos
 
 Places = dict[str, tuple[Pictures, int]]
+Held = Places | NamedFrames
 
 
-def with_listed(found: Iterable[Pictures], column: str | None, network: Network) -> Iterator[Pictures]:
-    """Let those among some files be read that are members of archives, or are named by URLs.
+def with_listed(
+    found: Iterable[Pictures], column: str | None, network: Network, *, max_pixels: int | None = None
+) -> Iterator[Pictures]:
+    """Let those among some files be read that are members of archives, frames of videos, or are named by URLs.
 
     Args:
-        column: of Parquet files; None finds it.
+        column: of Parquet files; None finds it. max_pixels: of frames of videos.
     """
-    return network.with_urls(_with_archived(found, column, network))
+    return network.with_urls(_with_held(found, column, network, max_pixels))
 
 
 def pictures_of(paths: Sequence[str], network: Network) -> Pictures:
@@ -45,47 +52,82 @@ def pictures_of(paths: Sequence[str], network: Network) -> Pictures:
     return Pictures(paths, read, key)
 
 
+def is_single(name: str) -> bool:
+    """Whether a name is that of one picture that may be there: a file, a member, a frame, or a URL."""
+    return os.path.isfile(name) or bool(archive_of(name)) or is_remote(name)
+
+
+def check_single(names: Sequence[str], network: Network) -> None:
+    """Check that single pictures on servers, or what holds them there, may be fetched and are there.
+
+    Raises:
+        InputError: one is not.
+    """
+    network.check(list(dict.fromkeys(archive_of(name) or name for name in names if is_remote(name))))
+
+
 class Members:
-    """Opens members of archives by their names, on any thread.
+    """Opens members of archives and frames of videos by their names, on any thread.
 
     An archive is searched once, unless members of many others are opened in between.
+
+    Args:
+        max_pixels: of frames. frame_seconds: that the search for a frame may take; None: any time.
     """
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._known: dict[str, Places] = {}  # by archive, the most recently used last
+    def __init__(self, network: Network, *, max_pixels: int | None = None, frame_seconds: float | None = None) -> None:
+        self._network, self._max_pixels, self._frame_seconds = network, max_pixels, frame_seconds
+        self._known: dict[str, Held] = {}  # by archive or video, the most recently used last
         self._changing = threading.Lock()
 
     def open(self, name: str) -> BinaryIO:
-        """Open a member.
+        """Open a member or a frame.
 
         Raises:
             Refused: it is not there, or cannot be read.
         """
         archive = archive_of(name)
         with self._changing:
-            known = Places()
-            if archive:
-                is_known = archive in self._known
-                known = self._known.pop(archive) if is_known else _places(archive, None, self._network)
-                while len(self._known) >= _ARCHIVES_KEPT:
-                    del self._known[next(iter(self._known))]
-                self._known[archive] = known
-            group, place = _place(name, known)
-        return group.open(place)
+            known = self._known.pop(archive, None)
+            if known is None:
+                known = _held(archive, None, self._network, self._max_pixels, self._frame_seconds)
+            while len(self._known) >= _KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[archive] = known
+            if not isinstance(known, NamedFrames):
+                group, place = _place(name, known)
+        return io.BytesIO(known.read(name)) if isinstance(known, NamedFrames) else group.open(place)
 
 
-def _with_archived(found: Iterable[Pictures], column: str | None, network: Network) -> Iterator[Pictures]:
-    last, known = "", Places()
+def _with_held(
+    found: Iterable[Pictures], column: str | None, network: Network, max_pixels: int | None
+) -> Iterator[Pictures]:
+    last, known = "", _held("", None, network)
     for some in found:
         if some.read is not None or "#" not in "".join(some.names):
             yield some
             continue
         for archive, alike in groupby(some.names, archive_of):
             names = list(alike)
-            if archive and archive != last:
-                last, known = archive, _places(archive, column, network)
-            yield _members(names, known) if archive else Pictures(names)
+            is_next, last = archive != last, archive or last
+            if not archive:
+                yield Pictures(names)
+                continue
+            known = _held(archive, column, network, max_pixels) if is_next else known
+            yield known.pictures(names) if isinstance(known, NamedFrames) else _members(names, known)
+
+
+def _held(
+    archive: str,
+    column: str | None,
+    network: Network,
+    max_pixels: int | None = None,
+    frame_seconds: float | None = None,
+) -> Held:
+    """Give what finds the pictures in an archive or a video by their names; "" holds none."""
+    if is_clip(archive):
+        return NamedFrames(archive, network, max_pixels=max_pixels, most_seconds=frame_seconds)
+    return _places(archive, column, network) if archive else {}
 
 
 def _places(archive: str, column: str | None, network: Network) -> Places:

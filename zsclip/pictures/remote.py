@@ -14,7 +14,6 @@ from zsclip.pictures.fetch import CHANGED, About, BrokenOff, NoRanges, TooLong, 
 from zsclip.pictures.identity import LOOK_BYTES, Kept
 from zsclip.pictures.pictures import MAX_BYTES, Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
-from zsclip.pictures.sampling import FRAME, NOT_IN_A_LIST, VIDEO_ENDINGS
 from zsclip.pictures.shards import TOGETHER, Descriptor, Shard, Stream, check_not_empty, failed, open_shard
 from zsclip.pictures.urls import (
     can_be_listed,
@@ -173,8 +172,6 @@ class Network:
         Raises:
             Refused: it may not.
         """
-        if (frame := FRAME.fullmatch(url)) and name_in(frame[1]).lower().endswith((*VIDEO_ENDINGS,)):
-            raise Refused("unsupported", NOT_IN_A_LIST)
         try:
             check_url(url, offline=self.offline)
         except InputError as e:
