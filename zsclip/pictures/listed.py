@@ -76,8 +76,7 @@ class Members:
     """
 
     def __init__(self, network: Network, *, max_pixels: int | None = None, frame_seconds: float | None = None) -> None:
-        self._network, self._max_pixels, self._frame_seconds = network, max_pixels, frame_seconds
-        self._known: dict[str, Held] = {}  # by archive or video, the most recently used last
+        self._known = _Known(None, network, max_pixels, frame_seconds)
         self._changing = threading.Lock()
 
     def open(self, name: str) -> BinaryIO:
@@ -88,46 +87,50 @@ class Members:
         """
         archive = archive_of(name)
         with self._changing:
-            known = self._known.pop(archive, None)
-            if known is None:
-                known = _held(archive, None, self._network, self._max_pixels, self._frame_seconds)
-            while len(self._known) >= _KEPT:
-                del self._known[next(iter(self._known))]
-            self._known[archive] = known
-            if not isinstance(known, NamedFrames):
-                group, place = _place(name, known)
-        return io.BytesIO(known.read(name)) if isinstance(known, NamedFrames) else group.open(place)
+            held = self._known.held(archive)
+            if not isinstance(held, NamedFrames):
+                group, place = _place(name, held)
+        return io.BytesIO(held.read(name)) if isinstance(held, NamedFrames) else group.open(place)
+
+
+class _Known:
+    """What finds pictures in the archives and videos that were asked for last."""
+
+    def __init__(
+        self, column: str | None, network: Network, max_pixels: int | None, frame_seconds: float | None = None
+    ) -> None:
+        self._column, self._network, self._max_pixels, self._frame_seconds = column, network, max_pixels, frame_seconds
+        self._held: dict[str, Held] = {}  # the most recently used last
+
+    def held(self, archive: str) -> Held:
+        """Give what finds the pictures in an archive or a video by their names; "" holds none."""
+        found = self._held.pop(archive, None)
+        if found is None and is_clip(archive):
+            most_seconds = self._frame_seconds
+            found = NamedFrames(archive, self._network, max_pixels=self._max_pixels, most_seconds=most_seconds)
+        elif found is None:
+            found = _places(archive, self._column, self._network) if archive else {}
+        while len(self._held) >= _KEPT:
+            del self._held[next(iter(self._held))]
+        self._held[archive] = found
+        return found
 
 
 def _with_held(
     found: Iterable[Pictures], column: str | None, network: Network, max_pixels: int | None
 ) -> Iterator[Pictures]:
-    last, known = "", _held("", None, network)
+    known = _Known(column, network, max_pixels)
     for some in found:
         if some.read is not None or "#" not in "".join(some.names):
             yield some
             continue
         for archive, alike in groupby(some.names, archive_of):
             names = list(alike)
-            is_next, last = archive != last, archive or last
             if not archive:
                 yield Pictures(names)
                 continue
-            known = _held(archive, column, network, max_pixels) if is_next else known
-            yield known.pictures(names) if isinstance(known, NamedFrames) else _members(names, known)
-
-
-def _held(
-    archive: str,
-    column: str | None,
-    network: Network,
-    max_pixels: int | None = None,
-    frame_seconds: float | None = None,
-) -> Held:
-    """Give what finds the pictures in an archive or a video by their names; "" holds none."""
-    if is_clip(archive):
-        return NamedFrames(archive, network, max_pixels=max_pixels, most_seconds=frame_seconds)
-    return _places(archive, column, network) if archive else {}
+            held = known.held(archive)
+            yield held.pictures(names) if isinstance(held, NamedFrames) else _members(names, held)
 
 
 def _places(archive: str, column: str | None, network: Network) -> Places:
@@ -140,21 +143,21 @@ def _places(archive: str, column: str | None, network: Network) -> Places:
     return found
 
 
-def _members(names: Sequence[str], known: Places) -> Pictures:
+def _members(names: Sequence[str], held: Places) -> Pictures:
     def read(number: int) -> bytes | BinaryIO:
-        group, place = _place(names[number], known)
+        group, place = _place(names[number], held)
         if group.read is None:  # a file that a Parquet file names
             return read_regular(group.names[place])
         return group.read(place)
 
     def key(number: int) -> bytes | None:
-        found = known.get(names[number])
+        found = held.get(names[number])
         return None if found is None or found[0].key is None else found[0].key(found[1])
 
     return with_members(Pictures(names, read, key))
 
 
-def _place(name: str, known: Places) -> tuple[Pictures, int]:
-    if name not in known:
+def _place(name: str, held: Places) -> tuple[Pictures, int]:
+    if name not in held:
         raise Refused("missing", "the archive has no such member")
-    return known[name]
+    return held[name]
