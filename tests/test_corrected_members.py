@@ -234,9 +234,6 @@ def test_a_picture_on_a_server_is_one_to_search_for_and_to_learn_from(run: Run, 
     assert scores_of(far) == pytest.approx(scores_of(run("classify", "many", *near, "-m", model, "-f", "jsonl", "-q")))
 
 
-Asked = tuple[str, bytes]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_page_of_a_review_shows_them_whole(
     kind: str, run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
