@@ -20,7 +20,7 @@ _STARTS = {
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif",
 }  # fmt: skip
 
-Opens = Callable[[str], BinaryIO]  # opens a member of an archive by its name
+Opens = Callable[[str], BinaryIO]  # opens a member of an archive, or a frame of a video, by its name
 
 
 class NotPossible(Exception):
@@ -181,12 +181,15 @@ class _Planner:
             raise NotPossible((getattr(e, "strerror", None) or str(e)).lower()) from e
 
     def _member(self, name: str) -> _File:
-        """Find the archive that holds a picture which is not a file."""
+        """Find the archive or the video that holds a picture which is not a file."""
         archive, inside = archive_of(name)
         if self._wish.action != "copy":
-            raise NotPossible("inside an archive; --copy-to copies it out")
+            what = "a frame of a video" if is_clip(archive) else "inside an archive"
+            raise NotPossible(f"{what}; --copy-to copies it out")
         source = absolute(name)
         own = safe_name(inside.rpartition("/")[2])
+        if is_clip(archive):
+            own = f"{os.path.splitext(os.path.basename(archive))[0]}-{own.removeprefix('t=')}.png"
         with self._opens(source) as file:
             if own.isdecimal():  # a row of a Parquet file
                 own = f"{os.path.splitext(os.path.basename(archive))[0]}-{own}{_ending(file.read(12))}"
@@ -292,18 +295,16 @@ def labels_of(row: Answered, min_score: float | None) -> list[Scored]:
 
 
 def archive_of(name: str) -> tuple[str, str]:
-    """Give the archive that holds a picture which is not a file, and its name there.
+    """Give the archive or the video that holds a picture which is not a file, and its name there.
 
     Raises:
-        NotPossible: it is not in an archive.
+        NotPossible: there is no such archive or video.
     """
     if is_url(name):
         raise NotPossible("on a server; download it first")
     archive, inside = split_member(name)
     if not inside or not os.path.isfile(archive):
         raise NotPossible("no such file; run this in the folder in which it was classified")
-    if is_clip(archive):
-        raise NotPossible("a frame of a video, which is not a file")
     return archive, inside
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from importlib.util import find_spec
 
+from zsclip.errors import first_line
 from zsclip.pictures.animations import is_animation
 from zsclip.pictures.clips import Clip
 from zsclip.pictures.decoding_thread import DecodingThread, waiting
@@ -55,7 +56,7 @@ class NamedFrames:
         """Give a frame as a picture file.
 
         Raises:
-            Refused: there is none at this time, or it cannot be decoded. Exception: decoders raise anything at all.
+            Refused: there is none at this time, or it cannot be decoded. OSError: the file cannot be read.
         """
         with waiting(), _reels_lock:
             shot = self._shot(name)
@@ -85,7 +86,7 @@ class NamedFrames:
             raise self._failure
         search = _Search(clip, name.rpartition("#t=")[2], seconds, self._wanted, self._most_seconds)
         for reel in _ways(clip, seconds):
-            was_open = reel in _reels
+            is_last = reel.begins_at is None and reel not in _reels
             try:
                 shot = reel.find(search)
             except Exception as e:  # decoders raise anything at all; from the beginning, all may be well
@@ -93,8 +94,10 @@ class NamedFrames:
                 is_hopeless = isinstance(e, MemoryError) or (isinstance(e, Refused) and e.kind != "unreadable")
                 if not search.is_late and (is_hopeless or reel.has_no_frame):
                     self._failure = e
-                if is_hopeless or (reel.begins_at is None and not was_open):
+                if isinstance(e, MemoryError | OSError | Refused) and (is_hopeless or is_last):
                     raise
+                if is_last:
+                    raise Refused("unreadable", f"cannot decode: {first_line(e)}") from e
                 continue
             if shot is not None:
                 _keep(reel)
