@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -21,9 +22,11 @@ from test_video import KINDS, frames_of
 
 from zsclip import Classifier
 from zsclip.errors import InputError
+from zsclip.out.reader import read_answers
 from zsclip.pictures import named_frames
 from zsclip.pictures.clips import Clip, Unread, find_in_clip
 from zsclip.pictures.containers import archive_of, split_member
+from zsclip.pictures.decoding_thread import is_waiting, waiting
 from zsclip.pictures.files import find_images
 from zsclip.pictures.listed import Members
 from zsclip.pictures.named_frames import NamedFrames
@@ -89,6 +92,24 @@ def test_each_frame_is_the_one_that_classify_saw(
         assert frames.read(name) == expected[name], name
     if codec != "mjpeg":
         assert sum(start is not None for start in jumps) > 5
+
+
+@pytest.mark.parametrize(
+    "coding", ["open-gop=1:bframes=5:b-pyramid=normal", "intra-refresh=1", "bframes=16:rc-lookahead=20"]
+)
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "m2ts", "fragments.mp4"])
+def test_a_jump_is_exact_where_frames_build_on_those_before_a_key_frame(
+    tmp_path: Path, ending: str, coding: str
+) -> None:
+    container = {"movflags": "frag_keyframe+empty_moov"} if ending[0] == "f" else {}
+    clip = make_clip(tmp_path / f"a.{ending}", 130, gop=20, pictures=noise(130), coding=coding, **container)
+    expected = seen_by_classify(clip)
+    names = sorted(expected)
+    random.Random(0).shuffle(names)
+
+    frames = NamedFrames(str(clip), Network())
+
+    assert all(frames.read(name) == expected[name] for name in names[:40])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -254,7 +275,12 @@ def test_rows_are_inputs_again(run: Run, tmp_path: Path, model: str) -> None:
 
     for ending in ("csv", "tsv", "jsonl", "parquet"):
         assert_same(rows_of(run(*command, f"rows.{ending}", "-f", "jsonl")), rows)
-    assert_same(rows_of(run(*command, *names[::-1], "-f", "jsonl")), rows[::-1])
+    assert_same(rows_of(run(*command, *names[::-1], "-f", "jsonl", "--report", "page.html")), rows[::-1])
+    cards = json.loads((tmp_path / "page.html").read_text().partition('id="rows">')[2].partition("</script>")[0])
+    assert [card[1] for card in cards] == names[::-1]  # a link to the video, and the time
+    assert len({card[7] for card in cards} - {None}) == 6
+    run(*command, "rows.csv", "-o", "parts/")
+    assert [row.name for row in read_answers(str(tmp_path / "parts"))] == names
     assert_same(rows_of(run(*command, "-", "-f", "jsonl", input="\n".join(names).encode())), rows)
     one = Classifier(["red", "green", "blue"], model=model)(str(tmp_path / names[3]))
     assert one.label == rows[3]["label"]
@@ -328,14 +354,15 @@ def test_without_pyav_the_row_says_how_to_install_it(tmp_path: Path, model: str)
 def test_an_output_is_not_the_video_of_a_frame(run: Run, tmp_path: Path, model: str) -> None:
     make_clip(tmp_path / "a.mp4", 30)
     (tmp_path / "rows.csv").write_text("file_name,label\na.mp4#t=1.000,red\n")
+    Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
     data = (tmp_path / "a.mp4").read_bytes()
 
     for command in (
         ("classify", "a.mp4#t=1.000", *LABELS, "-f", "csv"),
         ("classify", "rows.csv", *LABELS, "-f", "csv"),
         ("learn", "rows.csv", "-l", "red,blue"),
-        ("search", "--like", "a.mp4#t=1.000", "--in", "rows.csv", "-f", "csv"),
-        ("classify", "rows.csv", *LABELS, "--example", "red=a.mp4#t=1.000", "-f", "csv"),
+        ("search", "--like", "a.mp4#t=1.000", "--in", "x.png", "-f", "csv"),
+        ("classify", "x.png", *LABELS, "--example", "red=a.mp4#t=1.000", "-f", "csv"),
     ):
         done = run(*command, "-m", model, "-o", "a.mp4", "--overwrite")
         assert done.returncode == 2, command
@@ -351,11 +378,22 @@ def test_keys_of_frames_change_with_the_video(tmp_path: Path) -> None:
     first = NamedFrames(str(clip), Network())
     assert first.key(name) == NamedFrames(str(clip), Network()).key(f"{clip}#t=1") is not None
     assert first.key(name) != first.key(f"{clip}#t=2.000")
+    for at in ("0.0005", "0.0015", "1.0005", "12.0005", "12.0015"):  # a key says what is read
+        assert first.key(f"{clip}#t={at}") == first.key(f"{clip}#t={float(at):.3f}"), at
     assert first.key(f"{clip}#t=-1") is first.key(f"{clip}#t=nan") is None
 
     os.utime(clip, ns=(10**9, 10**9))
 
     assert first.key(name) is None
+
+
+def test_a_thread_that_waits_twice_waits_until_both_have_ended() -> None:
+    thread = threading.get_ident()
+    with waiting():
+        with waiting():
+            pass
+        assert is_waiting(thread)
+    assert not is_waiting(thread)
 
 
 def test_opening_is_left_until_a_frame_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Frames of videos and animations by their names, such as `clip.mp4#t=12.500`: found by a jump, and exactly those."""
+"""Frames of videos and animations by their names, such as `clip.mp4#t=12.500`: the very ones that `classify` saw.
+
+A jump leads to the key frame before a frame. Where the file does not allow that, it is decoded from its beginning.
+"""
 
 import re
 import threading
@@ -65,8 +68,10 @@ class NamedFrames:
     def key(self, name: str) -> bytes | None:
         """Give the key of a frame; None if nothing identifies it."""
         seconds = _seconds_in(name)
+        if seconds is None or seconds < 0:
+            return None
         try:
-            return None if seconds is None or seconds < 0 else self._opened().key_at(round(seconds * 1000))
+            return self._opened().key_at(int(_shown(seconds).replace(".", "")))
         except Exception:  # its row will say why
             return None
 
@@ -84,7 +89,7 @@ class NamedFrames:
         clip, seconds = self._opened(), _seconds_in(name)
         if self._failure is not None:
             raise self._failure
-        search = _Search(clip, name.rpartition("#t=")[2], seconds, self._wanted, self._most_seconds)
+        search = _Search(name.rpartition("#t=")[2], seconds, self._wanted, self._most_seconds)
         for reel in _ways(clip, seconds):
             is_last = reel.begins_at is None and reel not in _reels
             try:
@@ -113,10 +118,8 @@ class _Search:
     asked: the time as it stands in the name. seconds: None if that is not a time.
     """
 
-    def __init__(
-        self, clip: Clip, asked: str, seconds: float | None, wanted: set[str], most_seconds: float | None
-    ) -> None:
-        self.clip, self.asked, self.seconds, self.wanted = clip, asked, seconds, wanted
+    def __init__(self, asked: str, seconds: float | None, wanted: set[str], most_seconds: float | None) -> None:
+        self.asked, self.seconds, self.wanted = asked, seconds, wanted
         self.shown = "" if seconds is None else _shown(seconds)
         self.before: float | None = None
         self.after: float | None = None
