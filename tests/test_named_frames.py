@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import Sampling
-from zsclip.pictures.video import Video
+from zsclip.pictures.video import Shot, Video
 
 LABELS = ("-l", "red,green,blue")
 
@@ -88,7 +88,7 @@ def test_each_frame_is_the_one_that_classify_saw(
 
     frames = NamedFrames(str(clip), Network())
 
-    for name in names[:40]:
+    for name in names[:25]:
         assert frames.read(name) == expected[name], name
     if codec != "mjpeg":
         assert sum(start is not None for start in jumps) > 5
@@ -97,19 +97,19 @@ def test_each_frame_is_the_one_that_classify_saw(
 @pytest.mark.parametrize(
     "coding", ["open-gop=1:bframes=5:b-pyramid=normal", "intra-refresh=1", "bframes=16:rc-lookahead=20"]
 )
-@pytest.mark.parametrize("ending", ["mp4", "mkv", "m2ts", "fragments.mp4"])
+@pytest.mark.parametrize("ending", ["mp4", "m2ts", "fragments.mp4"])
 def test_a_jump_is_exact_where_frames_build_on_those_before_a_key_frame(
     tmp_path: Path, ending: str, coding: str
 ) -> None:
     container = {"movflags": "frag_keyframe+empty_moov"} if ending[0] == "f" else {}
-    clip = make_clip(tmp_path / f"a.{ending}", 130, gop=20, pictures=noise(130), coding=coding, **container)
+    clip = make_clip(tmp_path / f"a.{ending}", 90, gop=12, pictures=noise(90), coding=coding, **container)
     expected = seen_by_classify(clip)
     names = sorted(expected)
     random.Random(0).shuffle(names)
 
     frames = NamedFrames(str(clip), Network())
 
-    assert all(frames.read(name) == expected[name] for name in names[:40])
+    assert all(frames.read(name) == expected[name] for name in names[:20])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -124,7 +124,7 @@ def test_a_jump_is_exact_where_the_frame_rate_varies(tmp_path: Path, seed: int) 
     frames = NamedFrames(str(clip), Network())
 
     assert len(names) == 150
-    assert all(frames.read(name) == expected[name] for name in names[:50])
+    assert all(frames.read(name) == expected[name] for name in names[:25])
 
 
 def test_frames_in_order_are_decoded_once_and_late_threads_find_theirs(
@@ -167,6 +167,23 @@ def test_frames_after_damage_are_those_that_classify_saw(tmp_path: Path) -> None
             assert frames.read(name) == expected[name], name
         else:
             assert reason_of(lambda: frames.read(name)).startswith("missing: no frame at "), name  # noqa: B023
+
+
+def test_a_jump_that_meets_damage_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "a.mp4", 100, gop=12)
+    expected = seen_by_classify(clip)
+    real = Video.frames
+
+    def frames(self: Video, start: Fraction | None = None) -> Iterator[Shot]:
+        for shot in real(self, start):
+            if start is not None and shot.seconds == 3:  # as where frames build on some before the jump
+                self._damages = 1
+                continue
+            yield shot
+
+    monkeypatch.setattr(Video, "frames", frames)
+
+    assert NamedFrames(str(clip), Network()).read(f"{clip}#t=3.000") == expected[f"{clip}#t=3.000"]
 
 
 @pytest.mark.parametrize(
