@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from album import LABELS, Run, rows_of
-from clips import make_clip
+from clips import make_clip, number_of
 from conftest import HANGS
+from PIL import Image
 from servers import Served, serving
 from test_video import RULES, frames_of, numbers_of, playlist
 
@@ -209,14 +210,16 @@ def test_what_is_not_there_ends_before_a_model_is_looked_for(run: Run, server: S
     assert (done.returncode, done.stderr.decode()) == (2, told)
 
 
-def test_frames_in_a_list_are_not_fetched(tmp_path: Path, server: Served) -> None:
+def test_frames_in_lists_are_fetched_also_where_the_list_lies_on_the_server(tmp_path: Path, server: Served) -> None:
     make_clip(tmp_path / "a.mp4", 30)
     (tmp_path / "rows.csv").write_text(f"file_name\n{server.url}/a.mp4#t=1.000\n")
+    (tmp_path / "far.csv").write_text("file_name\na.mp4#t=1.000\n")
 
-    (some,) = find_images([str(tmp_path / "rows.csv")]).rest()
+    for name in (str(tmp_path / "rows.csv"), f"{server.url}/far.csv"):
+        (some,) = find_images([name]).rest()
 
-    assert some.keys(0, 1) == [None]
-    assert not server.asked
+        assert list(some.names) == [f"{server.url}/a.mp4#t=1.000"]
+        assert number_of(np.asarray(Image.open(some.open(0)))) == 25
 
 
 def test_without_pyav_the_row_shows_how_to_install_it(tmp_path: Path, model: str, server: Served) -> None:

@@ -336,7 +336,7 @@ def test_an_image_through_stdin_is_refused(run: Run, data: Path, plain: str) -> 
     done = run("classify", "-", "-l", "red,blue", "-m", plain, "-o", "out/", input=picture)
     paths = run("classify", "-", "-l", "red,blue", "-m", plain, "-o", "out/", input=b"photos/00.png\nphotos/01.png\n")
 
-    assert (done.returncode, b"images from stdin and single members of archives cannot be shared" in done.stderr) == (
+    assert (done.returncode, b"single members of archives and frames cannot be shared" in done.stderr) == (
         2,
         True,
     )

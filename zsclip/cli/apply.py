@@ -196,16 +196,25 @@ def _undo(path: str, messages: Messages) -> int:
 
 
 def _opener() -> "Opens":
-    """Give a function that opens members of archives; what reads those is imported only when the first is wanted."""
+    """Give a function that opens members of archives, and frames of videos as PNG files.
+
+    What reads those is imported only when the first is wanted.
+    """
     known: list[Members] = []
 
     def opens(name: str) -> BinaryIO:
+        from zsclip.pictures.containers import archive_of, is_clip
         from zsclip.pictures.listed import Members
         from zsclip.pictures.remote import Network
+        from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
         if not known:
-            known.append(Members(Network(offline=True)))
-        return known[0].open(name)
+            known.append(Members(Network(offline=True), max_pixels=DEFAULT_MAX_PIXELS))
+        if not is_clip(archive_of(name)):
+            return known[0].open(name)
+        from zsclip.out.thumbnails import as_png
+
+        return as_png(known[0].open(name))
 
     return opens
 

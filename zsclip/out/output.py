@@ -221,11 +221,13 @@ def refuse_replaced(found: Iterable[Pictures], places: Mapping[FileId, str]) -> 
 
 
 def held_in(name: str) -> tuple[str, str]:
-    """Say what holds a picture, its file or an archive, and give the path of that."""
-    from zsclip.pictures.containers import archive_of  # here, as `zsclip --help` imports this module
+    """Say what holds a picture, its file, an archive or a video, and give the path of that."""
+    from zsclip.pictures.containers import archive_of, is_clip  # here, as `zsclip --help` imports this module
 
     archive = archive_of(name) if "#" in name else ""
-    return (f"the archive of {name!r}", archive) if archive else (f"the image {name!r}", name)
+    if not archive:
+        return f"the image {name!r}", name
+    return f"the {'video' if is_clip(archive) else 'archive'} of {name!r}", archive
 
 
 def files_of(target: str) -> tuple[str, ...]:

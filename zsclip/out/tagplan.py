@@ -14,6 +14,7 @@ from zsclip.out.plan import NotPossible, Plan, absolute, archive_of, labels_of
 from zsclip.out.rdf import LARGEST, NotXmp
 from zsclip.out.reader import Answered
 from zsclip.out.xmp import Tag, spelt, tagged
+from zsclip.pictures.containers import is_clip
 from zsclip.pictures.identity import content_of
 from zsclip.pictures.refused import Refused
 
@@ -132,8 +133,9 @@ def _picture(name: str, tagging: Tagging) -> tuple[str, int, int]:
                 raise NotPossible("a symbolic link; tag the file that it leads to, or use --tag xmp")
             status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as e:
-        archive_of(name)
-        raise NotPossible("inside an archive; extract it to tag it") from e
+        is_frame = is_clip(archive_of(name)[0])
+        what = "a frame of a video, which is not a file" if is_frame else "inside an archive; extract it to tag it"
+        raise NotPossible(what) from e
     if not stat.S_ISREG(status.st_mode):
         raise NotPossible("not a regular file")
     return path, status.st_size, status.st_mtime_ns

@@ -42,15 +42,26 @@ class Animation:
     """An animation, decoded once from its beginning. What it says of the whole is complete once `frames` has ended.
 
     end: seconds from the start to the end of the last frame. damage: what was wrong, in words; None if nothing was.
+    keeps_order: times only grow.
     """
+
+    keeps_order = True
 
     def __init__(self, shard: Shard, *, max_pixels: int | None) -> None:
         self.end = Fraction(0)
         self.damage: str | None = None
         self._shard, self._max_pixels = shard, max_pixels
 
-    def frames(self) -> Iterator[Shot]:
+    @property
+    def is_whole(self) -> bool:
+        """Whether no damage was met so far."""
+        return self.damage is None
+
+    def frames(self, start: Fraction | None = None) -> Iterator[Shot]:
         """Yield the frames as they are shown.
+
+        Args:
+            start: as for a video; each frame builds on the one before, so all are given.
 
         Raises:
             Refused: they are too large, or the rest is not sent by its server. Exception: decoders raise anything.

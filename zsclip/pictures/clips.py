@@ -101,6 +101,12 @@ class Clip:
             return None
         return self.shard.key + _KEY.pack(b"k" if self.sampling.keyframes else b"f", number)
 
+    def key_at(self, milliseconds: int) -> bytes | None:
+        """Give the key of the frame that is named by a time; None as for `key_of`."""
+        if self.shard.key is None or not self._is_as_it_was():
+            return None
+        return self.shard.key + _KEY.pack(b"t", milliseconds)
+
     def known(self) -> _Times | None:
         """Give what an earlier run kept."""
         kept, key = self.sampling.kept, self.shard.key

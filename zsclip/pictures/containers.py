@@ -20,21 +20,44 @@ from zsclip.pictures.shards import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.urls import is_remote, name_in
 
-_MEMBER = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|zip|parquet))#(.+)", re.IGNORECASE | re.DOTALL)
 _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 
 
 def archive_of(name: str) -> str:
-    """Give the archive that a name says it is in, as `shard.tar#dir/a.jpg` does; "" if there is none."""
+    """Give the archive that a name says it is in, as `shard.tar#dir/a.jpg` does, or the video; "" if there is none.
+
+    A file that is literally called so comes first.
+    """
     archive, member = split_member(name)
     is_there = member and (os.path.isfile(archive) or is_remote(archive)) and not os.path.lexists(name)
     return archive if is_there else ""
 
 
 def split_member(name: str) -> tuple[str, str]:
-    """Split a name into those of an archive and of a member; the latter is "" if it names no member."""
-    match = _MEMBER.fullmatch(name)
-    return (name, "") if match is None else (match[1], match[2])
+    """Split a name into those of an archive and of a member, or of a video and of a frame, such as `t=12.500`.
+
+    Folders and archives may have a hash in their names, so an archive that is there comes first.
+
+    Returns:
+        "" as the second if it names neither.
+    """
+    ways = [(name[: each.start()], name[each.end() :]) for each in re.finditer("#", name)]
+    ways = [way for way in ways if _may_hold(*way)]
+    there = (way for way in reversed(ways) if os.path.isfile(way[0]))
+    return next(there, ways[0] if ways else (name, ""))
+
+
+def is_clip(path: str) -> bool:
+    """Whether a file is a video or an animation by its extension, if it holds pictures at all."""
+    return _name(path).endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS))
+
+
+def _may_hold(path: str, member: str) -> bool:
+    """Whether a file may hold a picture of this name, by its extension."""
+    try:
+        return bool(member) and (_name(path).endswith(ARCHIVES) or (member.startswith("t=") and is_clip(path)))
+    except ValueError:  # a URL that is none
+        return False
 
 
 def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:

@@ -112,7 +112,7 @@ def find_images(
     if enter:
         _check_containers(roots, search)
     found = _find(roots, search)
-    found = with_listed(found, column, network) if are_read else found
+    found = with_listed(found, column, network, max_pixels=search.sampling.max_pixels) if are_read else found
     return Paths(_limited(found, limit), passed_over, search.unread.close)
 
 

@@ -15,7 +15,6 @@ from zsclip.pictures.fetch import server_of
 from zsclip.pictures.identity import LOOK_BYTES, Kept
 from zsclip.pictures.pictures import Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
-from zsclip.pictures.sampling import FRAME, NOT_IN_A_LIST, VIDEO_ENDINGS
 from zsclip.pictures.shards import TOGETHER, Shard, Stream, failed, open_shard
 from zsclip.pictures.urls import can_be_listed, check_url, is_remote, name_in, without_file, without_password
 
@@ -157,8 +156,6 @@ class Network:
         Raises:
             Refused: it may not.
         """
-        if (frame := FRAME.fullmatch(url)) and name_in(frame[1]).lower().endswith((*VIDEO_ENDINGS,)):
-            raise Refused("unsupported", NOT_IN_A_LIST)
         try:
             check_url(url, offline=self.offline)
         except InputError as e:

@@ -11,7 +11,7 @@ from typing import Any
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.archives import find_in_archive
 from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group, relative_to
-from zsclip.pictures.containers import split_member
+from zsclip.pictures.containers import archive_of, split_member
 from zsclip.pictures.endings import ARCHIVES, ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
 from zsclip.pictures.files import find_images, is_folder
 from zsclip.pictures.listed import pictures_of
@@ -253,8 +253,8 @@ def _listed(
         raise InputError(f"{path}: cannot be read: {e.message}") from e
     _note_wordless(path, wordless, "line", note)
     if (members := pictures_of(paths, network)).read is not None:
-        files = [path, *(each for each in paths if not is_remote(each))]
-        return Source(path, sum(map(len, paths)), some, list, False, files, members)
+        files = dict.fromkeys([path, *(archive_of(each) or each for each in paths if not is_remote(each))])
+        return Source(path, sum(map(len, paths)), some, list, False, list(files), members)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from zsclip.pictures.decoding_thread import WALL_SECONDS, is_waiting
 from zsclip.pictures.endings import ARCHIVES, LISTS, RAW_ENDINGS
 from zsclip.pictures.refused import ErrorKind, Refused
-from zsclip.pictures.sampling import FRAME, NOT_IN_A_LIST, VIDEO_ENDINGS
+from zsclip.pictures.sampling import VIDEO_ENDINGS
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.urls import is_url, name_in
 from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
@@ -83,8 +83,6 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
             return "too-large", f"{count[0] if count else 'too many'} pixels, more than --max-pixels {max_pixels}"
         case PermissionError():
             return "permission", text.lower()
-        case OSError(errno=errno.ENOENT) if (frame := FRAME.fullmatch(path)) and os.path.isfile(frame[1]):
-            return "unsupported", NOT_IN_A_LIST
         case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG):
             return "missing", text.lower()
     if re.fullmatch(r"decoder error -?\d+", text):  # all that Pillow says when libtiff gives up
