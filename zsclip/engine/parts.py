@@ -24,7 +24,7 @@ from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.models.encoder import Encoder
 from zsclip.out.changes import changes
-from zsclip.out.output import Embeddings, FileId, as_output_error, check_folder
+from zsclip.out.output import Embeddings, FileId, as_output_error
 from zsclip.out.parquet import Layout, write_parquet
 from zsclip.pictures.fetch import About
 from zsclip.pictures.sampling import Sampling
@@ -102,13 +102,6 @@ def claims_of(run: Run) -> Claims:
 def part_of(run: Run, shard: Shard) -> str:
     """Give the path of a shard's part."""
     return os.path.join(run.folder, f"{shard.name}.parquet")
-
-
-def make_folder(folder: str) -> None:
-    """Make the folder of a run, if it is not there."""
-    check_folder(folder)
-    with as_output_error(folder):
-        os.makedirs(folder, exist_ok=True)
 
 
 def parts_in(folder: str) -> list[str]:

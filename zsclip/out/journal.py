@@ -78,6 +78,7 @@ class Journal:
         self.overwrite = overwrite
         self._can_grow = can_grow
         self.failed_paths: list[str] = []  # paths of pictures that failed in earlier runs
+        self.failed_places: list[int] = []  # the index of each in the list of pictures
         self._target = target
         self._part = part_of(target)
         self._file = self._part + ".json"
@@ -263,7 +264,9 @@ class Journal:
         place = self._last.pictures
         some = list(islice(paths, point.pictures - place))
         self._paths.update(_lines_of(some))
-        self.failed_paths += [path for place, path in enumerate(some, place) if place in failed]
+        again = [(index, path) for index, path in enumerate(some, place) if index in failed]
+        self.failed_places += [index for index, _ in again]
+        self.failed_paths += [path for _, path in again]
         place += len(some)
         self._failures += point.failures
         self._last = Point(place, point.failed, point.size, point.paths)
