@@ -214,7 +214,7 @@ class Beside:
         with looking(pictures, self._in_fp32, classifier, self.speed, answers=some) as looks:
             for place, look in zip(shown.tolist(), looks, strict=True):
                 if isinstance(look, Skipped):  # it was there when it was classified, or its embedding was
-                    self.messages.note(f"no overlay of {look.file_name}: {look.error}: {look.message}")
+                    self.messages.note(f"no overlay of {look.file_name!r}: {look.error}: {look.message}")
                     continue
                 write_overlay(look, files[place], overwrite=self.overwrite or self.is_resumed)
                 self.written.append(files[place])

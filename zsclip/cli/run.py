@@ -260,7 +260,8 @@ def note_captions(messages: Messages) -> None:
         packages = " and ".join(dict.fromkeys(map(package_for, letters)))
         were = "it was" if len(letters) == 1 else "they were"
         messages.note(
-            f"captions: no font here has {listed(letters, 5)}, so {were} left out; install one, such as Debian's {packages}"
+            f"captions: no font here has {listed(letters, 5)}, so {were} left out; "
+            f"install one, such as Debian's {packages}"
         )
 
 

@@ -1,0 +1,242 @@
+"""Captions in pictures: letters that Pillow's own font lacks, and what happens where no font here has them."""
+
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont, features
+
+from zsclip.measure.confusion import write_png
+from zsclip.out import fonts
+from zsclip.out.fonts import Font, package_for, take_undrawn
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+NO_FONTS = "<?xml version='1.0'?><!DOCTYPE fontconfig SYSTEM 'fonts.dtd'><fontconfig><dir>{}</dir></fontconfig>"
+
+
+@pytest.fixture(autouse=True)
+def _no_letter_is_left_from_before() -> None:
+    take_undrawn()
+
+
+def has_font(text: str) -> bool:
+    return any(all(map(face.has, text)) for face in fonts._faces())
+
+
+needs_cyrillic = pytest.mark.skipif(not has_font("кошка"), reason="no font here has Cyrillic letters")
+needs_hebrew = pytest.mark.skipif(not has_font("חתול"), reason="no font here has Hebrew letters")
+
+
+def drawn(text: str, anchor: str = "la", size: float = 15) -> np.ndarray:
+    image = Image.new("L", (300, 60))
+    Font(size).draw(ImageDraw.Draw(image), (100, 20), text, 255, anchor)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("anchor", ["la", "lm", "rm", "mm"])
+@pytest.mark.parametrize("size", [9, 12.6, 15])
+def test_what_pillows_own_font_has_is_drawn_in_it_to_the_bit(anchor: str, size: float) -> None:
+    text, own = "0.987 a cat, don\N{RIGHT SINGLE QUOTATION MARK}t\N{HORIZONTAL ELLIPSIS}", ImageFont.load_default(size)
+    image = Image.new("L", (300, 60))
+    ImageDraw.Draw(image).text((100, 20), text, 255, own, anchor=anchor)
+
+    assert (drawn(text, anchor, size) == np.asarray(image)).all()
+    assert Font(size).length(text) == own.getlength(text)
+
+
+@pytest.mark.parametrize("letters", ["iWm. -", "iWm. -кé猫"])
+def test_a_line_is_cut_as_if_letter_by_letter(letters: str) -> None:
+    pick, font = random.Random(0), Font(12)
+    for _ in range(100):
+        text = "".join(pick.choices(letters, k=pick.randrange(40)))
+        width = pick.randrange(150)
+        line = text
+        while len(line) > 1 and font.length(line) > width:
+            line = line[:-2] + "\N{HORIZONTAL ELLIPSIS}"
+
+        got = font.cut_to(width, text)
+        if text.isascii():
+            assert got == line
+        else:  # with letters left out, or in several fonts, a longer text may be narrower
+            assert font.length(got) <= max(width, font.length(line))
+            assert len(got) >= len(line) - 5
+
+
+@needs_cyrillic
+@pytest.mark.parametrize("anchor", ["la", "lm", "rm"])
+def test_other_letters_come_from_an_installed_font(anchor: str) -> None:
+    """A whole caption is in one font, so that its letters match; each letter looks different from the others."""
+    face = next(face for face in fonts._faces() if face.has("к") and face.has("0"))
+    font, own = face.at(15), ImageFont.load_default(15)
+    above, below = own.getmetrics()
+    x = 100 - (font.getlength("0.987 кот") if anchor == "rm" else 0)
+    y = 20 + (above if anchor == "la" else (above - below) / 2)
+    image = Image.new("L", (300, 60))
+    ImageDraw.Draw(image).text((x, y), "0.987 кот", 255, font, anchor="ls")
+
+    assert (drawn("0.987 кот", anchor) == np.asarray(image)).all()
+    assert len({drawn(letter).tobytes() for letter in "кошмарéß€"}) == 9
+    assert take_undrawn() == []
+
+
+@needs_cyrillic
+def test_letters_in_two_fonts_stand_beside_each_other_on_one_line() -> None:
+    text = "cat \U0010fffe кот"  # the letter in the middle is in no font, so none has all
+
+    parts = fonts._parts_of(text)
+
+    assert [part for _, part in parts] == ["cat \N{HORIZONTAL ELLIPSIS} ", "кот"]
+    rows = [np.flatnonzero(drawn(each).any(axis=1)).max() for each in ("cat", "кот", text)]
+    assert len(set(rows)) == 1  # they stand on the same line
+    columns = np.flatnonzero(drawn(text).any(axis=0))
+    assert columns.max() - columns.min() > 0.9 * Font(15).length(text)
+    assert take_undrawn() == ["\U0010fffe"]
+    assert take_undrawn() == []
+
+
+def test_marks_blanks_and_invisible_letters_are_no_boxes() -> None:
+    assert (drawn("e\N{COMBINING ACUTE ACCENT}") == drawn("é")).all()
+    assert (drawn("a\u200d\ufeffb\x07") == drawn("ab")).all()
+    assert (drawn("a\tb\N{IDEOGRAPHIC SPACE}c\N{NO-BREAK SPACE}d") == drawn("a b c d")).all()
+    assert drawn("a b\N{SOFT HYPHEN}").sum() == drawn("a b").sum()
+    assert take_undrawn() == []
+
+
+@needs_hebrew
+def test_without_raqm_hebrew_still_reads_from_right_to_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_face", lambda path, index: Basic(path, index))
+    ((face, _),) = fonts._parts_of("abc חתול def")
+    image = Image.new("L", (300, 60))
+    place = (100, 20 + ImageFont.load_default(15).getmetrics()[0])
+    ImageDraw.Draw(image).text(place, "abc לותח def", 255, face.at(15), anchor="ls")
+
+    assert (drawn("abc חתול def") == np.asarray(image)).all()
+
+
+@needs_hebrew
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow has no raqm here")
+def test_with_raqm_captions_begin_on_the_left_whatever_their_letters() -> None:
+    ((face, _),) = fonts._parts_of("0.9 חתול")
+    image = Image.new("L", (300, 60))
+    place = (100, 20 + ImageFont.load_default(15).getmetrics()[0])
+    on, font = ImageDraw.Draw(image), face.at(15)
+    on.text(place, "0.9 ", 255, font, anchor="ls")
+    on.text((place[0] + font.getlength("0.9 "), place[1]), "חתול", 255, font, anchor="ls")
+
+    assert np.abs(drawn("0.9 חתול").astype(int) - np.asarray(image)).mean() < 0.1 * np.asarray(image).mean()
+
+
+class Basic(fonts._Face):
+    """A font as Pillow draws it without raqm."""
+
+    def _opened(self, size: float, layout: Any) -> ImageFont.FreeTypeFont:
+        return super()._opened(size, ImageFont.Layout.BASIC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("abאבגcd", "abגבאcd"), ("0.5 אב גד", "0.5 דג בא"), ("אב 12 גד", "בא 12 דג"), ("ab", "ab"),
+        ("א\u05b8ב", "בא\u05b8"),
+    ],
+)  # fmt: skip
+def test_without_raqm_stretches_from_right_to_left_are_turned_round(text: str, expected: str) -> None:
+    assert fonts._for(ImageFont.load_default(12), text) == expected
+
+
+@needs_cyrillic
+def test_confusion_matrices_name_labels_in_every_script(tmp_path: Path) -> None:
+    """If letters were boxes, labels of the same length would look the same."""
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file, labels in zip(files, (["кот", "пёс"], ["мир", "дом"], ["кот", "пёс"]), strict=True):
+        with open(file, "wb") as out:
+            write_png(np.eye(2, dtype=np.int64), labels, out)
+
+    first, second, again = (file.read_bytes() for file in files)
+    assert first == again
+    assert first != second
+
+
+@needs_cyrillic
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("classify", "--contact-sheet", "{}/a.png", "-f", "csv"),
+        ("where", "-o", "{}", "-k", "1"),
+        ("classify", "--where", "{}"),
+    ],
+)
+def test_files_with_labels_in_every_script(command: tuple[str, ...], run: Run, photos: Path, model: str) -> None:
+    drawn = []
+    for labels in ("кот", "мир"):
+        out = photos.parent / labels
+        out.mkdir()
+        done = run(
+            *(word.format(out) for word in command),
+            photos / "red.png",
+            "--label",
+            labels,
+            "-m",
+            model,
+            *ALONE[command[0]],
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"captions" not in done.stderr
+        (file,) = out.iterdir()
+        drawn.append(file.read_bytes())
+
+    assert drawn[0] != drawn[1]
+
+
+ALONE: dict[str, tuple[str, ...]] = {"classify": ("--multi-label", "--threshold", "0"), "where": ()}
+
+
+@pytest.mark.parametrize("has_fontconfig", [True, False])
+def test_letters_that_no_font_has_are_left_out_and_named(
+    has_fontconfig: bool, run_alone: Run, photos: Path, model: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "fonts.conf"
+    config.write_text(NO_FONTS.format(tmp_path / "none"))
+    nothing = {"XDG_DATA_DIRS": "/nonexistent", "XDG_DATA_HOME": "/nonexistent", "FONTCONFIG_FILE": str(config)}
+    environment = nothing if has_fontconfig else nothing | {"PATH": "/nonexistent"}
+    command = ("classify", photos, "-l", "red,café,猫 кот", "-m", model, "-k", "3", "-f", "jsonl")
+
+    done = run_alone(*command, "--where", "seen", **environment)
+    quiet = run_alone(*command, "--where", "seen", "-q", "--overwrite", **environment)
+
+    assert (done.returncode, quiet.returncode, quiet.stderr) == (0, 0, b"")
+    said = [line for line in done.stderr.decode().splitlines() if "captions" in line]
+    (line,) = said
+    assert line.startswith("zsclip: captions: no font here has ")
+    assert line.endswith(", so they were left out; install one, such as Debian's " + line.rpartition("Debian's ")[2])
+    assert {"fonts-noto-core", "fonts-noto-cjk"} == set(line.rpartition("Debian's ")[2].split(" and "))
+    assert all(f"'{letter}'" in line for letter in "é猫кот"[:4])
+    assert len(list((tmp_path / "seen").iterdir())) == 3
+
+
+def test_where_no_font_has_a_letter_its_plain_form_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_installed", lambda: ())
+
+    assert (drawn("café") == drawn("cafe")).all()
+    assert (drawn("0.5 猫кот b") == drawn("0.5 \N{HORIZONTAL ELLIPSIS} b")).all()
+    assert "".join(take_undrawn()) == "é猫кот"
+
+
+def test_a_file_that_is_no_font_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bad.ttf").write_bytes(b"bad")
+    monkeypatch.setattr(fonts, "_installed", lambda: ((str(tmp_path / "bad.ttf"), 0), (str(tmp_path / "gone.ttf"), 0)))
+
+    assert (drawn("é") == drawn("e")).all()
+
+
+@pytest.mark.parametrize(
+    ("letter", "package"),
+    [("猫", "fonts-noto-cjk"), ("한", "fonts-noto-cjk"), ("ネ", "fonts-noto-cjk"), ("ไ", "fonts-noto-core"),
+     ("\N{CAT FACE}", "fonts-symbola"), ("ж", "fonts-noto-core")],
+)  # fmt: skip
+def test_the_package_that_helps(letter: str, package: str) -> None:
+    assert package_for(letter) == package
