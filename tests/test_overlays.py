@@ -124,6 +124,9 @@ def test_only_images_with_an_answer_get_an_overlay(
     assert low < high
     assert {row["label"] is None for row in rows_of(some)} == {True, False}
     assert set(files_in(tmp_path / "some")) == known
+    for name in known:
+        with Image.open(tmp_path / "some" / name) as overlay:
+            assert overlay.width == 6 + 160 + 6  # a single panel, though a page shows more candidates
     assert not (tmp_path / "none").exists()
     assert b"no overlays in none, as no row has an answer" in none.stderr
     names = {Path(str(row["file_name"])).stem + ".where.png" for row in rows_of(only)}
