@@ -21,11 +21,13 @@ from zsclip.answers.where import where_answered
 from zsclip.cli.options import Messages
 from zsclip.cli.overlays import Beside
 from zsclip.cli.speed import Speed
+from zsclip.engine.where import Look, looking
 from zsclip.models.embed import Embedded
 from zsclip.models.find import find_model
 from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.models.patches import Patches, encode_patches
 from zsclip.models.torch_encoder import ClipModel
+from zsclip.pictures.pictures import Pictures
 from zsclip.pixels.fit import Area
 from zsclip.words.labels import Label
 from zsclip.words.prompts import read_templates
@@ -315,8 +317,11 @@ def test_an_image_that_is_gone_when_it_is_drawn_is_named(
     files = [str(tmp_path / "seen" / f"{number}.where.png") for number in range(5)]
     beside = Beside(files, encoder, Speed(), Messages(), set(), 1, False, False)
 
+    with looking([Pictures(names)], encoder, classifier, Speed(), answers=answers) as looks:
+        found = [look.where.file_name if isinstance(look, Look) else look.error for look in looks]
     passed = list(beside.drawn([answers], classifier, [3, 0, 4]))
 
+    assert found == [names[0], "missing", names[2]]
     assert passed == [answers]
     assert beside.written == [files[3], files[4]] == sorted(map(str, (tmp_path / "seen").iterdir()))
     assert capfd.readouterr().err == f"zsclip: no overlay of {names[1]!r}: missing: no such file or directory\n"

@@ -160,7 +160,7 @@ def _installed() -> tuple[tuple[str, int], ...]:
 def _face(path: str, index: int) -> _Face | None:
     try:
         return _Face(path, index)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: its name is not Unicode
         return None
 
 
