@@ -98,7 +98,10 @@ def test_letters_in_two_fonts_stand_beside_each_other_on_one_line() -> None:
     assert take_undrawn() == []
 
 
-def test_marks_blanks_and_invisible_letters_are_no_boxes() -> None:
+@pytest.mark.parametrize("has_raqm", [True, False])
+def test_marks_blanks_and_invisible_letters_are_no_boxes(has_raqm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_raqm:
+        monkeypatch.setattr(fonts, "_face", lambda path, index: Basic(path, index))
     assert (drawn("e\N{COMBINING ACUTE ACCENT}") == drawn("é")).all()
     assert (drawn("a\u200d\ufeffb\x07") == drawn("ab")).all()
     assert (drawn("a\tb\N{IDEOGRAPHIC SPACE}c\N{NO-BREAK SPACE}d") == drawn("a b c d")).all()
