@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont, features
 
+from zsclip.answers.answers import Candidate, Prediction
+from zsclip.answers.where import Where
 from zsclip.measure.confusion import write_png
 from zsclip.out import fonts
+from zsclip.out.contactsheet import _sheet
 from zsclip.out.fonts import Font, package_for, take_undrawn
+from zsclip.out.heatmap import heatmap
+from zsclip.pixels.fit import Area
+from zsclip.pixels.view import View
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 NO_FONTS = "<?xml version='1.0'?><!DOCTYPE fontconfig SYSTEM 'fonts.dtd'><fontconfig><dir>{}</dir></fontconfig>"
@@ -165,37 +171,18 @@ def test_confusion_matrices_name_labels_in_every_script(tmp_path: Path) -> None:
 
 
 @needs_cyrillic
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("classify", "--contact-sheet", "{}/a.png", "-f", "csv"),
-        ("where", "-o", "{}", "-k", "1"),
-        ("classify", "--where", "{}"),
-    ],
-)
-def test_files_with_labels_in_every_script(command: tuple[str, ...], run: Run, photos: Path, model: str) -> None:
-    drawn = []
-    for labels in ("кот", "мир"):
-        out = photos.parent / labels
-        out.mkdir()
-        done = run(
-            *(word.format(out) for word in command),
-            photos / "red.png",
-            "--label",
-            labels,
-            "-m",
-            model,
-            *ALONE[command[0]],
-        )
-        assert done.returncode == 0, done.stderr
-        assert b"captions" not in done.stderr
-        (file,) = out.iterdir()
-        drawn.append(file.read_bytes())
+def test_overlays_and_sheets_name_labels_in_every_script() -> None:
+    area, nothing = Area((40, 30), (0, 0, 40, 30)), np.zeros((1, 2, 2), np.float32)
+    view = View(np.zeros((3, 8, 8), np.uint8), Image.new("RGB", (40, 30)), area)
+    overlays, sheets = set(), set()
+    for label in ("кот", "мир"):
+        best = Candidate(label, 0.5, 0.2)
+        sheets.add(_sheet([(Prediction("a.png", label, best, (best,), "softmax", labels=(label,)), None)]).tobytes())
+        where = Where("a.png", area, (label,), (0.5,), (0.2,), "softmax", True, nothing, nothing)
+        overlays.add(heatmap(view, where).tobytes())
 
-    assert drawn[0] != drawn[1]
-
-
-ALONE: dict[str, tuple[str, ...]] = {"classify": ("--multi-label", "--threshold", "0"), "where": ()}
+    assert (len(overlays), len(sheets)) == (2, 2)
+    assert take_undrawn() == []
 
 
 @pytest.mark.parametrize(
