@@ -37,6 +37,7 @@ from zsclip.engine.question import Teachers, read_question
 from zsclip.engine.run import embedding
 from zsclip.engine.shards import Finding, Shard, plan
 from zsclip.errors import InputError
+from zsclip.out.output import make_folder
 from zsclip.out.parquet import read_about
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.words.labels import read_labels
@@ -599,7 +600,7 @@ def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_agai
     mine, others = (engine.Parts(asked, [str(photos)], encoder, print, Footers()) for _ in range(2))
     matrix = build_classifier(question.words, encoder)
     (shard,) = plan(finding, PassedOver()).shards
-    part_files.make_folder(asked.folder)
+    make_folder(asked.folder)
     mine.check()
 
     def answer(shard: Shard, counts: engine.Counts) -> Iterator[Answers]:

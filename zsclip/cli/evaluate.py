@@ -33,6 +33,7 @@ from zsclip.cli.run import (
     drain,
     embedding,
     measuring,
+    note_captions,
     note_if_few,
     read_data,
     report_run,
@@ -169,7 +170,7 @@ class Findings(Report, Json):
         with open_output(self.errors, overwrite=self.overwrite) as out:
             _write_with_truth([most_confident_first(wrong)], self.errors, out, first)
 
-    def write_confusion(self, scorecard: "Scorecard", names: Sequence[str]) -> None:
+    def write_confusion(self, scorecard: "Scorecard", names: Sequence[str], messages: Messages) -> None:
         """Write the confusion matrix if it was asked for."""
         if self.confusion is None:
             return
@@ -179,6 +180,7 @@ class Findings(Report, Json):
         with open_output(self.confusion, overwrite=self.overwrite) as out:
             if self.confusion.lower().endswith(".png"):
                 write_png(scorecard.confusion, names, out.buffer)
+                note_captions(messages)
             else:
                 write_csv(scorecard.confusion, names, out)
 
@@ -277,7 +279,7 @@ def evaluate(
             scorecard = scorecard_of(answers, truths, matrix.labels, write, may_be_unknown, rule.independent)
     failed = session.tally.errors.total()
     findings.print(scorecard, {"failed": failed} | shown_settings(question, encoder.spec.name, rule))
-    findings.write_confusion(scorecard, matrix.labels)
+    findings.write_confusion(scorecard, matrix.labels, messages)
     findings.write_errors(wrong, first=scores.transductive)
     if rule.independent:
         messages.note(

@@ -58,7 +58,8 @@ def run_of(
 
 def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages: Messages) -> int:
     """Write the parts of the shards that no other process works on; give the exit code."""
-    from zsclip.engine.part_files import make_folder, parts_gone, refuse_foreign
+    from zsclip.engine.part_files import parts_gone, refuse_foreign
+    from zsclip.out.output import make_folder
     from zsclip.pictures.passed_over import PassedOver
     from zsclip.words.textfiles import listed
 

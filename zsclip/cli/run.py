@@ -251,6 +251,20 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
     return tally.exit_code
 
 
+def note_captions(messages: Messages) -> None:
+    """Say which letters were left out of the pictures that were drawn, as no font here has them."""
+    from zsclip.out.fonts import package_for, take_undrawn
+    from zsclip.words.textfiles import listed
+
+    if letters := take_undrawn():
+        packages = " and ".join(dict.fromkeys(map(package_for, letters)))
+        were = "it was" if len(letters) == 1 else "they were"
+        messages.note(
+            f"captions: no font here has {listed(letters, 5)}, so {were} left out; "
+            f"install one, such as Debian's {packages}"
+        )
+
+
 def note_export(encoder: "Encoder", session: Session) -> None:
     """After a short run that waited for torch, say once for each model how the next ones need not."""
     from zsclip.models.graphs import is_first_hint, missing_to_export

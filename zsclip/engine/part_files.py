@@ -11,7 +11,7 @@ from zsclip.engine.options import Computing
 from zsclip.engine.question import Question
 from zsclip.engine.shards import Finding, Shard, is_loose
 from zsclip.errors import InputError
-from zsclip.out.output import Embeddings, FileId, as_output_error, check_folder
+from zsclip.out.output import Embeddings, FileId, as_output_error
 from zsclip.pictures.urls import is_remote
 
 _UNFINISHED = ".unfinished"  # hidden, so that readers of the folder see complete parts only
@@ -47,13 +47,6 @@ def claims_of(run: Run) -> Claims:
 def part_of(run: Run, shard: Shard) -> str:
     """Give the path of a shard's part."""
     return os.path.join(run.folder, f"{shard.name}.parquet")
-
-
-def make_folder(folder: str) -> None:
-    """Make the folder of a run, if it is not there."""
-    check_folder(folder)
-    with as_output_error(folder):
-        os.makedirs(folder, exist_ok=True)
 
 
 def parts_in(folder: str) -> list[str]:

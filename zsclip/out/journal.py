@@ -82,6 +82,7 @@ class Journal:
         self.overwrite = overwrite
         self._can_grow = can_grow
         self.failed_paths: list[str] = []  # pictures that failed in earlier runs, or are found now in place of files
+        self.failed_places: list[int] = []  # the index of each among those that are found now
         self._target = target
         self._part = part_of(target)
         self._file = self._part + ".json"
@@ -211,6 +212,11 @@ class Journal:
                 file.flush()
 
     @property
+    def taken(self) -> int:
+        """How many of the pictures that are found now were removed from the list, or have rows."""
+        return self._count
+
+    @property
     def has_failures(self) -> bool:
         """Whether earlier runs left failed rows, for `retried`."""
         return bool(self._again)
@@ -282,6 +288,7 @@ class Journal:
             some = paths.in_place_of(each.name) if each.name else list(islice(paths, each.pictures))
             self._see(some, [each.name] if each.name else some)
             self.failed_paths += some
+            self.failed_places += range(self._count - len(some), self._count)
             self._again.append(len(some))
             place = each.first + each.pictures
         self._see(list(islice(paths, point.pictures - place)))

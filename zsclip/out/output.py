@@ -147,6 +147,20 @@ def check_folder(folder: str) -> None:
         raise OutputError(f"{place}: {what}, not a folder; choose another name")
 
 
+def make_folder(folder: str) -> None:
+    """Make a folder for several files, if it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    check_folder(folder)
+    with as_output_error(folder):
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as e:
+            raise OSError(e.errno, e.strerror) from e  # without a name, which may be that of a folder above
+
+
 def check_local(flag: str, target: str | None) -> None:
     """Refuse a URL as an output: it would become a local folder of this name.
 

@@ -118,6 +118,11 @@ class Paths(Iterator[str]):
             name.pictures.drop(name.place)
         return name
 
+    @property
+    def holder(self) -> Holder | None:
+        """The file that was entered to find the last picture that was taken by itself."""
+        return self._inside
+
     def in_place_of(self, name: str) -> list[str]:
         """Take what is found now where an earlier search only found a file, as it could not be read, or not further.
 
