@@ -26,7 +26,7 @@ _LONGEST_STEP = 2
 _MOST_BLOCKS = 0xE0  # of the symbols 0, 0x10 and so on, the last one that ends a number of blocks
 _ZEROS = "zeros stand where some of its data should be"
 _MADE_UP = re.compile("premature end of data|bad Huffman code|instead of RST")
-_PADDING = re.compile("([0-9]+) extraneous bytes before marker 0x([0-9a-f]{2})")
+_UNUSED = re.compile("([0-9]+) extraneous bytes before marker 0x([0-9a-f]{2})")
 
 
 def check_jpeg(opened: Image.Image, file: IO[bytes], found: Repaired | None = None) -> None:
@@ -49,7 +49,8 @@ def check_jpeg(opened: Image.Image, file: IO[bytes], found: Repaired | None = No
             raise OSError("image file is truncated")
         if found is not None and found.endings == (END_MARKER,) and _lacks_data(data, is_exact=found.is_exact):
             raise OSError("image file is truncated")
-        if _has_hole(data, has_end=found is None or not found.is_cut):
+        is_as_stored = found is None or found.endings[0] in (b"", END_MARKER)
+        if is_as_stored and _has_hole(data, has_end=found is None or not found.is_cut):
             raise OSError(_ZEROS)
     if scan is not None and isinstance(opened, JpegImagePlugin.JpegImageFile):
         _watch(opened, file, *scan)
@@ -87,7 +88,7 @@ def _has_hole(data: bytes, *, has_end: bool) -> bool:
             if not may_be_zeros:
                 return True
             is_doubtful = True
-    return is_doubtful and _is_damage(warning_about(data), data)
+    return is_doubtful and _is_damage(warning_about(data), data, has_end=has_end)
 
 
 def _lacks_data(data: bytes, *, is_exact: bool) -> bool:
@@ -96,11 +97,15 @@ def _lacks_data(data: bytes, *, is_exact: bool) -> bool:
     return warning != "" if is_exact else _MADE_UP.search(warning or "") is not None
 
 
-def _is_damage(warning: str | None, data: bytes) -> bool:
+def _is_damage(warning: str | None, data: bytes, *, has_end: bool) -> bool:
+    """Whether a warning is of more than zeros in front of a marker, or of what is behind a picture."""
     if not warning:
         return False
-    padding = _PADDING.match(warning)
-    return padding is None or bytes(int(padding[1])) + bytes((0xFF, int(padding[2], 16))) not in data
+    unused = _UNUSED.match(warning)
+    if unused is None:
+        return True
+    marker = bytes((0xFF, int(unused[2], 16)))
+    return bytes(int(unused[1])) + marker not in data and (has_end or marker != END_MARKER)
 
 
 def _stretches(data: bytes) -> Iterator[tuple[int, int, bool]]:
