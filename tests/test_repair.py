@@ -356,7 +356,7 @@ def test_zeros_may_be_what_a_flat_picture_is_stored_as(
 
     assert_as_whole(whole, whole, tmp_path)
     assert_as_whole(whole[:-2] + bytes(600) + whole[-2:], whole, tmp_path)
-    assert_as_whole(whole[:-2], whole, tmp_path)  # even where it ends with zeros
+    assert_as_whole(whole[:-2], whole, tmp_path)
     assert_as_whole(whole + bytes(5000) + b"behind", whole, tmp_path)
 
 

@@ -187,29 +187,21 @@ def _second_try(
     file.seek(0)
     data = file.read(MAX_REPAIRED + 1)
     try:
-        ways = repaired(data) if len(data) <= MAX_REPAIRED else []
-    except Exception:  # here and below: the first error says what is wrong with the file as it is
-        return None
-    for found in ways:
-        try:
-            return _by_endings(found, decoding, preprocess, held)
-        except Exception:
+        found = repaired(data) if len(data) <= MAX_REPAIRED else None
+        if found is None:
+            return None
+        sums = set()
+        image = None
+        for ending in reversed(found.endings):  # the picture with the first one is kept
+            image = None  # before the next one is decoded
             held.close()
-    return None
-
-
-def _by_endings(found: Repaired, decoding: Decoding, preprocess: Preprocess | None, held: ExitStack) -> Image.Image:
-    """Decode what is left of a file with each of its endings, which must make no difference."""
-    sums, image = set[int](), None
-    for ending in reversed(found.endings):  # the picture with the first one is kept
-        image = None  # before the next one is decoded
+            tried = replace(found, endings=(ending,))
+            image = _by_pillow(io.BytesIO(found.data + ending), decoding, preprocess, held, tried)
+            sums.add(_sum_of(image) if len(found.endings) > 1 else 0)
+        return image if len(sums) == 1 else None
+    except Exception:  # the first error says what is wrong with the file as it is
         held.close()
-        tried = replace(found, endings=(ending,))
-        image = _by_pillow(io.BytesIO(found.data + ending), decoding, preprocess, held, tried)
-        sums.add(_sum_of(image) if len(found.endings) > 1 else 0)
-    if image is None or len(sums) > 1:
-        raise OSError("image file is truncated")
-    return image
+        return None
 
 
 def _sum_of(image: Image.Image) -> int:

@@ -47,7 +47,7 @@ def check_jpeg(opened: Image.Image, file: IO[bytes], found: Repaired | None = No
             raise Refused("unreadable", message)
         if found is None and (is_progressive or may_be_cut) and may_lack_pixels(data):
             raise OSError("image file is truncated")
-        if found is not None and found.endings == (END_MARKER,) and _lacks_data(data, is_exact=found.is_exact):
+        if found is not None and found.endings == (END_MARKER,) and _MADE_UP.search(warning_about(data)):
             raise OSError("image file is truncated")
         is_as_stored = found is None or found.endings[0] in (b"", END_MARKER)
         if is_as_stored and _has_hole(data, has_end=found is None or not found.is_cut):
@@ -91,13 +91,7 @@ def _has_hole(data: bytes, *, has_end: bool) -> bool:
     return is_doubtful and _is_damage(warning_about(data), data, has_end=has_end)
 
 
-def _lacks_data(data: bytes, *, is_exact: bool) -> bool:
-    """Whether a scan ends before its pixels do, or not just behind them where it must be exact."""
-    warning = warning_about(data)
-    return warning != "" if is_exact else _MADE_UP.search(warning or "") is not None
-
-
-def _is_damage(warning: str | None, data: bytes, *, has_end: bool) -> bool:
+def _is_damage(warning: str, data: bytes, *, has_end: bool) -> bool:
     """Whether a warning is of more than zeros in front of a marker, or of what is behind a picture."""
     if not warning:
         return False

@@ -22,7 +22,7 @@ from zsclip.pixels.layout import (
     YCBCR,
     YCBCR_SUBSAMPLING,
 )
-from zsclip.pixels.libtiff import hears_warnings, whole_pixels
+from zsclip.pixels.libtiff import whole_pixels
 from zsclip.pixels.pillow_setup import set_up_pillow
 
 _JPEG = 7  # the compression
@@ -31,11 +31,11 @@ _LONG, _SHORT = 4, 3  # types of tags
 _WARNING = re.compile("Corrupt JPEG data: (.+)")
 
 
-def warning_about(data: bytes) -> str | None:
+def warning_about(data: bytes) -> str:
     """Decode a JPEG, and give libjpeg's first warning of corrupt data.
 
     Returns:
-        An empty text if there was none; None if libtiff does not read such a JPEG, or Pillow hides its libtiff.
+        An empty text if there was none, libtiff does not read such a JPEG, or Pillow hides its libtiff.
     """
     parts, frame, end = [b"\xff\xd8"], b"", 2
     for code, begin, end in header_of(data):
@@ -43,13 +43,13 @@ def warning_about(data: bytes) -> str | None:
             parts.append(bytes((0xFF, code)) + data[begin:end])
         if code in FRAMES:
             frame = data[begin + 2 : end]
-    if len(frame) < 8 or frame[5] not in _PHOTOMETRIC or not hears_warnings():
-        return None
+    if len(frame) < 8 or frame[5] not in _PHOTOMETRIC:
+        return ""
     try:
         _decode(b"".join(parts) + data[end:], frame)
     except Exception as e:  # libtiff refuses it, or has something to report
         found = _WARNING.search(str(e))
-        return None if found is None else found[1]
+        return "" if found is None else found[1]
     return ""
 
 

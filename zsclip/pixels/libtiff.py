@@ -88,11 +88,6 @@ def stop_listening() -> None:
     _set(*_others)
 
 
-def hears_warnings() -> bool:
-    """Whether libtiff can report to this module."""
-    return hasattr(ctypes.CDLL(_imaging.__file__), "TIFFSetWarningHandler")
-
-
 @contextmanager
 def whole_pixels(image: Image.Image, warnings: re.Pattern[str] = LACKING) -> Iterator[None]:
     """Raise an OSError if libtiff reports that pixels are missing or made up, while the block loads a picture.

@@ -28,8 +28,7 @@ class Repaired:
     """A file without its metadata, and the metadata that was found.
 
     endings: what to put behind the data; the pixels are equal with each, or some are missing. is_cut: whether a JPEG
-    has no end marker, so that anything may be behind its last scan. is_exact: whether its data must be what a decoder
-    needs, to the last byte.
+    has no end marker, so that anything may be behind its last scan.
     """
 
     data: bytes
@@ -37,22 +36,21 @@ class Repaired:
     exif: bytes | None = None
     endings: tuple[bytes, ...] = (b"",)
     is_cut: bool = False
-    is_exact: bool = False
 
 
-def repaired(data: bytes) -> list[Repaired]:
-    """Take the metadata out of a file; give what to try in turn, or nothing if nothing can be done for it.
+def repaired(data: bytes) -> Repaired | None:
+    """Take the metadata out of a file; None if nothing can be done for it.
 
     Raises:
         Exception: of any type.
     """
     if data.startswith(b"\xff\xd8\xff"):
-        return list(_jpeg(data))
+        return _jpeg(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return [_png(data)]
+        return _png(data)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return [_webp(data)]
-    return []
+        return _webp(data)
+    return None
 
 
 def may_lack_pixels(data: bytes) -> bool:
@@ -76,7 +74,7 @@ def count_scans(data: bytes) -> int:
     return data.count(b"\xff\xda")
 
 
-def _jpeg(data: bytes) -> Iterator[Repaired]:
+def _jpeg(data: bytes) -> Repaired | None:
     parts, profile, exif, frame, is_progressive = [b"\xff\xd8"], dict[int, bytes](), None, b"", False
     end = 0
     for code, begin, end in header_of(data):
@@ -90,7 +88,7 @@ def _jpeg(data: bytes) -> Iterator[Repaired]:
         elif code == 0xE1 and content.startswith(b"Exif\0\0") and exif is None:
             exif = content
     if not frame or parts[-1][1] != SCAN:
-        return
+        return None
     scans, stop, has_end = [parts[-1][4:]], end, False
     for code, begin, stop in _after_scan(data, end, frame):
         if code == SCAN:
@@ -101,24 +99,18 @@ def _jpeg(data: bytes) -> Iterator[Repaired]:
     )
     has_all = _has_all_scans(frame, scans, is_progressive)
     if has_end and (has_all or not is_progressive):
-        yield found
-    elif has_end:
-        yield replace(found, data=found.data.removesuffix(END_MARKER), endings=_ENDINGS)
-    elif has_all:
-        yield from _without_end(found)
-
-
-def _without_end(found: Repaired) -> Iterator[Repaired]:
-    """Give what to try for a JPEG without an end marker."""
+        return found
+    if has_end:
+        return replace(found, data=found.data.removesuffix(END_MARKER), endings=_ENDINGS)
+    if not has_all:
+        return None
     trailer = _TRAILER.search(found.data, found.data.rindex(b"\xff\xda"))
     body = found.data if trailer is None else found.data[: trailer.start()]
-    found, short = replace(found, data=body.rstrip(b"\xff"), endings=_ENDINGS, is_cut=True), body.rstrip(b"\0")
+    short = body.rstrip(b"\0")
     if len(body) - len(short) < _FEWEST_ZEROS:
-        yield found
-        return
+        return replace(found, data=body.rstrip(b"\xff"), endings=_ENDINGS, is_cut=True)
     # A zero after 255 belongs to the scan. Any other zero may be data, or stand for missing pixels.
-    yield replace(found, endings=(END_MARKER,), is_exact=True)
-    yield replace(found, data=short + b"\0" * short.endswith(b"\xff"))
+    return replace(found, data=short + b"\0" * short.endswith(b"\xff"), endings=_ENDINGS, is_cut=True)
 
 
 def _says_how_colours_are_stored(code: int, content: bytes) -> bool:
