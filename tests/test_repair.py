@@ -255,6 +255,111 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path) -> None:
     assert f"(limit {MAX_SCANS})" in row.message
 
 
+def encoded(size: tuple[int, int] = (240, 180), mode: str = "RGB", **options: object) -> bytes:
+    file = io.BytesIO()
+    image = scenery(*size).filter(ImageFilter.GaussianBlur(1)).convert(mode)
+    image.save(file, "JPEG", **{"quality": 90, **options})
+    return file.getvalue()
+
+
+def in_scans_of_one_channel(data: bytes) -> bytes:
+    """Make a sequential JPEG of one with three scans, by the marker: such files are rare, and Pillow writes none."""
+    channels = []
+    for channel in range(3):
+        with Image.open(io.BytesIO(data)) as opened:
+            file = io.BytesIO()
+            opened.convert("YCbCr").getchannel(channel).save(file, "JPEG", quality=90)
+            channels.append(file.getvalue())
+    first = channels[0]
+    frame = first.index(b"\xff\xc0")
+    height, width = first[frame + 5 : frame + 7], first[frame + 7 : frame + 9]
+    described = b"".join(bytes((number, 0x11, 0)) for number in (1, 2, 3))
+    parts = [first[:frame], segment(0xC0, b"\x08" + height + width + b"\x03" + described)]
+    for number, one in enumerate(channels, 1):
+        tables, scan = one.index(b"\xff\xc4"), one.index(b"\xff\xda")
+        header = segment(0xDA, bytes((1, number, 0, 0, 63, 0)))
+        parts += [one[tables:scan] if number == 1 else b"", header, one[scan + 10 : -2]]
+    return b"".join(parts) + b"\xff\xd9"
+
+
+SCANS = {
+    "progressive": {"progressive": True},
+    "progressive, grey": {"progressive": True, "mode": "L"},
+    "progressive, restarts": {"progressive": True, "restart_marker_rows": 1},
+    "progressive, all pixels in colour": {"progressive": True, "subsampling": 0},
+    "optimized": {"optimize": True},
+    "optimized, coarse": {"optimize": True, "quality": 30},
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_a_hole_anywhere_in_the_scans_is_missing_pixels(tmp_path: Path, name: str) -> None:
+    whole = encoded(**SCANS[name])  # type: ignore[arg-type]
+    first = whole.index(b"\xff\xda") + 14
+    assert_as_whole(whole, whole, tmp_path)
+
+    for begin in range(first, len(whole) - 600, 211):
+        (tmp_path / "x.jpg").write_bytes(whole[:begin] + bytes(512) + whole[begin + 512 :])
+        assert skipped(tmp_path / "x.jpg").error == "unreadable", begin
+
+
+def test_a_hole_in_one_of_three_scans_is_missing_pixels(tmp_path: Path) -> None:
+    whole = in_scans_of_one_channel(encoded())
+    assert_as_whole(whole, whole, tmp_path)
+
+    begin = whole.rindex(b"\xff\xda") - 2000
+    (tmp_path / "x.jpg").write_bytes(whole[:begin] + bytes(512) + whole[begin + 512 :])
+
+    assert "zeros stand where" in skipped(tmp_path / "x.jpg").message
+
+
+@pytest.mark.parametrize("name", [name for name in SCANS if "progressive" in name])
+def test_a_progressive_jpeg_cut_in_its_last_scan_is_an_error(tmp_path: Path, name: str) -> None:
+    whole = encoded(**SCANS[name])  # type: ignore[arg-type]
+    last = whole.rindex(b"\xff\xda") + 12
+
+    for trailer in (b"", bytes(3000)):
+        assert_as_whole(whole[:-2] + trailer, whole, tmp_path)
+        for kept in range(last, len(whole) - 3, max(1, (len(whole) - last) // 12)):
+            (tmp_path / "x.jpg").write_bytes(whole[:kept] + trailer)
+            assert skipped(tmp_path / "x.jpg").error == "unreadable", kept
+
+
+FLAT = {
+    "white": lambda: Image.new("RGB", (1600, 1200), "white"),
+    "a photo on white": lambda: pasted(Image.new("RGB", (1600, 1200), "white")),
+    "a gradient": lambda: Image.linear_gradient("L").rotate(90).resize((6000, 64)).convert("RGB"),
+    "tiles": lambda: tiled(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)),
+}
+
+
+def pasted(image: Image.Image) -> Image.Image:
+    image.paste(scenery(200, 150), (700, 400))
+    return image
+
+
+def tiled(tile: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.tile(tile, (100, 150, 1)))
+
+
+@pytest.mark.parametrize("name", FLAT)
+@pytest.mark.parametrize(
+    "options", [{"optimize": True}, {"progressive": True}, {"progressive": True, "restart_marker_rows": 2}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_zeros_may_be_what_a_flat_picture_is_stored_as(
+    tmp_path: Path, mode: str, options: dict[str, object], name: str
+) -> None:
+    file = io.BytesIO()
+    FLAT[name]().convert(mode).save(file, "JPEG", quality=90, **options)
+    whole = file.getvalue()
+
+    assert_as_whole(whole, whole, tmp_path)
+    assert_as_whole(whole[:-2] + bytes(600) + whole[-2:], whole, tmp_path)
+    assert_as_whole(whole[:-2], whole, tmp_path)
+    assert_as_whole(whole + bytes(5000) + b"behind", whole, tmp_path)
+
+
 # PNG and WebP.
 
 TEXT = b"workflow\0\0" + zlib.compress(b"x" * (2 << 20))

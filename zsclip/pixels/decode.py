@@ -5,6 +5,7 @@ import traceback
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from typing import IO
 
 import numpy as np
@@ -18,21 +19,20 @@ from zsclip.pixels.colours import has_other_colours
 from zsclip.pixels.costs import bytes_for, bytes_for_samples
 from zsclip.pixels.declared_colours import declared_profile
 from zsclip.pixels.fit import Preprocess, fit, jpeg_scale
-from zsclip.pixels.jpeg import watch_end
+from zsclip.pixels.jpeg import check_jpeg
 from zsclip.pixels.kinds import RAW, kind_of, known_kind_of
 from zsclip.pixels.layout import ORIENTATION, Layout, check_samples, read_layout
 from zsclip.pixels.libtiff import whole_pixels
-from zsclip.pixels.limits import DEFAULT_DECODING, MAX_SCANS, MOST_MEMORY, Decoding
+from zsclip.pixels.limits import DEFAULT_DECODING, MOST_MEMORY, Decoding
 from zsclip.pixels.pillow_setup import readable_formats, set_up_pillow
 from zsclip.pixels.reasons import check_file, skipped
-from zsclip.pixels.repair import Repaired, count_scans, may_lack_pixels, repaired
+from zsclip.pixels.repair import Repaired, repaired
 from zsclip.pixels.samples import bands_of, grey_picture, tiff_picture
 from zsclip.pixels.skipped import Skipped
 
 MAX_REPAIRED = 1 << 28  # bytes of a file that is read whole for a second try
 _MOST_ROW_BITS = 2**31 - 64  # Pillow counts them in an int
 _START = 512  # bytes that tell what a file is
-_ENDING = 32  # bytes at the end of a JPEG, where its end marker is
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -138,18 +138,14 @@ def _by_pillow(
     if found is not None:
         opened.info |= {"icc_profile": found.profile, "exif": found.exif or b""}
     is_jpeg = opened.format in ("JPEG", "MPO")
-    if is_jpeg and opened.info.get("progressive"):
-        _check_scans(file, is_first_try=found is None)
-    if is_jpeg and found is None:
-        _check_end(file)
-    if is_jpeg:
-        watch_end(opened, file)
     turn = _turn(opened) if is_jpeg else None  # for other formats, reading EXIF would load the picture
     if is_jpeg and decoding.fast_jpeg and preprocess is not None:
         _reduce(opened, turn, preprocess)
     may_be_turned = turn is not None or (not is_jpeg and "exif" in opened.info)
     held.enter_context(_memory(bytes_for(opened, may_be_turned), decoding))
     held.callback(Image.Image.close, opened)
+    if is_jpeg:
+        check_jpeg(opened, file, found)
     image, turn = _not_turned(opened)
     if image is not opened:
         Image.Image.close(opened)  # its pixels, not its file
@@ -199,7 +195,8 @@ def _second_try(
         for ending in reversed(found.endings):  # the picture with the first one is kept
             image = None  # before the next one is decoded
             held.close()
-            image = _by_pillow(io.BytesIO(found.data + ending), decoding, preprocess, held, found)
+            tried = replace(found, endings=(ending,))
+            image = _by_pillow(io.BytesIO(found.data + ending), decoding, preprocess, held, tried)
             sums.add(_sum_of(image) if len(found.endings) > 1 else 0)
         return image if len(sums) == 1 else None
     except Exception:  # the first error says what is wrong with the file as it is
@@ -271,30 +268,6 @@ def _row_depth(opened: Image.Image) -> int:
     """Bits of a sample while it is decoded; at most."""
     arguments = str(opened.tile[0].args) if isinstance(opened, ImageFile.ImageFile) and opened.tile else ""
     return 16 if ";16" in arguments else 8
-
-
-def _check_scans(file: IO[bytes], is_first_try: bool) -> None:
-    """Raise for a progressive JPEG with too many scans, or with too few to be sure that all its pixels are there."""
-    place = file.tell()
-    file.seek(0)
-    data = file.read()
-    file.seek(place)
-    scans = count_scans(data)
-    if scans > MAX_SCANS:
-        raise Refused("unreadable", f"a JPEG with {scans} scans (limit {MAX_SCANS}), which would keep a decoder busy")
-    if is_first_try and may_lack_pixels(data):
-        raise OSError("image file is truncated")
-
-
-def _check_end(file: IO[bytes]) -> None:
-    """Raise an OSError for a JPEG whose end marker is missing; Pillow would fill missing pixels with grey."""
-    place = file.tell()
-    file.seek(-min(_ENDING, file.seek(0, io.SEEK_END)), io.SEEK_END)
-    if not file.read(_ENDING).rstrip(b"\0\r\n ").endswith(b"\xff\xd9"):
-        file.seek(0)
-        if may_lack_pixels(file.read()):
-            raise OSError("image file is truncated")
-    file.seek(place)
 
 
 def _reduce(jpeg: Image.Image, turn: Image.Transpose | None, preprocess: Preprocess) -> None:

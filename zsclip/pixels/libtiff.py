@@ -16,7 +16,7 @@ _Report = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void
 _Opened = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _LONGEST = 200  # bytes of a message
 # Warnings of lines and blocks that are made up. Others are of strips that end late, or without their end marker.
-_LACKING = re.compile("Premature EO|Line length mismatch|premature end of data segment")
+LACKING = re.compile("Premature EO|Line length mismatch|premature end of data segment")
 
 
 # The compressions whose damage only warnings report: faxes and JPEG.
@@ -62,9 +62,13 @@ class _Phases:
 
 
 class _Heard(threading.local):
-    """The first damage of the picture that a thread decodes, and what is left to say once it is open."""
+    """The first damage of the picture that a thread decodes, and what is left to say once it is open.
+
+    warnings: those that are damage.
+    """
 
     damage: str | None = None
+    warnings: re.Pattern[str] = LACKING
     on_opened: Callable[[], None] | None = None
 
 
@@ -85,9 +89,13 @@ def stop_listening() -> None:
 
 
 @contextmanager
-def whole_pixels(image: Image.Image) -> Iterator[None]:
-    """Raise an OSError if libtiff reports that pixels are missing or made up, while the block loads a picture."""
-    _heard.damage = None
+def whole_pixels(image: Image.Image, warnings: re.Pattern[str] = LACKING) -> Iterator[None]:
+    """Raise an OSError if libtiff reports that pixels are missing or made up, while the block loads a picture.
+
+    Args:
+        warnings: those that count as such a report.
+    """
+    _heard.damage, _heard.warnings = None, warnings
     with _in_phase(image) if _is_for_libtiff(image) else nullcontext():
         yield
     if _heard.damage is not None:
@@ -144,7 +152,7 @@ def _error(reporter: bytes | None, form: bytes | None, values: int) -> None:
 @_Report
 def _warning(reporter: bytes | None, form: bytes | None, values: int) -> None:
     if (reporter or b"").startswith(b"Fax") or reporter == b"JPEGLib":
-        _note(form, values, _LACKING)
+        _note(form, values, _heard.warnings)
 
 
 @_Opened

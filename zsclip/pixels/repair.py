@@ -4,22 +4,18 @@ Only metadata is left out. No pixel is made up: a picture with pixels missing st
 """
 
 import re
-import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from zsclip.pixels.jpeg_segments import END, END_MARKER, FRAMES, MARKER, METADATA, PROGRESSIVE, SCAN, header_of
+
 _MOST_PROFILE = 1 << 24  # bytes of an unpacked profile
 # Endings to try after a JPEG without an end marker: if pixels are missing, the results differ.
-_ENDINGS = (b"\xff\xd9", b"\x55\xaa\x3c" * 100 + b"\xff\xd9")
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # one that ends the data of a scan
-_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
-_PROGRESSIVE = frozenset({0xC2, 0xCA})
+_ENDINGS = (END_MARKER, b"\x55\xaa\x3c" * 100 + END_MARKER)
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
-_METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
-_SCAN, _END = 0xDA, 0xD9
 # What phones put behind a picture; a decoder would take it for pixels.
 _TRAILER = re.compile(rb"\0\0\0.ftyp|.{8}Image_UTC_Data|.{8}MotionPhoto_Data|SEFH", re.DOTALL)
 _FEWEST_ZEROS = 64  # at the end: of a copy that was not finished
@@ -31,13 +27,15 @@ _WEBP_PIXELS = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"})
 class Repaired:
     """A file without its metadata, and the metadata that was found.
 
-    endings: what to put behind the data; the pixels are equal with each, or some are missing.
+    endings: what to put behind the data; the pixels are equal with each, or some are missing. is_cut: whether a JPEG
+    has no end marker, so that anything may be behind its last scan.
     """
 
     data: bytes
     profile: bytes | None = None
     exif: bytes | None = None
     endings: tuple[bytes, ...] = (b"",)
+    is_cut: bool = False
 
 
 def repaired(data: bytes) -> Repaired | None:
@@ -59,14 +57,14 @@ def may_lack_pixels(data: bytes) -> bool:
     """Whether a JPEG has no end marker, or lacks scans, so that a decoder may have made up pixels."""
     try:
         end, frame, is_progressive, scans = 2, b"", False, list[bytes]()
-        for code, begin, end in _header(data):
-            if code in _FRAMES:
-                frame, is_progressive = data[begin + 2 : end], code in _PROGRESSIVE
+        for code, begin, end in header_of(data):
+            if code in FRAMES:
+                frame, is_progressive = data[begin + 2 : end], code in PROGRESSIVE
         scans.append(data[begin + 2 : end])
         for code, begin, stop in _after_scan(data, end, frame):
-            if code == _SCAN:
+            if code == SCAN:
                 scans.append(data[begin + 2 : stop])
-        return code != _END or (is_progressive and not _has_all_scans(frame, scans, is_progressive))
+        return code != END or (is_progressive and not _has_all_scans(frame, scans, is_progressive))
     except Exception:  # it has no frame, or a strange one
         return False
 
@@ -79,23 +77,23 @@ def count_scans(data: bytes) -> int:
 def _jpeg(data: bytes) -> Repaired | None:
     parts, profile, exif, frame, is_progressive = [b"\xff\xd8"], dict[int, bytes](), None, b"", False
     end = 0
-    for code, begin, end in _header(data):
+    for code, begin, end in header_of(data):
         content = data[begin + 2 : end]
-        if code in _FRAMES:
-            frame, is_progressive = content, code in _PROGRESSIVE
-        if code not in _METADATA or _says_how_colours_are_stored(code, content):
+        if code in FRAMES:
+            frame, is_progressive = content, code in PROGRESSIVE
+        if code not in METADATA or _says_how_colours_are_stored(code, content):
             parts.append(bytes((0xFF, code)) + data[begin:end])
         elif code == 0xE2 and content.startswith(b"ICC_PROFILE\0") and len(content) > 14:
             profile[content[12]] = content[14:]
         elif code == 0xE1 and content.startswith(b"Exif\0\0") and exif is None:
             exif = content
-    if not frame or parts[-1][1] != _SCAN:
+    if not frame or parts[-1][1] != SCAN:
         return None
     scans, stop, has_end = [parts[-1][4:]], end, False
     for code, begin, stop in _after_scan(data, end, frame):
-        if code == _SCAN:
+        if code == SCAN:
             scans.append(data[begin + 2 : stop])
-        has_end = code == _END
+        has_end = code == END
     found = Repaired(
         b"".join(parts) + data[end:stop], b"".join(profile[number] for number in sorted(profile)) or None, exif
     )
@@ -103,55 +101,16 @@ def _jpeg(data: bytes) -> Repaired | None:
     if has_end and (has_all or not is_progressive):
         return found
     if has_end:
-        return replace(found, data=found.data.removesuffix(_ENDINGS[0]), endings=_ENDINGS)
+        return replace(found, data=found.data.removesuffix(END_MARKER), endings=_ENDINGS)
     if not has_all:
         return None
     trailer = _TRAILER.search(found.data, found.data.rindex(b"\xff\xda"))
     body = found.data if trailer is None else found.data[: trailer.start()]
     short = body.rstrip(b"\0")
     if len(body) - len(short) < _FEWEST_ZEROS:
-        return replace(found, data=body.rstrip(b"\xff"), endings=_ENDINGS)
+        return replace(found, data=body.rstrip(b"\xff"), endings=_ENDINGS, is_cut=True)
     # A zero after 255 belongs to the scan. Any other zero may be data, or stand for missing pixels.
-    return replace(found, data=short + b"\0" * short.endswith(b"\xff"), endings=_ENDINGS)
-
-
-def _header(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker of each segment up to the first scan, and where it begins and ends; lengths may be wrong."""
-    at = 2
-    while (found := _MARKER.search(data, at)) is not None:
-        code, begin = found[1][0], found.end()
-        if code in (0x01, 0xD8):
-            at = begin
-            continue
-        if code == _END or begin + 2 > len(data):
-            return
-        at = begin + int.from_bytes(data[begin : begin + 2], "big")
-        if code in _METADATA and data[at : at + 1] != b"\xff":
-            at = _resumed(data, begin, at)
-        yield code, begin, at
-        if code == _SCAN:
-            return
-
-
-def _resumed(data: bytes, begin: int, end: int) -> int:
-    """Find where a segment of wrong length ends: where the largest picture begins, as it may hold a thumbnail."""
-    places = [found.start() for found in re.finditer(rb"\xff[\xc0-\xc4\xdb\xdd\xe0-\xee]", data[: end + 65536], 0)]
-    sizes = {place: _frame_size(data, place) for place in places if place >= begin}
-    return max(sizes, key=lambda place: (sizes[place], -place), default=end)
-
-
-def _frame_size(data: bytes, at: int) -> int:
-    """Count the pixels of the picture whose segments follow one another from here; 0 if there is none."""
-    pixels = 0
-    while data[at : at + 1] == b"\xff" and at + 9 < len(data):
-        code, begin = data[at + 1], at + 2
-        if code in _FRAMES:
-            height, width = struct.unpack(">HH", data[begin + 3 : begin + 7])
-            pixels = height * width
-        if code == _SCAN:
-            return pixels
-        at = begin + int.from_bytes(data[begin : begin + 2], "big")
-    return 0
+    return replace(found, data=short + b"\0" * short.endswith(b"\xff"), endings=_ENDINGS, is_cut=True)
 
 
 def _says_how_colours_are_stored(code: int, content: bytes) -> bool:
@@ -168,18 +127,18 @@ def _after_scan(data: bytes, at: int, frame: bytes) -> Iterator[tuple[int, int, 
     """
     channels = {frame[6 + 3 * i] for i in range(frame[5])}
     while True:
-        found = _MARKER.search(data, at)
+        found = MARKER.search(data, at)
         if found is None:
             yield 0, at, len(data)
             return
         code, begin = found[1][0], found.end()
-        if code == _END:
+        if code == END:
             yield code, begin, begin
             return
         end = begin + int.from_bytes(data[begin : begin + 2], "big")
         content = data[begin + 2 : end]
-        is_scan = code == _SCAN and len(content) > 3 and {*content[1 : 2 * content[0] + 1 : 2]} <= channels
-        if end > len(data) or not (is_scan or code in _TABLES or code in _METADATA):
+        is_scan = code == SCAN and len(content) > 3 and {*content[1 : 2 * content[0] + 1 : 2]} <= channels
+        if end > len(data) or not (is_scan or code in _TABLES or code in METADATA):
             yield 0, at, found.start()
             return
         yield code, begin, end
