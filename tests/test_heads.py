@@ -316,7 +316,9 @@ def test_a_calibration_is_for_its_head(run: Run, data: Path, model: str) -> None
 
     assert {row["score_kind"] for row in rows} <= {"calibrated", "head"}
     threshold = json.loads((data / "c.json").read_text())["threshold"]
-    assert all((row["label"] is None) == (row["score"] < threshold - 1e-6) for row in rows)
+    of_unknown, of_known = ([row["score"] for row in rows if (row["label"] is None) == unknown] for unknown in (1, 0))
+    assert max(of_unknown) < threshold + 1e-6  # rows have six digits, and these scores are nearly 1
+    assert min(of_known) > threshold - 1e-6
     assert "was made for a head" in refusal(run("classify", "many", "--calibration", "c.json"))
     assert "another head" in refusal(run("classify", "many", "--head", "h2", "--calibration", "c.json"))
     assert "without a head" in refusal(run("classify", "many", "--head", "h", "--calibration", "words.json"))

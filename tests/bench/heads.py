@@ -3,9 +3,9 @@
 DIR/val holds Parquet files of labelled pictures, DIR/photos one folder of pictures a label. Examples are drawn at
 random, as many of each label, several times; all other pictures are answered by words alone and by what `zsclip learn`
 makes of them. Then come the gains of some corrections: of the wrong answers with the highest scores among half of the
-pictures, of wrong answers at random, and of pictures at random, right ones included. Then come the gains of `--expect balanced` on all pictures, and of `--expect few` on those of some
-labels; last those of `--transductive` on all pictures, and on those of some labels. Vectors are kept in the store, so a
-second run takes seconds.
+pictures, of wrong answers at random, and of pictures at random, right ones included. Then come the gains of `--expect
+balanced` on all pictures, and of `--expect few` on those of some labels; last those of `--transductive` on all
+pictures, and on those of some labels. Vectors are kept in the store, so a second run takes seconds.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def measured(
 
 
 def cells(some: Set, counts: Sequence[int], method: Method, wrong: float) -> Iterator[str]:
-    """Yield the gains over words with each number of examples, or a dash where there are too few, and of corrections."""
+    """Yield the gains over words with each number of examples, a dash if there are too few; then of corrections."""
     for count in counts:
         if np.bincount(some.truth).min() <= count:
             yield "-"
