@@ -17,6 +17,7 @@ from zsclip.cli.question import Scores, about_page, wanted_answers
 from zsclip.cli.rows import Output, Writer
 from zsclip.cli.run import (
     SLOW_PIECE,
+    Looked,
     Remembered,
     Session,
     build_answering,
@@ -161,7 +162,7 @@ def _looked_at_first(
 ) -> "tuple[list[Pictures], Classifier | None]":
     """Encode all pictures; give those to answer for, and what answers if that depends on all of them."""
     suggest = question.scores.suggest
-    for_all = build_for_all(question, pictures, encoder, session)
+    for_all = build_for_all(question, pictures, encoder, session, Looked(session.store))
     if suggest is None:
         return list(pictures), for_all
     classifier = for_all or build_answering(question, encoder, session)

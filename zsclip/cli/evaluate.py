@@ -28,6 +28,7 @@ from zsclip.cli.progress import total_of
 from zsclip.cli.question import Deciding, about_page
 from zsclip.cli.run import (
     SLOW_PIECE,
+    Looked,
     build_answering,
     build_for_all,
     drain,
@@ -262,9 +263,9 @@ def evaluate(
         if question.examples is not None:
             question = learn_beside(question, encoder, name, session)
         about = about_page(question, encoder, rule)
-        for_all = build_for_all(question, [labelled.pictures], encoder, session)
-        known: list[int] = []
-        with embedding([labelled.pictures], encoder, session) as embedded:
+        looked, known = Looked(store), list[int]()
+        for_all = build_for_all(question, [labelled.pictures], encoder, session, looked)
+        with embedding([labelled.pictures], encoder, session, looked) as embedded:
             matrix = for_all or build_answering(question, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             most = SLOW_PIECE if findings.report else None
