@@ -108,7 +108,7 @@ def test_what_a_killed_run_put_into_a_picture_is_taken_back_unless_it_has_change
     before = snapshot(tmp_path / "in")
     given(row("in/a.jpg", "dog"))
     run("apply", "rows.jsonl", "--tag", "exiftool")
-    log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"done"' not in line))
     if changed:
         Image.new("RGB", (8, 8), "blue").save(tmp_path / "in/new.jpg")
         os.replace(tmp_path / "in/new.jpg", picture)

@@ -89,18 +89,6 @@ def test_answers_are_those_of_a_process_for_every_picture(tmp_path: Path) -> Non
                 (tmp_path / made).unlink()
 
 
-def test_a_picture_cannot_pretend_that_the_answer_ends_in_it(tmp_path: Path) -> None:
-    """Its XMP is read whole, whatever the numbers of the commands are."""
-    picture, packet = pixels(tmp_path / "a.jpg"), tagged(None, [Tag("dog")])
-    assert packet is not None
-    with ExifTool() as running:
-        ends = "".join(f"{{ready{number}}}\n{{{number} 0}}\n" for number in range(2000))
-        (tmp_path / "long").write_bytes(packet.replace(b"</x:xmpmeta>", f"</x:xmpmeta><!--{ends}-->".encode()))
-        running.write_packet(str(picture), (tmp_path / "long").read_bytes(), str(tmp_path / "b.jpg"))
-        for _ in range(3):
-            assert running.read_packet(str(tmp_path / "b.jpg")) == (tmp_path / "long").read_bytes()
-
-
 def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
     """Put a script before the real exiftool, which it finds in $REAL; give a file for it to write to, $SAID."""
     real = shutil.which("exiftool")
