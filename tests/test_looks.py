@@ -120,6 +120,15 @@ def test_keys_come_although_no_process_can_be_started(
     assert keys_of(groups_of(NAMES, 2)) == file_keys(NAMES)
 
 
+def test_a_bundled_program_is_not_started_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with looking_ahead(groups_of(NAMES, 2), soon=0) as found:
+        keys = [key for some in found for key in some.keys(0, 2) or ()]
+
+        assert not children()
+    assert keys == file_keys(NAMES)
+
+
 def test_a_run_that_ends_early_leaves_no_process(tree: Path) -> None:
     many = [Pictures(NAMES * 200)] * 50  # more than the pipes hold
     with looking_ahead(many, soon=0) as found:

@@ -87,6 +87,8 @@ class _Process:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
+            if getattr(sys, "frozen", False):
+                raise ValueError("sys.executable is the bundled program, not Python")
             # -I and -S: nothing is imported from the current folder, nor from what is installed.
             command = [sys.executable or "", "-I", "-S", str(Path(stat_script.__file__)), LOOK_FORMAT]
             self._process = subprocess.Popen(
