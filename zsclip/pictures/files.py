@@ -1,6 +1,7 @@
 """Which images a run covers: those of files, folders, archives, lists, stdin. No image is decoded here."""
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -280,35 +281,48 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) ->
     own = {os.path.basename(path) for path in search.own}
     entries_of = partial(_entries, root, set() if search.visited is None else search.visited, excluded, search)
     found: list[str] = []
-    listings = [("", iter(["/"]))]  # the prefix of names, and the names still to come; the root is first
+    listings = [("", ["/"], 0)]  # the prefix of names, the names, and how many are done; the root is first
     while listings:
-        before, names = listings[-1]
-        for name in names:
-            if name[-1] == "/":
-                if found:  # the folder may be slow to list
-                    yield found
-                    found = []
-                path = before + name[:-1] if before else root
-                entries = entries_of(path)
-                if entries is None:  # its pictures are lost; an error row makes that visible
-                    found.append(path)
-                    continue
-                listings.append((os.path.join(path, ""), iter(entries)))
-                break
-            ending = name[name.rfind(".") :]
-            if ending not in endings and ending.lower() not in endings:
-                if not _is_tried(name, search):
-                    continue
-                if name in own and os.path.realpath(before + name) in search.own:
-                    continue
-            found.append(before + name)
-            if len(found) == _TOGETHER:
-                yield found
-                found = []
+        before, names, start = listings.pop()
+        stop = min(start + _TOGETHER - len(found), len(names))
+        some, folder = names[start:stop], None
+        if _all_end_in(endings, some):
+            found += [before + name for name in some]
         else:
-            listings.pop()
+            for place, name in enumerate(some):
+                if name[-1] == "/":
+                    folder, stop = before + name[:-1] if before else root, start + place + 1
+                    break
+                if name[name.rfind(".") :].lower() not in endings:
+                    if not _is_tried(name, search):
+                        continue
+                    if name in own and os.path.realpath(before + name) in search.own:
+                        continue
+                found.append(before + name)
+        if stop < len(names):
+            listings.append((before, names, stop))
+        if len(found) == _TOGETHER or (found and folder is not None):  # the folder may be slow to list
+            yield found
+            found = []
+        if folder is not None:
+            entries = entries_of(folder)
+            if entries is None:  # its pictures are lost; an error row makes that visible
+                found.append(folder)
+            elif entries:
+                listings.append((os.path.join(folder, ""), entries, 0))
     if found:
         yield found
+
+
+def _all_end_in(endings: Collection[str], names: Sequence[str]) -> bool:
+    """Whether all of some names, one at least, have one of these endings. Looking at each takes five times as long."""
+    together, left = "\0".join(names).lower() + "\0", len(names)
+    usual = names[0][names[0].rfind(".") :].lower()
+    for ending in sorted(endings, key=lambda each: each != usual):
+        left -= together.count(ending + "\0")
+        if not left:
+            return True
+    return False
 
 
 def _entries(
@@ -324,13 +338,20 @@ def _entries(
         if (status.st_dev, status.st_ino) in visited:
             return []
         visited.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            names = [entry.name + "/" if is_folder(entry) else entry.name for entry in entries]
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(descriptor) as entries:  # given the folder's path, it would make one for every entry
+                names = [entry.name + "/" if is_folder(entry) else entry.name for entry in entries]
+        finally:
+            os.close(descriptor)
     except OSError:
         return None
-    names.sort(key=None if "".join(names).isascii() else os.fsencode)
+    together = "".join(names)
+    names.sort(key=None if together.isascii() else os.fsencode)
     count = len(names)
-    names = [name for name in names if name[0] != "." and name.removesuffix("/") not in SKIPPED_NAMES]
+    del names[bisect_left(names, ".") : bisect_left(names, "/")]  # hidden names are neighbours in this order
+    if any(name in together for name in SKIPPED_NAMES):
+        names = [name for name in names if name.removesuffix("/") not in SKIPPED_NAMES]
     search.passed_over.hidden += count - len(names)
     if excluded:
         below = folder[len(root) :].lstrip("/")

@@ -34,6 +34,7 @@ class Pictures:
     drop: called with the index of a picture that will not be read. None if nothing is held for it.
     waiting: bytes that lie in memory until all of them are read.
     holder: the file that was entered to find them. None if they were found otherwise.
+    looks: gives the looks of the files, as `file_keys` takes them; None if they are taken when keys are asked for.
     """
 
     names: Sequence[str]
@@ -42,6 +43,7 @@ class Pictures:
     drop: Callable[[int], object] | None = None
     waiting: int = 0
     holder: Holder | None = None
+    looks: Callable[[], Sequence[bytes | None] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,7 +55,8 @@ class Pictures:
             None in place of a key that a picture does not have; None alone if only contents identify these pictures.
         """
         if self.read is None:
-            return file_keys(self.names[start:stop])
+            looks = None if self.looks is None else self.looks()
+            return file_keys(self.names[start:stop], looks and looks[start:stop])
         return None if self.key is None else list(map(self.key, range(start, stop)))
 
     def only(self, places: Sequence[int]) -> "Pictures":
