@@ -47,7 +47,7 @@ def _no_open_reels() -> None:
 def seen_by_classify(path: Path | str) -> dict[str, bytes]:
     """The slow twin: every frame by its name, of a clip that is decoded once from its beginning."""
     found: dict[str, bytes] = {}
-    for some in find_in_clip(str(path), Sampling(1), Unread(), Network(), is_animation=str(path).endswith(".gif")):
+    for some in find_in_clip(str(path), Sampling(1), Unread(), Network(), may_be_still=str(path).endswith(".gif")):
         assert some.read is not None
         for place, name in enumerate(some.names):
             if "#" in name:
@@ -241,6 +241,11 @@ def test_frames_of_animations_are_named_too(tmp_path: Path) -> None:
     assert reason_of(lambda: members.open(f"{tmp_path}/a.gif#t=9")).endswith("no frame at 9 s; the last is at 1.200 s")
     still = reason_of(lambda: members.open(f"{tmp_path}/still.gif#t=0.000"))
     assert still == "missing: an image that is not animated has no frames"
+    with serving(tmp_path) as server:
+        for name in expected:
+            assert members.open(name.replace(str(tmp_path), server.url)).read() == expected[name]
+        still = reason_of(lambda: members.open(f"{server.url}/still.gif#t=0.000"))
+        assert still == "missing: an image that is not animated has no frames"
 
 
 def test_a_search_for_a_frame_may_be_limited_in_time(tmp_path: Path) -> None:

@@ -294,6 +294,26 @@ def test_retried_errors_get_their_overlays(run: Run, two_names: Path, model: str
     assert is_white(tmp_path / "seen" / "a-2.where.png")
 
 
+def test_a_retried_archive_gets_an_overlay_for_each_image_in_it(
+    run: Run, two_names: Path, model: str, tmp_path: Path
+) -> None:
+    good = two_names.read_bytes()
+    two_names.write_bytes(b"bad")
+    Image.new("RGB", (200, 150), "white").save(tmp_path / "z.png")
+    command = ("classify", "z.png", "two.tar", *LABELS, "-m", model, "-o", "rows.jsonl", "--where", "seen")
+
+    first = run(*command)
+    assert (first.returncode, list(files_in(tmp_path / "seen"))) == (1, ["z.where.png"])
+    two_names.write_bytes(good)
+    again = run(*command, "--retry-errors")
+    run("classify", "z.png", "two.tar", *LABELS, "-m", model, "-o", "all.jsonl", "--where", "all")
+
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "all.jsonl").read_bytes()
+    assert look_alike(tmp_path / "seen", tmp_path / "all")
+    assert len(files_in(tmp_path / "seen")) == 3
+
+
 def test_many_overlays_are_counted_in_the_summary(run: Run, model: str, tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for number in range(5):
