@@ -38,6 +38,7 @@ def make_clip(
     aspect: Fraction | None = None,
     sound: float = 0,
     gop: int | None = None,
+    coding: str | None = None,
     **container: str,
 ) -> Path:
     """Write a clip.
@@ -45,7 +46,7 @@ def make_clip(
     Args:
         times: of the frames, in milliseconds. pictures: instead of colours. rotation: degrees, counterclockwise, and
             whether it is mirrored. sound: seconds of silence beside it. gop: frames from one key frame to the next.
-            container: options of the muxer.
+            coding: x264's own options. container: options of the muxer.
     """
     numbers = range(numbers) if isinstance(numbers, int) else numbers
     base = Fraction(1, 1000) if times is not None else Fraction(1, rate)
@@ -58,6 +59,8 @@ def make_clip(
             stream.codec_context.sample_aspect_ratio = aspect
         if gop is not None:
             stream.codec_context.gop_size = gop
+        if coding is not None:
+            stream.codec_context.options = {"x264-params": coding}
         if rotation is not None:
             stream.set_display_rotation(rotation[0], hflip=rotation[1])
         speech: Any = file.add_stream("aac", rate=8000) if sound else None

@@ -170,7 +170,11 @@ def test_a_batch_larger_than_the_lookahead_is_filled(patient):
     paths = [str(i) for i in range(3 * PATHS_AHEAD)]
 
     with Ahead(paths, len, find=finding(lambda path: 1), batch_size=None, threads=1) as ahead:
-        assert [len(batch) for batch in ahead.batches(PATHS_AHEAD + 100)] == [2148, 2148, 1848]
+        assert [len(batch) for batch in ahead.batches(PATHS_AHEAD + 100)] == [
+            PATHS_AHEAD + 100,
+            PATHS_AHEAD + 100,
+            PATHS_AHEAD - 200,
+        ]
 
 
 def test_a_slow_source_never_waits_for_a_full_batch(files):

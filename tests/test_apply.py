@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from trees import snapshot
@@ -242,7 +243,7 @@ def test_what_is_no_file_is_left_with_the_reason(given: Given, run: Run, tmp_pat
 
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
-        "left clip.mp4#t=1.500: a frame of a video, which is not a file",
+        "left clip.mp4#t=1.500: a frame of a video; --copy-to copies it out",
         "left https://example.org/a.jpg: on a server; download it first",
         "left folder: not a regular file",
         "left link.jpg: a symbolic link, which may lead nowhere from another folder; copy or link it",
@@ -252,6 +253,36 @@ def test_what_is_no_file_is_left_with_the_reason(given: Given, run: Run, tmp_pat
     assert not (tmp_path / "rows.jsonl.apply.jsonl").exists()
     assert run("apply", "rows.jsonl", "--copy-to", "out", "-q").returncode == 1
     assert (tmp_path / "out/cat/link.jpg").is_file()
+
+
+def test_frames_of_videos_are_copied_out_as_png(given: Given, run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from clips import make_clip, number_of
+
+    make_clip(tmp_path / "c.mp4", 80)
+    names = [f"c.mp4#t={at}" for at in ("0.000", "1.000", "2.000", "1.000", "99")]
+    given(*(row(name, "cat") for name in names))
+
+    done = run("apply", "rows.jsonl", "--copy-to", "out")
+
+    assert done.stderr.decode().splitlines()[0] == "left c.mp4#t=99: no frame at 99 s; the last is at 3.160 s"
+    assert files_in(tmp_path / "out/cat") == ["c-0.000.png", "c-1.000.png", "c-2.000.png"]
+    for second in range(3):
+        with Image.open(tmp_path / f"out/cat/c-{second}.000.png") as image:
+            assert (image.format, number_of(np.asarray(image))) == ("PNG", 25 * second)
+    again = run("apply", "rows.jsonl", "--copy-to", "out")
+    assert b"3 done by an earlier run" in again.stderr
+    (tmp_path / "out/cat/c-1.000.png").rename(tmp_path / "out/cat/c-0.000.png")
+    assert run("apply", "rows.jsonl", "--tag", "xmp", "-q").stderr.splitlines()[0] == (
+        b"left c.mp4#t=0.000: a frame of a video, which is not a file"
+    )
+    (tmp_path / "rows.jsonl.apply.jsonl").rename(tmp_path / "log")
+    undone = run("apply", "--undo", "log")
+    assert undone.stderr.splitlines() == [
+        b"left out/cat/c-0.000.png: has changed since",
+        b"2 files removed",
+    ]
+    assert files_in(tmp_path / "out/cat") == ["c-0.000.png"]
 
 
 def test_thousands_of_pictures_with_one_name_are_numbered_at_once(given: Given, run: Run, tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from album import LABELS, Run, rows_of
-from clips import make_clip
+from clips import make_clip, number_of
 from conftest import HANGS
+from PIL import Image
 from servers import Served, serving
 from test_video import RULES, frames_of, numbers_of, playlist
 
 from zsclip import Answers, Classifier
 from zsclip.kept.contents import FRAME_TIMES
-from zsclip.pictures import fetch, identity, remote
+from zsclip.pictures import far_file, fetch, identity
 from zsclip.pictures.files import find_images
 from zsclip.pictures.sampling import Sampling
 
@@ -38,8 +39,8 @@ KINDS = {
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(remote, "_BLOCK_BYTES", 10_000)
-    remote._BLOCKS._blocks.clear()
+    monkeypatch.setattr(far_file, "_BLOCK_BYTES", 10_000)
+    far_file._BLOCKS._blocks.clear()
     fetch._server.cache_clear()
 
 
@@ -61,7 +62,7 @@ def noisy(path: Path, count: int = 60, **options: Any) -> Path:
 def test_frames_are_those_of_the_file(name: str, has_ranges: bool, tmp_path: Path, server: Served) -> None:
     clip = noisy(tmp_path / name, sound=2, **KINDS[name]) if name != "a.webm" else noisy(tmp_path / name, **KINDS[name])
     server.has_ranges = has_ranges
-    assert clip.stat().st_size > 5 * remote._BLOCK_BYTES
+    assert clip.stat().st_size > 5 * far_file._BLOCK_BYTES
 
     for rule in RULES:
         near, far = frames_of(clip, rule), frames_of(f"{server.url}/{name}", rule)
@@ -76,7 +77,7 @@ def test_a_clip_is_read_once_and_in_parts(tmp_path: Path, server: Served) -> Non
 
     numbers_of(f"{server.url}/a.mkv")
 
-    assert server.sent <= clip.stat().st_size * 1.1 + 10 * remote._BLOCK_BYTES
+    assert server.sent <= clip.stat().st_size * 1.1 + 10 * far_file._BLOCK_BYTES
     assert server.count("GET") >= 20
 
 
@@ -106,7 +107,7 @@ def test_a_server_that_fails_midway_costs_the_rest_and_is_not_remembered(
 
     *found, (row, reason) = frames_of(url, sampling)
     fetch._server.cache_clear()
-    remote._BLOCKS._blocks.clear()
+    far_file._BLOCKS._blocks.clear()
     server.fault = lambda path, count: None
     later = numbers_of(url, sampling)
 
@@ -145,7 +146,7 @@ def test_a_clip_that_changes_while_it_is_read_is_never_mixed(tmp_path: Path, ser
 def test_without_ranges_a_large_clip_says_what_to_do(
     tmp_path: Path, server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_LARGEST_COPY", 1000)
+    monkeypatch.setattr(far_file, "_LARGEST_COPY", 1000)
     noisy(tmp_path / "a.mp4")
     server.has_ranges = False
 
@@ -173,7 +174,7 @@ def test_a_second_run_reads_no_frame(
     command = ("classify", f"{server.url}/a.mp4", *LABELS, "-m", model, "--every", "5", "-f", "jsonl")
     near = rows_of(run(*command[:1], "a.mp4", *command[2:]))
     first = run(*command)
-    remote._BLOCKS._blocks.clear()
+    far_file._BLOCKS._blocks.clear()
     server.asked.clear()
 
     second = run(*command)
@@ -209,14 +210,16 @@ def test_what_is_not_there_ends_before_a_model_is_looked_for(run: Run, server: S
     assert (done.returncode, done.stderr.decode()) == (2, told)
 
 
-def test_frames_in_a_list_are_not_fetched(tmp_path: Path, server: Served) -> None:
+def test_frames_in_lists_are_fetched_also_where_the_list_lies_on_the_server(tmp_path: Path, server: Served) -> None:
     make_clip(tmp_path / "a.mp4", 30)
     (tmp_path / "rows.csv").write_text(f"file_name\n{server.url}/a.mp4#t=1.000\n")
+    (tmp_path / "far.csv").write_text("file_name\na.mp4#t=1.000\n")
 
-    (some,) = find_images([str(tmp_path / "rows.csv")]).rest()
+    for name in (str(tmp_path / "rows.csv"), f"{server.url}/far.csv"):
+        (some,) = find_images([name]).rest()
 
-    assert some.keys(0, 1) == [None]
-    assert not server.asked
+        assert list(some.names) == [f"{server.url}/a.mp4#t=1.000"]
+        assert number_of(np.asarray(Image.open(some.open(0)))) == 25
 
 
 def test_without_pyav_the_row_shows_how_to_install_it(tmp_path: Path, model: str, server: Served) -> None:

@@ -1,6 +1,7 @@
 """Heads as files and through the command line: what learns, what is kept, and what is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -240,8 +241,9 @@ def test_eval_judges_a_head_and_notes_examples_among_the_data(run: Run, data: Pa
 def test_compare_takes_examples_and_heads(run: Run, data: Path, model: str) -> None:
     done = run("compare", "many", "--examples", "few", "--head", "h", "-m", model, "--json")
 
-    words, examples, head = json.loads(done.stdout)
-    assert [each["name"] for each in (words, examples, head)] == ["words", "words + examples", "h"]
+    words, examples, alone, head = json.loads(done.stdout)
+    names = ["words", "words + examples", "examples alone", "h"]
+    assert [each["name"] for each in (words, examples, alone, head)] == names
     assert examples["figures"] == head["figures"]
     assert head["gain"]["value"] == pytest.approx(
         head["figures"]["top-1"]["value"] - words["figures"]["top-1"]["value"]
@@ -260,12 +262,34 @@ def test_compare_takes_expected_shares_beside_examples_and_heads(run: Run, data:
 
     found = json.loads(done.stdout)
     of_shares = [f"words, --expect {expect}" for expect in expects]
-    assert [each["name"] for each in found] == ["words", *of_shares, "words + examples", "h"]
+    assert [each["name"] for each in found] == ["words", *of_shares, "words + examples", "examples alone", "h"]
     assert [each["figures"] for each in found[1:4]] == [json.loads(one.stdout)["metrics"] for one in alone]
-    assert found[4]["figures"] == found[5]["figures"]
+    assert found[4]["figures"] == found[6]["figures"]
     assert all(each["gain"]["low"] <= each["gain"]["value"] <= each["gain"]["high"] for each in found[1:])
     assert [line[:27].strip() for line in shown.stdout.decode().splitlines()[-3:]] == of_shares
     assert "--expect equal: use balanced, few, or" in refusal(refused)
+
+
+def test_compare_measures_examples_without_words(run: Run, data: Path, model: str) -> None:
+    """As if labels were numbers, once for all prompts; and every example is encoded once."""
+    for number, word in enumerate(sorted(WORDS)):
+        for root, images in (("few", 5), ("many", 12)):
+            (data / f"{root} 0" / str(number)).mkdir(parents=True)
+            for i in range(images):
+                shutil.copy(data / root / word / f"{i}.png", data / f"{root} 0" / str(number))
+    sets = ("--prompts", "photo", "--prompts", "plain")
+
+    done = run("compare", "many", *sets, "--examples", "few", "-m", model, "--json", "--no-store")
+    numbers = run("eval", "many 0", "--examples", "few 0", "-m", model, "--json")
+    (data / "labels.yaml").write_text("stone:\nriver:\ncloud:\nsea:\n")
+    without = run("compare", "many", "--labels-file", "labels.yaml", "--examples", "few", "-m", model, "--json")
+
+    found = json.loads(done.stdout)
+    names = ["photo", "photo + examples", "plain", "plain + examples", "examples alone"]
+    assert [each["name"] for each in found] == names
+    assert found[4]["figures"] == json.loads(numbers.stdout)["metrics"] != found[1]["figures"]
+    assert [each["name"] for each in json.loads(without.stdout)] == ["words", "words + examples"]
+    assert b"examples alone: not compared, as there are none of 'sea'\n" in without.stderr
 
 
 def test_compare_takes_a_second_pass(run: Run, data: Path, model: str) -> None:
@@ -292,7 +316,9 @@ def test_a_calibration_is_for_its_head(run: Run, data: Path, model: str) -> None
 
     assert {row["score_kind"] for row in rows} <= {"calibrated", "head"}
     threshold = json.loads((data / "c.json").read_text())["threshold"]
-    assert all((row["label"] is None) == (row["score"] < threshold - 1e-6) for row in rows)
+    of_unknown, of_known = ([row["score"] for row in rows if (row["label"] is None) == unknown] for unknown in (1, 0))
+    assert max(of_unknown) < threshold + 1e-6  # rows have six digits, and these scores are nearly 1
+    assert min(of_known) > threshold - 1e-6
     assert "was made for a head" in refusal(run("classify", "many", "--calibration", "c.json"))
     assert "another head" in refusal(run("classify", "many", "--head", "h2", "--calibration", "c.json"))
     assert "without a head" in refusal(run("classify", "many", "--head", "h", "--calibration", "words.json"))

@@ -18,6 +18,8 @@ from zsclip.out.changes import changes
 from zsclip.out.journal import Journal
 from zsclip.out.output import open_output
 from zsclip.out.sinks import SINKS, write_csv
+from zsclip.pictures.passed_over import PassedOver
+from zsclip.pictures.pictures import Paths, Pictures
 from zsclip.pixels.skipped import Skipped
 
 PATHS = [f"{i}.png" for i in range(10)]
@@ -26,6 +28,10 @@ SETTINGS = {"labels": {"is": ["cat", "dog"], "digest": "a"}, "threshold": None}
 
 class Killed(BaseException):
     pass
+
+
+def listed(paths: list[str]) -> Paths:
+    return Paths([Pictures(paths)], PassedOver())
 
 
 def batches(
@@ -63,7 +69,7 @@ def run(
 ) -> str:
     """A run of one format or another into a file, as the command line does it; gives the content of the file."""
     journal = Journal(str(target), settings or SETTINGS, overwrite=overwrite)
-    left = iter(paths)
+    left = listed(paths)
     point = journal.resume(left) if resume or retry else None
     end = journal.check_finished(left) if (resume or retry) and point is None else None
     resume_at = point.size if point else None
@@ -73,7 +79,7 @@ def run(
             rows = journal.noted(batches(list(left), **options), out)
             write(target, rows, out, header=not (point and point.pictures))
             journal.record_finished(out)
-    if retry and journal.failed_paths:
+    if retry and journal.has_failures:
         with journal, open(target, "rb") as old, open_output(str(target), overwrite=True) as out:
             journal.begin(retries=True)
             header = journal.retries_first_row
@@ -199,7 +205,7 @@ def test_trying_again_may_be_cut_and_the_finished_file_stays(tmp_path: Path, is_
     target = tmp_path / "rows.jsonl"
     before = run(target, PATHS, bad=BAD)
     journal = Journal(str(target), SETTINGS)
-    journal.check_finished(iter(PATHS))
+    journal.check_finished(listed(PATHS))
 
     def cut() -> None:
         with journal, open(target, "rb") as old, open_output(str(target), overwrite=True) as out:
@@ -228,11 +234,11 @@ def test_a_finished_file_is_known_wherever_it_is_moved(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     moved = target.rename(tmp_path / "elsewhere" / "answers.csv")
 
-    end = Journal(str(moved), SETTINGS).check_finished(iter(PATHS))
+    end = Journal(str(moved), SETTINGS).check_finished(listed(PATHS))
 
     assert end is not None
     assert (end.pictures, end.failed) == (10, 1)
-    assert Journal(str(target), SETTINGS).check_finished(iter(PATHS)) is None
+    assert Journal(str(target), SETTINGS).check_finished(listed(PATHS)) is None
     assert run(moved, PATHS, resume=True) == rows
     assert os.listdir(tmp_path / "elsewhere") == ["answers.csv"]
 
@@ -366,7 +372,7 @@ def test_a_run_with_names_that_are_not_text_is_resumed(tmp_path: Path) -> None:
         run(tmp_path / "rows.csv", paths, killed_after=2)
 
     journal = Journal(str(tmp_path / "rows.csv"), SETTINGS)
-    left = iter(paths)
+    left = listed(paths)
     point = journal.resume(left)
     assert point is not None
     assert (point.pictures, list(islice(left, 9))) == (2, paths[2:])

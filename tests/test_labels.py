@@ -194,6 +194,7 @@ def test_words_that_are_not_unicode_are_refused() -> None:
         ("cat:\ndog: puppy\n", "pets.yaml:2: 'puppy' after label 'dog' could be a synonym or a prompt; "),
         ("cat:\n? [dog]\n: x\n", "pets.yaml:2: expected text, found a list; "),
         ("cat:\ndog:\n  synonym: puppy\n", "pets.yaml:3: unknown key 'synonym'; use name, group, synonyms, prompts"),
+        ("cat: {group: [a, b|c]}\n", "pets.yaml:1: 'b|c' has | in it, which separates levels; use another character"),
         ("cat:\n  prompts: [a]\n  prompts: [b]\n", "pets.yaml:3: key 'prompts' was already given on line 2; "),
         ("cat:\n  prompts:\n    - a\n    - [b]\n", "pets.yaml:4: expected text, found a list; "),
         ("cat:\n- a {} or a {c}.\n", "pets.yaml:2: prompt 'a {} or a {c}.' has 2 placeholders; keep one"),
@@ -356,6 +357,14 @@ def test_a_table_is_read_by_its_header() -> None:
 
     for name, content in tables:
         assert names(read_labels(files=[write(name, content)])) == goldfish, name
+
+
+def test_a_group_may_have_levels() -> None:
+    tree = write("a.yaml", "cat: {group: [animal, mammal]}\ndog: {group: ' animal | mammal '}\nsun: {group: []}\n")
+    table = write("a.csv", "label,group\ncat,animal|mammal\ndog,AC/DC\n")
+
+    assert [label.group for label in read_labels(files=[tree])] == ["animal|mammal", "animal|mammal", ""]
+    assert [label.group for label in read_labels(files=[table])] == ["animal|mammal", "AC/DC"]
 
 
 def test_rows_may_have_groups_synonyms_and_prompts() -> None:

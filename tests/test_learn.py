@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from zsclip.answers.blends import fit_blend
+from zsclip.answers.blends import fit_blend, how_chosen
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import decisive
+from zsclip.answers.scores import softmax_scores
 from zsclip.errors import InputError
 from zsclip.measure.learn import learn
 from zsclip.measure.learnt import Learnt, learnt_lines, short_lines
@@ -54,16 +55,70 @@ def test_no_other_blend_makes_the_truth_likelier(seed: int, is_alone: bool) -> N
     words, evidence = random.normal(size=(2, 30, 4)) * 3
     words[np.arange(30), truth] += seed
     evidence[np.arange(30), truth] += seed / 2 - 0.5  # the first seeds' evidence is wrong more often than right
+    if seed == 1:  # only mistakes
+        words[np.arange(30), (truth + 1) % 4] += 9
 
-    found = fit_blend(words, evidence, truth, is_alone=is_alone)
+    found = fit_blend(words, evidence, how_chosen(words, truth), truth, is_alone=is_alone)
+
+    chosen = np.zeros((2, 30, 4))
+    for place, label in enumerate(truth):
+        chosen[0, place, words[place].argmax()] = -1
+        for each in range(4):
+            chosen[1, place, each] = np.log(1 + sum(truth == each) - (each == label))
 
     def loss(at: np.ndarray) -> float:
-        logits = at[0] * words + at[1] * evidence
+        logits = at[0] * words + at[1] * evidence + at[2] * chosen[0] + at[3] * chosen[1]
         likelihoods = logits[np.arange(30), truth] - np.log(np.exp(logits).sum(axis=1))
-        return -likelihoods.mean() + ((at[0] - 1) ** 2 + at[1] ** 2) / 60
+        prior = ((at[0] - 1) ** 2 + at[1] ** 2 + at[2] ** 2 / 1000 + at[3] ** 2) / 2 + at[2]
+        return -likelihoods.mean() + prior / 30
 
-    best = minimize(loss, [1.0, 0.1], bounds=[(0.1, None), (0, 0 if is_alone else None)], tol=1e-12).x
-    assert [found.words, found.examples] == pytest.approx(best, abs=1e-3)
+    bounds = [(0.1, None), (0, 0 if is_alone else None), (0, None), (0, None)]
+    best = minimize(loss, [1.0, 0.1, 0.1, 0.1], bounds=bounds, tol=1e-12).x
+    assert list(vars(found).values()) == pytest.approx(best, abs=1e-2)
+    assert (found.mistakes > 1) == (seed == 1)
+
+
+def test_words_that_say_nothing_are_not_right_about_the_first_label() -> None:
+    chosen = how_chosen(np.zeros((3, 2)), np.array([0, 1, 1]))
+
+    assert chosen[0].tolist() == [[-1, -1]] * 3
+
+
+@pytest.mark.parametrize("right", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_weights_are_those_of_all_pictures_however_examples_were_chosen(right: float, power: float) -> None:
+    """Here words count 1 and examples 0.5, but words are right about few or none of the examples that were kept."""
+    random = np.random.default_rng(0)
+    words, evidence = random.normal(size=(2, 20000, 5)) * 2
+    chances = np.exp(words + evidence / 2)
+    truth = (chances.cumsum(axis=1) < random.random((20000, 1)) * chances.sum(axis=1, keepdims=True)).sum(axis=1)
+    readily = np.where(words.argmax(axis=1) == truth, right, 1.0) * np.array([1, 0.5, 0.5, 0.1, 0.1])[truth] ** power
+    kept = random.random(20000) < readily
+
+    given = words[kept], evidence[kept], how_chosen(words[kept], truth[kept]), truth[kept]
+    found = fit_blend(*given)
+
+    assert (found.words, found.examples) == pytest.approx((1, 0.5), abs=0.1)
+    assert found.mistakes == pytest.approx(-np.log(right), abs=0.15) if right else found.mistakes > 5
+    assert found.frequent == pytest.approx(power, abs=0.15) or not power  # labels are equally frequent then
+    misled = fit_blend(words[kept], evidence[kept], np.zeros((2, sum(kept), 5)), truth[kept])
+    assert (misled.words < 0.8) == (right < 1)
+
+
+def test_confident_mistakes_alone_do_not_turn_examples_against_good_words() -> None:
+    """Who corrects wrong answers gives only examples that words get wrong, however good words are."""
+    gains = []
+    for seed in range(10):
+        vectors, truth, words = world(seed=seed, pictures=1000, good_words=3.0, noise=4.0)
+        chances = softmax_scores(decisive(vectors, words), words.logit_scale)
+        wrong = np.flatnonzero(chances.argmax(axis=1) != truth)
+        some = wrong[np.argsort(-chances[wrong].max(axis=1))[:20]]
+        rest = np.setdiff1d(np.arange(len(truth)), some)
+        learnt = learn_all(vectors[some], truth[some], words)
+        before, after = (top1(each, vectors[rest], truth[rest]) for each in (words, learnt.classifier(words.labels)))
+        gains.append(after - before)
+
+    assert np.mean(gains) > -0.005
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -59,7 +59,8 @@ def test_rows_about_members_are_a_list_of_them(kind: str, run: Run, tmp_path: Pa
 
     assert again.stdout.decode().splitlines() == rows
     assert back[:-1] == [json.loads(row) for row in rows[::-1]]
-    assert (back[-1]["error"], back[-1]["message"]) == ("missing", "the archive has no such member")
+    what = "the Parquet file has no such row" if kind == "struct.parquet" else "the archive has no such member"
+    assert (back[-1]["error"], back[-1]["message"]) == ("missing", what)
 
 
 def test_a_member_is_named_on_the_command_line_as_in_rows(run: Run, tmp_path: Path, model: str) -> None:
@@ -85,6 +86,9 @@ def test_a_list_without_a_column_of_paths_is_refused(run: Run, tmp_path: Path, m
         assert done.stderr.decode() == (
             f"zsclip: {name}: needs a column of image paths named file_name, path or image; found {found}\n"
         )
+    (tmp_path / "wide.csv").write_bytes("file_name\nx.png\n".encode("utf-16"))
+    wide = run("classify", "wide.csv", *LABELS)
+    assert (wide.returncode, wide.stderr) == (2, b"zsclip: wide.csv: UTF-16; save it as UTF-8\n")
     done = run("classify", "a.csv", *LABELS, "-m", model, "--exclude", "*.csv", "-q")
     assert (done.returncode, done.stderr) == (1, b"zsclip: no images: --exclude left out 1\n")
 

@@ -167,6 +167,22 @@ def test_a_webdatasets_summary_is_short_and_no_images_has_a_reason(tmp_path: Pat
     assert len(names) == 12
 
 
+def test_archives_in_archives_are_not_read_and_the_cure_is_one_that_helps(run: Run, tmp_path: Path, model: str) -> None:
+    write_tar(tmp_path / "inner.tar", good_album()[:1])
+    inner = (tmp_path / "inner.tar").read_bytes()
+    write_tar(tmp_path / "a.tar", [("inner.tar", inner), ("x.tar.gz", b""), ("a.txt", b"")])
+    found = find_images([str(tmp_path / "a.tar")])
+
+    assert not list(found)
+    assert passed_over_line(found.passed_over) == "passed over: 2 archives in archives"
+    assert why_no_images(found.passed_over) == (
+        "no images; passed over: 2 archives in archives; 1 text or data file in archives"
+    )
+    for arguments in (("a.tar", "--all-files"), ("a.tar#inner.tar",)):
+        row, *_ = rows_of(run("classify", *arguments, *LABELS, "-m", model, "-f", "jsonl", "-q"))
+        assert (row["error"], row["message"]) == ("unsupported", "an archive or a list in an archive; unpack it first")
+
+
 def test_exclude_and_limit_go_by_members(tmp_path: Path) -> None:
     album = [(name, b"x") for name in ("a/1.png", "a/2.png", "b/1.png", "c.png", "b/a/3.png")]
     write_tar(tmp_path / "x.tar", album)

@@ -15,7 +15,7 @@ from test_sinks import SURE
 from zsclip.answers.answers import Answers, Row
 from zsclip.cli.rows import Output
 from zsclip.errors import InputError, OutputError
-from zsclip.out.output import check_output, check_outputs_differ, format_of, open_output
+from zsclip.out.output import check_output, check_outputs_differ, format_of, make_folder, open_output
 from zsclip.out.sinks import SINKS
 
 
@@ -257,6 +257,18 @@ def test_a_url_is_no_output(target: str, tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(InputError, match="only local files can be written"):
             Output(output=target)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    """Also where the system names a folder above it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"^/proc/none/new/: no such file or directory; "):
+        make_folder("/proc/none/new/")
+    with pytest.raises(OutputError, match=r"file: is a file, not a folder; "):
+        make_folder(str(tmp_path / "file" / "new"))
+    for _ in range(2):
+        make_folder(str(tmp_path / "some" / "new"))
+    assert (tmp_path / "some" / "new").is_dir()
 
 
 def test_a_folder_as_target_is_an_output_error(tmp_path: Path) -> None:

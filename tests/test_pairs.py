@@ -1,6 +1,7 @@
 """Pairs: found, checked, shuffled and drawn anew each epoch, and the same again from any step."""
 
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -257,6 +258,28 @@ def test_a_csv_gives_captions_as_they_are_and_paths_relative_to_itself(tmp_path:
     assert batch.captions == ("a dog, running",)
     assert numbers_in([batch]) == [7]
     assert notes == [f"{tmp_path / 'pairs.csv'}: skipped: 1 line without a label or caption, the first is line 3"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_answers_are_not_trained_on_unless_a_person_has_said_what_is_true(tmp_path: Path, form: str) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(7))
+    data = tmp_path / f"rows.{form}"
+
+    def captions(**cells: str) -> tuple[str, ...]:
+        lines = [",".join(cells), ",".join(cells.values())] if form == "csv" else [json.dumps(cells)]
+        data.write_text("\n".join(lines))
+        (batch,) = epoch_of(read_pairs([str(data)]))
+        return batch.captions
+
+    name = str(tmp_path / "a.png")
+    ours = {"file_name": name, "label": "dog", "candidate": "dog", "score_kind": "softmax"}
+    with pytest.raises(InputError, match="these labels are zsclip's own answers; put the true labels in a column"):
+        captions(**ours)
+    with pytest.raises(InputError, match="these labels are answers, as the column score shows"):
+        captions(file_name=name, label="dog", score="0.9")
+    assert captions(**ours, truth="cat") == ("a photo of a cat.",)
+    assert captions(file_name=name, label="owl") == ("a photo of a owl.",)  # as corrections are
+    assert captions(file_name=name, caption="a red owl", score="0.9") == ("a red owl",)  # how well the caption fits
 
 
 def test_a_csv_row_without_a_path_is_skipped(tmp_path: Path) -> None:

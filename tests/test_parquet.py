@@ -83,6 +83,8 @@ BINARY, STRUCT = pa.array([b"x"]), pa.array([{"bytes": b"x", "path": "y"}])
         ({"image": STRUCT, "b": STRUCT}, "b", "b"),
         ({"image": pa.array([b"x"], pa.large_binary()), "n": [1]}, None, "image"),
         ({"image": BINARY.dictionary_encode()}, None, "image"),
+        ({"image": pa.array([b"x"], pa.binary_view()), "n": [1]}, None, "image"),
+        ({"path": pa.array(["x"], pa.string_view()), "n": [1]}, None, "path"),
         ({"a": STRUCT, "b": STRUCT}, None, "several columns may hold the images: a, b; choose one with --column"),
         (
             {"png": BINARY, "jpg": BINARY},

@@ -28,6 +28,7 @@ from test_parquet_rows import as_json
 from zsclip.answers.answers import Answers
 from zsclip.answers.classifier import build_classifier
 from zsclip.cli.rows import Output
+from zsclip.engine import part_files
 from zsclip.engine import parts as engine
 from zsclip.engine.claims import Claims
 from zsclip.engine.footers import Footers
@@ -36,6 +37,7 @@ from zsclip.engine.question import Teachers, read_question
 from zsclip.engine.run import embedding
 from zsclip.engine.shards import Finding, Shard, plan
 from zsclip.errors import InputError
+from zsclip.out.output import make_folder
 from zsclip.out.parquet import read_about
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.words.labels import read_labels
@@ -335,7 +337,7 @@ def test_an_image_through_stdin_is_refused(run: Run, data: Path, plain: str) -> 
     done = run("classify", "-", "-l", "red,blue", "-m", plain, "-o", "out/", input=picture)
     paths = run("classify", "-", "-l", "red,blue", "-m", plain, "-o", "out/", input=b"photos/00.png\nphotos/01.png\n")
 
-    assert (done.returncode, b"images from stdin and single members of archives cannot be shared" in done.stderr) == (
+    assert (done.returncode, b"single members of archives and frames cannot be shared" in done.stderr) == (
         2,
         True,
     )
@@ -591,14 +593,14 @@ def test_a_part_that_was_completed_a_moment_before_the_claim_is_not_written_agai
 ) -> None:
     question = read_question(read_labels("red,blue"), None, Scoring(), Teachers())
     finding, folder = Finding((str(photos),), size=10), tmp_path / "out"
-    asked = engine.Run(
+    asked = part_files.Run(
         question, frozenset(), plain, True, Computing("cpu", precision="fp32"), False, finding, str(folder)
     )
     encoder = asked.computing.encoder(plain, True)
     mine, others = (engine.Parts(asked, [str(photos)], encoder, print, Footers()) for _ in range(2))
     matrix = build_classifier(question.words, encoder)
     (shard,) = plan(finding, PassedOver()).shards
-    engine.make_folder(asked.folder)
+    make_folder(asked.folder)
     mine.check()
 
     def answer(shard: Shard, counts: engine.Counts) -> Iterator[Answers]:

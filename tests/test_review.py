@@ -15,7 +15,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from browser import dom_of, given_in, needs_browser, with_scripts
 from conftest import HANGS
@@ -304,6 +306,92 @@ def test_a_browser_shows_the_rows_and_saves_what_is_corrected(server: Server, mo
     assert large == [300, 200]
     assert shown == "7 of 7 images"
     assert images == 5  # of those that are pictures
+
+
+@pytest.fixture
+def frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of rows about frames and members, some of which are not there."""
+    pytest.importorskip("av")
+    from clips import make_clip
+
+    monkeypatch.chdir(tmp_path)
+    make_clip(tmp_path / "c.mp4", 100, size=(320, 240), gop=10)
+    Path("damaged.mp4").write_bytes(b"no video")
+    with tarfile.open("s.tar", "w"):
+        pass
+    names = [
+        *(f"c.mp4#t={at}" for at in ("1.000", "3.960", "99.000")),
+        "damaged.mp4#t=1.000",
+        "s.tar#a.png",
+        "gone.mp4#t=1",
+    ]
+    rows = [{"file_name": name, "label": "cat", "score": 0.9, "predictions": []} for name in names]
+    Path("rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    answers = list(read_answers("rows.jsonl"))
+    review = Review(answers, Corrections("c.csv"), title="rows", threads=2, network=Network(offline=True))
+    with Server(review) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield served
+        served.shutdown()
+
+
+def test_frames_are_shown_and_what_cannot_be_had_says_why(
+    frames: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clips import number_of
+
+    for number, wanted in ((1, 99 % 64), (0, 25)):
+        status, headers, data = ask(frames, f"picture/{number}")
+        assert (status, headers["Content-Type"]) == (200, "image/jpeg")
+        assert number_of(np.asarray(Image.open(io.BytesIO(data)))) == wanted
+        assert ask(frames, f"thumbnail/{number}")[1]["Content-Type"] == "image/webp"
+    reasons = {2: "no frame at 99.000 s; the last is at 3.960 s", 3: "damaged, or not a video in a supported format"}
+    for number, reason in (reasons | {4: "the archive has no such member"}).items():
+        for what in ("picture", "thumbnail"):
+            assert text_of_placeholder(ask(frames, f"{what}/{number}")) == reason
+    assert ask(frames, "picture/5")[::2] == ask(frames, "thumbnail/5")[::2] == (404, b"")
+    monkeypatch.setattr(review_module, "_FRAME_SECONDS", -1)
+    again = Review(frames.review._rows, Corrections("c.csv"), title="", threads=1, network=Network(offline=True))
+    with pytest.raises(review_module.NotFound, match="its frame was not reached within -1 s"):
+        again.picture(1)
+    monkeypatch.setattr("zsclip.pictures.named_frames.find_spec", lambda name: None)
+    again = Review(frames.review._rows, Corrections("c.csv"), title="", threads=1, network=Network(offline=True))
+    with pytest.raises(review_module.NotFound, match=r"to read it: pip install 'zsclip\[video\]'"):
+        again.thumbnail(0)
+    assert capsys.readouterr().err == ""
+
+
+def text_of_placeholder(answer: Answer) -> str:
+    status, headers, data = answer
+    assert (status, headers["Content-Type"], headers["Cache-Control"]) == (404, "image/svg+xml", "no-store")
+    return " ".join(
+        "".join(each.itertext()) for each in ElementTree.fromstring(data).iter() if each.tag[-5:] == "tspan"
+    )
+
+
+@needs_browser
+def test_a_browser_shows_frames_and_placeholders(frames: Server, monkeypatch, tmp_path: Path) -> None:
+    whole = frames.review.page
+    after = """
+        const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+        while (rows.length < facts.count) await wait(50);
+        await wait(1000);
+        const widths = [...document.querySelectorAll(".card img")].map((image) => image.naturalWidth);
+        const large = [];
+        for (const place of [0, 2]) {
+          enlarge(place);
+          await wait(1000);
+          large.push([by("where").textContent, by("large").naturalWidth]);
+        }
+        give([widths, large, document.querySelectorAll(".card .none").length]);
+    """
+    monkeypatch.setattr(frames.review, "page", lambda: (whole()[0], with_scripts(text_of(whole()), "", after).encode()))
+
+    widths, large, without = given_in(dom_of(f"{frames.url}#order=name", tmp_path))
+
+    assert widths == [160] * 5
+    assert large == [["c.mp4#t=1.000", 320], ["c.mp4#t=99.000", 160]]
+    assert without == 1  # the one whose video is gone
 
 
 @needs_browser

@@ -14,7 +14,8 @@ from conftest import HANGS
 from PIL import Image
 
 from zsclip.answers.answers import Answers
-from zsclip.cli.rows import Output, Start, resume_hint
+from zsclip.cli.rows import Output
+from zsclip.cli.start import Start, resume_hint
 from zsclip.cli.tally import Tally
 from zsclip.errors import InputError
 from zsclip.out import jsonl

@@ -17,7 +17,7 @@ from test_parts import parts_of
 from test_parts import rows_of as parts_as_rows
 
 from zsclip.errors import InputError
-from zsclip.pictures import fetch, identity, remote
+from zsclip.pictures import far_file, fetch, identity
 from zsclip.pictures.files import find_images
 from zsclip.pictures.remote import Network
 
@@ -194,7 +194,7 @@ def test_a_second_run_reads_no_frame_of_a_bucket(
     monkeypatch.setattr(identity, "GRAIN_NS", 0)
     command = ("classify", "s3://bucket/clips/a.mp4", *LABELS, "-m", model, "-f", "jsonl", "--every", "5")
     first = run(*command)
-    remote._BLOCKS._blocks.clear()
+    far_file._BLOCKS._blocks.clear()
     monkeypatch.setattr(fetch.Server, "_cat", None)
 
     second = run(*command)
@@ -256,7 +256,7 @@ def test_a_second_run_reads_nothing_of_a_bucket(
     command = ("classify", f"s3://bucket/{kind}", *LABELS, "-m", model, "-f", "jsonl", "--exclude", "[cdet]*")
     first = run(*command)
     assert b"encoded by an earlier run" not in first.stderr
-    remote._BLOCKS._blocks.clear()
+    far_file._BLOCKS._blocks.clear()
 
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("a file is read")

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,7 +25,7 @@ from zsclip.answers.classify import answer
 from zsclip.answers.scores import Rule
 from zsclip.answers.second_pass import Line, informed, second_pass, shared, spread
 from zsclip.errors import InputError
-from zsclip.models.embed import Embedded
+from zsclip.models.embed import Embedded, embed_images
 
 Run = Callable[..., CompletedProcess[bytes]]
 
@@ -258,6 +259,34 @@ def test_eval_and_python_answer_as_classify_does(run: Run, tmp_path: Path, model
     assert list(answers.to_pandas().columns) == answers.to_arrow().column_names == list(rows[0])
     with pytest.raises(InputError, match=r"^transductive=True: shares .* leave out multi_label=True"):
         Classifier(["cat", "dog"], model=model, transductive=True, multi_label=True)
+
+
+@pytest.mark.parametrize("flag", [("--transductive",), ("--expect", "balanced")])
+@pytest.mark.parametrize("most", [1 << 30, 1])
+def test_eval_without_the_store_encodes_every_image_once_if_the_vectors_fit(
+    flag: tuple[str, ...], most: int, run: Run, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path)
+    encoded = 0
+
+    def counted(*arguments: Any) -> Iterator[Embedded]:
+        nonlocal encoded
+        for batch in embed_images(*arguments):
+            encoded += len(batch.vectors)
+            yield batch
+
+    monkeypatch.setattr("zsclip.engine.run.embed_images", counted)
+    monkeypatch.setattr("zsclip.cli.run._MOST_KEPT", most)
+    command = ("eval", "data", "-m", model, *flag, "--json", "--rows")
+
+    once = run(*command, "once.jsonl", "--no-store")
+    times, encoded = encoded, 0
+    stored = run(*command, "stored.jsonl")
+
+    assert times == (60 if most > 1 else 120)
+    assert once.stdout == stored.stdout != b""
+    assert (tmp_path / "once.jsonl").read_bytes() == (tmp_path / "stored.jsonl").read_bytes()
+    assert [line for line in once.stderr.splitlines() if b"failed" in line] == [b"1 failed: unreadable 1"]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from zsclip.answers.classify import classify
 from zsclip.answers.scores import Rule
 from zsclip.models.embed import embed_images, look_ahead
 from zsclip.out.segments import Segment, segments, write_segments
+from zsclip.pictures import identity
 from zsclip.pictures.clips import Frame
 from zsclip.pictures.files import find_images
 from zsclip.pictures.sampling import Sampling
@@ -38,11 +39,13 @@ def film(path: Path, scenes: str, **made: Any) -> Path:
     return make_clip(path, len(scenes), pictures=[PIXELS[names[each]] for each in scenes], **made)
 
 
-def answers_of(*inputs: Path, limit: int | None = None, batch_size: int = 4) -> Iterator[Answers]:
+def answers_of(
+    *inputs: Path, limit: int | None = None, batch_size: int = 4, sampling: Sampling | None = None
+) -> Iterator[Answers]:
     """The answers for every frame, by a model that knows colours."""
     model = ColourModel()
     classifier = build_classifier(words_of({name: [name] for name in COLOURS}), model)  # type: ignore[arg-type]
-    found = find_images([*map(str, inputs)], sampling=Sampling(1), limit=limit).rest()
+    found = find_images([*map(str, inputs)], sampling=sampling or Sampling(1), limit=limit).rest()
     with look_ahead(found, preprocess_for(8), Decoding(), None, batch_size=batch_size, threads=2) as ahead:
         batches = embed_images(ahead.batches(batch_size), model, None)  # type: ignore[arg-type]
         yield from classify(batches, classifier, Rule(k=1))
@@ -93,7 +96,34 @@ def test_the_last_segment_ends_with_the_clip(tmp_path: Path) -> None:
         (0.2, 0.4, "green"),
         (0.0, 0.16, "green"),
     ]
-    assert [(each.start, each.end) for each in found(answers_of(one, limit=7))] == [(0.0, 0.2), (0.2, 0.24)]
+
+
+class Dict(dict[bytes, bytes]):
+    """What keeps the times of frames."""
+
+    find = dict.get
+    keep = dict.__setitem__
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_with_a_limit_the_last_segment_ends_where_it_would_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    clip = film(tmp_path / "a.mp4", "rrrrrggggg")
+    monkeypatch.setattr(identity, "GRAIN_NS", 0)  # else nothing is kept of a clip that is so new
+    sampling = Sampling(2, kept=Dict())
+    whole = found(answers_of(clip, sampling=sampling)) if is_known else found(answers_of(clip, sampling=Sampling(2)))
+    assert [(each.start, each.end) for each in whole] == [(0.0, 0.24), (0.24, 0.4)]
+    assert bool(sampling.kept) == is_known
+
+    for limit in range(1, 6):
+        some = found(answers_of(clip, limit=limit, sampling=sampling))
+
+        starts = [0.0, 0.08, 0.16, 0.24, 0.32, 0.4]
+        assert some[-1].end == starts[limit]
+        assert [(each.start, each.end) for each in some[:-1]] == [(each.start, each.end) for each in whole][
+            : len(some) - 1
+        ]
 
 
 def test_images_between_videos_stay_as_they_are(tmp_path: Path) -> None:

@@ -1,45 +1,19 @@
 """`zsclip apply --tag`: what happens to sidecars and pictures, and how it is taken back."""
 
-import json
 import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from sidecars import BARE, FOREIGN, LIGHTROOM, lists_in, some_tags
 from test_apply import Given, Run, given, row
 from trees import apply, snapshot, take_back
 
-from zsclip.out.exiftool import read_packet
 from zsclip.out.reader import Answered
 from zsclip.out.tagplan import Tagging
 
 __all__ = ["given"]
 GROUPS = "dog: {group: animal}\nsnow: {group: weather}\nsun:\n"
-
-
-@pytest.fixture
-def exiftool() -> None:
-    if shutil.which("exiftool") is None:
-        pytest.skip("exiftool is not installed: apt install libimage-exiftool-perl")
-
-
-def pixels(path: Path) -> Path:
-    """Make a real picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), "red").save(path)
-    return path
-
-
-def tags_of(picture: Path) -> list[str]:
-    return lists_in(read_packet(str(picture)) or BARE.encode())["lr"]
 
 
 def test_sidecars_are_written_merged_and_taken_back(given: Given, run: Run, tmp_path: Path) -> None:
@@ -73,6 +47,24 @@ def test_sidecars_are_written_merged_and_taken_back(given: Given, run: Run, tmp_
     undone = run("apply", "--undo", "rows.jsonl.apply.jsonl")
     assert (undone.returncode, undone.stderr) == (0, b"2 files taken back\n")
     assert snapshot(tmp_path / "in") == before
+
+
+def test_groups_have_as_many_levels_as_their_file_says(given: Given, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "labels.yaml").write_text(
+        "dog: {group: [animal, mammal]}\nowl: {group: animal|bird}\nsun: {group: a/b}\n"
+    )
+    given(row("a.jpg", "dog", "owl", "sun"), row("b.jpg", "animal|bird"))  # the latter with --by group
+
+    run("apply", "rows.jsonl", "--tag", "xmp", "--groups", "labels.yaml")
+
+    assert lists_in((tmp_path / "a.jpg.xmp").read_bytes()) == {
+        "dc": ["dog", "owl", "sun"],
+        "lr": ["animal|mammal|dog", "animal|bird|owl", "a/b|sun"],
+        "digiKam": ["animal/mammal/dog", "animal/bird/owl", "a\\b/sun"],
+    }
+    assert lists_in((tmp_path / "b.jpg.xmp").read_bytes()) == {
+        "dc": ["bird"], "lr": ["animal|bird"], "digiKam": ["animal/bird"]
+    }  # fmt: skip
 
 
 def test_other_labels_and_unknown_rows_remove_our_tags_and_no_others(given: Given, run: Run, tmp_path: Path) -> None:
@@ -233,62 +225,6 @@ def make_rows(chance: random.Random, root: Path) -> list[Answered]:
     return [Answered(name, tuple((label, 0.9) for label, _ in some_tags(chance))) for name in names]
 
 
-def test_pictures_are_tagged_by_exiftool_and_restored(given: Given, run: Run, tmp_path: Path, exiftool: None) -> None:
-    names = ["-a.jpg", "new\n%d line.jpg", "b.png", "\udcff.webp", "c.bmp", "link.jpg"]
-    for name in names[:5]:
-        pixels(tmp_path / "in" / name)
-    (tmp_path / "in/link.jpg").symlink_to("b.png")
-    subprocess.run(["exiftool", "-q", "-overwrite_original", "-XMP-xmp:Rating=3", tmp_path / "in/b.png"], check=True)
-    os.chmod(tmp_path / "in/b.png", 0o640)
-    (tmp_path / "in/b.png_original").write_text("of others")
-    info = PngInfo()
-    info.add_itxt("XML:com.adobe.xmp", f"<?xml version='1.0'?>{BARE}")  # exiftool reads this, but does not write it
-    Image.new("RGB", (8, 8)).save(tmp_path / "in/xml.png", pnginfo=info)
-    given(*(row(f"in/{name}", "dog", "snow") for name in [*names, "xml.png"]))
-    before = snapshot(tmp_path / "in")
-
-    done = run("apply", "rows.jsonl", "--tag", "exiftool")
-
-    assert done.returncode == 1
-    left = "left in/c.bmp: exiftool: Writing of BMP files is not yet supported"
-    link = "left in/link.jpg: a symbolic link; tag the file that it leads to, or use --tag xmp"
-    none = "left in/xml.png: exiftool wrote no tags"
-    assert done.stderr.decode().splitlines()[:4] == [link, left, none, "4 files tagged"]
-    for name in names[:4]:
-        assert tags_of(tmp_path / "in" / name) == ["dog", "snow"]
-        assert Image.open(tmp_path / "in" / name).size == (8, 8)
-    assert b"<xmp:Rating>3</xmp:Rating>" in (read_packet(str(tmp_path / "in/b.png")) or b"")
-    assert (tmp_path / "in/b.png").stat().st_mode & 0o777 == 0o640
-    assert (tmp_path / "in/b.png_original").read_text() == "of others"
-    assert (tmp_path / "in/b.png_original-2").read_bytes() == before[os.fsencode(tmp_path / "in/b.png")][1]
-    assert run("apply", "rows.jsonl", "--tag", "exiftool").stderr.splitlines()[3] == b"4 tagged already"
-    undone = run("apply", "--undo", "rows.jsonl.apply.jsonl")
-    assert (undone.returncode, undone.stderr) == (0, b"4 files restored\n")
-    assert snapshot(tmp_path / "in") == before
-
-
-def test_a_tagged_picture_that_changed_or_lost_its_original_stays(
-    given: Given, run: Run, tmp_path: Path, exiftool: None
-) -> None:
-    for name in "ab":
-        pixels(tmp_path / f"{name}.jpg")
-    given(row("a.jpg", "dog"), row("b.jpg", "dog"))
-    run("apply", "rows.jsonl", "--tag", "exiftool")
-    (tmp_path / "a.jpg_original").unlink()
-    pixels(tmp_path / "b.jpg")
-    before = snapshot(tmp_path)
-
-    done = run("apply", "--undo", "rows.jsonl.apply.jsonl")
-
-    assert done.returncode == 1
-    assert done.stderr.decode().splitlines() == [
-        "left b.jpg: has changed since",
-        f"left a.jpg: the original, {tmp_path}/a.jpg_original, is gone or has changed",
-        "nothing is left to take back",
-    ]
-    assert snapshot(tmp_path) == before
-
-
 def test_the_order_of_labels_and_the_path_to_a_folder_make_no_difference(
     given: Given, run: Run, tmp_path: Path
 ) -> None:
@@ -323,47 +259,6 @@ def test_a_sidecar_keeps_its_owner_and_group(given: Given, run: Run, tmp_path: P
     for command in (["rows.jsonl", "--tag", "xmp"], ["--undo", "rows.jsonl.apply.jsonl"]):
         assert run("apply", *command).returncode == 0
         assert (sidecar.stat().st_uid, sidecar.stat().st_gid) == (1234, 5678)
-
-
-@pytest.mark.slow
-def test_exiftool_killed_at_random_moments_loses_nothing(tmp_path: Path, exiftool: None) -> None:
-    chance = random.Random(0)
-    for number in range(30):
-        root = tmp_path / f"{number}"
-        names = [os.fspath(pixels(root / f"{i}.jpg")) for i in range(6)]
-        before = snapshot(root)
-        rows = "".join(json.dumps(row(name, "dog")) + "\n" for name in names)
-        (tmp_path / f"{number}.jsonl").write_text(rows)
-        command = [sys.executable, "-m", "zsclip", "apply", f"{number}.jsonl", "--tag", "exiftool", "-q"]
-        process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
-        log = tmp_path / f"{number}.jsonl.apply.jsonl"
-        while process.poll() is None and not (log.exists() and log.stat().st_size):
-            time.sleep(0.01)
-        time.sleep(chance.random())
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # exiftool, too
-        process.wait()
-
-        for name in names:
-            assert Image.open(name).getpixel((0, 0))
-        subprocess.run(command, cwd=tmp_path, check=True)
-        assert [tags_of(Path(name)) for name in names] == [["dog"]] * 6
-        assert sorted(os.listdir(root)) == sorted(f"{i}.jpg{end}" for i in range(6) for end in ("", "_original"))
-        assert take_back(log).left == []
-        assert snapshot(root) == before
-
-
-def test_without_exiftool_a_line_says_how_to_install_it(
-    given: Given, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given(row("a.jpg", "dog"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    done = run("apply", "rows.jsonl", "--tag", "exiftool")
-
-    assert done.returncode == 2
-    assert done.stderr.decode().startswith("zsclip: --tag exiftool: exiftool is not installed; install it (Debian: apt")
-    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from servers import serving
 
 from zsclip import Classifier
 from zsclip.errors import InputError
-from zsclip.pictures import fetch, identity, remote
+from zsclip.pictures import far_file, fetch, identity
 from zsclip.pictures.files import find_images
 from zsclip.pictures.remote import Network
 from zsclip.pictures.urls import without_password
@@ -30,7 +30,7 @@ EXACT = ("-f", "jsonl", "-q", "--no-store", "-k", "5", "--batch-size", "1")
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_FIRST_WAIT_SECONDS", 0.01)
-    remote._BLOCKS._blocks.clear()
+    far_file._BLOCKS._blocks.clear()
     fetch._server.cache_clear()
 
 
@@ -142,7 +142,7 @@ def test_an_archive_is_recognised_by_one_head_alone(
         command = ("classify", f"{server.url}/a.tar", *LABELS, "-m", model, "-f", "jsonl")
         first = run(*command)
         assert b"encoded by an earlier run" not in first.stderr
-        remote._BLOCKS._blocks.clear()
+        far_file._BLOCKS._blocks.clear()
         server.asked.clear()
 
         second = run(*command)
@@ -194,8 +194,8 @@ def test_members_and_files_are_recognised_without_reading_them(
 def test_a_tar_is_read_once_and_its_blocks_do_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_BLOCK_BYTES", 10_000)
-    monkeypatch.setattr(remote, "_BLOCKS_KEPT", 40)
+    monkeypatch.setattr(far_file, "_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(far_file, "_BLOCKS_KEPT", 40)
     monkeypatch.setattr("zsclip.pictures.tars._BLOCK_BYTES", 50_000)
     monkeypatch.setattr(ahead, "BYTES_AHEAD", 150_000)
     album = [(f"{i:04}.png", random.Random(i).randbytes(2000)) for i in range(1000)]
@@ -207,7 +207,7 @@ def test_a_tar_is_read_once_and_its_blocks_do_not_fill_the_memory(
 
     assert [(name.partition("#")[2], data) for name, data in found] == album  # type: ignore[misc]
     assert server.sent <= (tmp_path / "a.tar").stat().st_size * 1.02
-    assert len(remote._BLOCKS._blocks) <= 40
+    assert len(far_file._BLOCKS._blocks) <= 40
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])
@@ -260,7 +260,7 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(run: Run, tmp_path: Pa
     command = ("classify", *LABELS, "-m", model, *EXACT)
     with serving(tmp_path) as server:
         calm = run(*command, f"{server.url}/a.tar", f"{server.url}/a.csv")
-        remote._BLOCKS._blocks.clear()
+        far_file._BLOCKS._blocks.clear()
         server.fault = lambda path, count: (503, 429, "half", None)[count % 4]
 
         busy = run(*command, f"{server.url}/a.tar", f"{server.url}/a.csv")
@@ -303,9 +303,9 @@ def test_a_server_that_fails_for_ever_costs_rows_and_no_time(
 def test_a_file_that_changes_during_the_run_is_never_mixed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_BLOCK_BYTES", 1000)
-    monkeypatch.setattr(remote, "_BLOCKS_AHEAD", 0)
-    monkeypatch.setattr(remote, "_BLOCKS_KEPT", 1)
+    monkeypatch.setattr(far_file, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(far_file, "_BLOCKS_AHEAD", 0)
+    monkeypatch.setattr(far_file, "_BLOCKS_KEPT", 1)
     old = [(f"{i}.png", bytes([i]) * 700) for i in range(40)]
     for place, some in (("old", old), ("new", [(name, b"n" * 700) for name, _ in old])):
         (tmp_path / place).mkdir()

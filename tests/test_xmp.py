@@ -37,12 +37,27 @@ def test_without_tags_there_is_no_new_sidecar() -> None:
 
 
 def test_separators_control_characters_and_repeats_in_labels_are_harmless() -> None:
-    found = lists_in(made(None, Tag("a/b|c", "x|y"), Tag("dog", "dog"), Tag("é"), Tag("e\u0301"), Tag("a\0 \n\ud800b")))
+    found = lists_in(made(None, Tag("a/b|c", "x/y"), Tag("dog", "dog"), Tag("é"), Tag("e\u0301"), Tag("a\0 \n\ud800b")))
 
     assert found == {
         "dc": ["a/b|c", "dog", "é", "a\ufffd \ufffdb"],
         "lr": ["x/y|a/b/c", "dog", "é", "a\ufffd \ufffdb"],
-        "digiKam": ["x|y/a\\b|c", "dog", "é", "a\ufffd \ufffdb"],
+        "digiKam": ["x\\y/a\\b|c", "dog", "é", "a\ufffd \ufffdb"],
+    }
+
+
+def test_a_group_may_have_several_levels() -> None:
+    tags = [
+        Tag("dog", "animal|mammal"),
+        Tag("cat", " animal || cat|"),
+        Tag("animal|mammal", "animal|mammal"),
+        Tag("x", "|"),
+    ]
+
+    assert lists_in(made(None, *tags)) == {
+        "dc": ["dog", "cat", "mammal", "x"],
+        "lr": ["animal|mammal|dog", "animal|cat", "animal|mammal", "x"],
+        "digiKam": ["animal/mammal/dog", "animal/cat", "animal/mammal", "x"],
     }
 
 
@@ -204,7 +219,7 @@ def test_other_programs_read_the_tags(
     read: Callable[[Path], list[list[str]]], name: str | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.jpg.xmp"
-    path.write_bytes(made(FOREIGN.get(name or ""), DOG, Tag("日本", "x y")))
+    path.write_bytes(made(FOREIGN.get(name or ""), DOG, Tag("日本", "x y|z/a")))
 
     assert read(path) == [[normalize("NFC", each) for each in texts] for texts in lists_in(path.read_bytes()).values()]
 

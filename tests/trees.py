@@ -1,6 +1,6 @@
 """Random folders of pictures with awkward names, what is in a folder, and runs of `apply` that are killed.
 
-As a script (`python trees.py FOLDER`), kills runs at every step, and prints what went wrong.
+As a script (`python trees.py FOLDER FOLDER [exiftool]`), kills runs at every step, and prints what went wrong.
 """
 
 import json
@@ -9,17 +9,19 @@ import random
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from PIL import Image
 from sidecars import FOREIGN
 
 from zsclip.out.act import Outcome, act, done_before, settle, undo
 from zsclip.out.actionlog import Action, open_log
 from zsclip.out.destinations import read_destination
+from zsclip.out.exiftool import ExifTool
 from zsclip.out.plan import Plan, Wish, plan
 from zsclip.out.reader import Answered
 from zsclip.out.tagplan import Tagging, plan_tags
@@ -89,11 +91,11 @@ def wish_for(action: Action, root: Path) -> Wish:
 
 def apply(rows: list[Answered], wish: Wish | Tagging, log_file: Path) -> tuple[Plan, Outcome]:
     outcome = Outcome()
-    with open_log(os.fspath(log_file), is_new=True) as log:
+    with open_log(os.fspath(log_file), is_new=True) as log, ExifTool(log.file) as exiftool:
         settle(log, no_archive)
         is_tags = isinstance(wish, Tagging)
-        planned = plan_tags(rows, wish) if is_tags else plan(rows, wish, done_before(log), no_archive)
-        act(planned.groups, log, no_archive, outcome)
+        planned = plan_tags(rows, wish, exiftool) if is_tags else plan(rows, wish, done_before(log), no_archive)
+        act(planned.groups, log, no_archive, exiftool, outcome)
     return planned, outcome
 
 
@@ -128,7 +130,10 @@ def killed_at(number: int, work: Callable[[], object]) -> bool:
     return status != 0
 
 
-def cases(root: Path, elsewhere: Path) -> Iterator[tuple[str, Callable[[], list[Answered]], Wish | Tagging]]:
+Case = tuple[str, Callable[[], list[Answered]], Wish | Tagging]
+
+
+def cases(root: Path, elsewhere: Path) -> Iterator[Case]:
     """Give runs to be killed: of each action, a move to another file system, and tags."""
 
     def make() -> list[Answered]:
@@ -150,9 +155,24 @@ def cases(root: Path, elsewhere: Path) -> Iterator[tuple[str, Callable[[], list[
     yield "tag", make_sidecars, Tagging()
 
 
-def kill_everywhere(root: Path, elsewhere: Path, log: Path) -> Iterator[str]:
+def embedding(root: Path, elsewhere: Path) -> Iterator[Case]:
+    """Give a run of exiftool to be killed."""
+
+    def make() -> list[Answered]:
+        for folder in (root, elsewhere):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        for name in "ab":
+            Image.new("RGB", (8, 8), "red").save(root / f"{name}.jpg")
+            os.utime(root / f"{name}.jpg", ns=(1, 1))
+        return [Answered(os.fspath(root / f"{name}.jpg"), (("dog", 0.9),)) for name in "ab"]
+
+    yield "embed", make, Tagging(embeds=True)
+
+
+def kill_everywhere(given: Iterable[Case], root: Path, elsewhere: Path, log: Path) -> Iterator[str]:
     """Kill each run before every system call, then go on, or take it back; yield what is not as it should be."""
-    for name, make, wish in cases(root, elsewhere):
+    for name, make, wish in given:
         for is_undo in (False, True):
             yield from kill_one(f"{name}{', undo' * is_undo}", Scene(root, elsewhere, log, make, wish), is_undo)
 
@@ -220,5 +240,6 @@ def difference(one: dict[bytes, Any], other: dict[bytes, Any]) -> list[Any]:
 
 if __name__ == "__main__":
     place, beside = Path(sys.argv[1]), Path(sys.argv[2])
-    for line in kill_everywhere(place / "tree", beside, place / "log.jsonl"):
+    chosen = embedding if "exiftool" in sys.argv[3:] else cases
+    for line in kill_everywhere(chosen(place / "tree", beside), place / "tree", beside, place / "log.jsonl"):
         print(json.dumps(line))

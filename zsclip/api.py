@@ -216,7 +216,8 @@ class Classifier:
             if not isinstance(pictures, Iterable) or hasattr(pictures, "read"):
                 raise _not_a_picture("pictures", pictures)
             found_there = _found(pictures, source, kept, network, self._sampling, most=SHOWN)
-            return self._answers(with_listed(found_there, None, network), kept)
+            listed = with_listed(found_there, None, network, max_pixels=self._sampling.max_pixels)
+            return self._answers(listed, kept)
 
     def _answers(self, pictures: Iterable[Pictures], kept: Mapping[int, bytes]) -> Answers:
         with ExitStack() as stack:

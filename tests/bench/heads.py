@@ -2,15 +2,17 @@
 
 DIR/val holds Parquet files of labelled pictures, DIR/photos one folder of pictures a label. Examples are drawn at
 random, as many of each label, several times; all other pictures are answered by words alone and by what `zsclip learn`
-makes of them. Then come the gains of `--expect balanced` on all pictures, and of `--expect few` on those of some
-labels; last those of `--transductive` on all pictures, and on those of some labels. Vectors are kept in the store, so a
-second run takes seconds.
+makes of them. Then come the gains of some corrections: of the wrong answers with the highest scores among half of the
+pictures, of wrong answers at random, and of pictures at random, right ones included. Then come the gains of `--expect
+balanced` on all pictures, and of `--expect few` on those of some labels; last those of `--transductive` on all
+pictures, and on those of some labels. Vectors are kept in the store, so a second run takes seconds.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from zsclip.answers.classifier import Classifier, build_classifier
 from zsclip.answers.classify import decisive
-from zsclip.answers.scores import Matrix
+from zsclip.answers.scores import Matrix, softmax_scores
 from zsclip.answers.second_pass import informed
 from zsclip.answers.shares import corrected
 from zsclip.engine.options import Computing
@@ -34,6 +36,7 @@ from zsclip.words.words import expand
 
 DRAWS = 5
 COUNTS = (1, 4, 16)
+CORRECTIONS = 20
 FEW = (2, 5, 25)  # labels that occur
 MANY = 10_000  # examples, for the time that learning takes
 FOLDER = 100_000  # pictures, for the time that a second pass takes
@@ -74,6 +77,29 @@ def drawn(truth: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     return np.concatenate([random.permutation(np.flatnonzero(truth == label))[:count] for label in np.unique(truth)])
 
 
+def confident_mistakes(some: Set, seed: int) -> NDArray[np.int64]:
+    """Choose what people correct who look at the wrong answers with the highest scores, in half of the pictures."""
+    half = np.random.default_rng(seed).permutation(len(some.truth))[: len(some.truth) // 2]
+    chances = softmax_scores(decisive(some.vectors[half], some.words), some.words.logit_scale)
+    wrong = np.flatnonzero(chances.argmax(axis=1) != some.truth[half])
+    chosen: NDArray[np.int64] = half[wrong[np.argsort(-chances[wrong].max(axis=1), kind="stable")]][:CORRECTIONS]
+    return chosen
+
+
+def mistakes(some: Set, seed: int) -> NDArray[np.int64]:
+    """Draw wrong answers."""
+    wrong = np.flatnonzero(decisive(some.vectors, some.words).argmax(axis=1) != some.truth)
+    return np.random.default_rng(seed).permutation(wrong)[:CORRECTIONS]
+
+
+def any_pictures(some: Set, seed: int) -> NDArray[np.int64]:
+    """Draw pictures."""
+    return np.random.default_rng(seed).permutation(len(some.truth))[:CORRECTIONS]
+
+
+KINDS = {"confident mistakes": confident_mistakes, "mistakes": mistakes, "any": any_pictures}
+
+
 def mislabelled(truth: NDArray[np.int64], labels: int, share: float, seed: int) -> NDArray[np.int64]:
     """Give a share of the examples another label."""
     random = np.random.default_rng(seed)
@@ -83,11 +109,13 @@ def mislabelled(truth: NDArray[np.int64], labels: int, share: float, seed: int) 
     return changed
 
 
-def measured(some: Set, count: int, method: Method, wrong: float) -> Iterator[tuple[float, float, bool]]:
+def measured(
+    some: Set, draw: Callable[[int], NDArray[np.int64]], method: Method, wrong: float
+) -> Iterator[tuple[float, float, bool]]:
     """Yield for each draw top-1 by words and by the head, and whether that goes by words alone."""
     labels = len(some.words.labels)
     for seed in range(DRAWS):
-        examples = drawn(some.truth, count, seed)
+        examples = draw(seed)
         rest = np.setdiff1d(np.arange(len(some.truth)), examples)
         given = mislabelled(some.truth[examples], labels, wrong, seed)
         learnt = learn(some.vectors[examples], given, some.words, [True] * labels, method)
@@ -99,15 +127,22 @@ def measured(some: Set, count: int, method: Method, wrong: float) -> Iterator[tu
 
 
 def cells(some: Set, counts: Sequence[int], method: Method, wrong: float) -> Iterator[str]:
-    """Yield the cells of a row: the gain over words with each number of examples; a dash where there are too few."""
+    """Yield the gains over words with each number of examples, a dash if there are too few; then of corrections."""
     for count in counts:
         if np.bincount(some.truth).min() <= count:
             yield "-"
-            continue
-        found = list(measured(some, count, method, wrong))
-        gains = [100 * (after - before) for before, after, _ in found]
-        alone = sum(is_alone for *_, is_alone in found)
-        yield f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})" + (f" [words {alone}]" if alone else "")
+        else:
+            yield cell(measured(some, partial(drawn, some.truth, count), method, wrong))
+    for draw in KINDS.values():
+        yield cell(measured(some, partial(draw, some), method, wrong))
+
+
+def cell(measured: Iterable[tuple[float, float, bool]]) -> str:
+    """Format the mean gain, its range, and how often words alone answer."""
+    found = list(measured)
+    gains = [100 * (after - before) for before, after, _ in found]
+    alone = sum(is_alone for *_, is_alone in found)
+    return f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})" + (f" [words {alone}]" if alone else "")
 
 
 def expected(some: Set) -> Iterator[str]:
@@ -188,12 +223,13 @@ def main() -> None:
     print(
         "| set | labels | words |"
         + "".join(f" +{count} |" for count in COUNTS)
+        + "".join(f" {CORRECTIONS} {kind} |" for kind in KINDS)
         + " balanced |"
         + "".join(f" few: {count} |" for count in FEW)
         + " transductive |"
         + "".join(f" {count} labels |" for count in FEW)
     )
-    print("|---" * (5 + len(COUNTS) + 2 * len(FEW)) + "|")
+    print("|---" * (5 + len(COUNTS) + len(KINDS) + 2 * len(FEW)) + "|")
     for path in paths:
         some = read_set(path, encoder, computing)
         words = float((decisive(some.vectors, some.words).argmax(axis=1) == some.truth).mean())

@@ -231,12 +231,15 @@ def only_wanted(batches: Iterable[Answers], wanted: set[str | None]) -> Iterable
     Args:
         wanted: None stands for unknown.
     """
-    return (_with_answers(batch, wanted) for batch in batches) if wanted else batches
+    return (batch.take(np.flatnonzero(is_wanted(batch, wanted))) for batch in batches) if wanted else batches
 
 
-def _with_answers(batch: Answers, wanted: set[str | None]) -> Answers:
+def is_wanted(batch: Answers, wanted: set[str | None]) -> NDArray[np.bool_]:
+    """Whether each picture has one of these answers, see `only_wanted`. (n,) bool."""
+    if not wanted:
+        return np.ones(len(batch), bool)
     places = [place for place, label in enumerate(batch.vocabulary) if label in wanted]
-    is_wanted = np.isin(batch.answered, places) if batch.applies is None else batch.applies[:, places].any(axis=1)
+    found = np.isin(batch.answered, places) if batch.applies is None else batch.applies[:, places].any(axis=1)
     if None in wanted:
-        is_wanted |= batch.answered < 0
-    return batch.take(np.flatnonzero(is_wanted & batch.was_read()))
+        found |= batch.answered < 0
+    return found & batch.was_read()

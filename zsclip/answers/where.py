@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.answers.answers import ScoreKind
+from zsclip.answers.answers import Answers, ScoreKind
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import answer
-from zsclip.answers.scores import Matrix, Rule, softmax_scores
+from zsclip.answers.scores import Matrix, Rule, grouped, over_groups, softmax_scores
 from zsclip.models.embed import Embedded
 from zsclip.pixels.fit import Area
 
@@ -62,29 +62,51 @@ def where(
     count = len(classifier.labels)
     places = np.arange(len(names), dtype=np.int32)
     rule = Rule(k or count, independent=count == 1)
+    assert patches.embeddings is not None
     answers = answer(Embedded(names, places, patches.embeddings, {}), classifier, rule)
-    every = np.moveaxis(patches.cells @ classifier.class_embeddings.T, 3, 1)  # (B, C, h, w)
+    return where_answered(patches, areas, answers, np.ones_like(answers.classes, bool), classifier)
+
+
+def where_answered(
+    patches: "Patches", areas: Sequence[Area], answers: Answers, shown: NDArray[np.bool_], classifier: Classifier
+) -> list[Where]:
+    """Find where in B pictures those labels are seen that are known to fit best.
+
+    Of a head, the grids are what decides, without its biases: they average to that, not to the cosines.
+
+    Args:
+        areas: B, of the pictures. answers: of the pictures. shown: (B, k) bool, which of the k best labels to look for.
+        classifier: what has answered.
+    """
+    directions = classifier.class_embeddings if classifier.weights is None else classifier.weights  # (C + K, D)
+    every = np.moveaxis(patches.cells @ directions.T, 3, 1)  # (B, C + K, h, w)
+    members = None if classifier.groups is None else grouped(classifier.groups)[1]
     found = []
-    for place, (name, area) in enumerate(zip(names, areas, strict=True)):
-        best = answers.classes[place]  # (k,)
+    for place, area in enumerate(areas):
+        grids = every[place]
+        hot = heats(grids, classifier.logit_scale, is_exact=patches.is_exact, biases=classifier.biases)
+        if members is not None:
+            grids = over_groups(grids[None], members, best_only=True)[0]  # (G, h, w)
+            hot = over_groups(hot[None], members, best_only=False)[0]
+        best, is_shown = answers.classes[place][shown[place]], shown[place]
         found.append(
             Where(
-                name, area, tuple(classifier.labels[class_] for class_ in best.tolist()),
-                tuple(answers.scores[place].tolist()), tuple(answers.cosines[place].tolist()), answers.score_kind,
-                patches.is_exact, every[place, best],
-                heats(every[place], classifier.logit_scale, is_exact=patches.is_exact)[best],
+                answers.names[place], area, tuple(answers.vocabulary[class_] for class_ in best.tolist()),
+                tuple(answers.scores[place][is_shown].tolist()), tuple(answers.cosines[place][is_shown].tolist()),
+                answers.score_kind, patches.is_exact, grids[best], hot[best],
             )
         )  # fmt: skip
     return found
 
 
-def heats(grids: Matrix, logit_scale: float, *, is_exact: bool) -> Matrix:
+def heats(grids: Matrix, logit_scale: float, *, is_exact: bool, biases: Matrix | None = None) -> Matrix:
     """Give what speaks for each label: the part of its grid above zero, times the label's probability in that cell.
 
     Cosines have no zero of their own, as all of them are high: there the mean of the grid is taken for it.
 
     Args:
-        grids: (C, h, w) float32. is_exact: whether they are parts of a cosine, see `Where`.
+        grids: (C, h, w) float32. is_exact: whether they are parts of a cosine, see `Where`. biases: (C,) float32, of
+            a head.
 
     Returns:
         (C, h, w) float32, at least 0.
@@ -92,7 +114,8 @@ def heats(grids: Matrix, logit_scale: float, *, is_exact: bool) -> Matrix:
     count, *grid = grids.shape
     cells = grids.reshape(count, -1).T  # (h w, C)
     zero = 0 if is_exact else cells.mean(axis=0)
-    above: Matrix = np.maximum(cells - zero, 0) * softmax_scores(cells, logit_scale)
+    decisive = cells if biases is None else cells + biases
+    above: Matrix = np.maximum(cells - zero, 0) * softmax_scores(decisive, logit_scale)
     return above.T.reshape(count, *grid)
 
 

@@ -18,11 +18,12 @@ from zsclip.errors import InputError
 if TYPE_CHECKING:
     from zsclip.out.act import Outcome
     from zsclip.out.actionlog import Action, ActionLog, Entry, Key
+    from zsclip.out.exiftool import ExifTool
     from zsclip.out.plan import Opens, Plan, Wish
     from zsclip.out.reader import Answered
     from zsclip.pictures.listed import Members
 
-Planner = Callable[[Sequence["Answered"], Mapping["Key", "Entry"], "Opens"], "Plan"]
+Planner = Callable[[Sequence["Answered"], Mapping["Key", "Entry"], "Opens", "ExifTool"], "Plan"]
 
 _SHOWN = 20  # files that are named because nothing was done with them
 _ACTIONS: "dict[str, Action]" = {"--copy-to": "copy", "--move-to": "move", "--link-to": "link"}
@@ -114,11 +115,11 @@ class Actions(Tags):
             from zsclip.out.tagplan import plan_tags
 
             tagging = self.tagging(self.min_score)
-            return lambda rows, done, opens: plan_tags(rows, tagging)
+            return lambda rows, done, opens, exiftool: plan_tags(rows, tagging, exiftool)
         from zsclip.out.plan import plan
 
         wish = self._wish()
-        return lambda rows, done, opens: plan(rows, wish, done, opens)
+        return lambda rows, done, opens, exiftool: plan(rows, wish, done, opens)
 
     def _wish(self) -> "Wish":
         """Check the folders that were given, and give what is to be done."""
@@ -146,7 +147,7 @@ def apply(actions: Actions, messages: Messages) -> int:
     same command again to continue.
 
     Tags of earlier runs are replaced, and removed from images that have no answer now; all other tags stay. --tag
-    exiftool keeps each image as it was in IMAGE_original, which --undo needs.
+    exiftool keeps each image as it was in IMAGE_original, or IMAGE_original-2 if that exists; --undo moves it back.
 
     Examples:
 
@@ -159,6 +160,7 @@ def apply(actions: Actions, messages: Messages) -> int:
         return _undo(actions.undo, messages)
     from zsclip.out.act import Outcome, act, done_before, settle
     from zsclip.out.actionlog import open_log, read_log
+    from zsclip.out.exiftool import ExifTool
     from zsclip.out.reader import read_answers
 
     plan, opens, outcome = actions.planner(), _opener(), Outcome()
@@ -166,16 +168,17 @@ def apply(actions: Actions, messages: Messages) -> int:
         progress.step("reading rows")
         rows = list(read_answers(actions.rows or ""))
         if actions.dry_run:
-            planned = plan(rows, done_before(read_log(actions.log_file)), opens)
+            with ExifTool() as exiftool:
+                planned = plan(rows, done_before(read_log(actions.log_file)), opens, exiftool)
             _print(planned)
             return _report(actions, planned, outcome, messages, None)
-        with open_log(actions.log_file, is_new=True) as log:
+        with open_log(actions.log_file, is_new=True) as log, ExifTool(log.file) as exiftool:
             settle(log, opens)
             progress.step("looking at files")
-            planned = plan(rows, done_before(log), opens)
+            planned = plan(rows, done_before(log), opens, exiftool)
             _show(progress, outcome, sum(map(len, planned.groups)))
             with interruptible(lambda: _hint(outcome)):
-                act(planned.groups, log, opens, outcome)
+                act(planned.groups, log, opens, exiftool, outcome)
     return _report(actions, planned, outcome, messages, log)
 
 
@@ -196,16 +199,25 @@ def _undo(path: str, messages: Messages) -> int:
 
 
 def _opener() -> "Opens":
-    """Give a function that opens members of archives; what reads those is imported only when the first is wanted."""
+    """Give a function that opens members of archives, and frames of videos as PNG files.
+
+    What reads those is imported only when the first is wanted.
+    """
     known: list[Members] = []
 
     def opens(name: str) -> BinaryIO:
+        from zsclip.pictures.containers import archive_of, is_clip
         from zsclip.pictures.listed import Members
         from zsclip.pictures.remote import Network
+        from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
         if not known:
-            known.append(Members(Network(offline=True)))
-        return known[0].open(name)
+            known.append(Members(Network(offline=True), max_pixels=DEFAULT_MAX_PIXELS))
+        if not is_clip(archive_of(name)):
+            return known[0].open(name)
+        from zsclip.out.thumbnails import as_png
+
+        return as_png(known[0].open(name))
 
     return opens
 

@@ -4,18 +4,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from zsclip.cli.dry_run import report_file_ahead
 from zsclip.cli.groups import command
 from zsclip.cli.learn import example_files, learn_first, read_teachers
 from zsclip.cli.options import Inputs, Labels, Messages, Model, Prompts, model_files, set_environment
+from zsclip.cli.overlays import Beside, Plan, Shown, report_overlays
 from zsclip.cli.progress import Progress, total_of
 from zsclip.cli.question import Scores, about_page, wanted_answers
-from zsclip.cli.rows import Output, Start, Writer, resume_hint, start_of
+from zsclip.cli.rows import Output, Writer
 from zsclip.cli.run import (
     SLOW_PIECE,
+    Looked,
     Remembered,
     Session,
     build_answering,
@@ -23,10 +25,12 @@ from zsclip.cli.run import (
     build_suggested,
     embedding,
     interruptible,
+    note_captions,
     note_export,
     report_run,
 )
 from zsclip.cli.speed import Speed, Store
+from zsclip.cli.start import Start, resume_hint, start_of
 from zsclip.cli.terminal import counted
 from zsclip.cli.video import Video
 from zsclip.errors import InputError
@@ -49,6 +53,7 @@ def classify(
     prompts: Prompts,
     scores: Scores,
     output: Output,
+    shown: Shown,
     model: Model,
     speed: Speed,
     store: Store,
@@ -79,9 +84,15 @@ def classify(
     question = read_question(given, prompts.read_given(), scores, read_teachers(scores, messages, model))
     name = model.name(question.model)
     wanted = wanted_answers(scores.only, question.words.answers)
-    read = chain(labels.reads(), prompts.reads(), scores.reads(), example_files(question), model_files(name))
+    shown.check(output, scores, wanted)
+
+    def reads() -> Iterator[tuple[str, str]]:
+        own = (labels.reads(), prompts.reads(), scores.reads())
+        return chain(*own, example_files(question), model_files(name))
+
     sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
-    paths = _found(inputs, output, read, messages, sampling, model, resumable=whole is None)
+    found = _found(inputs, output, reads(), messages, sampling, model, resumable=whole is None)
+    plan = shown.plan(found, inputs.inputs, reads(), output)
     if question.examples is not None and not output.dry_run:
         question = learn_first(question, name, model, speed, store, messages)
     if output.folder is not None:
@@ -94,25 +105,36 @@ def classify(
         encoder = speed.encoder(name, model.offline)
         rule = rule_of(question, encoder)
         if output.dry_run:
-            return report_file_ahead(paths, encoder, speed, progress)
+            return report_file_ahead(plan.paths, encoder, speed, progress)
         settings: dict[str, object] = {}
         if output.own_file is not None or output.sink_name == "parquet":  # whose journal or metadata keeps them
             from zsclip.engine.settings import settings_of
 
             settings = settings_of(question, encoder, name, speed)
-        start = start_of(output, settings, paths, messages)
-        session = Session(speed, store, messages, progress, start.tally(output, paths.passed_over))
+        start = start_of(output, settings | shown.settings, plan.paths, messages)
+        session = Session(speed, store, messages, progress, start.tally(output, plan.paths.passed_over))
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
             return session.tally.exit_code
-        pictures = progress.listed(paths.rest(), inputs.inputs)
+        pictures = progress.listed(plan.paths.rest(), inputs.inputs)
         for_all = None
         if whole is not None:
             pictures, for_all = _looked_at_first(Remembered(pictures), question, encoder, session)
-        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, paths, for_all)
+        run = Run(question, wanted, encoder, rule, settings, output, session, inputs.limit, plan, for_all)
         run.write(pictures, start)
-    code = report_run(session, (output.file, output.report, output.contact_sheet))
-    note_export(encoder, session)
+    return _reported(run, shown)
+
+
+def _reported(run: "Run", shown: Shown) -> int:
+    """Write the summary of a run, and give its exit code."""
+    session, output = run.session, run.output
+    files = (output.file, output.report, output.contact_sheet)
+    if shown.where is not None:
+        return report_overlays(session, shown.where, run.overlays.written, files)
+    code = report_run(session, files)
+    if output.contact_sheet is not None:
+        note_captions(session.messages)
+    note_export(run.encoder, session)
     return code
 
 
@@ -140,7 +162,7 @@ def _looked_at_first(
 ) -> "tuple[list[Pictures], Classifier | None]":
     """Encode all pictures; give those to answer for, and what answers if that depends on all of them."""
     suggest = question.scores.suggest
-    for_all = build_for_all(question, pictures, encoder, session)
+    for_all = build_for_all(question, pictures, encoder, session, Looked(session.store))
     if suggest is None:
         return list(pictures), for_all
     classifier = for_all or build_answering(question, encoder, session)
@@ -180,7 +202,7 @@ class Run:
     output: Output
     session: Session
     limit: int | None
-    paths: "Paths"
+    plan: Plan
     for_all: "Classifier | None" = None  # what answers with all images in mind
 
     def write(self, pictures: "Iterable[Pictures]", start: Start) -> None:
@@ -189,32 +211,39 @@ class Run:
         about = about_page(self.question, self.encoder, self.rule)
         small = (speed.cpus, speed.max_pixels)
         passes, truth = self.question.scores.transductive, self.question.scores.suggest is not None
-        most = None if self.rule.independent else self.rule.k or 1
         writer = Writer(
             self.output, self.wanted, *small, about, self.settings, self.encoder.embed_dim,
-            passes, truth, most,
+            passes, truth, self._candidates,
         )  # fmt: skip
         if start.end is None:
-            with self._interruptible(start, is_retry=False), self.answering(pictures) as batches:
+            first = 0 if journal is None else journal.taken
+            with self._interruptible(start, is_retry=False), self.answering(pictures, count(first)) as batches:
                 writer.write_rows(batches, start)
-        if self.output.retry_errors and journal is not None and journal.failed_paths:
+        if self.output.retry_errors and journal is not None and journal.has_failures:
             from zsclip.pictures.pictures import pictures_named
 
             failed = [pictures_named(journal.failed_paths)]
-            with self._interruptible(start, is_retry=True), self.answering(failed) as batches:
+            with self._interruptible(start, is_retry=True), self.answering(failed, journal.failed_places) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager
-    def answering(self, pictures: "Iterable[Pictures]") -> "Iterator[Iterator[Answers]]":
-        """Encode pictures and answer for them, batch by batch."""
+    def answering(self, pictures: "Iterable[Pictures]", places: Iterable[int]) -> "Iterator[Iterator[Answers]]":
+        """Encode pictures and answer for them, batch by batch.
+
+        Args:
+            places: of the pictures among all of the run.
+        """
         progress, tally = self.session.progress, self.session.tally
         with embedding(pictures, self.encoder, self.session) as embedded:
             from zsclip.answers.classify import classify
 
-            most = SLOW_PIECE if self.output.pages or self.output.contact_sheet else None
+            is_slow = self.output.pages or self.output.contact_sheet or self.plan.files is not None
+            most = SLOW_PIECE if is_slow else None
             rule = self._rule_of_pages() if self.output.pages else self.rule
             answers = classify(embedded, self.classifier, rule, with_vectors=self.output.embeddings is not None)
             batches = tally.count(answers, self.session.signals, most)
+            if self.plan.files is not None:
+                batches = self.overlays.drawn(batches, self.classifier, places)
             progress.images(tally, total_of(pictures, tally, self.limit))
             yield progress.before_first(batches) if self.output.fills_terminal else batches
             progress.stop()
@@ -224,6 +253,20 @@ class Run:
         from zsclip.out.report import CANDIDATES
 
         return self.rule if self.rule.independent else replace(self.rule, k=max(self.rule.k or 1, CANDIDATES))
+
+    @property
+    def _candidates(self) -> int | None:
+        """The most in a row, though a page may show more; None for all."""
+        return None if self.rule.independent else self.rule.k or 1
+
+    @cached_property
+    def overlays(self) -> Beside:
+        """What draws overlays beside the rows."""
+        output, session = self.output, self.session
+        return Beside(
+            self.plan.files or (), self.encoder, session.speed, session.messages, self.wanted, self._candidates,
+            output.overwrite, output.is_resumed,
+        )  # fmt: skip
 
     @cached_property
     def classifier(self) -> "Classifier":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsclip.cli.groups import command, group
-from zsclip.cli.learn import examples_in, learn_beside, note_known
+from zsclip.cli.learn import encode_examples, examples_in, note_known, note_learnt
 from zsclip.cli.options import (
     EXAMPLE,
     EXAMPLES,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from zsclip.measure.compare import TemplateGain
     from zsclip.measure.examples import Examples
     from zsclip.measure.labelled import Labelled
+    from zsclip.measure.learnt import Learnt
     from zsclip.measure.metrics import Judged
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
@@ -89,7 +90,8 @@ class Grid:
 
     models: names. sets, files: prompt sets and label lists by the name the user gave; None takes the data's labels.
     expects: each combination is also measured with these shares of labels. transductive: also in a second pass.
-    examples: and after learning from these.
+    examples: and after learning from these, with words
+    and without.
     heads: by file, each measured by itself.
     """
 
@@ -106,10 +108,13 @@ class Grid:
         """The models of the combinations, then those of the heads."""
         return list(dict.fromkeys([*self.models, *(head.model for head in self.heads.values())]))
 
-    def name(self, model: str, file: str, prompts: str) -> str:
-        """Name a combination by the parts that differ between combinations."""
+    def name(self, model: str, file: str, prompts: str | None) -> str:
+        """Name a combination by the parts that differ between combinations; without prompts, examples alone answer."""
         parts = ((prompts, self.sets), (file, self.files), (model, self.models))
-        return ", ".join(part for part, all_of_them in parts if len(all_of_them) > 1) or "words"
+        differing = [part for part, all_of_them in parts if part is not None and len(all_of_them) > 1]
+        if prompts is None:
+            return ", ".join([*differing, "examples alone"])
+        return ", ".join(differing) or "words"
 
 
 @command(common=("data", "prompts", "template", "labels_file", "model", "each_template", "as_json"))
@@ -119,7 +124,8 @@ def compare(
     """Compare words, models, heads or expected shares on labelled images.
 
     All combinations of prompts, models and label files are measured, each also with every --expect, with --transductive
-    and, after learning from them, with --examples; then every head is. Each is compared with the first.
+    and, after learning from them, with --examples, which are also measured without words; then every head is. Each is
+    compared with the first.
 
     Examples:
 
@@ -202,23 +208,39 @@ class Asked:
         """Judge the answers of all variants with this model."""
         from zsclip.engine.question import classifier_of
         from zsclip.measure.compare import judged_by
+        from zsclip.words.textfiles import listed
 
-        for file, name, words, truths in self.words if model in self.grid.models else ():
+        asked = self.words if model in self.grid.models else []
+        examples: list[Embedded] = []
+        if asked and self.grid.examples is not None:
+            examples = encode_examples(self.grid.examples.pictures, encoder, session)
+        for file, name, words, truths in asked:
             named = self.grid.name(encoder.spec.name, file, name)
-            for how, classifier in self._ways(words, model, encoder, batches, session):
+            for how, classifier in self._ways(words, encoder, batches, session):
                 yield f"{named}{how}", judged_by(batches, truths, classifier)
+            if self.grid.examples is None:
+                continue
+            learn = partial(self._learnt, words, examples, encoder, model, batches, session)
+            classifier, learnt = learn(by_words=True)
+            yield f"{named} + examples", judged_by(batches, truths, classifier)
+            if name == [*self.grid.sets][-1]:  # without words, prompts make no difference
+                alone = self.grid.name(encoder.spec.name, file, None)
+                if without := [label for label, count in learnt.counts.items() if not count]:
+                    session.messages.note(f"{alone}: not compared, as there are none of {listed(without)}")
+                else:
+                    yield alone, judged_by(batches, truths, learn(by_words=False)[0])
         for file, question, truths in self.heads:
             if question.model == model:
                 note_known(examples_in(batches, question.head), session.messages)
                 yield file, judged_by(batches, truths, classifier_of(question, encoder))
 
     def _ways(
-        self, words: "Words", model: str, encoder: "Encoder", batches: "list[Embedded]", session: Session
+        self, words: "Words", encoder: "Encoder", batches: "list[Embedded]", session: Session
     ) -> "Iterator[tuple[str, Classifier]]":
-        """Yield each way to answer with the same words, and what it adds to their name; words alone come first."""
+        """Yield each way to answer by words alone, and what it adds to their name; the plain one comes first."""
         from zsclip.answers.second_pass import informed
         from zsclip.answers.shares import corrected
-        from zsclip.engine.question import Question, classifier_of, expected_shares
+        from zsclip.engine.question import Question, expected_shares
 
         matrix = build_text_matrix(words, encoder, session)
         yield "", matrix
@@ -227,11 +249,31 @@ class Asked:
             yield f", --expect {expect}", corrected(matrix, batches, shares)
         if self.grid.transductive:
             yield ", --transductive", informed(matrix, batches)
-        if self.grid.examples is not None:
-            question = Question(words, None, Scoring(), examples=self.grid.examples)
-            question = learn_beside(question, encoder, model, session)
-            note_known(examples_in(batches, question.head), session.messages)
-            yield " + examples", classifier_of(question, encoder)
+
+    def _learnt(
+        self,
+        words: "Words",
+        examples: "list[Embedded]",
+        encoder: "Encoder",
+        model: str,
+        batches: "list[Embedded]",
+        session: Session,
+        *,
+        by_words: bool,
+    ) -> "tuple[Classifier, Learnt]":
+        """Learn from the examples, with words or without; note what is of interest about it once."""
+        from zsclip.engine.learning import learn_from
+        from zsclip.engine.question import Question, classifier_of
+
+        question = Question(words, None, Scoring(), examples=self.grid.examples)
+        messages, progress = session.messages, session.progress.prompts
+        if not by_words:
+            question, learnt = learn_from(question, examples, encoder, model, by_words=False, progress=progress)
+            return classifier_of(question, encoder), learnt
+        question, learnt = learn_from(question, examples, encoder, model, progress=progress, note=messages.note)
+        note_learnt(learnt, session)
+        note_known(examples_in(batches, question.head), messages)
+        return classifier_of(question, encoder), learnt
 
 
 def read_grid(variants: Variants, note: "Callable[[str], None]", network: Network) -> Grid:

@@ -11,7 +11,7 @@ from zsclip.cli.terminal import counted, duration
 if TYPE_CHECKING:
     from zsclip.engine.estimate import Left
     from zsclip.engine.footers import Footers
-    from zsclip.engine.parts import Run
+    from zsclip.engine.part_files import Run
     from zsclip.engine.shards import Plan
     from zsclip.models.encoder import Encoder
     from zsclip.pictures.pictures import Paths

@@ -28,11 +28,13 @@ from zsclip.cli.progress import total_of
 from zsclip.cli.question import Deciding, about_page
 from zsclip.cli.run import (
     SLOW_PIECE,
+    Looked,
     build_answering,
     build_for_all,
     drain,
     embedding,
     measuring,
+    note_captions,
     note_if_few,
     read_data,
     report_run,
@@ -169,7 +171,7 @@ class Findings(Report, Json):
         with open_output(self.errors, overwrite=self.overwrite) as out:
             _write_with_truth([most_confident_first(wrong)], self.errors, out, first)
 
-    def write_confusion(self, scorecard: "Scorecard", names: Sequence[str]) -> None:
+    def write_confusion(self, scorecard: "Scorecard", names: Sequence[str], messages: Messages) -> None:
         """Write the confusion matrix if it was asked for."""
         if self.confusion is None:
             return
@@ -179,6 +181,7 @@ class Findings(Report, Json):
         with open_output(self.confusion, overwrite=self.overwrite) as out:
             if self.confusion.lower().endswith(".png"):
                 write_png(scorecard.confusion, names, out.buffer)
+                note_captions(messages)
             else:
                 write_csv(scorecard.confusion, names, out)
 
@@ -260,9 +263,9 @@ def evaluate(
         if question.examples is not None:
             question = learn_beside(question, encoder, name, session)
         about = about_page(question, encoder, rule)
-        for_all = build_for_all(question, [labelled.pictures], encoder, session)
-        known: list[int] = []
-        with embedding([labelled.pictures], encoder, session) as embedded:
+        looked, known = Looked(store), list[int]()
+        for_all = build_for_all(question, [labelled.pictures], encoder, session, looked)
+        with embedding([labelled.pictures], encoder, session, looked) as embedded:
             matrix = for_all or build_answering(question, encoder, session)
             session.progress.images(session.tally, total_of([labelled.pictures], session.tally))
             most = SLOW_PIECE if findings.report else None
@@ -277,7 +280,7 @@ def evaluate(
             scorecard = scorecard_of(answers, truths, matrix.labels, write, may_be_unknown, rule.independent)
     failed = session.tally.errors.total()
     findings.print(scorecard, {"failed": failed} | shown_settings(question, encoder.spec.name, rule))
-    findings.write_confusion(scorecard, matrix.labels)
+    findings.write_confusion(scorecard, matrix.labels, messages)
     findings.write_errors(wrong, first=scores.transductive)
     if rule.independent:
         messages.note(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from zsclip.models.embed import Embedded
     from zsclip.models.encoder import Encoder
     from zsclip.out.output import FileId
+    from zsclip.pictures.pictures import Pictures
     from zsclip.words.labels import Label
     from zsclip.words.prompts import PromptSet
 
@@ -236,9 +237,23 @@ def learn_beside(question: "Question", encoder: "Encoder", name: str, session: S
     own = replace(session, tally=Tally())
     question, learnt = learn_now(question, encoder, name, own)
     note_learnt(learnt, own)
-    if own.tally.new_store is not None:
-        own.messages.note(f"embeddings are kept in {own.tally.new_store}; --no-store turns this off")
+    _note_kept(own)
     return question
+
+
+def encode_examples(pictures: "tuple[Pictures, ...]", encoder: "Encoder", session: Session) -> "list[Embedded]":
+    """Encode examples, with a tally of their own, to learn from them in several ways."""
+    own = replace(session, tally=Tally())
+    with embedding(pictures, encoder, own) as embedded:
+        own.progress.images(own.tally, total_of(pictures, own.tally))
+        batches = list(own.tally.count_encoded(embedded))
+    _note_kept(own)
+    return batches
+
+
+def _note_kept(session: Session) -> None:
+    if session.tally.new_store is not None:
+        session.messages.note(f"embeddings are kept in {session.tally.new_store}; --no-store turns this off")
 
 
 def note_learnt(learnt: "Learnt", session: Session) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
     from zsclip.answers.classifier import Classifier
     from zsclip.engine.footers import Footers
-    from zsclip.engine.parts import Counts, Done, Parts, Run
+    from zsclip.engine.part_files import Run
+    from zsclip.engine.parts import Counts, Done, Parts
     from zsclip.engine.question import Question
     from zsclip.engine.shards import Plan, Shard
     from zsclip.models.encoder import Encoder
@@ -39,7 +40,7 @@ def run_of(
 ) -> "Run":
     """Put together what decides what the run writes."""
     from zsclip.engine.options import Computing
-    from zsclip.engine.parts import Run
+    from zsclip.engine.part_files import Run
     from zsclip.engine.shards import Finding
 
     assert output.folder is not None
@@ -57,7 +58,8 @@ def run_of(
 
 def write_parts(run: "Run", output: Output, speed: Speed, store: Store, messages: Messages) -> int:
     """Write the parts of the shards that no other process works on; give the exit code."""
-    from zsclip.engine.parts import make_folder, parts_gone, refuse_foreign
+    from zsclip.engine.part_files import parts_gone, refuse_foreign
+    from zsclip.out.output import make_folder
     from zsclip.pictures.passed_over import PassedOver
     from zsclip.words.textfiles import listed
 

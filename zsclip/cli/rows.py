@@ -1,8 +1,8 @@
-"""Where the rows of `classify` go: the files of a run, opened together, and the journal that makes it resumable."""
+"""Where the rows of `classify` go: the files of a run, opened together."""
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from zsclip.cli.groups import group
-from zsclip.cli.options import FORMAT, PRINT0, Format, Messages, Report, check_ending
+from zsclip.cli.options import FORMAT, PRINT0, Format, Report, check_ending
 from zsclip.cli.run import drain
 from zsclip.cli.sharing import Sharing
-from zsclip.cli.tally import Tally
-from zsclip.cli.terminal import counted, is_terminal
+from zsclip.cli.start import Start
+from zsclip.cli.terminal import is_terminal
 from zsclip.errors import InputError, either
 from zsclip.out.output import Embeddings
 
 if TYPE_CHECKING:
     from zsclip.answers.answers import Answers
-    from zsclip.out.journal import Journal, Point
+    from zsclip.out.journal import Journal
     from zsclip.out.output import FileId
-    from zsclip.pictures.passed_over import PassedOver
 
     Batches = Iterable[Answers]
 
@@ -221,56 +220,6 @@ class Output(Sharing, Report):
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a run starts: at the beginning, or where an earlier run ended.
-
-    journal: the journal of the file for the rows; None if there is no such file. point: where an earlier run was cut.
-    end: the end of a finished file; only its failed rows may be left to do.
-    """
-
-    journal: "Journal | None" = None
-    point: "Point | None" = None
-    end: "Point | None" = None
-
-    @property
-    def has_header(self) -> bool:
-        """Whether the header of the file is already written."""
-        return self.point is not None and self.point.pictures > 0
-
-    def tally(self, output: Output, passed_over: "PassedOver | None" = None) -> Tally:
-        """Start the counts at what an earlier run has done.
-
-        Args:
-            passed_over: what the search for pictures leaves out.
-        """
-        earlier = self.point or self.end
-        if earlier is None:
-            return Tally(passed_over=passed_over)
-        if output.retry_errors:
-            return Tally(earlier.pictures - earlier.failed, passed_over=passed_over)
-        return Tally(earlier.pictures, earlier.failed, passed_over)
-
-    def is_complete(self, output: Output) -> bool:
-        """Whether nothing is left to do."""
-        return self.end is not None and not (output.retry_errors and self.end.failed)
-
-
-def start_of(output: Output, settings: dict[str, object], paths: Iterator[str], messages: Messages) -> Start:
-    """Look for an earlier run to continue, and drop the paths that already have rows."""
-    if output.own_file is None:
-        return Start()
-    from zsclip.out.journal import Journal
-
-    can_grow = output.sink_name != "parquet"
-    journal = Journal(output.own_file, settings | output.settings, overwrite=output.overwrite, can_grow=can_grow)
-    point = journal.resume(paths) if output.is_resumed else None
-    if point is not None and not can_grow:
-        messages.note(f"{output.own_file}: a Parquet file cannot be continued, so it is written from the beginning")
-    end = journal.check_finished(paths) if output.is_resumed and point is None else None
-    return Start(journal, point, end)
-
-
-@dataclass(frozen=True)
 class Writer:
     """The stages that rows pass through on their way to the files.
 
@@ -332,8 +281,9 @@ class Writer:
         assert file is not None
         with journal, open(file, "rb") as old, open_output(file, overwrite=True) as out:
             journal.begin(retries=True)
-            header = journal.retries_first_row
-            self.write(only_wanted(journal.retried(batches, old, out), self.wanted), out, header=header)
+            header, has_header = journal.retries_first_row, self.output.sink_name in ("csv", "tsv")
+            rows = journal.retried(batches, old, out, has_header=has_header)
+            self.write(only_wanted(rows, self.wanted), out, header=header)
             journal.record_finished(out)
 
     @contextmanager
@@ -379,22 +329,3 @@ class Writer:
 
             batches = with_contact_sheet(batches, pages[-1].buffer, **small)
         return batches
-
-
-def resume_hint(output: Output, start: Start, tally: Tally, is_retry: bool, only: Sequence[str]) -> str:
-    """Say what an interrupted run has written, and how to continue it."""
-    from zsclip.out.output import part_of
-
-    done = (start.point.pictures if start.point else 0) + tally.written
-    if output.own_file is None:
-        return f"the rows of {counted(done, 'image')} were written; with -o FILE a run can be resumed"
-    if is_retry:
-        return f"{output.own_file} is unchanged; run the same command again"
-    if output.pages or output.contact_sheet is not None or output.segments:
-        return f"{counted(done, 'image')} done; run again with --overwrite; what was encoded is kept"
-    if output.sink_name == "parquet":
-        return f"{counted(done, 'image')} done; add --resume to start again; what was encoded is kept"
-    if not done:
-        return "no rows were written; run the same command again"
-    rows = counted(done, "row") if output.sink_name == "jsonl" and not only else f"rows of {counted(done, 'image')}"
-    return f"{rows} {'is' if rows == '1 row' else 'are'} in {part_of(output.own_file)}; add --resume to continue"

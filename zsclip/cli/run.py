@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _FEW_IMAGES = 100  # a run with these takes less time than torch, to start
 SLOW_PIECE = 32  # images that are drawn or decoded again before a signal is heard
+_MOST_KEPT = 1 << 30  # bytes of vectors: half a million images of a model with 512 dimensions
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,17 @@ def counted_store(encoder: "Encoder", session: Session) -> "Iterator[EmbeddingSt
 
 
 @contextmanager
-def embedding(pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session) -> "Iterator[Iterator[Embedded]]":
-    """Look up and decode pictures; meanwhile load the model if the first picture is not in the store. Give batches."""
+def embedding(
+    pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session, looked: "Looked | None" = None
+) -> "Iterator[Iterator[Embedded]]":
+    """Look up and decode pictures; meanwhile load the model if the first picture is not in the store. Give batches.
+
+    Args:
+        looked: a first look at the same pictures, whose batches are given again if it has any.
+    """
+    if looked is not None and looked.batches:
+        yield iter(looked.batches)
+        return
     session.progress.step("looking up images")
     from zsclip.engine.run import embedding
 
@@ -115,6 +125,27 @@ class Remembered:
             yield some
 
 
+class Looked:
+    """Batches of a first look at all images, for the second one: only if they fit, and only without the store.
+
+    The store has them otherwise, and is read in moments.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.batches: list[Embedded] | None = [] if store.no_store else None
+        self._left = _MOST_KEPT
+
+    def keep(self, batches: "Iterable[Embedded]") -> "Iterator[Embedded]":
+        """Pass batches on."""
+        for batch in batches:
+            if self.batches is not None:
+                self._left -= batch.vectors.nbytes
+                self.batches.append(batch)
+                if self._left < 0:
+                    self.batches = None
+            yield batch
+
+
 @contextmanager
 def first_look(session: Session) -> Iterator[Session]:
     """Give a session for a look at all images before the first is answered; its counts are its own."""
@@ -128,9 +159,13 @@ def first_look(session: Session) -> Iterator[Session]:
 
 
 def build_for_all(
-    question: "Question", pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session
+    question: "Question", pictures: "Iterable[Pictures]", encoder: "Encoder", session: Session, looked: Looked
 ) -> "Classifier | None":
-    """Encode all pictures, and give what answers with all of them in mind; None if each is answered by itself."""
+    """Encode all pictures, and give what answers with all of them in mind; None if each is answered by itself.
+
+    Args:
+        looked: keeps what was encoded.
+    """
     if question.scores.needs_all is None:
         return None
     from zsclip.engine.question import answering_all
@@ -138,7 +173,7 @@ def build_for_all(
     classifier = build_answering(question, encoder, session)
     with first_look(session) as own, embedding(pictures, encoder, own) as embedded:
         session.progress.images(own.tally, lambda: None)
-        found = answering_all(question, classifier, own.tally.count_encoded(embedded))
+        found = answering_all(question, classifier, looked.keep(own.tally.count_encoded(embedded)))
     return found
 
 
@@ -249,6 +284,20 @@ def report_run(session: Session, files: Iterable[str | None] = ()) -> int:
     elif not (tally.images or tally.done or tally.beside):  # there are no rows that could say it
         say(tally.why_none())
     return tally.exit_code
+
+
+def note_captions(messages: Messages) -> None:
+    """Say which letters were left out of the pictures that were drawn, as no font here has them."""
+    from zsclip.out.fonts import package_for, take_undrawn
+    from zsclip.words.textfiles import listed
+
+    if letters := take_undrawn():
+        packages = " and ".join(dict.fromkeys(map(package_for, letters)))
+        were = "it was" if len(letters) == 1 else "they were"
+        messages.note(
+            f"captions: no font here has {listed(letters, 5)}, so {were} left out; "
+            f"install one, such as Debian's {packages}"
+        )
 
 
 def note_export(encoder: "Encoder", session: Session) -> None:

@@ -20,6 +20,7 @@ from zsclip.errors import InputError
 if TYPE_CHECKING:
     from zsclip.answers.scores import Matrix
     from zsclip.models.encoder import Encoder
+    from zsclip.pictures.remote import Network
 
 _HITS = 20  # for each query, unless --threshold or -n says otherwise
 
@@ -43,14 +44,16 @@ class Query:
     )
 
     def __post_init__(self) -> None:
+        from zsclip.pictures.listed import is_single
+
         if not (self.queries or self.like):
             raise InputError("search: give a sentence, or --like with an image")
         for text in self.sentences:
             if not text.strip():
                 raise InputError("search: a sentence is empty; write what the images show")
-        for path in self.like:
-            if not os.path.exists(path):
-                raise InputError(f"--like {path}: no such file; check the path")
+        for name in self.like:
+            if not (os.path.exists(name) or is_single(name)):
+                raise InputError(f"--like {name}: no such file; check the path")
 
     @property
     def sentences(self) -> list[str]:
@@ -65,7 +68,9 @@ class Query:
 
     def reads(self) -> Iterator[tuple[str, str]]:
         """Yield a description and the path of each file that the run reads."""
-        yield from ((f"--like {path}", path) for path in self.like)
+        from zsclip.pictures.containers import archive_of
+
+        yield from ((f"--like {name}", archive_of(name) or name) for name in self.like)
 
 
 @group("Input")
@@ -130,9 +135,13 @@ def search(
         zsclip search "a receipt" --in photos/ --threshold 0.25 --open
     """
     from zsclip.answers.search import search
+    from zsclip.engine.run import network_of
+    from zsclip.pictures.listed import check_single
 
     set_environment(model, messages)
     name = model.name()
+    network = network_of(offline=model.offline)
+    check_single(query.like, network)
     sampling = video.sampling(speed.max_pixels, is_kept=not store.no_store)
     found = hits.find(inputs, chain(query.reads(), model_files(name)), messages, model, sampling)
     with measuring(speed, store, messages) as session:
@@ -140,7 +149,7 @@ def search(
         encoder = speed.encoder(name, model.offline)
         session.tally.passed_over = found.passed_over
         pictures = session.progress.listed(found.rest(), inputs.inputs)
-        vectors = query_vectors(query, encoder, session)
+        vectors = query_vectors(query, encoder, session, network)
         with embedding(pictures, encoder, session) as batches:
             session.progress.images(session.tally, total_of(pictures, session.tally))
             counted = session.tally.count_encoded(batches)
@@ -151,8 +160,11 @@ def search(
     return hits.finish(session, page)
 
 
-def query_vectors(query: Query, encoder: "Encoder", session: Session) -> "Matrix":
+def query_vectors(query: Query, encoder: "Encoder", session: Session, network: "Network") -> "Matrix":
     """Embed all that is searched for; (Q, D) float32, rows of length 1: sentences first, then pictures.
+
+    Args:
+        network: fetches pictures on servers.
 
     Raises:
         InputError: a picture cannot be read, or nothing is left of a query.
@@ -168,14 +180,14 @@ def query_vectors(query: Query, encoder: "Encoder", session: Session) -> "Matrix
         limit = encoder.spec.tokenizer.context_length
         session.messages.note(f"sentences longer than the model's {limit} tokens were cut: {listed(cut, 1)}")
     count, added = len(query.queries or ()), len(query.plus)
-    bases = np.concatenate([texts[:count], liked(query.like, encoder, session)])
+    bases = np.concatenate([texts[:count], liked(query.like, encoder, session, network)])
     vectors = combined(bases, texts[count : count + added], texts[count + added :])
     if not vectors.any(axis=1).all():
         raise InputError("--minus: takes away all of the query; leave it out")
     return vectors
 
 
-def liked(paths: Sequence[str], encoder: "Encoder", session: Session) -> "Matrix":
+def liked(names: Sequence[str], encoder: "Encoder", session: Session, network: "Network") -> "Matrix":
     """Embed the pictures of --like; (L, D) float32, rows of length 1.
 
     Raises:
@@ -184,14 +196,14 @@ def liked(paths: Sequence[str], encoder: "Encoder", session: Session) -> "Matrix
     import numpy as np
 
     from zsclip.engine.run import embedding, opened_store
-    from zsclip.pictures.pictures import Pictures
+    from zsclip.pictures.listed import pictures_of
 
-    if not paths:
+    if not names:
         return np.empty((0, encoder.embed_dim), np.float32)
     speed = session.speed
     with (
         opened_store(encoder, speed, is_wanted=not session.store.no_store) as store,
-        embedding([Pictures(list(paths))], encoder, store, speed) as batches,
+        embedding([pictures_of(list(names), network)], encoder, store, speed) as batches,
     ):
         parts = list(batches)
     for failed in (each for part in parts for each in part.skipped.values()):

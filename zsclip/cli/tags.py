@@ -36,7 +36,7 @@ class Tags:
         typer.Option(
             "--groups",
             metavar="FILE",
-            help="With --tag, put labels below the groups that they have in this labels file, as in animal|dog.",
+            help="With --tag, put labels below the groups that they have in this labels file, as in animal|mammal|dog.",
         ),
     ] = None
 
@@ -64,6 +64,7 @@ class Tags:
 
         labels = read_labels(files=[self.groups], alone=True)
         groups = {normalize("NFC", each.name): each.group for each in labels if each.group}
+        groups = {normalize("NFC", group): group for group in groups.values()} | groups  # answers of --by group
         if not groups:
             raise InputError(f"--groups {self.groups}: no label has a group; write `dog: {{group: animal}}`")
         return groups

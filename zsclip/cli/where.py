@@ -1,13 +1,9 @@
 """`zsclip where`."""
 
-import io
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -24,20 +20,16 @@ from zsclip.cli.options import (
     model_files,
     set_environment,
 )
+from zsclip.cli.overlays import check_name, plan, report_overlays, write_overlay
 from zsclip.cli.progress import Progress
-from zsclip.cli.run import Session, build_text_matrix, interruptible, report_run
+from zsclip.cli.run import Session, build_text_matrix, interruptible
 from zsclip.cli.speed import InTorch, Store
-from zsclip.cli.terminal import counted, is_terminal, say
+from zsclip.cli.terminal import counted, is_terminal
 from zsclip.cli.video import Video
-from zsclip.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from zsclip.engine.where import Look
-    from zsclip.out.output import FileId
-    from zsclip.pictures.pictures import Paths, Pictures
     from zsclip.pixels.skipped import Skipped
-
-_NAMED = 4  # files in the summary; more are counted
 
 
 @group("Output")
@@ -67,53 +59,12 @@ class Overlays(Overwrite):
     ] = None
 
     def __post_init__(self) -> None:
-        if not self.folder:
-            raise InputError("-o: the name is empty; give a folder")
-        if self.folder.lower().endswith(".png"):
-            raise InputError(f"-o {self.folder}: give a folder; every image gets a NAME.where.png in it")
+        check_name("-o", self.folder)
 
     @property
     def is_table(self) -> bool:
         """Whether rows are for people."""
         return self.format == "table" or (self.format is None and is_terminal(sys.stdout))
-
-    def plan(self, found: "Paths", named: Sequence[str], reads: Iterable[tuple[str, str]]) -> "Plan":
-        """Find all images, and check that the file for each can be written, and is not one that is read.
-
-        Args:
-            named: what the user gave. reads: what else is read, and the path of each.
-        """
-        from zsclip.out.beside import overlay_names, without_own
-        from zsclip.out.output import check_folder, check_inputs, check_output, check_outputs_differ
-        from zsclip.pictures.pictures import Member, pictures_named
-
-        check_folder(self.folder)
-        names = list(found)
-        names = [names[place] for place in without_own(names, named, self.folder)]
-        files = overlay_names(names, self.folder)
-        places: dict[FileId, str] = check_outputs_differ([("standard output", None), *(("-o", file) for file in files)])
-        check_inputs(chain(reads, ((f"the image {name!r}", name) for name in names)), places)
-        if os.path.isdir(self.folder):
-            for file in files:
-                check_output(file, overwrite=self.overwrite)
-        # Files apart from members: only among themselves are they checked before they are opened.
-        groups = groupby(names, key=lambda name: isinstance(name, Member))
-        return Plan([pictures_named(list(some)) for _, some in groups], files)
-
-    def make_folder(self) -> None:
-        """Make the folder, unless it is there."""
-        try:
-            os.makedirs(self.folder, exist_ok=True)
-        except OSError as e:
-            raise OutputError(f"{self.folder}: {(e.strerror or str(e)).lower()}; choose another folder") from e
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The images of a run, and the file for each."""
-
-    pictures: "Sequence[Pictures]"
-    files: Sequence[str]
 
 
 @command(common=("inputs", "labels", "model", "folder", "boxes", "top_k"))
@@ -147,7 +98,10 @@ def where(
     words = expand(labels.read(alone=True), prompts.read())
     name, speed = model.name(), computing.speed
     found = inputs.find(messages, sampling=video.sampling(speed.max_pixels, is_kept=True), offline=model.offline)
-    plan = overlays.plan(found, inputs.inputs, chain(labels.reads(), prompts.reads(), model_files(name)))
+    read = chain(labels.reads(), prompts.reads(), model_files(name))
+    to, others = ("-o", overlays.folder), [("standard output", None)]
+    planned = plan(found, inputs.inputs, read, to, others, may_exist=overlays.overwrite)
+    files = planned.files or ()
     with Progress(messages.show_progress) as progress:
         progress.step(f"looking for model {name}")
         encoder = speed.encoder(name, model.offline)
@@ -160,14 +114,11 @@ def where(
         classifier = build_text_matrix(words, encoder, session, multi_label=alone)
         with (
             interruptible(lambda: f"{counted(session.tally.images, 'image')} done; add --overwrite to run again"),
-            looking(plan.pictures, encoder, classifier, speed, overlays.top_k) as looks,
+            looking(planned.paths.rest(), encoder, classifier, speed, overlays.top_k) as looks,
         ):
-            progress.images(session.tally, lambda: len(plan.files))
-            written = write(looks, plan.files, overlays, session)
-    code = report_run(session, written if len(written) <= _NAMED else ())
-    if len(written) > _NAMED and not messages.quiet:
-        say(f"wrote {len(written):,} files to {overlays.folder}")
-    return code
+            progress.images(session.tally, lambda: len(files))
+            written = write(looks, files, overlays, session)
+    return report_overlays(session, overlays.folder, written)
 
 
 def write(looks: "Iterable[Look | Skipped]", files: Sequence[str], overlays: Overlays, session: Session) -> list[str]:
@@ -187,27 +138,9 @@ def write(looks: "Iterable[Look | Skipped]", files: Sequence[str], overlays: Ove
                 session.tally.errors[look.error] += 1
                 write_rows(look, None, out, with_boxes=overlays.boxes)
                 continue
-            overlays.make_folder()
-            write_overlay(look, file, overlays)
+            write_overlay(look, file, with_boxes=overlays.boxes, overwrite=overlays.overwrite)
             written.append(file)
             session.tally.encoded += 1
             write_rows(look.where, file, out, with_boxes=overlays.boxes)
     session.progress.stop()
     return written
-
-
-def write_overlay(look: "Look", file: str, overlays: Overlays) -> None:
-    """Write the overlay of an image, or nothing: half of one is of no use to anybody."""
-    from zsclip.out.heatmap import heatmap
-    from zsclip.out.output import open_output, part_of
-
-    drawn = io.BytesIO()
-    heatmap(look.view, look.where, with_boxes=overlays.boxes).save(drawn, "PNG")
-    with open_output(file, overwrite=overlays.overwrite) as png:
-        try:
-            png.buffer.write(drawn.getbuffer())
-            png.flush()
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(part_of(file))
-            raise

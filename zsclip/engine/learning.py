@@ -44,6 +44,7 @@ def learn_from(
     *,
     method: Method = "gaussian",
     older: Head | None = None,
+    by_words: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
     note: Callable[[str], None] = lambda message: None,
 ) -> tuple[Question, Learnt]:
@@ -52,17 +53,19 @@ def learn_from(
     Args:
         embedded: the examples, encoded. model: the name that finds the model again.
         older: a head whose examples are learnt from, too; its labels are the first of the question's.
+        by_words: whether words count; if not, as if the name of no label said anything.
         progress: see `build_classifier`. note: called with one line if some examples could not be read.
 
     Raises:
-        InputError: none of the examples could be read.
+        InputError: none of the examples could be read, or a label has neither words nor examples.
     """
     assert question.examples is not None
     words = question.words
     truths = truths_of(question.examples.words, words.labels, question.examples.meanings)
     found = _without_repeats(_together(_encoded(embedded, truths, words, note), older))
     classifier = build_classifier(words, encoder, progress=progress)
-    learnt = learn(found.vectors, found.truth, classifier, [has_words(label) for label in words.labels], method)
+    known = [by_words and has_words(label) for label in words.labels]
+    learnt = learn(found.vectors, found.truth, classifier, known, method)
     head = Head(
         words=words.labels,
         sentences=words.sentences,

@@ -14,48 +14,23 @@ from zsclip.answers.answers import Answers, only_wanted
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.classify import classify
 from zsclip.answers.scores import Rule
-from zsclip.engine.claims import Claims
 from zsclip.engine.footers import Footer, Footers
-from zsclip.engine.options import Computing
-from zsclip.engine.question import Question, rule_of
+from zsclip.engine.part_files import Run, claims_of, part_of, parts_in, shard_of
+from zsclip.engine.question import rule_of
 from zsclip.engine.settings import digested, settings_of
-from zsclip.engine.shards import Finding, Shard, is_loose
+from zsclip.engine.shards import Shard, is_loose
 from zsclip.errors import InputError
 from zsclip.models.embed import Embedded
 from zsclip.models.encoder import Encoder
 from zsclip.out.changes import changes
-from zsclip.out.output import Embeddings, FileId, as_output_error, check_folder
+from zsclip.out.output import as_output_error
 from zsclip.out.parquet import Layout, write_parquet
-from zsclip.pictures.fetch import About
+from zsclip.pictures.about import About
 from zsclip.pictures.sampling import Sampling
-from zsclip.pictures.urls import is_remote
 
 _VERSION = 1
-_UNFINISHED = ".unfinished"  # hidden, so that readers of the folder see complete parts only
 _ASKED_AHEAD = 32  # shards; a server may be far away
 _ATTEMPTS = 3  # for a container that is replaced while it is read
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that decides what a run writes. It can be sent to another process.
-
-    wanted: the answers to write; None stands for unknown; empty means all. folder: for the parts. is_stored: whether
-    embeddings are kept. name: of the processes that belong together, see `Claims`.
-    """
-
-    question: Question
-    wanted: frozenset[str | None]
-    model: str
-    offline: bool
-    computing: Computing
-    is_stored: bool
-    finding: Finding
-    folder: str
-    embeddings: Embeddings | None = None
-    overwrite: bool = False
-    retry_errors: bool = False
-    name: str = ""
 
 
 @dataclass
@@ -92,67 +67,6 @@ class Done:
     counts: Counts = field(default_factory=Counts)
     message: str = ""
     notes: tuple[str, ...] = ()
-
-
-def claims_of(run: Run) -> Claims:
-    """Give the claims on the shards of a run."""
-    return Claims(os.path.join(run.folder, _UNFINISHED), run=run.name)
-
-
-def part_of(run: Run, shard: Shard) -> str:
-    """Give the path of a shard's part."""
-    return os.path.join(run.folder, f"{shard.name}.parquet")
-
-
-def make_folder(folder: str) -> None:
-    """Make the folder of a run, if it is not there."""
-    check_folder(folder)
-    with as_output_error(folder):
-        os.makedirs(folder, exist_ok=True)
-
-
-def parts_in(folder: str) -> list[str]:
-    """Give the names of all parts in a folder, in order."""
-    with as_output_error(folder):
-        try:
-            return sorted(name for name in os.listdir(folder) if name.endswith(".parquet") and name[0] != ".")
-        except FileNotFoundError:
-            return []
-
-
-def parts_gone(run: Run, shards: Sequence[Shard]) -> list[str]:
-    """Give the parts of loose files that an earlier list had and this one has not."""
-    own = {f"{shard.name}.parquet" for shard in shards if is_loose(shard.name)}
-    found = [name for name in parts_in(run.folder) if is_loose(_shard_of(name))] if own else []
-    return [os.path.join(run.folder, name) for name in found if name not in own]
-
-
-def refuse_foreign(run: Run, shards: Sequence[Shard], progress: Callable[[int], None] = lambda count: None) -> Footers:
-    """Check that no file that the run would replace or remove is an input of it, or none of ours.
-
-    Args:
-        progress: called with the number of parts that were looked at.
-
-    Returns:
-        What the parts say that are there already.
-
-    Raises:
-        InputError: one is.
-    """
-    footers = Footers()
-    own = {f"{shard.name}.parquet" for shard in shards}
-    names = parts_in(run.folder)
-    found = [os.path.join(run.folder, name) for name in names if name in own or run.overwrite]
-    if not found:
-        return footers
-    footers.read_ahead(found, progress)
-    inputs = {_id_of(shard.path) for shard in shards if shard.path and not is_remote(shard.path)} - {None}
-    for path in found:
-        if _id_of(path) in inputs:
-            raise InputError(f"{path}: is an input of this run, which would replace it; choose another folder")
-        if os.path.basename(path) in own:
-            footers.of(path)
-    return footers
 
 
 Write = Callable[[Shard, Counts], Iterable[Answers]]
@@ -232,7 +146,7 @@ class Parts:
     def _check_parts(self, *, is_dry: bool) -> None:
         names = parts_in(self._run.folder)
         for kind in (False, True):
-            of_kind = [name for name in names if is_loose(_shard_of(name)) == kind]
+            of_kind = [name for name in names if is_loose(shard_of(name)) == kind]
             for name in of_kind if self._run.overwrite else of_kind[:1]:
                 path = os.path.join(self._run.folder, name)
                 footer = self.footers.find(path)
@@ -365,22 +279,11 @@ def _interval_of(sampling: Sampling) -> str:
     return str(sampling.every) if isinstance(sampling.every, int) else f"{sampling.every}s"
 
 
-def _id_of(path: str) -> FileId | None:
-    with suppress(OSError):
-        status = os.stat(path)
-        return status.st_dev, status.st_ino
-    return None
-
-
 def _changed(path: str) -> float:
     """Give when a file was written, in nanoseconds; -1 if it is not there."""
     with suppress(OSError):
         return os.stat(path).st_mtime_ns
     return -1
-
-
-def _shard_of(part: str) -> str:
-    return part.removesuffix(".parquet")
 
 
 def _of_another_run(path: str, differences: str) -> InputError:

@@ -16,7 +16,8 @@ from typing import Any
 from zsclip.answers.answers import Answers
 from zsclip.answers.classifier import Classifier, notes
 from zsclip.engine.footers import Footers
-from zsclip.engine.parts import Counts, Done, Parts, Run, answers_of, claims_of, do_shard, part_of
+from zsclip.engine.part_files import Run, claims_of, part_of
+from zsclip.engine.parts import Counts, Done, Parts, answers_of, do_shard
 from zsclip.engine.question import classifier_of
 from zsclip.engine.run import embedding, opened_store
 from zsclip.engine.shards import Plan, Shard

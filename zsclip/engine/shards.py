@@ -13,8 +13,9 @@ from itertools import groupby
 
 from zsclip.engine.run import network_of
 from zsclip.errors import InputError
+from zsclip.pictures.about import About
 from zsclip.pictures.containers import has_column, is_container
-from zsclip.pictures.fetch import About, server_of
+from zsclip.pictures.fetch import server_of
 from zsclip.pictures.files import find_images
 from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver
@@ -115,7 +116,8 @@ class Shard:
             yield from _inside(self.path, finding, passed_over)
             return
         network = network_of(offline=finding.offline)
-        yield from with_listed(self._loose(finding, passed_over), finding.column, network)
+        loose = self._loose(finding, passed_over)
+        yield from with_listed(loose, finding.column, network, max_pixels=finding.sampling.max_pixels)
 
     def _loose(self, finding: Finding, passed_over: PassedOver) -> Iterator[Pictures]:
         start, files = 0, self.files()
@@ -236,7 +238,7 @@ def _loose_shards(
     for some in found.rest():
         if some.read is not None and not all(map(is_remote, some.names)):
             raise InputError(
-                "-o FOLDER/: images from stdin and single members of archives cannot be shared; use -o FILE"
+                "-o FOLDER/: images from stdin, single members of archives and frames cannot be shared; use -o FILE"
             )
         names += some.names
         count += len(some)

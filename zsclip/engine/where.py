@@ -5,8 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from zsclip.answers.answers import Answers
 from zsclip.answers.classifier import Classifier
-from zsclip.answers.where import Where, where
+from zsclip.answers.where import Where, where, where_answered
 from zsclip.engine.options import Computing
 from zsclip.models.lazy_torch import LazyTorchEncoder
 from zsclip.pictures.pictures import Pictures
@@ -33,8 +36,13 @@ def looking(
     classifier: Classifier,
     computing: Computing,
     k: int | None = None,
+    answers: Answers | None = None,
 ) -> Iterator[Iterator[Look | Skipped]]:
-    """Decode pictures on threads, and find in each its k best labels. Yield them one by one, in order."""
+    """Decode pictures on threads, and find in each its k best labels. Yield them one by one, in order.
+
+    Args:
+        answers: for the pictures, if they are known; then their candidates are looked for.
+    """
     from zsclip.pixels.pillow_setup import set_up_pillow
 
     decoding, preprocess = computing.decoding, encoder.spec.preprocess
@@ -50,19 +58,26 @@ def looking(
         with ahead:
             if isinstance(ahead.begins_with(), View):
                 encoder.load()  # not only for the first batch, as that is timed
-            yield _looks(ahead.batches(_TOGETHER), encoder, classifier, k)
+            yield _looks(ahead.batches(_TOGETHER), encoder, classifier, k, answers)
 
 
 def _looks(
-    batches: Iterable[Any], encoder: LazyTorchEncoder, classifier: Classifier, k: int | None
+    batches: Iterable[Any], encoder: LazyTorchEncoder, classifier: Classifier, k: int | None, answers: Answers | None
 ) -> Iterator[Look | Skipped]:
     from zsclip.models.patches import encode_patches
 
+    start = 0
     for batch in batches:
         found: Iterator[Where] = iter(())
-        seen = [(name, each) for name, each in batch if isinstance(each, View)]
+        seen = [(place, name, each) for place, (name, each) in enumerate(batch, start) if isinstance(each, View)]
         if seen:
-            patches = encode_patches(encoder.model, [each.pixels for _, each in seen])
-            found = iter(where(patches, [name for name, _ in seen], [each.area for _, each in seen], classifier, k))
+            pixels, areas = [each.pixels for *_, each in seen], [each.area for *_, each in seen]
+            patches = encode_patches(encoder.model, pixels, with_embeddings=answers is None)
+            if answers is None:
+                found = iter(where(patches, [name for _, name, _ in seen], areas, classifier, k))
+            else:
+                some = answers.take(np.array([place for place, *_ in seen]))
+                found = iter(where_answered(patches, areas, some, some.is_candidate(), classifier))
         for _, each in batch:
             yield Look(each, next(found)) if isinstance(each, View) else each
+        start += len(batch)

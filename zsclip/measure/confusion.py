@@ -31,14 +31,16 @@ def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO
 
     Counts are written where they fit; with more than about 330 labels, no names fit either.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
+
+    from zsclip.out.fonts import Font
 
     cell = max(_SMALLEST, min(_LARGEST, _WIDEST // len(labels)))
-    font = ImageFont.load_default(min(14, max(_LEGIBLE, cell * 0.6)))
-    small = ImageFont.load_default(_LEGIBLE)
+    font = Font(min(14, max(_LEGIBLE, cell * 0.6)))
+    small = Font(_LEGIBLE)
     columns = _answers(confusion, labels)
     names = [_shortened(label) for label in columns] if cell >= _LEGIBLE else ["" for _ in columns]
-    margin = 12 + max(18, *(int(font.getlength(name)) + 10 for name in names))
+    margin = 12 + max(18, *(int(font.length(name)) + 10 for name in names))
     side = margin + cell * len(labels) + 12
     image = Image.new("RGB", (margin + cell * len(columns) + 12, side + 16), "white")
     draw = ImageDraw.Draw(image)
@@ -46,9 +48,9 @@ def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO
     for place, name in enumerate(names):
         middle = margin + cell * place + cell // 2
         if place < len(labels):
-            draw.text((margin - 6, middle), name, "black", font, anchor="rm")
-        upright = Image.new("L", (max(1, int(font.getlength(name)) + 4), cell))
-        ImageDraw.Draw(upright).text((2, cell // 2), name, 255, font, anchor="lm")
+            font.draw(draw, (margin - 6, middle), name, "black", "rm")
+        upright = Image.new("L", (max(1, int(font.length(name)) + 4), cell))
+        font.draw(ImageDraw.Draw(upright), (2, cell // 2), name, 255, "lm")
         turned = upright.transpose(Image.Transpose.ROTATE_90)
         image.paste("black", (middle - cell // 2, margin - 6 - turned.height), turned)
     for row, column in zip(*confusion.nonzero(), strict=True):
@@ -56,12 +58,12 @@ def write_png(confusion: NDArray[np.int64], labels: Sequence[str], out: BinaryIO
         left, top = margin + cell * int(column), margin + cell * int(row)
         shade = tuple(round(255 - (255 - dark) * share**0.7) for dark in _DARK)
         draw.rectangle((left, top, left + cell - 1, top + cell - 1), shade)
-        if small.getlength(count) < cell - 2 and cell >= _LEGIBLE + 4:
+        if small.length(count) < cell - 2 and cell >= _LEGIBLE + 4:
             ink = "white" if share > 0.4 else "black"
-            draw.text((left + cell // 2, top + cell // 2), count, ink, small, anchor="mm")
+            small.draw(draw, (left + cell // 2, top + cell // 2), count, ink, "mm")
     right, bottom = margin + cell * len(columns), margin + cell * len(labels)
     draw.rectangle((margin - 1, margin - 1, right, bottom), outline=(120, 120, 120))
-    draw.text((6, side), "rows: the truth; columns: the answers", "black", small)
+    small.draw(draw, (6, side), "rows: the truth; columns: the answers", "black")
     image.save(out, "PNG")
 
 

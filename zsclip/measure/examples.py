@@ -1,12 +1,13 @@
 """Example pictures of labels, from labelled data and one by one. No picture is decoded here."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from zsclip.errors import InputError
 from zsclip.measure.evaluate import found_labels, is_label
 from zsclip.measure.labelled import Labelled, read_labelled
+from zsclip.pictures.containers import archive_of
+from zsclip.pictures.listed import check_single, is_single, pictures_of
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.remote import Network
 from zsclip.words.labels import Label
@@ -43,7 +44,7 @@ def read_examples(
 
     Args:
         data: class folders, lists, archives or Parquet shards, as `read_labelled` takes them.
-        single: LABEL=IMAGE, each one file.
+        single: LABEL=IMAGE, each one picture: a file, a member of an archive, a frame of a video, or a URL.
 
     Raises:
         InputError: something does not exist, or is not of this form.
@@ -52,7 +53,9 @@ def read_examples(
     words: list[str] = []
     files: list[str] = []
     meanings: dict[str, str] = {}
+    network = Network() if network is None else network
     ones = [_single(each) for each in single]
+    check_single([path for _, path in ones], network)
     for each in data:
         labelled = read_labelled(each, all_files=all_files, note=note, network=network)
         pictures.append(labelled.pictures)
@@ -61,9 +64,9 @@ def read_examples(
         meanings |= labelled.meanings
     if ones:
         names = tuple(path for _, path in ones)
-        pictures.append(Pictures(names))
+        pictures.append(pictures_of(names, network))
         words += [word for word, _ in ones]
-        files += names
+        files += [archive_of(name) or name for name in names]
     return Examples(tuple(pictures), tuple(words), tuple(files), meanings)
 
 
@@ -71,7 +74,7 @@ def _single(given: str) -> tuple[str, str]:
     word, mark, path = given.partition("=")
     if not mark or not path:
         raise InputError(f"--example: {given!r} is not LABEL=IMAGE; write it like cat=a.jpg")
-    if not os.path.isfile(path):
+    if not is_single(path):
         raise InputError(f"--example {given!r}: no such file: {path!r}; check the path")
     return checked(Place("--example"), word), path
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from zsclip.errors import InputError
 from zsclip.pictures.containers import expand_braces, is_list
@@ -71,8 +71,11 @@ def read_labelled(
     shards: dict[str, None] = {}
     passed_over = PassedOver()
     captioned = 0
-    options: dict[str, Any] = {"all_files": all_files, "predictions": False, "network": network}
-    found = (source for text in inputs for source in find_sources(text, note, passed_over, **options))
+    found = (
+        source
+        for text in inputs
+        for source in find_sources(text, note, passed_over, all_files=all_files, network=network)
+    )
     for source in found:
         paths = source.read() if source.are_files else source.members.names if source.members is not None else None
         shards |= dict.fromkeys(() if source.are_files else source.files)

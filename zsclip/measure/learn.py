@@ -1,8 +1,9 @@
 """Examples and words -> a classifier of both, and how good it is. Each example is judged by all the others.
 
 What examples say is added to what words say, each with a weight. The weights, and how far the examples are trusted, are
-those that make the true labels of left-out examples likeliest. If that is not clearly better than words alone, it is
-words alone, so that few or wrong examples do no harm.
+those that make the true labels of left-out examples likeliest, given that examples may have been chosen because words
+get them wrong. If that is not clearly better than words alone, it is words alone, so that few or wrong examples do no
+harm.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from zsclip.answers.blends import WORDS_ALONE, Blend, fit_blend, surprises
+from zsclip.answers.blends import WORDS_ALONE, Blend, fit_blend, how_chosen, surprises
 from zsclip.answers.classifier import Classifier
 from zsclip.answers.gaussians import Array, Gaussians, Linear
 from zsclip.answers.logistic import fit_logistic
@@ -46,6 +47,11 @@ class Candidate:
     shape: dict[str, float]
     blend: Blend = WORDS_ALONE
     weight: float = 1.0
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """What a head says about it."""
+        return {"words": self.blend.words, "examples": self.blend.examples} | self.shape | {"weight": self.weight}
 
 
 def learn(
@@ -92,7 +98,7 @@ def learn(
         words=int((logits.argmax(axis=1) == own).sum()),
         both=int((both.argmax(axis=1) == own).sum()),
         method=method,
-        mixture=tuple(asdict(each.blend) | each.shape | {"weight": each.weight} for each in chosen),
+        mixture=tuple(each.settings for each in chosen),
         suspects=tuple(_suspects(both, own, rows, counts, words.labels)),
     )
 
@@ -162,19 +168,22 @@ def _chosen(
     Returns:
         The candidates with blends and weights; none if together they are not clearly better than words alone.
     """
-    blended = [replace(each, blend=fit_blend(words, each.evidence, truth)) for each in candidates]
+    chosen = how_chosen(words, truth)
+    blended = [replace(each, blend=fit_blend(words, each.evidence, chosen, truth)) for each in candidates]
     found = [each for each in blended if each.blend.examples > 0]
     if not found:
         return []
-    totals = np.array([surprises(each.blend.of(words, each.evidence), truth).sum() for each in found])
+    of_examples = [each.blend.of_examples(words, each.evidence, chosen) for each in found]
+    totals = np.array([surprises(logits, truth).sum() for logits in of_examples])
     weights = np.exp((totals.min() - totals) / _PATIENCE)
     weights /= weights.sum()
     found = [replace(each, weight=float(weight)) for each, weight in zip(found, weights, strict=True)]
     if not may_be_words:
         return found
-    both = _together(found, words)
-    alone = fit_blend(words, np.zeros_like(words), truth, is_alone=True)
-    gains = surprises(alone.words * words, truth) - surprises(both, truth)
+    both = np.tensordot(weights, of_examples, 1)
+    nothing = np.zeros_like(words)
+    alone = fit_blend(words, nothing, chosen, truth, is_alone=True).of_examples(words, nothing, chosen)
+    gains = surprises(alone, truth) - surprises(both, truth)
     return found if gains.mean() > _DEVIATIONS * gains.std() / np.sqrt(len(gains)) else []
 
 

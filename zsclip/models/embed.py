@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from zsclip.kept.store import EmbeddingStore, Stored
 from zsclip.models.encoder import Encoder
 from zsclip.pictures.identity import Sight, content_of
+from zsclip.pictures.looks import looking_ahead
 from zsclip.pictures.pictures import MAX_BYTES, Pictures
 from zsclip.pixels.ahead import Ahead
 from zsclip.pixels.fit import Preprocess
@@ -73,9 +74,11 @@ def look_ahead(
 ) -> Iterator[Ahead[Outcome, Stored]]:
     """Start reading and decoding the pictures that are not in the store; see `Ahead`."""
     first: SimpleQueue[object] = SimpleQueue()
-    with _Decoders(preprocess, decoding, threads, lambda: first.put(None)) as decoders:
+    with _Decoders(preprocess, decoding, threads, lambda: first.put(None)) as decoders, ExitStack() as stack:
         find = store.find if store is not None else None
         seconds = decoding.budget.cpu_seconds
+        if store is not None and threads > 1:
+            pictures = stack.enter_context(looking_ahead(pictures))
         with Ahead(
             pictures, _finder(decoders, preprocess, decoding, store), find=find, give_up=decoders.given_up,
             cpu_seconds=seconds, batch_size=batch_size, threads=threads, first=first,

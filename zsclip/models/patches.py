@@ -27,23 +27,24 @@ Cells = Callable[[Tensor], Tensor]  # (B, 3, H, W) -> (B, h, w, D)
 class Patches:
     """Pictures, cell by cell.
 
-    embeddings: (B, D) float32, rows of length 1.
+    embeddings: (B, D) float32, rows of length 1; None if they were not wanted and not needed.
     cells: (B, h, w, D) float32. If `is_exact`, the mean over the cells of a picture is its embedding, so the products
     of the cells with a class average to its cosine; else each cell has length 1, and its product is a cosine itself.
     """
 
-    embeddings: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None
     cells: NDArray[np.float32]
     is_exact: bool
 
 
 @torch.no_grad()
-def encode_patches(model: ClipModel, pixels: Sequence[NDArray[np.uint8]]) -> Patches:
+def encode_patches(model: ClipModel, pixels: Sequence[NDArray[np.uint8]], *, with_embeddings: bool = True) -> Patches:
     """Encode pictures, as a whole and cell by cell.
 
     Args:
         model: in fp32, as less would not show whether the decomposition is exact.
         pixels: B of (3, H, W) uint8, in the size of the model's preprocessing.
+        with_embeddings: if not, a tower whose cells need not be checked runs only once.
 
     Raises:
         ModelError: the tower mixes its cells in a way that cannot be taken apart.
@@ -53,11 +54,13 @@ def encode_patches(model: ClipModel, pixels: Sequence[NDArray[np.uint8]]) -> Pat
     cells_of = _cells_of(tower)
     if cells_of is None:
         raise _cannot(model)
-    embeddings = model.encode_images(pixels)  # (B, D)
+    is_checked = isinstance(tower, TimmModel)
+    embeddings = model.encode_images(pixels) if with_embeddings or is_checked else None  # (B, D)
     with tuned_for(model.device):
         cells = cells_of(model.normalised(torch.from_numpy(np.stack(pixels)).to(model.device))).cpu()  # (B, h, w, D)
-    if not isinstance(tower, TimmModel):
-        return Patches(embeddings.numpy(), F.normalize(cells, dim=-1).numpy(), is_exact=False)
+    if embeddings is None or not is_checked:
+        whole = None if embeddings is None else embeddings.numpy()
+        return Patches(whole, F.normalize(cells, dim=-1).numpy(), is_exact=False)
     means = cells.mean(dim=(1, 2))  # (B, D)
     lengths = means.norm(dim=-1, keepdim=True).clip(1e-12)
     if not torch.allclose(means / lengths, embeddings, rtol=0, atol=_EXACT):

@@ -102,8 +102,8 @@ class ClipTokens:
         parts = [letters[byte] for byte in word.encode()]
         parts[-1] += "</w>"
         while len(parts) > 1:
-            pair = min(pairwise(parts), key=lambda each: self._ranks.get(each, math.inf))
-            if pair not in self._ranks:
+            pair = min(pairwise(parts), key=lambda each: self._ranks.get(" ".join(each), math.inf))
+            if " ".join(pair) not in self._ranks:
                 break
             place = 0
             while place < len(parts) - 1:
@@ -194,17 +194,25 @@ def _words(text: str) -> list[str]:
     return regex.findall(_WORDS, text, regex.IGNORECASE)
 
 
-def _byte_pairs() -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    """Read CLIP's vocabulary: the number of each token, and the rank of each pair that is merged."""
+def _byte_pairs() -> tuple[dict[str, int], dict[str, int]]:
+    """Read CLIP's vocabulary: the number of each token, and the rank of each pair that is merged, `one other`.
+
+    Raises:
+        ValueError: it is not a list of pairs.
+    """
     package = importlib.util.find_spec("open_clip")  # finds the folder without importing it
     assert package is not None
     assert package.submodule_search_locations is not None
     with gzip.open(os.path.join(package.submodule_search_locations[0], _VOCABULARY)) as file:
-        lines = file.read().decode().split("\n")[_MERGES]
-    first = [(one, other) for one, other in (line.split() for line in lines)]
+        data = file.read()  # all, as the checksum is at the end
+    together = b"\n".join(data.split(b"\n", _MERGES.stop)[_MERGES]).decode()
+    lines = together.split("\n")  # splitting each of them at its space would take as long as all the rest
+    if together.count(" ") != len(lines) or "\n " in together or " \n" in together:
+        raise ValueError(_VOCABULARY)
     letters = list(_letters().values())
-    tokens = [*letters, *(letter + "</w>" for letter in letters), *map("".join, first), _START, _END]
-    return dict(zip(tokens, range(len(tokens)), strict=True)), dict(zip(first, range(len(first)), strict=True))
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *together.replace(" ", "").split("\n")]
+    tokens += [_START, _END]
+    return dict(zip(tokens, range(len(tokens)), strict=True)), dict(zip(lines, range(len(lines)), strict=True))
 
 
 @cache

@@ -5,13 +5,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
+from threading import Event
 
 from zsclip.errors import OutputError
 from zsclip.out.actionlog import ActionLog, Entry, Key, Step, waiting
 from zsclip.out.change import change_file, settle_change, take_back, why_not_taken_back
+from zsclip.out.exiftool import ExifTool
 from zsclip.out.plan import Opens
 from zsclip.out.transfer import (
     are_same,
@@ -64,20 +66,21 @@ def settle(log: ActionLog, opens: Opens) -> None:
         else:
             is_whole = settle_copy(step.target, log.temporary(entry, step.target))
             is_done = _is_copy(step, opens) if is_whole is None else is_whole
-        is_touched = entry.look is None or step.action == "move"  # a second name, given and taken, shows in its times
+        # A second name, given and taken, shows in the times of a file. Tags may be those of another program by now.
+        is_touched = step.action == "move" or (entry.look is None and step.change is None)
         log.note([entry], "done" if is_done else "undone", _look(step.target) if is_done and is_touched else None)
 
 
-def act(groups: Iterable[Sequence[Step]], log: ActionLog, opens: Opens, outcome: Outcome) -> None:
+def act(groups: Iterable[Sequence[Step]], log: ActionLog, opens: Opens, exiftool: ExifTool, outcome: Outcome) -> None:
     """Do all steps. If one fails, the files that go with the same picture stay where they are, too.
 
     Args:
-        opens: opens a member of an archive. outcome: is told of each step.
+        opens: opens a member of an archive. exiftool: writes tags into pictures. outcome: is told of each step.
 
     Raises:
         OutputError: the disk is full, or the log cannot be written. What was done is in the log.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool, _stopping() as stopped:
         for some in _batches(groups):
             folders = _missing_folders(step.target for group in some for step in group)
             entries = iter(log.begin([step for group in some for step in group], folders))
@@ -88,7 +91,8 @@ def act(groups: Iterable[Sequence[Step]], log: ActionLog, opens: Opens, outcome:
                     _reason(e, folder)  # unless the disk is full, its files will say so
             begun = [[next(entries) for _ in group] for group in some]
             parts = [begun[start : start + _EACH] for start in range(0, len(begun), _EACH)]
-            for part, whys in zip(parts, pool.map(lambda part: _all_done(part, log, opens), parts), strict=True):
+            reasons = pool.map(lambda part: _all_done(part, log, opens, exiftool, stopped), parts)
+            for part, whys in zip(parts, reasons, strict=True):
                 for entry, why in zip(chain.from_iterable(part), whys, strict=True):
                     if why is None:
                         log.note([entry], "done", _look(entry.step.target))
@@ -124,23 +128,38 @@ def undo(log: ActionLog, opens: Opens, outcome: Outcome) -> None:
     log.note_removed([folder for folder in log.folders if not os.path.lexists(folder)])
 
 
-def _all_done(groups: Sequence[Sequence[Entry]], log: ActionLog, opens: Opens) -> list[str | None]:
+@contextmanager
+def _stopping() -> Iterator[Event]:
+    """Give an event that is set when the block fails or is interrupted: then threads leave the rest of their work."""
+    stopped = Event()
+    try:
+        yield stopped
+    except BaseException:
+        stopped.set()
+        raise
+
+
+def _all_done(
+    groups: Sequence[Sequence[Entry]], log: ActionLog, opens: Opens, exiftool: ExifTool, stopped: Event
+) -> list[str | None]:
     """Do the steps of some pictures; for each one that is impossible, say why."""
     whys: list[str | None] = []
     for group in groups:
+        if stopped.is_set():
+            break
         why = None
         for entry in group:
-            why = _done(entry, log, opens) if why is None else "stays with its picture"
+            why = _done(entry, log, opens, exiftool) if why is None else "stays with its picture"
             whys.append(why)
     return whys
 
 
-def _done(entry: Entry, log: ActionLog, opens: Opens) -> str | None:
+def _done(entry: Entry, log: ActionLog, opens: Opens, exiftool: ExifTool) -> str | None:
     """Do one step; if that is impossible, say why."""
     step, temporary = entry.step, log.temporary(entry, entry.step.target)
     try:
         if step.change is not None:
-            entry.made = change_file(step, temporary)
+            change_file(entry, log, exiftool)
         elif step.action == "move":
             move_file(step.source, step.target, temporary)
         elif step.action == "link":

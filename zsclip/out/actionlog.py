@@ -12,6 +12,8 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Lock
+from time import monotonic, sleep
 from typing import Any, Literal
 
 from zsclip.errors import InputError, OutputError
@@ -22,6 +24,7 @@ State = Literal["begun", "done", "undoing", "undone"]
 Key = tuple[Action, str, str]  # of a step: what two runs of one command have in common
 
 _VERSION = 1
+_PATIENCE = 1.0  # seconds
 _encoded = json.JSONEncoder(separators=(",", ":")).encode
 _BEGINNING = b'{"zsclip":"apply"'
 
@@ -70,7 +73,7 @@ class Step:
 class Entry:
     """A step in the log, and what has become of it.
 
-    look: of the target, when the step was done. made: the digest of its content, if it got tags.
+    look: of the target, when the step was done. made: the digest of its content, if it gets tags.
     """
 
     place: int
@@ -95,6 +98,7 @@ class ActionLog:
     file: int | None = None
     size: int = 0
     is_new: bool = False
+    turn: Lock = field(default_factory=Lock)  # of threads that write
 
     def temporary(self, entry: Entry, beside: str) -> str:
         """Give the temporary name of a step, in the folder of a file."""
@@ -115,6 +119,11 @@ class ActionLog:
         self._write([{"step": each.place, state: look or True} | _made(each, state) for each in entries])
         for each in entries:
             each.state, each.look = state, look or each.look
+
+    def note_made(self, entry: Entry, digest: str) -> None:
+        """Write down the digest of what a step that is under way is about to put at its target."""
+        self._write([{"step": entry.place, "made": digest}])
+        entry.made = digest
 
     def note_removed(self, folders: Sequence[str]) -> None:
         """Write down that folders are gone again."""
@@ -139,19 +148,23 @@ class ActionLog:
     def _write(self, records: list[dict[str, Any]], *, is_flushed: bool = False) -> None:
         if self.file is None or not records:
             return
+        with self.turn:
+            self._add(self.file, records, is_flushed=is_flushed)
+
+    def _add(self, file: int, records: list[dict[str, Any]], *, is_flushed: bool) -> None:
         if not self.size:
             records = [{"zsclip": "apply", "version": _VERSION, "name": self.name}, *records]
         data = "".join(_encoded(record) + "\n" for record in records).encode()
         try:
-            written = os.write(self.file, data)
+            written = os.write(file, data)
             while written < len(data):
-                written += os.write(self.file, data[written:])
+                written += os.write(file, data[written:])
             self.size += len(data)
             if is_flushed:
-                _flush(self.file)
+                _flush(file)
         except OSError as e:
             with suppress(OSError):
-                os.ftruncate(self.file, self.size)
+                os.ftruncate(file, self.size)
             raise OutputError(
                 f"{self.path}: {(e.strerror or str(e)).lower()}; free some space and run the same command again"
             ) from e
@@ -178,10 +191,7 @@ def open_log(path: str, *, is_new: bool) -> ActionLog:
         raise OutputError(f"{path}: {(e.strerror or str(e)).lower()}; choose another log with --log") from e
     try:
         with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                raise OutputError(f"{path}: another run is writing to it; wait for it to end") from e
+            _lock(file, path)
         log = read_log(path)
         if log.size < os.fstat(file).st_size:
             os.ftruncate(file, log.size)  # half of a line, about a step that was not begun
@@ -190,6 +200,18 @@ def open_log(path: str, *, is_new: bool) -> ActionLog:
     except BaseException:
         os.close(file)
         raise
+
+
+def _lock(file: int, path: str) -> None:
+    """Lock a log; the exiftool of a run that was killed has the lock until it ends, too, which takes a moment."""
+    patience = monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            if monotonic() > patience:
+                raise OutputError(f"{path}: another run is writing to it; wait for it to end") from e
+        sleep(0.05)
 
 
 def read_log(path: str) -> ActionLog:

@@ -6,8 +6,8 @@ The log has what was in a sidecar. A picture is kept beside the changed one unde
 import errno
 import os
 
-from zsclip.out.actionlog import Change, Entry, Step
-from zsclip.out.exiftool import write_packet
+from zsclip.out.actionlog import ActionLog, Change, Entry, Step
+from zsclip.out.exiftool import ExifTool, packet_file
 from zsclip.out.transfer import (
     are_same,
     remove,
@@ -20,29 +20,26 @@ from zsclip.out.transfer import (
 from zsclip.pictures.identity import Look, content_of
 
 
-def change_file(step: Step, temporary: str) -> str:
-    """Do a step that is about tags.
-
-    Args:
-        temporary: an unused name in the folder of the target.
-
-    Returns:
-        The digest of the file that was made.
+def change_file(entry: Entry, log: ActionLog, exiftool: ExifTool) -> None:
+    """Do a step that is about tags, and give its entry the digest of the file that was made.
 
     Raises:
         Refused: exiftool cannot write to this picture.
         OSError: the file is as it was, and nothing is left behind.
+        OutputError: the log cannot be written; likewise.
     """
-    change = _change_of(step)
+    step, change = entry.step, _change_of(entry.step)
+    temporary = log.temporary(entry, step.target)
     if change.kept:
-        return _embed(step, change, temporary)
+        _embed(entry, change, log, exiftool)
+        return
     if change.was is None:
         write_file(change.now, step.target, temporary)
     elif _content(step.target) != change.was:
         raise OSError(errno.EBUSY, "changed meanwhile; run the same command again", step.target)
     else:
         replace_file(change.now, step.target, temporary)
-    return change.made
+    entry.made = change.made
 
 
 def settle_change(entry: Entry, temporary: str) -> bool:
@@ -51,7 +48,7 @@ def settle_change(entry: Entry, temporary: str) -> bool:
     change = _change_of(step)
     if change.kept:
         is_done = _settle_embedded(step, change, temporary)
-        if is_done and not entry.made:
+        if is_done and not entry.made:  # of an older version, which logged this only after the step
             entry.made = _digest(step.target)
         return is_done
     if change.was is None:
@@ -97,11 +94,16 @@ def take_back(step: Step, temporary: str) -> None:
         replace_file(change.was, step.target, temporary, change.mtime)
 
 
-def _embed(step: Step, change: Change, temporary: str) -> str:
-    """Let exiftool write a picture with tags, and keep the original; give the digest of the new one."""
+def _embed(entry: Entry, change: Change, log: ActionLog, exiftool: ExifTool) -> None:
+    """Let exiftool write a picture with tags, and keep the original.
+
+    What was made is in the log before it takes its place: else, after a kill, nobody could tell it from what another
+    program has written there since.
+    """
+    step, temporary = entry.step, log.temporary(entry, entry.step.target)
     try:
-        write_packet(step.source, change.now, temporary)
-        made = _digest(temporary)
+        exiftool.write_packet(step.source, change.now, temporary)
+        log.note_made(entry, _digest(temporary))
         second_name(step.source, change.kept, _second(temporary))
     except BaseException:
         remove(temporary)
@@ -113,13 +115,12 @@ def _embed(step: Step, change: Change, temporary: str) -> str:
     except BaseException:
         _settle_embedded(step, change, temporary)
         raise
-    return made
 
 
 def _settle_embedded(step: Step, change: Change, temporary: str) -> bool:
     """Remove what a step has made if it has not changed the picture yet, and say whether it has."""
-    remove(temporary)
-    remove(_second(temporary))
+    for made in (temporary, packet_file(temporary), _second(temporary)):
+        remove(made)
     if are_same(step.target, change.kept):
         remove(change.kept)
     return _is_kept(step, change)

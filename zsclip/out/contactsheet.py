@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from zsclip.answers.answers import Answers, Row
+from zsclip.out.fonts import Font
 from zsclip.out.text import unknown_of
 from zsclip.out.thumbnails import HEIGHT, WIDTH, thumbnails
 from zsclip.pictures.pictures import pictures_named
@@ -43,7 +44,7 @@ def _sheet(shown: list[tuple[Row, bytes | None]]) -> Image.Image:
     columns = max(1, min(len(shown), round(math.sqrt(len(shown) * 1.6 * height / width))))
     rows = max(1, math.ceil(len(shown) / columns))
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(sheet), Font(12)
     for place, (row, small) in enumerate(shown):
         left, top = _GAP + place % columns * width, _GAP + place // columns * height
         draw.rectangle((left, top, left + WIDTH - 1, top + HEIGHT - 1), (238, 238, 238))
@@ -51,7 +52,7 @@ def _sheet(shown: list[tuple[Row, bytes | None]]) -> Image.Image:
             with Image.open(io.BytesIO(small)) as picture:
                 sheet.paste(picture, (left + (WIDTH - picture.width) // 2, top + (HEIGHT - picture.height) // 2))
         for number, (text, ink) in enumerate(_lines(row)):
-            draw.text((left, top + HEIGHT + 1 + number * _LINE), cut_to(WIDTH, text, font), ink, font)
+            font.draw(draw, (left, top + HEIGHT + 1 + number * _LINE), font.cut_to(WIDTH, text), ink)
     return sheet
 
 
@@ -61,11 +62,3 @@ def _lines(row: Row) -> list[tuple[str, str]]:
         return [(row.error, "firebrick"), (name, "dimgray")]
     label = unknown_of(row) if row.label is None else ", ".join(row.labels)
     return [(f"{row.best.score:.2f} {label}", "black" if row.label is not None else "dimgray"), (name, "dimgray")]
-
-
-def cut_to(width: int, text: str, font: "ImageFont.ImageFont | ImageFont.FreeTypeFont") -> str:
-    """Cut a text to one line of this width, in pixels."""
-    line = text.replace("\n", " ")
-    while len(line) > 1 and font.getlength(line) > width:
-        line = line[:-2] + "\N{HORIZONTAL ELLIPSIS}"
-    return line

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from zsclip.answers.where import Box, Where
-from zsclip.out.contactsheet import cut_to
+from zsclip.out.fonts import Font
 from zsclip.out.text import without_surrogates
 from zsclip.pixels.view import View
 
@@ -40,7 +40,7 @@ def heatmap(view: View, where: Where, *, with_boxes: bool = False) -> Image.Imag
     greyed = _greyed(np.asarray(picture, np.float32), where)
     width, height = room + _GAP, picture.height + _LINE + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, -(-len(shown) // columns) * height + _GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    draw, font = ImageDraw.Draw(sheet), Font(15)
     most = max(float(where.heats.max()), 1e-12)
     for place in shown:
         left, top = _GAP + place % columns * width, _GAP + place // columns * height
@@ -49,7 +49,7 @@ def heatmap(view: View, where: Where, *, with_boxes: bool = False) -> Image.Imag
             _outline(panel, box, where)
         sheet.paste(panel, (left, top))
         caption = f"{where.scores[place]:.3f} {without_surrogates(where.labels[place])}"
-        draw.text((left, top + picture.height + 2), cut_to(room, caption, font), "black", font)
+        font.draw(draw, (left, top + picture.height + 2), font.cut_to(room, caption), "black")
     return sheet
 
 

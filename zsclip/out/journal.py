@@ -25,6 +25,8 @@ from zsclip.errors import InputError, OutputError
 from zsclip.kept.cache import read_rows, write_rows
 from zsclip.out.changes import changes
 from zsclip.out.output import part_of
+from zsclip.pictures.containers import stands_for_many
+from zsclip.pictures.pictures import Paths
 
 _VERSION = 2
 _KIND = "finished files"  # what the cache calls the records
@@ -35,13 +37,15 @@ class Failures(NamedTuple):
     """Neighbouring pictures that failed.
 
     first: the index of the first one in the list of pictures. pictures: their number. start, end: of all
-    their rows in the file, in bytes; equal where --only or the format leaves them out.
+    their rows in the file, in bytes; equal where --only or the format leaves them out. name: of a file that holds many
+    pictures, which has a row, alone in here, as it could not be read, or not further; "" for pictures.
     """
 
     first: int
     pictures: int
     start: int
     end: int
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,22 @@ class Journal:
     ) -> None:
         self.overwrite = overwrite
         self._can_grow = can_grow
-        self.failed_paths: list[str] = []  # paths of pictures that failed in earlier runs
+        self.failed_paths: list[str] = []  # pictures that failed in earlier runs, or are found now in place of files
+        self.failed_places: list[int] = []  # the index of each among those that are found now
         self._target = target
         self._part = part_of(target)
         self._file = self._part + ".json"
         self._settings = dict(settings)
-        self._paths = hashlib.blake2b(digest_size=8)
+        self._paths = hashlib.blake2b(digest_size=8)  # of the pictures that have rows
+        self._found = hashlib.blake2b(digest_size=8)  # of those that are found now, in place of files, too
+        self._again: list[int] = []  # for each of the failures of earlier runs, how many pictures are found there now
+        self._count = 0  # pictures that are found now
         self._points: list[Point] = []
         self._last = _BEGINNING
         self._failures: list[Failures] = []
-        self._known = 0  # pictures with rows from earlier runs
         self._retries = False
 
-    def resume(self, paths: Iterator[str]) -> Point | None:
+    def resume(self, paths: Paths) -> Point | None:
         """Check that an earlier run can be continued, and drop the paths that already have rows from the list.
 
         Returns:
@@ -124,10 +131,9 @@ class Journal:
                 which = f"images {before + 1} to {point.pictures}"
                 raise InputError(f"{self._part}: {which} differ from the list as it is now; --overwrite starts again")
             self._points.append(point)
-        self._known = self._last.pictures
         return self._last
 
-    def check_finished(self, paths: Iterator[str]) -> Point | None:
+    def check_finished(self, paths: Paths) -> Point | None:
         """Check that a finished file was made by the same run, and remove all paths from the list.
 
         Returns:
@@ -150,17 +156,18 @@ class Journal:
         end = _point(record["end"])
         if not what:
             self._take(paths, end)
-            count = self._last.pictures + sum(1 for _ in paths)
-            if count != end.pictures:
-                what = [f"images: {end.pictures:,} -> {count:,}"]
-            elif self._paths.hexdigest() != end.paths:
-                what = [f"images: a different list of {count:,}"]
+            left = sum(1 for _ in paths)
+            count = self._count + left
+            if left or self._paths.hexdigest() != end.paths:
+                changed = (
+                    f"{end.pictures:,} -> {count:,}" if count != end.pictures else f"a different list of {count:,}"
+                )
+                what = [f"images: {changed}"]
         if what:
             raise InputError(
                 f"{self._target}: made with other settings: {'; '.join(what)}; write to another file, or add "
                 "--overwrite to replace it"
             )
-        self._known = end.pictures
         with suppress(FileNotFoundError):  # left by a run that was killed between its last two steps
             if not os.path.lexists(self._part):
                 os.unlink(self._file)
@@ -196,7 +203,7 @@ class Journal:
             for batch in batches:
                 failures: list[Failures] = []
                 yield from _in_runs(batch, pictures, out, failures)
-                self._paths.update(_lines_of(batch.names))
+                self._see(batch.names)
                 failed += len(batch.skipped)
                 pictures += len(batch)
                 self._last = Point(pictures, failed, _size(out), self._paths.hexdigest(), tuple(failures))
@@ -205,34 +212,50 @@ class Journal:
                 file.flush()
 
     @property
-    def retries_first_row(self) -> bool:
-        """Whether `retried` replaces the rows at the very beginning of the file, a header included."""
-        return bool(self._failures) and self._failures[0].start == 0 and self._failures[0].first < self._known
+    def taken(self) -> int:
+        """How many of the pictures that are found now were removed from the list, or have rows."""
+        return self._count
 
-    def retried(self, batches: Iterable[Answers], old: BinaryIO, out: TextIO) -> Iterator[Answers]:
+    @property
+    def has_failures(self) -> bool:
+        """Whether earlier runs left failed rows, for `retried`."""
+        return bool(self._again)
+
+    @property
+    def retries_first_row(self) -> bool:
+        """Whether `retried` writes rows at the very beginning of the file, where a header belongs."""
+        return self.has_failures and self._failures[0].start == 0 and self._again[0] > 0
+
+    def retried(
+        self, batches: Iterable[Answers], old: BinaryIO, out: TextIO, *, has_header: bool = False
+    ) -> Iterator[Answers]:
         """Pass on the rows of `failed_paths`, and copy all others of the finished file around them.
 
         Args:
-            old: the finished file. out: its copy.
+            old: the finished file. out: its copy. has_header: whether its first line is a header.
         """
         again = _Taken(batches)
         failures: list[Failures] = []
-        for each in self._failures:
+        more = 0  # pictures than before, up to here
+        for number, each in enumerate(self._failures):
             _copy(old, out, each.start - old.tell())
-            if each.first < self._known:
-                first = each.first
-                for some in again.next(each.pictures):
+            first = each.first + more
+            if number < len(self._again):
+                if each.start == 0 and has_header and not self._again[number]:
+                    out.write(old.readline().decode())
+                for some in again.next(self._again[number]):
                     yield from _in_runs(some, first, out, failures)
                     first += len(some)
+                more += self._again[number] - each.pictures
                 old.seek(each.end)
             else:  # failed in this run
                 start = _size(out)
                 _copy(old, out, each.end - each.start)
-                failures.append(each._replace(start=start, end=_size(out)))
+                failures.append(each._replace(first=first, start=start, end=_size(out)))
         _copy(old, out, os.fstat(old.fileno()).st_size - old.tell())
         failed = sum(each.pictures for each in failures)
-        self._failures = failures
-        self._last = Point(self._last.pictures, failed, _size(out), self._last.paths)
+        self._failures, self._paths = failures, self._found
+        self._last = Point(self._count, failed, _size(out), self._paths.hexdigest())
 
     def record_finished(self, out: TextIO) -> None:
         """Record how the file was made, once all rows are written, under the digest of its content."""
@@ -257,16 +280,30 @@ class Journal:
                 with suppress(FileNotFoundError):
                     os.unlink(file)
 
-    def _take(self, paths: Iterator[str], point: Point) -> None:
+    def _take(self, paths: Paths, point: Point) -> None:
         """Remove the paths up to a point from the list, and remember those of failed pictures."""
-        failed = {each.first + i for each in point.failures for i in range(each.pictures)}
         place = self._last.pictures
-        some = list(islice(paths, point.pictures - place))
-        self._paths.update(_lines_of(some))
-        self.failed_paths += [path for place, path in enumerate(some, place) if place in failed]
-        place += len(some)
+        for each in point.failures:
+            self._see(list(islice(paths, each.first - place)))
+            some = paths.in_place_of(each.name) if each.name else list(islice(paths, each.pictures))
+            self._see(some, [each.name] if each.name else some)
+            self.failed_paths += some
+            self.failed_places += range(self._count - len(some), self._count)
+            self._again.append(len(some))
+            place = each.first + each.pictures
+        self._see(list(islice(paths, point.pictures - place)))
         self._failures += point.failures
-        self._last = Point(place, point.failed, point.size, point.paths)
+        self._last = Point(point.pictures, point.failed, point.size, point.paths)
+
+    def _see(self, found: Sequence[str], rows: Sequence[str] | None = None) -> None:
+        """Add pictures to the hashes of their paths.
+
+        Args:
+            rows: those that have rows instead; None if it is the same ones.
+        """
+        self._paths.update(_lines_of(found if rows is None else rows))
+        self._found.update(_lines_of(found))
+        self._count += len(found)
 
     def _read(self) -> tuple[dict[str, Any], list[Point]]:
         try:
@@ -315,12 +352,15 @@ def _in_runs(batch: Answers, first: int, out: TextIO, failures: list[Failures]) 
         yield batch
         return
     is_failed = ~batch.was_read()
-    bounds = [0, *(np.flatnonzero(np.diff(is_failed)) + 1).tolist(), len(batch)]
+    alone = {place for place in np.flatnonzero(is_failed).tolist() if stands_for_many(batch.names[place])}
+    changes_at = (np.flatnonzero(np.diff(is_failed)) + 1).tolist()
+    bounds = sorted({0, *changes_at, *alone, *(place + 1 for place in alone), len(batch)})
     for begin, end in pairwise(bounds):
         start = _size(out)
         yield batch.take(np.arange(begin, end))
         if is_failed[begin]:
-            failures.append(Failures(first + begin, end - begin, start, _size(out)))
+            name = str(batch.names[begin]) if begin in alone else ""
+            failures.append(Failures(first + begin, end - begin, start, _size(out), name))
 
 
 def _copy(old: BinaryIO, out: TextIO, size: int) -> None:

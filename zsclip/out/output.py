@@ -147,6 +147,20 @@ def check_folder(folder: str) -> None:
         raise OutputError(f"{place}: {what}, not a folder; choose another name")
 
 
+def make_folder(folder: str) -> None:
+    """Make a folder for several files, if it is not there.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    check_folder(folder)
+    with as_output_error(folder):
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as e:
+            raise OSError(e.errno, e.strerror) from e  # without a name, which may be that of a folder above
+
+
 def check_local(flag: str, target: str | None) -> None:
     """Refuse a URL as an output: it would become a local folder of this name.
 
@@ -221,11 +235,13 @@ def refuse_replaced(found: Iterable[Pictures], places: Mapping[FileId, str]) -> 
 
 
 def held_in(name: str) -> tuple[str, str]:
-    """Say what holds a picture, its file or an archive, and give the path of that."""
-    from zsclip.pictures.containers import archive_of  # here, as `zsclip --help` imports this module
+    """Say what holds a picture, its file, an archive or a video, and give the path of that."""
+    from zsclip.pictures.containers import archive_of, is_clip  # here, as `zsclip --help` imports this module
 
     archive = archive_of(name) if "#" in name else ""
-    return (f"the archive of {name!r}", archive) if archive else (f"the image {name!r}", name)
+    if not archive:
+        return f"the image {name!r}", name
+    return f"the {'video' if is_clip(archive) else 'archive'} of {name!r}", archive
 
 
 def files_of(target: str) -> tuple[str, ...]:

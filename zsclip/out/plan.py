@@ -1,7 +1,6 @@
 """Rows -> what is to be done with each picture and the files that belong to it. Files are looked at, never changed."""
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,16 +12,15 @@ from zsclip.out.companions import Companions
 from zsclip.out.destinations import filled, folder_names, numbered, safe_name
 from zsclip.out.reader import Answered, Scored
 from zsclip.out.transfer import are_same, same_contents
-from zsclip.pictures.containers import split_member
+from zsclip.pictures.containers import is_clip, split_member
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.urls import is_url
 
-_FRAME = re.compile(r"(.+)#t=[\d.]+", re.DOTALL)
 _STARTS = {
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif",
 }  # fmt: skip
 
-Opens = Callable[[str], BinaryIO]  # opens a member of an archive by its name
+Opens = Callable[[str], BinaryIO]  # opens a member of an archive, or a frame of a video, by its name
 
 
 class NotPossible(Exception):
@@ -183,12 +181,15 @@ class _Planner:
             raise NotPossible((getattr(e, "strerror", None) or str(e)).lower()) from e
 
     def _member(self, name: str) -> _File:
-        """Find the archive that holds a picture which is not a file."""
+        """Find the archive or the video that holds a picture which is not a file."""
         archive, inside = archive_of(name)
         if self._wish.action != "copy":
-            raise NotPossible("inside an archive; --copy-to copies it out")
+            what = "a frame of a video" if is_clip(archive) else "inside an archive"
+            raise NotPossible(f"{what}; --copy-to copies it out")
         source = absolute(name)
         own = safe_name(inside.rpartition("/")[2])
+        if is_clip(archive):
+            own = f"{os.path.splitext(os.path.basename(archive))[0]}-{own.removeprefix('t=')}.png"
         with self._opens(source) as file:
             if own.isdecimal():  # a row of a Parquet file
                 own = f"{os.path.splitext(os.path.basename(archive))[0]}-{own}{_ending(file.read(12))}"
@@ -294,15 +295,13 @@ def labels_of(row: Answered, min_score: float | None) -> list[Scored]:
 
 
 def archive_of(name: str) -> tuple[str, str]:
-    """Give the archive that holds a picture which is not a file, and its name there.
+    """Give the archive or the video that holds a picture which is not a file, and its name there.
 
     Raises:
-        NotPossible: it is not in an archive.
+        NotPossible: there is no such archive or video.
     """
     if is_url(name):
         raise NotPossible("on a server; download it first")
-    if (frame := _FRAME.fullmatch(name)) and os.path.isfile(frame[1]):
-        raise NotPossible("a frame of a video, which is not a file")
     archive, inside = split_member(name)
     if not inside or not os.path.isfile(archive):
         raise NotPossible("no such file; run this in the folder in which it was classified")

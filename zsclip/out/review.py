@@ -5,6 +5,7 @@ nothing else: pictures are asked for by the number of their row, never by a path
 """
 
 import hmac
+import html
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import secrets
 import socket
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -25,17 +27,21 @@ from zsclip.out.reader import Answered
 from zsclip.out.report import CANDIDATES, end_of_page, page_around_rows, row_of_page
 from zsclip.out.text import decoded
 from zsclip.out.thumbnails import as_jpeg, thumbnails
+from zsclip.pictures.containers import archive_of
 from zsclip.pictures.listed import Members
 from zsclip.pictures.pictures import Pictures
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
 from zsclip.pictures.urls import is_remote
+from zsclip.pixels.limits import DEFAULT_MAX_PIXELS
 
 ADDRESS = "127.0.0.1"
 _NAMES = (ADDRESS, "localhost")  # by which a browser may call it; any other is a name that leads here by a trick
 _MOST_ASKED = 1 << 16  # bytes of a request
 _MOST_ROWS = 10_000  # in one answer
 _SENT_AT_ONCE = 1 << 16  # bytes
+_FRAME_SECONDS = 30  # that a frame of a video may take, as all others wait for it
+_MOST_LINES = 8  # of a placeholder
 _START_SECONDS = 300  # in which a browser must have started
 _LABEL = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,1000}")
 _SHOWN_BY_BROWSERS = (
@@ -60,7 +66,7 @@ Reply = tuple[str, Body]  # the media type, and what is sent
 
 
 class NotFound(Exception):
-    """Raised for a request that gets nothing."""
+    """Raised for a request that gets nothing, or with the reason why a picture cannot be read."""
 
 
 class Moved(Exception):
@@ -78,7 +84,8 @@ class Review:
         self, rows: Sequence[Answered], corrections: Corrections, *, title: str, threads: int, network: Network
     ) -> None:
         self._rows, self._corrections, self._title = rows, corrections, title
-        self._network, self._members = network, Members(network)
+        self._network = network
+        self._members = Members(network, max_pixels=DEFAULT_MAX_PIXELS, frame_seconds=_FRAME_SECONDS)
         self._decoders = threading.Semaphore(threads)
         offered = (row.candidates + row.labels for row in rows)
         truths = {row.truth for row in rows if row.truth}
@@ -119,38 +126,45 @@ class Review:
 
     def thumbnail(self, number: int) -> Reply:
         """Give a small picture."""
-        with self._decoders:
-            (small,) = thumbnails(self._picture(number), [0], threads=1)
+        with self._decoders, self._opened(number) as file:
+            (small,) = thumbnails(Pictures([self._rows[number].name], lambda _: file), [0], threads=1)
         if small is None:
             raise NotFound
         return "image/webp", small
 
     def picture(self, number: int) -> Reply:
         """Give a whole picture: its file if a browser shows it, else a JPEG."""
-        picture = self._picture(number)
+        file = self._opened(number)
         try:
-            file = picture.open(0)
             start = file.read(_START)
             file.seek(0)
-        except (OSError, Refused, InputError) as e:
+        except (OSError, Refused) as e:
             raise NotFound from e
         for signature, kind in _SHOWN_BY_BROWSERS:
             if signature.match(start):
                 return kind, file
-        file.close()
-        with self._decoders:
-            whole = as_jpeg(picture, 0)
+        with self._decoders, file:
+            whole = as_jpeg(Pictures([self._rows[number].name], lambda _: file), 0)
         if whole is None:
             raise NotFound
         return "image/jpeg", whole
 
-    def _picture(self, number: int) -> Pictures:
+    def _opened(self, number: int) -> BinaryIO:
         if number >= len(self._rows):
             raise NotFound
         name = self._rows[number].name
-        if is_remote(name):
-            return Pictures([name], lambda _: self._network.read(name))
-        return Pictures([name]) if os.path.isfile(name) else Pictures([name], lambda _: self._members.open(name))
+        try:
+            if archive_of(name):
+                return self._members.open(name)
+            if is_remote(name):
+                return Pictures([name], lambda _: self._network.read(name)).open(0)
+            if not os.path.isfile(name):
+                raise NotFound
+            return open(name, "rb")
+        except Refused as e:
+            raise NotFound(e.message) from e
+        except Exception as e:  # decoders raise anything at all, and the row is useful without its picture
+            raise NotFound from e
 
 
 class Server(ThreadingHTTPServer):
@@ -238,8 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         try:
             reply = self._reply()
-        except NotFound:
-            self._send(HTTPStatus.NOT_FOUND, None)
+        except NotFound as e:
+            self._send(HTTPStatus.NOT_FOUND, _placeholder(str(e)) if str(e) else None)
         except Moved:
             self._send(HTTPStatus.SEE_OTHER, None, {"Location": f"/{self.server.token}/"})
         except (InputError, OutputError) as e:
@@ -303,7 +317,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(size))
-            self.send_header("Cache-Control", "private, max-age=3600" if kind.startswith("image/") else "no-store")
+            is_picture = status == HTTPStatus.OK and kind.startswith("image/")
+            self.send_header("Cache-Control", "private, max-age=3600" if is_picture else "no-store")
             for name, value in {**_HEADERS, **(headers or {})}.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -315,6 +330,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _are_same(token: str, wanted: str) -> bool:
     return hmac.compare_digest(token.encode(), wanted.encode())
+
+
+def _placeholder(why: str) -> Reply:
+    """Draw the reason why there is no picture; browsers show it in its place."""
+    lines = textwrap.wrap(why, 26)[:_MOST_LINES]
+    spans = "".join(f'<tspan x="80" dy="1.2em">{html.escape(line)}</tspan>' for line in lines)
+    top = 62 - 8 * len(lines)
+    text = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="160" height="130" viewBox="0 0 160 130">'
+        '<rect x="1" y="1" width="158" height="128" fill="none" stroke="#888" stroke-dasharray="4"/>'
+        f'<text y="{top}" font-family="sans-serif" font-size="11" text-anchor="middle" fill="#888">{spans}</text></svg>'
+    )
+    return "image/svg+xml", text.encode("utf-8", "replace")
 
 
 def _row(row: Answered) -> list[Any]:

@@ -49,11 +49,13 @@ class _Open:
         self._sum, self._frames = self._sum + score, self._frames + 1
         return True
 
-    def ended(self, next_name: str) -> Segment:
-        """Give the segment, as it ends where a picture of this name comes."""
+    def ended(self, next_name: str | None) -> Segment:
+        """Give the segment, as it ends where a picture of this name comes; None: where the run ends."""
         clip: Clip = self.first.clip
         if isinstance(next_name, Frame) and next_name.clip is clip:
             end = next_name.seconds
+        elif next_name is None and clip.end is None:  # --limit came before the end of the clip
+            end = clip.end_of(self.last)
         else:
             end = self.last.seconds if clip.end is None else max(clip.end, self.last.seconds)
         score = None if self.failed is not None else self._sum / self._frames
@@ -80,7 +82,7 @@ def segments(batches: Iterable[Answers]) -> Iterator[list[Segment]]:
                 done.append(Segment(name, None, None, label, None if failed else score, int(not failed), failed))
         yield done
     if open_one is not None:
-        yield [open_one.ended("")]
+        yield [open_one.ended(None)]
 
 
 def write_segments(batches: Iterable[Answers], out: TextIO, form: str, wanted: set[str | None]) -> None:

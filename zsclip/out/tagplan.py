@@ -9,11 +9,12 @@ from itertools import count
 from unicodedata import normalize
 
 from zsclip.out.actionlog import Action, Change, Step
-from zsclip.out.exiftool import read_packet
+from zsclip.out.exiftool import ExifTool
 from zsclip.out.plan import NotPossible, Plan, absolute, archive_of, labels_of
 from zsclip.out.rdf import LARGEST, NotXmp
 from zsclip.out.reader import Answered
 from zsclip.out.xmp import Tag, spelt, tagged
+from zsclip.pictures.containers import is_clip
 from zsclip.pictures.identity import content_of
 from zsclip.pictures.refused import Refused
 
@@ -52,11 +53,15 @@ class _Found:
     xmp: bytes | None = None
 
 
-def plan_tags(rows: Sequence[Answered], tagging: Tagging) -> Plan:
-    """Decide which tags every picture of some rows gets."""
+def plan_tags(rows: Sequence[Answered], tagging: Tagging, exiftool: ExifTool) -> Plan:
+    """Decide which tags every picture of some rows gets.
+
+    Args:
+        exiftool: reads what is in pictures, if tags go into those.
+    """
     plan, tags_of = Plan(), dict[_Place, tuple[str, list[Tag]]]()
     with ThreadPoolExecutor(_THREADS) as pool:
-        for row, found in zip(rows, pool.map(lambda row: _find(row, tagging), rows), strict=True):
+        for row, found in zip(rows, pool.map(lambda row: _find(row, tagging, exiftool), rows), strict=True):
             plan.rows += 1
             try:
                 _add(plan, tags_of, row, found, tagging)
@@ -104,14 +109,14 @@ def _add(
     plan.groups.append([Step(action, found.picture, found.target, found.target, 1, found.size, change)])
 
 
-def _find(row: Answered, tagging: Tagging) -> _Found | str:
+def _find(row: Answered, tagging: Tagging, exiftool: ExifTool) -> _Found | str:
     """Look at a picture and its XMP; if that is impossible, say why."""
     if row.error is not None:
         return row.error
     try:
         picture, size, mtime = _picture(row.name, tagging)
         if tagging.embeds:
-            return _Found(picture, picture, _place_of(picture), size, mtime, read_packet(picture))
+            return _Found(picture, picture, _place_of(picture), size, mtime, exiftool.read_packet(picture))
         target = f"{os.path.splitext(picture)[0] if tagging.by_stem else picture}.xmp"
         return _read_sidecar(_Found(picture, target, _place_of(target), size))
     except NotPossible as e:
@@ -132,8 +137,9 @@ def _picture(name: str, tagging: Tagging) -> tuple[str, int, int]:
                 raise NotPossible("a symbolic link; tag the file that it leads to, or use --tag xmp")
             status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as e:
-        archive_of(name)
-        raise NotPossible("inside an archive; extract it to tag it") from e
+        is_frame = is_clip(archive_of(name)[0])
+        what = "a frame of a video, which is not a file" if is_frame else "inside an archive; extract it to tag it"
+        raise NotPossible(what) from e
     if not stat.S_ISREG(status.st_mode):
         raise NotPossible("not a regular file")
     return path, status.st_size, status.st_mtime_ns

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -44,6 +44,12 @@ def as_jpeg(pictures: Pictures, place: int) -> bytes | None:
             return _written(in_srgb(image), "JPEG", quality=90)
 
     return _all_made(pictures, [place], made, 1, DEFAULT_MAX_PIXELS)[0]
+
+
+def as_png(file: BinaryIO) -> BinaryIO:
+    """Encode a picture anew, without loss."""
+    with set_up_pillow(DEFAULT_MAX_PIXELS), Image.open(file) as image:
+        return io.BytesIO(_written(image, "PNG"))
 
 
 def _all_made(

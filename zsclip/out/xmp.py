@@ -32,7 +32,7 @@ _EMPTY = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 
 class Tag(NamedTuple):
-    """A label that applies, and the group that it is in; "" if it is in none."""
+    """A label that applies, and the group that it is in, with `|` between its levels; "" if it is in none."""
 
     label: str
     group: str = ""
@@ -89,14 +89,18 @@ def tagged(data: bytes | None, tags: Sequence[Tag]) -> bytes | None:
 def spelt(space: str, tag: Tag) -> str:
     """Give a tag as a property has it: `dog` in dc, `animal|dog` in lr, `animal/dog` in digiKam; "" if it is empty.
 
-    A character that separates levels is replaced in names: digiKam shows `\\` for `/`, too.
+    A label that is its own group stands for the innermost level of that. A character that separates levels is replaced
+    in names: digiKam shows `\\` for `/`, too.
     """
-    label, group = _clean(tag.label), _clean(tag.group)
+    levels = [level for part in tag.group.split("|") if (level := _clean(part))]
+    is_group = levels and _key(tag.label) == _key(tag.group)
+    label = levels[-1] if is_group else _clean(tag.label)
     if space == "dc" or not label:
         return label
     separator, other = ("|", "/") if space == "lr" else ("/", "\\")
-    parts = [group, label] if group not in ("", label) else [label]
-    return separator.join(part.replace(separator, other) for part in parts)
+    if levels[-1:] != [label]:
+        levels.append(label)
+    return separator.join(level.replace(separator, other) for level in levels)
 
 
 def _texts_of(each: _Property, tags: Sequence[Tag]) -> list[str]:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from glob import has_magic
 
 from zsclip.errors import InputError
+from zsclip.pictures.about import About
 from zsclip.pictures.endings import SKIPPED_NAMES
-from zsclip.pictures.fetch import About, server_of
+from zsclip.pictures.fetch import server_of
 from zsclip.pictures.globs import fits, without_last_stars
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network

@@ -9,9 +9,10 @@ from array import array
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
-from zsclip.pictures.animations import Animation
+from zsclip.pictures.animations import Animation, file_of, is_animation
 from zsclip.pictures.decoding_thread import DecodingThread, waiting
 from zsclip.pictures.identity import look_of
 from zsclip.pictures.pictures import Member, Pictures
@@ -30,10 +31,11 @@ _VERSION = b"frames-v1"  # change it when other frames are taken than before
 
 
 class Frame(Member):
-    """The name of a frame. It also knows its clip, and when it is shown, in seconds from the start."""
+    """The name of a frame. It also knows its clip, its number there, and when it is shown: seconds from the start."""
 
-    __slots__ = ("clip", "seconds")
+    __slots__ = ("clip", "number", "seconds")
     clip: "Clip"
+    number: int
     seconds: float
 
 
@@ -68,7 +70,7 @@ class Clip:
     def opened(self) -> Video | Animation:
         """Give what decodes it from its beginning."""
         if self.is_animation:
-            return Animation(self.path, max_pixels=self.sampling.max_pixels)
+            return Animation(self.shard, max_pixels=self.sampling.max_pixels)
         return Video(self.shard, keyframes=self.sampling.keyframes, max_pixels=self.sampling.max_pixels)
 
     def taken(self, decoder: Video | Animation) -> Iterator[Shot | None]:
@@ -77,11 +79,33 @@ class Clip:
         for shot in decoder.frames():
             yield shot if takes(shot.seconds, shot.is_key) else None
 
+    def end_of(self, frame: Frame) -> float:
+        """Give when a frame ends after which a run took no more of them: where the next one begins, or with the clip.
+
+        The clip is decoded again up to there, if no earlier run kept its times.
+        """
+        number = frame.number + 1
+        if (times := self.known()) is not None:
+            return times.seconds[number] if number < len(times.seconds) else max(times.end, frame.seconds)
+        try:
+            decoder = self.opened()
+            with closing(DecodingThread(self.taken(decoder))) as shots:
+                shot = next(islice(shots, number, None), None)
+        except Exception:  # decoders raise anything at all; then nothing more is known
+            return frame.seconds
+        return max(float(decoder.end), frame.seconds) if shot is None else float(shot.seconds)
+
     def key_of(self, number: int) -> bytes | None:
         """Give the key of a frame; None if the file has changed, or was changed a moment ago."""
         if self.shard.key is None or not self._is_as_it_was():
             return None
         return self.shard.key + _KEY.pack(b"k" if self.sampling.keyframes else b"f", number)
+
+    def key_at(self, milliseconds: int) -> bytes | None:
+        """Give the key of the frame that is named by a time; None as for `key_of`."""
+        if self.shard.key is None or not self._is_as_it_was():
+            return None
+        return self.shard.key + _KEY.pack(b"t", milliseconds)
 
     def known(self) -> _Times | None:
         """Give what an earlier run kept."""
@@ -141,12 +165,20 @@ class Unread:
 
 
 def find_in_clip(
-    path: str, sampling: Sampling, unread: Unread, network: Network, *, is_animation: bool = False
+    path: str, sampling: Sampling, unread: Unread, network: Network, *, may_be_still: bool = False
 ) -> Iterator[Pictures]:
-    """Yield the frames of a video or an animation that are taken, in order. If it is damaged, a last row says so."""
+    """Yield the frames of a video or an animation that are taken, in order. If it is damaged, a last row says so.
+
+    Args:
+        may_be_still: whether it is an image, animated or not; one on a server is only opened here.
+    """
     try:
-        clip = Clip(network.open(path), sampling, is_animation)
+        shard = network.open(path)
+        clip = Clip(shard, sampling, may_be_still)
         times = clip.known()
+        if times is None and may_be_still and shard.fetch is not None and not is_animation(file_of(shard)):
+            yield Pictures((path,), lambda _: shard.picture(0, shard.size), lambda _: shard.key)
+            return
         if times is None:
             times = yield from _decoded(clip, unread)
         else:
@@ -200,7 +232,7 @@ def _pictures(
     for place in range(stop - start):
         at = seconds[start + place]
         frame = Frame(f"{clip.path}#t={at:.3f}", some, place)
-        frame.clip, frame.seconds = clip, at
+        frame.clip, frame.number, frame.seconds = clip, start + place, at
         names.append(frame)
     return some
 

@@ -326,6 +326,7 @@ def _kind(kind: Any) -> Literal["struct", "binary", "path"] | None:
     if types.is_struct(kind):
         names = [kind.field(i).name for i in range(kind.num_fields)]
         return "struct" if "bytes" in names and _kind(kind.field("bytes").type) == "binary" else None
-    if types.is_binary(kind) or types.is_large_binary(kind):
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
         return "binary"
-    return "path" if types.is_string(kind) or types.is_large_string(kind) else None
+    is_path = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return "path" if is_path else None

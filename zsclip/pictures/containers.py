@@ -11,32 +11,53 @@ from importlib.util import find_spec
 from zsclip.errors import InputError
 from zsclip.pictures.animations import is_animation
 from zsclip.pictures.clips import Unread, find_in_clip
+from zsclip.pictures.endings import ARCHIVES, LISTS, TARS
 from zsclip.pictures.passed_over import PassedOver
-from zsclip.pictures.pictures import Pictures
+from zsclip.pictures.pictures import Member, Pictures
 from zsclip.pictures.remote import Network
 from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
 from zsclip.pictures.shards import Takes
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.urls import is_remote, name_in
 
-TARS = (".tar", ".tar.gz", ".tgz")
-ARCHIVES = (*TARS, ".zip", ".parquet")
-LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
-_MEMBER = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|zip|parquet))#(.+)", re.IGNORECASE | re.DOTALL)
 _MOST_BRACES = 100_000  # inputs that one brace range may stand for
 
 
 def archive_of(name: str) -> str:
-    """Give the archive that a name says it is in, as `shard.tar#dir/a.jpg` does; "" if there is none."""
+    """Give the archive that a name says it is in, as `shard.tar#dir/a.jpg` does, or the video; "" if there is none.
+
+    A file that is literally called so comes first.
+    """
     archive, member = split_member(name)
     is_there = member and (os.path.isfile(archive) or is_remote(archive)) and not os.path.lexists(name)
     return archive if is_there else ""
 
 
 def split_member(name: str) -> tuple[str, str]:
-    """Split a name into those of an archive and of a member; the latter is "" if it names no member."""
-    match = _MEMBER.fullmatch(name)
-    return (name, "") if match is None else (match[1], match[2])
+    """Split a name into those of an archive and of a member, or of a video and of a frame, such as `t=12.500`.
+
+    Folders and archives may have a hash in their names, so an archive that is there comes first.
+
+    Returns:
+        "" as the second if it names neither.
+    """
+    ways = [(name[: each.start()], name[each.end() :]) for each in re.finditer("#", name)]
+    ways = [way for way in ways if _may_hold(*way)]
+    there = (way for way in reversed(ways) if os.path.isfile(way[0]))
+    return next(there, ways[0] if ways else (name, ""))
+
+
+def is_clip(path: str) -> bool:
+    """Whether a file is a video or an animation by its extension, if it holds pictures at all."""
+    return _name(path).endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS))
+
+
+def _may_hold(path: str, member: str) -> bool:
+    """Whether a file may hold a picture of this name, by its extension."""
+    try:
+        return bool(member) and (_name(path).endswith(ARCHIVES) or (member.startswith("t=") and is_clip(path)))
+    except ValueError:  # a URL that is none
+        return False
 
 
 def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
@@ -45,6 +66,8 @@ def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:
     if is_remote(path):
         if archive_of(path):
             return False
+        if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):  # which shows once it is fetched
+            return True
         return name.endswith((*ARCHIVES, *LISTS)) or (name.endswith((*VIDEO_ENDINGS,)) and find_spec("av") is not None)
     if sampling.animations and name.endswith((*ANIMATION_ENDINGS,)):
         return os.path.isfile(path) and is_animation(path)
@@ -97,8 +120,8 @@ def find_in_container(
     """
     name = _name(path)
     if name.endswith((*VIDEO_ENDINGS, *ANIMATION_ENDINGS)):
-        is_animated = name.endswith((*ANIMATION_ENDINGS,))
-        return find_in_clip(path, sampling, unread or Unread(), network, is_animation=is_animated)
+        may_be_still = name.endswith((*ANIMATION_ENDINGS,))
+        return find_in_clip(path, sampling, unread or Unread(), network, may_be_still=may_be_still)
     if name.endswith(TARS):
         from zsclip.pictures.tars import find_in_tar
 
@@ -112,6 +135,14 @@ def find_in_container(
 
     find = find_in_list if is_list(path) else find_in_parquet
     return find(path, column, lambda name: not is_left_out(name), network)
+
+
+def stands_for_many(name: str) -> bool:
+    """Whether a row of this name, if it failed, is about a file that holds many pictures, and not about one of them."""
+    if isinstance(name, Member):
+        holder = name.pictures.holder
+        return holder is not None and holder.path == name
+    return _name(name).endswith((*ARCHIVES, *LISTS, *VIDEO_ENDINGS))
 
 
 def is_list(path: str) -> bool:

@@ -25,11 +25,13 @@ T = TypeVar("T")
 def waiting() -> Iterator[None]:
     """Mark a thread that only waits for a decoder, which has limits of its own."""
     thread = threading.get_ident()
+    is_inside = thread in _waiting  # another such block
     _waiting.add(thread)
     try:
         yield
     finally:
-        _waiting.discard(thread)
+        if not is_inside:
+            _waiting.discard(thread)
 
 
 def is_waiting(thread: int) -> bool:

@@ -1,4 +1,4 @@
-"""Which names are those of pictures, in folders and in archives."""
+"""Which names are those of pictures, in folders and in archives, and which those of files that hold many."""
 
 from collections.abc import Callable, Collection
 from importlib.util import find_spec
@@ -15,6 +15,9 @@ RAW_ENDINGS = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
     | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
 )
+TARS = (".tar", ".tar.gz", ".tgz")
+ARCHIVES = (*TARS, ".zip", ".parquet")
+LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
 SKIPPED_NAMES = frozenset({"@eaDir", "node_modules"})  # thumbnails of a Synology NAS; logos in npm packages
 _SKIPPED_IN_ARCHIVES = SKIPPED_NAMES | {"__MACOSX"}
 # What belongs to the pictures of an archive, by webdataset's convention; not reported if it has pictures.
@@ -42,6 +45,9 @@ def is_taken(
     ending = ending_of(parts[-1] if parts else "")
     if ending in VIDEO_ENDINGS:
         passed_over.videos += 1
+        return False
+    if name.lower().endswith(ARCHIVES):
+        passed_over.archives += 1
         return False
     counts = passed_over.about if ending in _ABOUT_PICTURES else passed_over.endings
     counts[ending] += 1

@@ -4,10 +4,10 @@ import functools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from zsclip.errors import first_line
-from zsclip.pictures import identity
+from zsclip.pictures.about import About, about_of, about_of_reply
 from zsclip.pictures.refused import ErrorKind, Refused
 from zsclip.pictures.urls import host_of, protocol_of
 
@@ -23,7 +23,6 @@ _GIVEN_UP = 3  # files in a row; then each further one of that server is tried o
 _AT_ONCE = 32  # requests to one server
 _CHUNK = 1 << 18
 CHANGED = "the file that holds it has changed since this run began"
-_TAGS = ("ETag", "etag", "generation", "md5Hash")  # names of what changes with the content, the best first
 _LASTING = {  # names of errors that would come again, of libraries that may not be installed
     "FileNotFoundError", "PermissionError", "IsADirectoryError", "ClientConnectorCertificateError", "TooManyRedirects",
     "NoCredentialsError",
@@ -37,26 +36,8 @@ _IN_WORDS = {  # for errors whose own text is for programmers
     "ServerDisconnectedError": "the connection broke off",
     "ClientConnectionResetError": "the connection broke off",
 }
-_TIMES = ("Last-Modified", "LastModified", "updated", "mtime", "created")
 
 T = TypeVar("T")
-
-
-class About(NamedTuple):
-    """What a server says of a file.
-
-    size: in bytes, None if it does not say. tag: changes with the content; empty if only the content identifies it.
-    is_settled: whether the tag will change if the content does, even now.
-    """
-
-    size: int | None = None
-    tag: bytes = b""
-    is_settled: bool = False
-
-    def is_same(self, other: "About") -> bool:
-        """Whether nothing shows that the file has changed; a server may leave out a size or a tag."""
-        sizes, tags = {self.size, other.size} - {None}, {self.tag, other.tag} - {b""}
-        return len(sizes) < 2 and len(tags) < 2
 
 
 class BrokenOff(Refused):
@@ -177,7 +158,7 @@ class Server:
 
     async def _about(self, url: str) -> About:
         if not self._is_http:
-            return _about_of(await self._info(url))
+            return about_of(await self._info(url))
         session = await self._fs.set_session()
         found = About()
         for method, headers in ((session.head, {}), (session.get, {"Range": "bytes=0-0"})):
@@ -185,7 +166,7 @@ class Server:
                 if method == session.head and reply.status in (400, 403, 405, 501):  # a URL may be signed for GET only
                     continue
                 _check(reply)
-                found = _about_reply(reply)
+                found = about_of_reply(reply)
                 if found.size is not None:
                     break
         return found
@@ -193,14 +174,14 @@ class Server:
     async def _part(self, url: str, start: int, stop: int, about: About) -> bytes:
         if not self._is_http:
             data = await self._cat(url, start, stop)
-            if not about.is_same(_about_of(await self._info(url))):
+            if not about.is_same(about_of(await self._info(url))):
                 raise Refused("unreadable", CHANGED)
         else:
             session = await self._fs.set_session()
             headers = _headers({"Range": f"bytes={start}-{stop - 1}"})
             async with session.get(self._fs.encode_url(url), headers=headers) as reply:
                 _check(reply)
-                if not about.is_same(_about_reply(reply)):
+                if not about.is_same(about_of_reply(reply)):
                     raise Refused("unreadable", CHANGED)
                 if reply.status != 206:
                     raise NoRanges
@@ -220,12 +201,12 @@ class Server:
             session = await self._fs.set_session()
             async with session.get(self._fs.encode_url(url), headers=_headers({})) as reply:
                 _check(reply)
-                return await _body(reply, most), _about_reply(reply)
-        first = before if before is not None and before.size is not None else _about_of(await self._info(url))
+                return await _body(reply, most), about_of_reply(reply)
+        first = before if before is not None and before.size is not None else about_of(await self._info(url))
         if first.size is not None and first.size > most:
             raise TooLong
         data = await self._cat(url, None, None)
-        after = _about_of(await self._info(url)) if before is not None else About()
+        after = about_of(await self._info(url)) if before is not None else About()
         return data, after if after == first and after.size == len(data) else About()
 
     async def _copy(self, url: str, file: BinaryIO, most: int, before: About) -> About:
@@ -238,7 +219,7 @@ class Server:
         session = await self._fs.set_session()
         async with session.get(self._fs.encode_url(url), headers=_headers({})) as reply:
             _check(reply)
-            about = _about_reply(reply)
+            about = about_of_reply(reply)
             if not about.is_same(before):
                 raise Refused("unreadable", CHANGED)
             async for chunk in reply.content.iter_chunked(_CHUNK):
@@ -251,7 +232,7 @@ class Server:
         path = self._fs._strip_protocol(url)
         entries = await self._fs._ls(path, detail=True, refresh=True) if self._fs.async_impl else self._fs.ls(path)
         return [
-            (each["name"].rstrip("/").rpartition("/")[2], each["type"] == "directory", _about_of(each))
+            (each["name"].rstrip("/").rpartition("/")[2], each["type"] == "directory", about_of(each))
             for each in entries
             if each["name"].rstrip("/") != path.rstrip("/")
         ]
@@ -345,37 +326,6 @@ async def _body(reply: Any, most: int, parts: list[bytes] | None = None) -> byte
         reply.close()  # and read no more of it
         raise TooLong
     return b"".join(parts)
-
-
-def _about_reply(reply: Any) -> About:
-    """Read the headers of a reply over HTTP."""
-    about = {name: reply.headers[name] for name in ("ETag", "Last-Modified", "Date") if name in reply.headers}
-    ranged = reply.headers.get("Content-Range", "").rpartition("/")[2]
-    size = ranged if reply.status == 206 else reply.headers.get("Content-Length", "")
-    is_packed = reply.headers.get("Content-Encoding", "identity") not in ("", "identity")
-    return _about_of({**about, "size": int(size) if size.isdigit() and not is_packed else None})
-
-
-def _about_of(info: dict[str, Any]) -> About:
-    """Take the identity of a file from what a server says of it."""
-    tag = next((str(info[name]) for name in _TAGS if info.get(name)), "")
-    changed = next((info[name] for name in _TIMES if info.get(name)), None)
-    is_weak = tag.startswith("W/") or not tag
-    known = [tag, *([str(changed)] if is_weak and changed is not None else [])]
-    # Servers such as nginx make a tag of the time in seconds, so it says no more than that.
-    is_settled = _seconds_since(changed, info.get("Date")) > identity.GRAIN_NS / 1e9 if "Date" in info else bool(tag)
-    has_tag = bool(tag) or changed is not None
-    return About(info.get("size"), "\0".join(known).encode() if has_tag else b"", is_settled and has_tag)
-
-
-def _seconds_since(changed: Any, now: Any) -> float:
-    """Give how long ago a file was changed, by the server's own clock; forever if it does not say."""
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return (parsedate_to_datetime(str(now)) - parsedate_to_datetime(str(changed))).total_seconds()
-    except (TypeError, ValueError):
-        return 0.0 if changed else float("inf")
 
 
 def _may_pass(error: Exception) -> bool:

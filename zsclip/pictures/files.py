@@ -1,6 +1,7 @@
 """Which images a run covers: those of files, folders, archives, lists, stdin. No image is decoded here."""
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,8 +9,6 @@ from functools import partial
 from zsclip.errors import InputError
 from zsclip.pictures.clips import Unread
 from zsclip.pictures.containers import (
-    ARCHIVES,
-    LISTS,
     archive_of,
     check_container,
     find_in_container,
@@ -18,11 +17,11 @@ from zsclip.pictures.containers import (
     is_list,
     note_of,
 )
-from zsclip.pictures.endings import SKIPPED_NAMES, is_taken, picture_endings
+from zsclip.pictures.endings import ARCHIVES, LISTS, SKIPPED_NAMES, is_taken, picture_endings
 from zsclip.pictures.globs import fits
 from zsclip.pictures.listed import with_listed
 from zsclip.pictures.passed_over import PassedOver, ending_of
-from zsclip.pictures.pictures import Paths, Pictures
+from zsclip.pictures.pictures import Holder, Paths, Pictures
 from zsclip.pictures.remote import Network
 from zsclip.pictures.roots import roots_of
 from zsclip.pictures.sampling import ANIMATION_ENDINGS, DEFAULT_SAMPLING, VIDEO_ENDINGS, Sampling
@@ -114,7 +113,7 @@ def find_images(
     if enter:
         _check_containers(roots, search)
     found = _find(roots, search)
-    found = with_listed(found, column, network) if are_read else found
+    found = with_listed(found, column, network, max_pixels=search.sampling.max_pixels) if are_read else found
     return Paths(_limited(found, limit), passed_over, search.unread.close)
 
 
@@ -215,14 +214,16 @@ def _contained(root: str, excluded: _Exclusion, search: _Search) -> Iterator[Pic
     left_out = excluded if search.exclude else None
     takes = partial(is_taken, picture_endings(), left_out, search.all_files, search.passed_over)
     is_left_out = excluded if search.exclude else lambda name: False
-    yield from find_in_container(
+    found = find_in_container(
         root, search.column, takes, is_left_out, search.passed_over, search.network, search.sampling, search.unread
     )
+    holder = Holder(root)
+    yield from (replace(some, holder=holder) for some in found)
 
 
 def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Pictures]:
     """Yield the files of a folder, and in place of videos and animations their frames."""
-    clips = VIDEO_ENDINGS | (ANIMATION_ENDINGS if search.sampling.animations else frozenset())
+    clips = _clip_endings(search)
     for names in found:
         start = 0
         for place, name in enumerate(names):
@@ -237,7 +238,7 @@ def _with_clips(found: Iterable[list[str]], search: _Search) -> Iterator[Picture
 def _walk_far(root: str, excluded: _Exclusion | None, search: _Search) -> Iterator[Pictures]:
     """Yield the pictures below a URL, and in place of videos their frames."""
     endings = _endings_in_folders(search)
-    clips = endings & VIDEO_ENDINGS
+    clips = endings & _clip_endings(search)
 
     def wants(path: str, is_folder: bool) -> bool:
         name = path.rpartition("/")[2]
@@ -258,6 +259,10 @@ def _walk_far(root: str, excluded: _Exclusion | None, search: _Search) -> Iterat
             yield some
 
 
+def _clip_endings(search: _Search) -> frozenset[str]:
+    return VIDEO_ENDINGS | (ANIMATION_ENDINGS if search.sampling.animations else frozenset())
+
+
 def _endings_in_folders(search: _Search) -> frozenset[str]:
     return picture_endings() | (VIDEO_ENDINGS if search.sampling.in_folders else frozenset())
 
@@ -276,35 +281,48 @@ def _walk(root: str, excluded: Callable[[str], bool] | None, search: _Search) ->
     own = {os.path.basename(path) for path in search.own}
     entries_of = partial(_entries, root, set() if search.visited is None else search.visited, excluded, search)
     found: list[str] = []
-    listings = [("", iter(["/"]))]  # the prefix of names, and the names still to come; the root is first
+    listings = [("", ["/"], 0)]  # the prefix of names, the names, and how many are done; the root is first
     while listings:
-        before, names = listings[-1]
-        for name in names:
-            if name[-1] == "/":
-                if found:  # the folder may be slow to list
-                    yield found
-                    found = []
-                path = before + name[:-1] if before else root
-                entries = entries_of(path)
-                if entries is None:  # its pictures are lost; an error row makes that visible
-                    found.append(path)
-                    continue
-                listings.append((os.path.join(path, ""), iter(entries)))
-                break
-            ending = name[name.rfind(".") :]
-            if ending not in endings and ending.lower() not in endings:
-                if not _is_tried(name, search):
-                    continue
-                if name in own and os.path.realpath(before + name) in search.own:
-                    continue
-            found.append(before + name)
-            if len(found) == _TOGETHER:
-                yield found
-                found = []
+        before, names, start = listings.pop()
+        stop = min(start + _TOGETHER - len(found), len(names))
+        some, folder = names[start:stop], None
+        if _all_end_in(endings, some):
+            found += [before + name for name in some]
         else:
-            listings.pop()
+            for place, name in enumerate(some):
+                if name[-1] == "/":
+                    folder, stop = before + name[:-1] if before else root, start + place + 1
+                    break
+                if name[name.rfind(".") :].lower() not in endings:
+                    if not _is_tried(name, search):
+                        continue
+                    if name in own and os.path.realpath(before + name) in search.own:
+                        continue
+                found.append(before + name)
+        if stop < len(names):
+            listings.append((before, names, stop))
+        if len(found) == _TOGETHER or (found and folder is not None):  # the folder may be slow to list
+            yield found
+            found = []
+        if folder is not None:
+            entries = entries_of(folder)
+            if entries is None:  # its pictures are lost; an error row makes that visible
+                found.append(folder)
+            elif entries:
+                listings.append((os.path.join(folder, ""), entries, 0))
     if found:
         yield found
+
+
+def _all_end_in(endings: Collection[str], names: Sequence[str]) -> bool:
+    """Whether all of some names, one at least, have one of these endings. Looking at each takes five times as long."""
+    together, left = "\0".join(names).lower() + "\0", len(names)
+    usual = names[0][names[0].rfind(".") :].lower()
+    for ending in sorted(endings, key=lambda each: each != usual):
+        left -= together.count(ending + "\0")
+        if not left:
+            return True
+    return False
 
 
 def _entries(
@@ -320,13 +338,20 @@ def _entries(
         if (status.st_dev, status.st_ino) in visited:
             return []
         visited.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            names = [entry.name + "/" if is_folder(entry) else entry.name for entry in entries]
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(descriptor) as entries:  # given the folder's path, it would make one for every entry
+                names = [entry.name + "/" if is_folder(entry) else entry.name for entry in entries]
+        finally:
+            os.close(descriptor)
     except OSError:
         return None
-    names.sort(key=None if "".join(names).isascii() else os.fsencode)
+    together = "".join(names)
+    names.sort(key=None if together.isascii() else os.fsencode)
     count = len(names)
-    names = [name for name in names if name[0] != "." and name.removesuffix("/") not in SKIPPED_NAMES]
+    del names[bisect_left(names, ".") : bisect_left(names, "/")]  # hidden names are neighbours in this order
+    if any(name in together for name in SKIPPED_NAMES):
+        names = [name for name in names if name.removesuffix("/") not in SKIPPED_NAMES]
     search.passed_over.hidden += count - len(names)
     if excluded:
         below = folder[len(root) :].lstrip("/")

@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 GRAIN_NS = 2_000_000_000  # the coarsest clock, FAT's: a file changed within this time may keep its timestamp
 LARGEST = 2**63 - 1  # SQLite's integers have 63 bits and a sign
 
-_LOOK = struct.Struct(">x4q")  # a NUL, which no path contains, then size, times and inode
+LOOK_FORMAT = ">x4q"  # a NUL, which no path contains, then size, times and inode
+_LOOK = struct.Struct(LOOK_FORMAT)
 LOOK_BYTES = _LOOK.size
 
 
@@ -88,13 +89,18 @@ def settled_key(path: str, status: os.stat_result, now: int) -> bytes | None:
     return file_key(path, look_of(status)) if is_settled else None
 
 
-def file_keys(paths: Sequence[str]) -> list[bytes | None]:
-    """Give the key of each file; None if it cannot be found."""
+def file_keys(paths: Sequence[str], looks: Sequence[bytes | None] | None = None) -> list[bytes | None]:
+    """Give the key of each file; None if it cannot be found.
+
+    Args:
+        looks: of the files; None in place of one that is not known yet, or of all.
+    """
     keys: list[bytes | None] = []
-    for path, absolute in zip(paths, absolute_paths(paths), strict=True):
+    looks = [None] * len(paths) if looks is None else looks
+    for path, absolute, known in zip(paths, absolute_paths(paths), looks, strict=True):
         try:
-            status = os.stat(path)
-            keys.append(None if absolute is None else absolute + look_of(status))
+            look = known or look_of(os.stat(path))
+            keys.append(None if absolute is None else absolute + look)
         except (OSError, ValueError):  # ValueError: there is a NUL in the path
             keys.append(None)
     return keys

@@ -1,28 +1,36 @@
-"""Pictures by what lists name: files, URLs, and members of archives, such as `shard.tar#dir/a.jpg` in our own rows."""
+"""Pictures by what lists name: files, URLs, members of archives and frames of videos, as our own rows have them."""
 
+import io
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import BinaryIO
 
-from zsclip.pictures.containers import archive_of, find_in_container
+from zsclip.pictures.containers import archive_of, find_in_container, is_clip, split_member
+from zsclip.pictures.named_frames import NamedFrames
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.pictures import Pictures, read_regular, with_members
 from zsclip.pictures.refused import Refused
 from zsclip.pictures.remote import Network
+from zsclip.pictures.urls import is_remote
 
-_ARCHIVES_KEPT = 8  # of which it is known where each member is
+_KEPT = 8  # archives of which it is known where each member is, and videos
 
 Places = dict[str, tuple[Pictures, int]]
+Held = Places | NamedFrames
 
 
-def with_listed(found: Iterable[Pictures], column: str | None, network: Network) -> Iterator[Pictures]:
-    """Let those among some files be read that are members of archives, or are named by URLs.
+def with_listed(
+    found: Iterable[Pictures], column: str | None, network: Network, *, max_pixels: int | None = None
+) -> Iterator[Pictures]:
+    """Let those among some files be read that are members of archives, frames of videos, or are named by URLs.
 
     Args:
-        column: of Parquet files; None finds it.
+        column: of Parquet files; None finds it. max_pixels: of frames of videos.
     """
-    return network.with_urls(_with_archived(found, column, network))
+    return network.with_urls(_with_held(found, column, network, max_pixels))
 
 
 def pictures_of(paths: Sequence[str], network: Network) -> Pictures:
@@ -45,47 +53,86 @@ def pictures_of(paths: Sequence[str], network: Network) -> Pictures:
     return Pictures(paths, read, key)
 
 
+def is_single(name: str) -> bool:
+    """Whether a name is that of one picture that may be there: a file, a member, a frame, or a URL."""
+    return os.path.isfile(name) or bool(archive_of(name)) or is_remote(name)
+
+
+def check_single(names: Sequence[str], network: Network) -> None:
+    """Check that single pictures on servers, or what holds them there, may be fetched and are there.
+
+    Raises:
+        InputError: one is not.
+    """
+    network.check(list(dict.fromkeys(archive_of(name) or name for name in names if is_remote(name))))
+
+
 class Members:
-    """Opens members of archives by their names, on any thread.
+    """Opens members of archives and frames of videos by their names, on any thread.
 
     An archive is searched once, unless members of many others are opened in between.
+
+    Args:
+        max_pixels: of frames. frame_seconds: that the search for a frame may take; None: any time.
     """
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._known: dict[str, Places] = {}  # by archive, the most recently used last
+    def __init__(self, network: Network, *, max_pixels: int | None = None, frame_seconds: float | None = None) -> None:
+        self._known = _Known(None, network, max_pixels, frame_seconds)
         self._changing = threading.Lock()
 
     def open(self, name: str) -> BinaryIO:
-        """Open a member.
+        """Open a member or a frame.
 
         Raises:
             Refused: it is not there, or cannot be read.
         """
         archive = archive_of(name)
         with self._changing:
-            known = Places()
-            if archive:
-                is_known = archive in self._known
-                known = self._known.pop(archive) if is_known else _places(archive, None, self._network)
-                while len(self._known) >= _ARCHIVES_KEPT:
-                    del self._known[next(iter(self._known))]
-                self._known[archive] = known
-            group, place = _place(name, known)
-        return group.open(place)
+            held = self._known.held(archive)
+            if not isinstance(held, NamedFrames):
+                group, place = _place(name, held)
+        return io.BytesIO(held.read(name)) if isinstance(held, NamedFrames) else group.open(place)
 
 
-def _with_archived(found: Iterable[Pictures], column: str | None, network: Network) -> Iterator[Pictures]:
-    last, known = "", Places()
+class _Known:
+    """What finds pictures in the archives and videos that were asked for last."""
+
+    def __init__(
+        self, column: str | None, network: Network, max_pixels: int | None, frame_seconds: float | None = None
+    ) -> None:
+        self._column, self._network, self._max_pixels, self._frame_seconds = column, network, max_pixels, frame_seconds
+        self._held: dict[str, Held] = {}  # the most recently used last
+
+    def held(self, archive: str) -> Held:
+        """Give what finds the pictures in an archive or a video by their names; "" holds none."""
+        found = self._held.pop(archive, None)
+        if found is None and is_clip(archive):
+            most_seconds = self._frame_seconds
+            found = NamedFrames(archive, self._network, max_pixels=self._max_pixels, most_seconds=most_seconds)
+        elif found is None:
+            found = _places(archive, self._column, self._network) if archive else {}
+        while len(self._held) >= _KEPT:
+            del self._held[next(iter(self._held))]
+        self._held[archive] = found
+        return found
+
+
+def _with_held(
+    found: Iterable[Pictures], column: str | None, network: Network, max_pixels: int | None
+) -> Iterator[Pictures]:
+    known = _Known(column, network, max_pixels)
     for some in found:
         if some.read is not None or "#" not in "".join(some.names):
             yield some
             continue
         for archive, alike in groupby(some.names, archive_of):
             names = list(alike)
-            if archive and archive != last:
-                last, known = archive, _places(archive, column, network)
-            yield _members(names, known) if archive else Pictures(names)
+            if not archive:
+                yield Pictures(names, holder=some.holder)
+                continue
+            held = known.held(archive)
+            members = held.pictures(names) if isinstance(held, NamedFrames) else _members(names, held)
+            yield replace(members, holder=some.holder)
 
 
 def _places(archive: str, column: str | None, network: Network) -> Places:
@@ -98,21 +145,24 @@ def _places(archive: str, column: str | None, network: Network) -> Places:
     return found
 
 
-def _members(names: Sequence[str], known: Places) -> Pictures:
+def _members(names: Sequence[str], held: Places) -> Pictures:
     def read(number: int) -> bytes | BinaryIO:
-        group, place = _place(names[number], known)
+        group, place = _place(names[number], held)
         if group.read is None:  # a file that a Parquet file names
             return read_regular(group.names[place])
         return group.read(place)
 
     def key(number: int) -> bytes | None:
-        found = known.get(names[number])
+        found = held.get(names[number])
         return None if found is None or found[0].key is None else found[0].key(found[1])
 
     return with_members(Pictures(names, read, key))
 
 
-def _place(name: str, known: Places) -> tuple[Pictures, int]:
-    if name not in known:
-        raise Refused("missing", "the archive has no such member")
-    return known[name]
+def _place(name: str, held: Places) -> tuple[Pictures, int]:
+    if name not in held:
+        is_parquet = split_member(name)[0].lower().endswith(".parquet")
+        raise Refused(
+            "missing", f"the {'Parquet file has no such row' if is_parquet else 'archive has no such member'}"
+        )
+    return held[name]

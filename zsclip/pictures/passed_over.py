@@ -12,7 +12,7 @@ class PassedOver:
 
     endings: files of folders and archives that are not tried, by extension in lower case, "" for those without one.
     unlabelled: the same for files beside the label folders of a data set. about: the same for text and number files
-    that accompany pictures in archives. links, videos: those in archives; devices are among the links. tails:
+    that accompany pictures in archives. links, videos, archives: those in archives; devices are among the links. tails:
     archives with data after their end. hidden, excluded: files and folders. folders: those that were walked, and
     archives. others: further reasons why there may be no picture, in words. can_read_videos: whether the command would
     read videos in folders if it were asked to.
@@ -23,6 +23,7 @@ class PassedOver:
     about: Counter[str] = field(default_factory=Counter)
     links: int = 0
     videos: int = 0
+    archives: int = 0
     tails: int = 0
     hidden: int = 0
     excluded: int = 0

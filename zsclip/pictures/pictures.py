@@ -16,6 +16,13 @@ MAX_BYTES = 64_000_000  # a larger picture is not held in memory, so it has no d
 
 
 @dataclass(frozen=True, eq=False)
+class Holder:
+    """A file that holds or lists pictures, as it is entered once: it may be given twice, one right after the other."""
+
+    path: str
+
+
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """Some pictures of one source, in order.
 
@@ -26,6 +33,8 @@ class Pictures:
         if there are no keys, or names are paths of files.
     drop: called with the index of a picture that will not be read. None if nothing is held for it.
     waiting: bytes that lie in memory until all of them are read.
+    holder: the file that was entered to find them. None if they were found otherwise.
+    looks: gives the looks of the files, as `file_keys` takes them; None if they are taken when keys are asked for.
     """
 
     names: Sequence[str]
@@ -33,6 +42,8 @@ class Pictures:
     key: Callable[[int], bytes | None] | None = None
     drop: Callable[[int], object] | None = None
     waiting: int = 0
+    holder: Holder | None = None
+    looks: Callable[[], Sequence[bytes | None] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,7 +55,8 @@ class Pictures:
             None in place of a key that a picture does not have; None alone if only contents identify these pictures.
         """
         if self.read is None:
-            return file_keys(self.names[start:stop])
+            looks = None if self.looks is None else self.looks()
+            return file_keys(self.names[start:stop], looks and looks[start:stop])
         return None if self.key is None else list(map(self.key, range(start, stop)))
 
     def only(self, places: Sequence[int]) -> "Pictures":
@@ -97,19 +109,55 @@ class Paths(Iterator[str]):
     ) -> None:
         self.passed_over, self.close = passed_over, close
         self._found = map(with_members, found)
-        self._names: Iterator[str] = iter(())  # the rest of the last group
+        self._some, self._place = Pictures(()), 0  # the last group, and how many names of it were taken
+        self._inside: Holder | None = None  # of the last name that was taken by itself
 
     def __next__(self) -> str:
-        while True:
-            for name in self._names:
-                if isinstance(name, Member) and name.pictures.drop is not None:
-                    name.pictures.drop(name.place)
-                return name
-            self._names = iter(next(self._found).names)
+        if not self._has_next():
+            raise StopIteration
+        name = self._some.names[self._place]
+        self._place, self._inside = self._place + 1, self._some.holder
+        if isinstance(name, Member) and name.pictures.drop is not None:
+            name.pictures.drop(name.place)
+        return name
+
+    @property
+    def holder(self) -> Holder | None:
+        """The file that was entered to find the last picture that was taken by itself."""
+        return self._inside
+
+    def in_place_of(self, name: str) -> list[str]:
+        """Take what is found now where an earlier search only found a file, as it could not be read, or not further.
+
+        Returns:
+            The pictures that it holds from there on; the file itself if it still cannot be read.
+        """
+        found: list[str] = []
+        if not self._has_next():
+            return found
+        begun, holder = self._inside, self._some.holder
+        is_begun = begun is not None and begun.path == name  # then no other one of this name is meant
+        if holder is not None and holder.path == name and (holder is begun or not is_begun):
+            while self._has_next() and self._some.holder is holder:
+                found.append(next(self))
+        elif self._some.names[self._place] == name:
+            found.append(next(self))
+        self._inside = None
+        return found
 
     def rest(self) -> Iterator[Pictures]:
         """Yield the pictures whose names were not yet taken one by one."""
-        return (some for some in chain([pictures_named(list(self._names))], self._found) if len(some))
+        left = pictures_named(list(self._some.names[self._place :]))
+        return (some for some in chain([left], self._found) if len(some))
+
+    def _has_next(self) -> bool:
+        """Go on to the next group if the last one is used up; give whether there is one."""
+        while self._place >= len(self._some):
+            some = next(self._found, None)
+            if some is None:
+                return False
+            self._some, self._place = some, 0
+        return True
 
 
 def pictures_named(names: Sequence[str]) -> Pictures:

@@ -14,8 +14,6 @@ VIDEO_ENDINGS = frozenset(
     | {".webm", ".wmv"}
 )
 ANIMATION_ENDINGS = frozenset({".apng", ".gif", ".png", ".webp"})
-FRAME = re.compile(r"(.+)#t=[\d.]+", re.DOTALL)  # the name of a frame
-NOT_IN_A_LIST = "a frame of a video cannot be named in a list; name the video on the command line"
 _UNITS = {"ms": Fraction(1, 1000), "s": Fraction(1), "min": Fraction(60), "h": Fraction(3600)}
 
 Takes = Callable[[Fraction, bool], bool]  # seconds since the start, whether it is a key frame -> whether it is taken

@@ -11,8 +11,8 @@ from typing import Any
 from zsclip.errors import InputError, first_line
 from zsclip.pictures.archives import find_in_archive
 from zsclip.pictures.columns import NO_PATH, Column, find_column, open_parquet, read_group, relative_to
-from zsclip.pictures.containers import ARCHIVES, split_member
-from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
+from zsclip.pictures.containers import archive_of, split_member
+from zsclip.pictures.endings import ARCHIVES, ENDINGS, HEIC_ENDINGS, SKIPPED_NAMES
 from zsclip.pictures.files import find_images, is_folder
 from zsclip.pictures.listed import pictures_of
 from zsclip.pictures.passed_over import PassedOver, ending_of
@@ -44,7 +44,6 @@ def find_sources(
     passed_over: PassedOver,
     *,
     all_files: bool = False,
-    predictions: bool = True,
     network: Network | None = None,
 ) -> Iterator[Source]:
     """Read the words of one input, in the order of its pictures.
@@ -55,11 +54,11 @@ def find_sources(
         note: called with one line about everything that is skipped.
         passed_over: where to count the files of folders that are not tried.
         all_files: take files of class folders whatever their ending.
-        predictions: whether the answers of an earlier run may be taken for labels where its rows have no true ones.
         network: what fetches URLs; None for one that may fetch all.
 
     Raises:
-        InputError: it is none of these, it holds splits instead of class folders, or a list cannot be read.
+        InputError: it is none of these, it holds splits instead of class folders, or a list cannot be read or has
+            answers for labels.
     """
     network = Network() if network is None else network
     name = name_in(text).lower()
@@ -80,7 +79,7 @@ def find_sources(
     elif name.endswith(ARCHIVES):
         yield from find_in_archive(text, note, passed_over, network, all_files=all_files)
     elif name.endswith((*TABLES, ".jsonl")):
-        yield _listed(text, note, predictions, network)
+        yield _listed(text, note, network)
     else:
         raise InputError(
             f"{text!r}: not labelled images; give a folder with a folder for each label, or .parquet, .tar, .zip, "
@@ -203,9 +202,7 @@ def _label_folders(root: str, passed_over: PassedOver) -> tuple[dict[str, _FileI
     return folders, links, {(status.st_dev, status.st_ino), *folders.values()}
 
 
-def _listed(
-    path: str, note: Callable[[str], None], predictions: bool, network: Network, *, are_bytes: bool = False
-) -> Source:
+def _listed(path: str, note: Callable[[str], None], network: Network, *, are_bytes: bool = False) -> Source:
     """Read a list of files, whose paths are relative to it; in zsclip's own rows, paths are as that run was given them.
 
     The column `truth` comes before `label`, and of a picture with a row for each rank only the first counts.
@@ -225,12 +222,11 @@ def _listed(
                 continue
             if are_bytes:
                 _check_bytes(path, record)
-            if is_ours(record) and "truth" not in record and not predictions:
+            if is_ours(record) and "truth" not in record:
                 raise InputError(
                     f"{path}: these labels are zsclip's own answers; put the true labels in a column named truth"
                 )
-            if not predictions:
-                check_true(path, record)
+            check_true(path, record)
             truth = "truth" if "truth" in record else "label"
             name = _text(record.get("file_name"), may_be_bytes=True)
             label, caption, meaning = (_text(record.get(key)) for key in (truth, "caption", "name"))
@@ -247,14 +243,14 @@ def _listed(
     except UnicodeDecodeError as e:
         if is_table:  # perhaps only because of the names of files, as in what zsclip writes
             with suppress(InputError):
-                return _listed(path, note, predictions, network, are_bytes=True)
+                return _listed(path, note, network, are_bytes=True)
         raise InputError(f"{path}: {not_utf_8(e.object[:64])}") from e
     except Refused as e:  # its server does not send it
         raise InputError(f"{path}: cannot be read: {e.message}") from e
     _note_wordless(path, wordless, "line", note)
     if (members := pictures_of(paths, network)).read is not None:
-        files = [path, *(each for each in paths if not is_remote(each))]
-        return Source(path, sum(map(len, paths)), some, list, False, files, members)
+        files = dict.fromkeys([path, *(archive_of(each) or each for each in paths if not is_remote(each))])
+        return Source(path, sum(map(len, paths)), some, list, False, list(files), members)
     return Source(path, sum(map(len, paths)), some, partial(list, paths), True, paths)
 
 

@@ -40,6 +40,8 @@ def table_records(
     """
     with opened(path, encoding="utf-8-sig", errors=errors, newline="") as file:
         header = file.readline()
+        if "\0" in header:  # with surrogateescape, it is read all the same
+            raise InputError(f"{path}: {not_utf_8(header[:64].encode(errors='surrogateescape'))}")
         mark = delimiter_of(path, header)
         is_escaped = mark == "\t" and "score_kind" in header.split(mark)  # as zsclip's own rows are
         yield from csv_records(

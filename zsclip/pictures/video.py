@@ -24,9 +24,11 @@ _FORMATS = (
 _THREADS = 4  # of a decoder; fixed, as it must not depend on the machine which frames are lost to damage
 _DEFAULT_RATE = 25  # frames a second of a stream that does not say
 _MICRO = 1_000_000
+_NO_TIMES = "its frames have no times"
 _HEAD = 4096  # bytes that say how long the rest is
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # of Matroska and WebM
 _MOST_INSIDE = 256  # packets that a decoder may hold back
+_IN_ORDER = ("mov,", "matroska", "avi")  # formats in which a file that is whole has its frames in the order of times
 _UNFINISHED = 0xFFFFFF00  # a RIFF size from here on was never filled in
 
 
@@ -49,7 +51,10 @@ class Video:
     """A video, decoded once from its beginning. What it says of the whole is complete once `frames` has ended.
 
     end: seconds from the start to the end of the last frame. damage: what was wrong, in words; None if nothing was.
+    keeps_order: whether times only grow, as far as the format says so.
     """
+
+    keeps_order = False
 
     def __init__(self, shard: Shard, *, keyframes: bool, max_pixels: int | None) -> None:
         self.end = Fraction(0)
@@ -61,12 +66,21 @@ class Video:
         self._lost: float | None = -math.inf  # from this dts on, frames may be damaged; clips may begin anywhere
         self._is_counted = False  # whether that is among the damages
         self._damages = self._given = 0
+        self._has_untimed = False  # frames that only counting gives a time
         self._last = self._first_damage = Fraction(0)
 
-    def frames(self) -> Iterator[Shot]:
+    @property
+    def is_whole(self) -> bool:
+        """Whether no damage was met so far."""
+        return not self._damages and self.damage is None
+
+    def frames(self, start: Fraction | None = None) -> Iterator[Shot]:
         """Yield the frames that are whole, in the order in which they are shown.
 
         After damage, frames are left out until the next key frame, as they would show remains of others.
+
+        Args:
+            start: seconds; begin at the key frame before, or where the file leads to instead. None: at the beginning.
 
         Raises:
             Refused: there is no video in the file, its frames are too large, none can be decoded, or the rest is not
@@ -80,7 +94,13 @@ class Video:
             stream.thread_type, stream.thread_count = "AUTO", _THREADS
             if self._keyframes:
                 stream.codec_context.skip_frame = "NONKEY"
-            yield from self._whole_frames(container, stream)
+            self.keeps_order = container.format.name.startswith(_IN_ORDER)
+            if start is not None:
+                _jump(container, stream, start)
+            for shot in self._whole_frames(container, stream):
+                if start is not None and self._has_untimed:
+                    raise Refused("unreadable", _NO_TIMES)
+                yield shot
         if file is not None and file.failure is not None:
             raise file.failure
         if not self._given:
@@ -120,6 +140,7 @@ class Video:
         clock, aspect = _Clock(container, stream), stream.sample_aspect_ratio
         for number, frame in enumerate(self._decoded(container, stream, clock)):
             seconds = clock.seconds_of(frame)
+            self._has_untimed = self._has_untimed or frame.pts is None
             dts = self._dts.pop(frame.pts, math.inf)  # a frame's own dts is that of another packet
             if frame.is_corrupt:
                 self._lose(dts)
@@ -255,6 +276,18 @@ def _start_of(container: "InputContainer") -> Fraction | None:
     exact = [s.start_time * s.time_base for s in container.streams if s.start_time is not None and s.time_base]
     nearest = min(exact, key=lambda start: abs(start - rounded), default=rounded)
     return nearest if abs(nearest - rounded) <= Fraction(1, _MICRO) else rounded
+
+
+def _jump(container: "InputContainer", stream: "VideoStream", seconds: Fraction) -> None:
+    """Go to the key frame before a time.
+
+    Raises:
+        Refused: times say nothing about where frames are. FFmpegError: the file does not lead there.
+    """
+    begin = _start_of(container)
+    if begin is None or not stream.time_base:
+        raise Refused("unreadable", _NO_TIMES)
+    container.seek(math.floor((seconds + begin) / stream.time_base), stream=stream)
 
 
 def _video_stream(container: "InputContainer") -> "VideoStream":

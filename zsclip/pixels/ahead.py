@@ -19,7 +19,7 @@ FOUND_BATCH = 1024  # rows found in the store; scoring 1,024 at a time is cheape
 IDLE_SECONDS = 0.05  # after a source has been silent this long, a batch goes out before it is full
 WAKE_SECONDS = 0.5  # a signal that comes just before the main thread starts to wait is handled when it wakes
 
-PATHS_AHEAD = 2048  # paths requested beyond those yielded; lookups need no pixels and are done together
+PATHS_AHEAD = 4096  # paths requested beyond those yielded; lookups need no pixels and are done together
 BYTES_AHEAD = 1 << 27  # of pictures that lie in memory from the moment they are found, such as those on a server
 LOOK_UP = 512  # paths per query; the source does not count as slow meanwhile
 FIRST_SECONDS = 3  # allowed until the first path; listing a folder of half a million files takes less

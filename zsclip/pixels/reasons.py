@@ -6,11 +6,10 @@ import re
 import stat
 from importlib.util import find_spec
 
-from zsclip.pictures.containers import ARCHIVES, LISTS
 from zsclip.pictures.decoding_thread import WALL_SECONDS, is_waiting
-from zsclip.pictures.endings import RAW_ENDINGS
+from zsclip.pictures.endings import ARCHIVES, LISTS, RAW_ENDINGS
 from zsclip.pictures.refused import ErrorKind, Refused
-from zsclip.pictures.sampling import FRAME, NOT_IN_A_LIST, VIDEO_ENDINGS
+from zsclip.pictures.sampling import VIDEO_ENDINGS
 from zsclip.pictures.stdin import PICTURE_OF_THE_WEB
 from zsclip.pictures.urls import is_url, name_in
 from zsclip.pixels.kinds import DRAWING, RAW, VIDEO
@@ -72,6 +71,8 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
     match error:
         case Refused(message=message) if message == VIDEO:
             return error.kind, _video_at(path)
+        case Refused(message=message) if message == CONTAINER and _is_in_archive(path):
+            return error.kind, "an archive or a list in an archive; unpack it first"
         case Refused():
             return error.kind, error.message
         case MemoryError():
@@ -82,8 +83,6 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
             return "too-large", f"{count[0] if count else 'too many'} pixels, more than --max-pixels {max_pixels}"
         case PermissionError():
             return "permission", text.lower()
-        case OSError(errno=errno.ENOENT) if (frame := FRAME.fullmatch(path)) and os.path.isfile(frame[1]):
-            return "unsupported", NOT_IN_A_LIST
         case OSError(errno=errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG):
             return "missing", text.lower()
     if re.fullmatch(r"decoder error -?\d+", text):  # all that Pillow says when libtiff gives up
@@ -91,9 +90,13 @@ def _explain(error: Exception, path: str, max_pixels: int) -> tuple[ErrorKind, s
     return "unreadable", f"cannot decode: {text:.200}"
 
 
+def _is_in_archive(path: str) -> bool:
+    return "#" in path and not os.path.lexists(path)
+
+
 def _video_at(path: str) -> str:
     """Say what to do about a video that is met as an image, going by where it is."""
-    if "#" in path and not os.path.lexists(path):
+    if _is_in_archive(path):
         return "a video; videos in archives are not read; unpack it first"
     if find_spec("av") and os.path.splitext(name_in(path))[1].lower() not in VIDEO_ENDINGS:
         if is_url(path):

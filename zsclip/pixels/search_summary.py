@@ -3,8 +3,7 @@
 import os
 from collections import Counter
 
-from zsclip.pictures.containers import ARCHIVES, LISTS, TARS
-from zsclip.pictures.endings import ENDINGS, HEIC_ENDINGS, RAW_ENDINGS
+from zsclip.pictures.endings import ARCHIVES, ENDINGS, HEIC_ENDINGS, LISTS, RAW_ENDINGS, TARS
 from zsclip.pictures.passed_over import PassedOver
 from zsclip.pictures.sampling import VIDEO_ENDINGS
 from zsclip.pixels.reasons import DRAWING_ENDINGS
@@ -33,7 +32,7 @@ def passed_over_line(found: PassedOver, *, can_try: bool = True) -> str:
     if rest := parts[_MOST:]:
         has_reason = any(has_reason for has_reason, _, _ in rest)
         parts[_MOST:] = [(has_reason, "of other types", sum(count for *_, count in rest))]
-    for what, count in (("link", found.links), ("video", found.videos)):
+    for what, count in (("link", found.links), ("video", found.videos), ("archive", found.archives)):
         if count:
             parts.append((True, f"{what}{'' if count == 1 else 's'} in archives", count))
     if found.tails:
@@ -55,7 +54,7 @@ def why_no_images(found: PassedOver) -> str:
         parts.append(f"{found.hidden:,} hidden or generated")
     parts += found.others
     if about := found.about.total():
-        parts.append(f"{about:,} text and data files in archives")
+        parts.append("1 text or data file in archives" if about == 1 else f"{about:,} text and data files in archives")
     said = "; ".join(filter(None, parts))
     if said:
         return f"no images{';' if parts[0] else ':'} {said}"

@@ -241,12 +241,12 @@ class Pairs:
         size: tuple[int, int],
         threads: int,
     ) -> Iterator[tuple[Numbers, Draws, NDArray[Any]]]:
-        def note_once(number: int, message: str) -> None:
-            if number not in self._unreadable:
-                self._unreadable.add(number)
-                self.note(message)
+        return decode_ahead(parts, self._encoded, picture, size=size, threads=threads, note=self._note_once)
 
-        return decode_ahead(parts, self._encoded, picture, size=size, threads=threads, note=note_once)
+    def _note_once(self, number: int, message: str) -> None:
+        if number not in self._unreadable:
+            self._unreadable.add(number)
+            self.note(message)
 
     def _encoded(self, number: int) -> Encoded:
         place = int(np.searchsorted(self._firsts, number, side="right")) - 1
@@ -257,6 +257,9 @@ class Pairs:
         try:
             content = self._cache.read(source, row)
         except Exception as e:  # pyarrow raises anything on damaged pages
+            if source.members is not None:  # of which each is read by itself
+                self._note_once(int(number), f"{source.members.names[row]}: image skipped: {first_line(e)}")
+                return Encoded(source.where, None)
             self._broken.add(place)
             self.note(f"{source.where}: cannot be read; its pairs are skipped: {first_line(e)}")
             return Encoded(source.where, None)

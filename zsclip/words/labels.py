@@ -34,6 +34,7 @@ from zsclip.words.textfiles import (
 
 BUILT_IN = "imagenet"
 COMMON = "common"
+LEVELS = "|"  # between the levels of a group
 _QUOTED = r"""'[^'\\]*'|"[^"\\]*\""""
 _PYTHON_LIST = re.compile(rf"\s*\[\s*(?:{_QUOTED})(?:\s*,\s*(?:{_QUOTED}))*\s*,?\s*\]\s*")
 _KEYS_OF_LISTS = frozenset({"labels", "classes", "names"})  # where the list is all that a file has
@@ -50,7 +51,7 @@ class Label:
 
     synonyms: more names for the same thing; prompts: its own sentences, which replace a set's templates; found_as:
     its name in labelled data if that is not a word, such as an id; else empty. group: the group that the user put it
-    into; empty if none.
+    into, with `|` between its levels; empty if none.
     """
 
     name: str
@@ -158,7 +159,9 @@ def read_distractors(labels: Sequence[Label], file: str = COMMON) -> list[Label]
         file: a file like a labels file, or `common`, the list that comes with zsclip.
     """
     given = _read_file(str(_DISTRACTORS) if file == COMMON and not os.path.isfile(file) else file)
-    names = [singular(name) for label in labels for name in (label.name, *label.synonyms, label.group) if name]
+    names = [
+        singular(name) for label in labels for name in (label.name, *label.synonyms, *label.group.split(LEVELS)) if name
+    ]
     words = [(word, singular(word.name)) for _, word in given]
     return [word for word, spelt in words if not any(spelt in name or name in spelt for name in names)]
 
@@ -317,7 +320,17 @@ def _described(name: str, found: Mapping[str, Node], found_as: str = "") -> Labe
     absent = Node(Place(""), None)
     synonyms = tuple(text for _, text in texts(found.get("synonyms", absent)))
     prompts = own_prompts(found.get("prompts", absent))
-    return Label(name, synonyms, prompts, found_as, text_of(found["group"]).text if "group" in found else "")
+    return Label(name, synonyms, prompts, found_as, _group(found["group"]) if "group" in found else "")
+
+
+def _group(node: Node) -> str:
+    """Read a group, a text or a list of its levels; give its levels, outer ones first, with `|` between them."""
+    if not isinstance(node.value, list):
+        return LEVELS.join(level for part in text_of(node).text.split(LEVELS) if (level := part.strip()))
+    for place, level in (levels := texts(node)):
+        if LEVELS in level:
+            raise InputError(f"{place}: {level!r} has {LEVELS} in it, which separates levels; use another character")
+    return LEVELS.join(level for _, level in levels)
 
 
 def _imagenet_names() -> list[str]:
