@@ -130,7 +130,7 @@ def _reported(run: "Run", shown: Shown) -> int:
     session, output = run.session, run.output
     files = (output.file, output.report, output.contact_sheet)
     if shown.where is not None:
-        return report_overlays(session, shown.where, run.overlays.written, files)
+        return report_overlays(session, shown.where, run.overlays.written, files, is_resumed=output.is_resumed)
     code = report_run(session, files)
     if output.contact_sheet is not None:
         note_captions(session.messages)
