@@ -84,7 +84,7 @@ class Members:
         """Open a member or a frame.
 
         Raises:
-            Refused: it is not there, or cannot be read.
+            Refused: it is not there, or cannot be read. OSError: its archive or video cannot.
         """
         archive = archive_of(name)
         with self._changing:
