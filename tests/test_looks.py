@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -109,6 +110,31 @@ def test_keys_come_although_the_process_ends(tree: Path) -> None:
         keys += [key for some in found for key in some.keys(0, 2) or ()]
 
     assert keys == file_keys(NAMES)
+
+
+def test_keys_come_although_the_process_is_stopped(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "_STUCK_SECONDS", 0.2)
+    many = [Pictures(NAMES * 200)] * 50  # more than the pipes hold
+    keys: list[bytes | None] = []
+    with looking_ahead(many, soon=0) as found:
+        first = next(found)
+        for process in children():
+            os.kill(process, signal.SIGSTOP)
+        asked: SimpleQueue[Pictures | None] = SimpleQueue()
+        asked.put(first)
+
+        def ask() -> None:
+            for some in found:
+                asked.put(some)
+            asked.put(None)
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        while (some := asked.get(timeout=10)) is not None:
+            keys += some.keys(0, len(some)) or ()
+        thread.join()
+    assert keys == file_keys(NAMES * 200) * 50
+    assert not children()
 
 
 @pytest.mark.parametrize("program", ["", None, "/does/not/exist", "/bin/false", "/bin/true"])

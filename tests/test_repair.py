@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from profiles import DISPLAY_P3, matrix_profile
 from test_decode import SIMPLE, colours, png, scenery, skipped
 
-from zsclip.pixels.decode import decode_image
+from zsclip.pixels.decode import decode_image, upright
 from zsclip.pixels.fit import Preprocess
 from zsclip.pixels.limits import MAX_SCANS, Decoding
 from zsclip.pixels.skipped import Skipped
@@ -358,6 +358,36 @@ def test_zeros_may_be_what_a_flat_picture_is_stored_as(
     assert_as_whole(whole[:-2] + bytes(600) + whole[-2:], whole, tmp_path)
     assert_as_whole(whole[:-2], whole, tmp_path)
     assert_as_whole(whole + bytes(5000) + b"behind", whole, tmp_path)
+
+
+# Of each first band and its symbol, which mozjpeg and jpegtran choose for slopes and stripes.
+@pytest.mark.parametrize(("last", "symbol"), [(1, 0x01), (2, 0x11), (2, 0x01), (2, 0x12), (5, 0x41), (8, 0x71)])
+def test_zeros_may_be_what_a_slope_is_stored_as(tmp_path: Path, last: int, symbol: int) -> None:
+    count = last // ((symbol >> 4) + 1)
+    codes = count * (1 + (symbol & 15))  # bits of a block: each code is a zero, as are the bits behind it
+    bands = [
+        (0, 0, 0x00, 0x00, bytes(2048)),  # of 16,384 blocks of the same mean
+        (1, last, 0x10, symbol, bytes(2048 * codes - 1) + b"\1"),  # the last coefficient is positive
+        (last + 1, 63, 0x10, 0xE0, b"\0\1"),  # nothing in as many blocks
+    ]
+    whole = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([8]) * 64)
+    whole += segment(0xC2, b"\x08" + struct.pack(">HHB", 1024, 1024, 1) + b"\x01\x11\0")
+    for begin, end, table, first, data in bands:
+        whole += segment(0xC4, bytes((table, 1, *bytes(15), first))) + segment(0xDA, bytes((1, 1, 0, begin, end, 0)))
+        whole += data
+    whole += b"\xff\xd9"
+    (tmp_path / "x.jpg").write_bytes(whole)
+    with Image.open(tmp_path / "x.jpg") as opened:
+        expected = np.asarray(opened)
+
+    with open(tmp_path / "x.jpg", "rb") as file, upright(file) as image:
+        assert np.array_equal(np.asarray(image), expected)
+        assert len(np.unique(expected[:-8])) > 1
+    assert_as_whole(whole[:-2], whole, tmp_path)
+
+    # Where zeros may be data, damage still shows in what follows: here, too few blocks.
+    (tmp_path / "x.jpg").write_bytes(whole[:-600] + whole[-40:])
+    assert skipped(tmp_path / "x.jpg").error == "unreadable"
 
 
 # PNG and WebP.

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import io
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from zsclip.pictures.pictures import Pictures
 
 SOON = 4096  # files before the process is started: with fewer, its start takes longer than they do
 _PIPE_BYTES = 1 << 19  # holds several groups; with the usual 64 kB, each process would often wait for the other
+_STUCK_SECONDS = 60.0  # without an answer, after which the process is taken to be stopped
 _NONE = b"\xff" * LOOK_BYTES  # a look begins with a NUL
 
 
@@ -103,7 +105,7 @@ class _Process:
         """Give the looks of the files that were asked for next; None in place of one without, or of all."""
         answer, left = bytearray(), count * LOOK_BYTES
         with self._reading, contextlib.suppress(OSError):
-            while left and not self._is_lost and (part := cast(io.FileIO, self._started().stdout).read(left)):
+            while left and not self._is_lost and (part := self._read(left)):
                 answer += part
                 left -= len(part)
         if left:
@@ -112,3 +114,14 @@ class _Process:
         whole = bytes(answer)
         looks = [whole[start : start + LOOK_BYTES] for start in range(0, len(whole), LOOK_BYTES)]
         return [None if look == _NONE else look for look in looks] if _NONE in whole else looks
+
+    def _read(self, most: int) -> bytes:
+        """Read a part of an answer; nothing if the process has ended, or is ended as it gives none."""
+        process = self._started()
+        pipe = cast(io.FileIO, process.stdout)
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        if not poll.poll(_STUCK_SECONDS * 1000):
+            process.kill()  # or the thread that asks would wait for ever, too
+            return b""
+        return pipe.read(most)

@@ -23,6 +23,8 @@ _CHUNK = 65536  # bytes
 # The longest difference of two means, in bits, that may be all zeros throughout a hole: each lowers the mean by 3.
 # Higher ones would soon leave the range of colours.
 _LONGEST_STEP = 2
+# The most coefficients of a band that are the same in many blocks: more are in no slope, nor in stripes.
+_MOST_IN_BAND = 5
 _MOST_BLOCKS = 0xE0  # of the symbols 0, 0x10 and so on, the last one that ends a number of blocks
 _ZEROS = "zeros stand where some of its data should be"
 _MADE_UP = re.compile("premature end of data|bad Huffman code|instead of RST")
@@ -166,14 +168,22 @@ def _may_be_zeros(scan: bytes, firsts: dict[int, int], *, is_progressive: bool) 
     """
     channels = scan[0]
     tables = scan[2 : 2 * channels + 1 : 2]
-    first, _, bits = scan[1 + 2 * channels : 4 + 2 * channels] if is_progressive else (0, 63, 0)
+    first, last, bits = scan[1 + 2 * channels : 4 + 2 * channels] if is_progressive else (0, 63, 0)
     if is_progressive and first == 0 and bits >> 4:  # the last bits of means, which may all be even
         return True
     has_means, has_others = first == 0, first > 0 or not is_progressive
     steps = [firsts.get(table >> 4, 0) for table in tables] if has_means else []
     ends = [firsts.get(0x10 | table & 15, 0) for table in tables] if has_others else []
     most = _MOST_BLOCKS if is_progressive else 0
-    return all(step <= _LONGEST_STEP for step in steps) and all(not end & 15 and end <= most for end in ends)
+    return all(step <= _LONGEST_STEP for step in steps) and all(
+        _fills_band(end, last + 1 - first) if end & 15 else end <= most for end in ends
+    )
+
+
+def _fills_band(symbol: int, length: int) -> bool:
+    """Whether a symbol for a coefficient leads from one block's band to the next one's, so that no other is needed."""
+    count, left = divmod(length, (symbol >> 4) + 1)
+    return not left and count <= _MOST_IN_BAND
 
 
 def _watch(opened: JpegImagePlugin.JpegImageFile, file: IO[bytes], begin: int, may_be_zeros: bool) -> None:
