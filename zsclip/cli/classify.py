@@ -112,6 +112,7 @@ def classify(
 
             settings = settings_of(question, encoder, name, speed)
         start = start_of(output, settings | shown.settings, plan.paths, messages)
+        plan = plan if start.journal is None else plan.as_before(start.journal.again)
         session = Session(speed, store, messages, progress, start.tally(output, plan.paths.passed_over))
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
@@ -129,7 +130,8 @@ def _reported(run: "Run", shown: Shown) -> int:
     """Write the summary of a run, and give its exit code."""
     session, output = run.session, run.output
     files = (output.file, output.report, output.contact_sheet)
-    if shown.where is not None:
+    # Where an earlier run has drawn all that there is to draw, nothing is to be said of overlays.
+    if shown.where is not None and (run.overlays.written or not output.is_resumed):
         return report_overlays(session, shown.where, run.overlays.written, files)
     code = report_run(session, files)
     if output.contact_sheet is not None:
@@ -223,7 +225,8 @@ class Run:
             from zsclip.pictures.pictures import pictures_named
 
             failed = [pictures_named(journal.failed_paths)]
-            with self._interruptible(start, is_retry=True), self.answering(failed, journal.failed_places) as batches:
+            places = chain.from_iterable(places for _, places in journal.again)
+            with self._interruptible(start, is_retry=True), self.answering(failed, places) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager
@@ -277,6 +280,9 @@ class Run:
         scores, session = self.question.scores, self.session
 
         def hint() -> str:
+            done = session.tally.written + (0 if start.point is None else start.point.pictures)
+            if self.output.own_file is not None and not done and not is_retry and self.overlays.written:
+                return "no rows were written; run again with --overwrite"  # which the overlays of the first ones need
             if scores.needs_all is None and scores.suggest is None:
                 return resume_hint(self.output, start, session.tally, is_retry, scores.only)
             how = "the same command again" if self.output.own_file is None else "again with --overwrite"
