@@ -280,9 +280,6 @@ class Run:
         scores, session = self.question.scores, self.session
 
         def hint() -> str:
-            done = session.tally.written + (0 if start.point is None else start.point.pictures)
-            if self.output.own_file is not None and not done and not is_retry and self.overlays.written:
-                return "no rows were written; run again with --overwrite"  # which the overlays of the first ones need
             if scores.needs_all is None and scores.suggest is None:
                 return resume_hint(self.output, start, session.tally, is_retry, scores.only)
             how = "the same command again" if self.output.own_file is None else "again with --overwrite"
