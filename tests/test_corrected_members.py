@@ -120,7 +120,8 @@ def test_one_that_is_gone_costs_the_others_nothing(kind: str, run: Run, data: Pa
     encoded = [pairs._encoded(number).content for number in (*range(len(rows)), 3)]
     learnt = run("learn", "list.csv", "--add-to", "h", "-o", "h2", "--json")
 
-    reason = "no frame at 99.000 s; the last is at 17.000 s" if kind == "mp4" else "the archive has no such member"
+    reasons = {"parquet": "the Parquet file has no such row", "mp4": "no frame at 99.000 s; the last is at 17.000 s"}
+    reason = reasons.get(kind, "the archive has no such member")
     assert [each is None for each in encoded] == [number == 3 for number in range(len(rows))] + [True]
     assert notes == [f"{data}/{name}#{gone}: image skipped: {reason}"]
     assert learnt.returncode == 1

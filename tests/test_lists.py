@@ -77,6 +77,23 @@ def test_a_member_is_named_on_the_command_line_as_in_rows(run: Run, tmp_path: Pa
     assert no_archive.returncode == 2
 
 
+def test_a_member_of_an_archive_that_is_cut_off_says_so(run: Run, tmp_path: Path, model: str) -> None:
+    write_tar(tmp_path / "a.tar", good_album()[:8])
+    cut = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(cut[: len(cut) // 2])
+    (tmp_path / "bad.zip").write_bytes(b"no archive")
+    names = [f"a.tar#{good_album()[place][0]}" for place in (0, 7)] + ["bad.zip#a.png"]
+    command = ("classify", *LABELS, "-m", model, "-f", "jsonl", "-q")
+
+    rows = rows_of(run(*command, *names))
+
+    *_, of_tar = rows_of(run(*command, "a.tar"))
+    (of_zip,) = rows_of(run(*command, "bad.zip"))
+    expected = [(None, None), *((each["error"], each["message"]) for each in (of_tar, of_zip))]
+    assert [(row["error"], row["message"]) for row in rows] == expected
+    assert [row["file_name"] for row in rows] == names
+
+
 def test_a_list_without_a_column_of_paths_is_refused(run: Run, tmp_path: Path, model: str) -> None:
     (tmp_path / "a.csv").write_text("name,label\nx,y\n")
     (tmp_path / "a.jsonl").write_text('{"name": "x"}\n')

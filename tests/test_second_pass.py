@@ -327,7 +327,10 @@ def test_an_interrupted_run_says_that_it_must_begin_again(tmp_path: Path, model:
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)  # the first one waits for the end of the batch
-        _, said = process.communicate(timeout=HANGS)
+        try:
+            _, said = process.communicate(timeout=HANGS)
+        finally:
+            process.kill()
 
     assert process.returncode == 130
     *_, last = said.decode().splitlines()

@@ -107,6 +107,17 @@ def test_a_failure_is_reported_though_a_signal_waits() -> None:
         held.let_go()  # nothing is left of it
 
 
+def wait_until_asleep(pid: int) -> None:
+    """Wait until a process has waited for something for a while."""
+    asleep = 0
+    deadline = time.monotonic() + HANGS
+    while asleep < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+
+
 @pytest.mark.parametrize(
     ("number", "how"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")]
 )
@@ -117,10 +128,14 @@ def test_a_signal_before_the_first_row_says_how_to_go_on(number: signal.Signals,
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background would ignore it
 
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        pipe = os.open(tmp_path / "labels.txt", os.O_WRONLY)  # as soon as it is read
+        pipe = os.open(tmp_path / "labels.txt", os.O_WRONLY)  # as soon as it is opened to be read
+        wait_until_asleep(process.pid)  # Python would only note a signal that comes between opening and reading
         process.send_signal(number)
-        _, message = process.communicate(timeout=HANGS)
-        os.close(pipe)
+        try:
+            _, message = process.communicate(timeout=HANGS)
+        finally:
+            process.kill()
+            os.close(pipe)
 
     assert process.returncode == 128 + number
     assert message.decode().strip() == f"zsclip: {how}; run the same command again"

@@ -335,6 +335,8 @@ def test_what_is_known_to_be_wrong_ends_before_a_model_is_looked_for(run: Run, t
             ("simplecache::http://x/a.jpg", "'{}': this kind of URL is not read; use one of http, "),
             ("zip://a.jpg::http://x/a.zip", "'{}': this kind of URL is not read; use one of http, "),
             ("python://a", "'{}': this kind of URL is not read; use one of http, "),
+            ("http://[x]/a.tar", "'{}': not a valid URL; check the name of its server"),
+            ("file://[x/a.jpg", "'{}': not a valid URL; check the name of its server"),
         ):
             done = run("classify", url, *LABELS, "-m", "no/such-model")
             assert done.returncode == 2
@@ -353,13 +355,15 @@ def test_what_is_known_to_be_wrong_ends_before_a_model_is_looked_for(run: Run, t
 
 def test_rows_that_name_other_kinds_of_urls_and_a_run_offline(run: Run, tmp_path: Path, model: str) -> None:
     (tmp_path / "a.png").write_bytes(ALBUM["00.png"])
-    lines = ["path", "shell://x", "https://127.0.0.1:9/x.png", f"file://{tmp_path}/a.png", "a.png"]
+    invalid = ["http://[x/a.png", "https://[x]/a.tar#a.png"]
+    lines = ["path", "shell://x", "https://127.0.0.1:9/x.png", *invalid, f"file://{tmp_path}/a.png", "a.png"]
     (tmp_path / "a.csv").write_text("\n".join(lines))
 
     rows = rows_of(run("classify", "a.csv", *LABELS, "-m", model, "-f", "jsonl", "--offline", "-q"))
 
-    assert [row["error"] for row in rows] == ["unsupported", "unsupported", None, None]
+    assert [row["error"] for row in rows] == ["unsupported"] * 4 + [None, None]
     assert rows[1]["message"] == "a URL, which --offline forbids; download the file first"
+    assert rows[2]["message"] == "not a valid URL; check the name of its server"
 
 
 def test_without_the_back_end_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

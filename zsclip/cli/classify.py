@@ -71,11 +71,7 @@ def classify(
     """
     from zsclip.engine.question import read_question, rule_of
 
-    if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
-        flag = "--multi-label" if scores.multi_label else "--top-k"
-        raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
-    if output.segments and scores.suggest is not None:
-        raise InputError("--suggest: takes single frames; leave out --segments")
+    _check_segments(output, scores)
     whole = scores.needs_all or (None if scores.suggest is None else "--suggest")
     if whole is not None:
         _check_whole(whole, inputs, output, store)
@@ -106,11 +102,7 @@ def classify(
         rule = rule_of(question, encoder)
         if output.dry_run:
             return report_file_ahead(plan.paths, encoder, speed, progress)
-        settings: dict[str, object] = {}
-        if output.own_file is not None or output.sink_name == "parquet":  # whose journal or metadata keeps them
-            from zsclip.engine.settings import settings_of
-
-            settings = settings_of(question, encoder, name, speed)
+        settings = _settings(output, question, encoder, name, speed)
         start = start_of(output, settings | shown.settings, plan.paths, messages)
         plan = plan if start.journal is None else plan.as_before(start.journal.again)
         session = Session(speed, store, messages, progress, start.tally(output, plan.paths.passed_over))
@@ -126,13 +118,30 @@ def classify(
     return _reported(run, shown)
 
 
+def _check_segments(output: Output, scores: Scores) -> None:
+    """Refuse what does not go with --segments."""
+    if output.segments and (scores.multi_label or (scores.top_k or 1) > 1):
+        flag = "--multi-label" if scores.multi_label else "--top-k"
+        raise InputError(f"--segments: joins frames that have the same one answer; leave out {flag}")
+    if output.segments and scores.suggest is not None:
+        raise InputError("--suggest: takes single frames; leave out --segments")
+
+
+def _settings(output: Output, question: "Question", encoder: "Encoder", name: str, speed: Speed) -> dict[str, object]:
+    """Give what the rows depend on; nothing if neither a journal nor the metadata of the file keeps it."""
+    if output.own_file is None and output.sink_name != "parquet":
+        return {}
+    from zsclip.engine.settings import settings_of
+
+    return settings_of(question, encoder, name, speed)
+
+
 def _reported(run: "Run", shown: Shown) -> int:
     """Write the summary of a run, and give its exit code."""
     session, output = run.session, run.output
     files = (output.file, output.report, output.contact_sheet)
-    # Where an earlier run has drawn all that there is to draw, nothing is to be said of overlays.
-    if shown.where is not None and (run.overlays.written or not output.is_resumed):
-        return report_overlays(session, shown.where, run.overlays.written, files)
+    if shown.where is not None:
+        return report_overlays(session, shown.where, run.overlays.written, files, is_resumed=output.is_resumed)
     code = report_run(session, files)
     if output.contact_sheet is not None:
         note_captions(session.messages)

@@ -90,9 +90,7 @@ class Grid:
 
     models: names. sets, files: prompt sets and label lists by the name the user gave; None takes the data's labels.
     expects: each combination is also measured with these shares of labels. transductive: also in a second pass.
-    examples: and after learning from these, with words
-    and without.
-    heads: by file, each measured by itself.
+    examples: and after learning from these, with words and without. heads: by file, each measured by itself.
     """
 
     models: list[str]

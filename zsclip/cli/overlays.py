@@ -168,14 +168,21 @@ def write_overlay(look: "Look", file: str, *, with_boxes: bool = False, overwrit
             raise
 
 
-def report_overlays(session: Session, folder: str, written: Sequence[str], files: Iterable[str | None] = ()) -> int:
+def report_overlays(
+    session: Session,
+    folder: str,
+    written: Sequence[str],
+    files: Iterable[str | None] = (),
+    *,
+    is_resumed: bool = False,
+) -> int:
     """Write the summary of a run to stderr, and give its exit code.
 
     Args:
-        written: the overlays. files: what else was written.
+        written: the overlays. files: what else was written. is_resumed: whether an earlier run may have written some.
     """
     code = report_run(session, [*files, *(written if len(written) <= _NAMED else ())])
-    if not session.messages.quiet and session.tally.images and not len(written):
+    if not session.messages.quiet and session.tally.images and not len(written) and not is_resumed:
         say(f"no overlays in {folder}, as no row has an answer")
     elif not session.messages.quiet and len(written) > _NAMED:
         say(f"wrote {len(written):,} files to {folder}")

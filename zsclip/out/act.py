@@ -75,7 +75,7 @@ def act(groups: Iterable[Sequence[Step]], log: ActionLog, opens: Opens, exiftool
     """Do all steps. If one fails, the files that go with the same picture stay where they are, too.
 
     Args:
-        opens: opens a member of an archive. exiftool: writes tags into pictures. outcome: is told of each step.
+        opens: opens a member of an archive. exiftool: writes tags into pictures. outcome: counts each step.
 
     Raises:
         OutputError: the disk is full, or the log cannot be written. What was done is in the log.

@@ -145,5 +145,5 @@ def _is_plain(picture: str) -> bool:
 
 
 def _folder_for(picture: str) -> str:
-    """Give the folder of a picture as exiftool is told it. It begins with neither `-` nor `#` nor white space."""
+    """Give the folder of a picture, as exiftool gets it. It begins with neither `-` nor `#` nor white space."""
     return os.path.dirname(picture).rstrip("/") if _is_plain(picture) else "."

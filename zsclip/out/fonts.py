@@ -7,6 +7,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 
 from PIL import ImageDraw, ImageFont
 
@@ -193,7 +194,7 @@ def _parts_of(text: str) -> list[tuple[_Face, str]]:
 
 def _found(letter: str, before: _Face) -> tuple[_Face, str]:
     """Find a font that has a letter, if possible the one before; else give what stands for the letter."""
-    for face in (before, *_faces()):
+    for face in chain([before], _faces()):
         if face.has(letter):
             return face, letter
     _undrawn[letter] = None

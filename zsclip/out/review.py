@@ -139,6 +139,7 @@ class Review:
             start = file.read(_START)
             file.seek(0)
         except (OSError, Refused) as e:
+            file.close()
             raise NotFound from e
         for signature, kind in _SHOWN_BY_BROWSERS:
             if signature.match(start):

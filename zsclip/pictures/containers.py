@@ -54,10 +54,7 @@ def is_clip(path: str) -> bool:
 
 def _may_hold(path: str, member: str) -> bool:
     """Whether a file may hold a picture of this name, by its extension."""
-    try:
-        return bool(member) and (_name(path).endswith(ARCHIVES) or (member.startswith("t=") and is_clip(path)))
-    except ValueError:  # a URL that is none
-        return False
+    return bool(member) and (_name(path).endswith(ARCHIVES) or (member.startswith("t=") and is_clip(path)))
 
 
 def is_container(path: str, sampling: Sampling = DEFAULT_SAMPLING) -> bool:

@@ -84,7 +84,7 @@ class Members:
         """Open a member or a frame.
 
         Raises:
-            Refused: it is not there, or cannot be read.
+            Refused: it is not there, or cannot be read. OSError: its archive or video cannot.
         """
         archive = archive_of(name)
         with self._changing:
@@ -161,7 +161,10 @@ def _members(names: Sequence[str], held: Places) -> Pictures:
 
 def _place(name: str, held: Places) -> tuple[Pictures, int]:
     if name not in held:
-        is_parquet = split_member(name)[0].lower().endswith(".parquet")
+        archive = split_member(name)[0]
+        if archive in held:  # its own row, which says why it could not be read, or not further
+            return held[archive]
+        is_parquet = archive.lower().endswith(".parquet")
         raise Refused(
             "missing", f"the {'Parquet file has no such row' if is_parquet else 'archive has no such member'}"
         )

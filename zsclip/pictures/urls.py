@@ -41,8 +41,10 @@ def can_be_listed(url: str) -> bool:
 
 
 def name_in(url: str) -> str:
-    """Give what the ending of a URL is to be read from: its path, without a query."""
-    return urlsplit(url).path if protocol_of(url) in ("http", "https") else url
+    """Give what the ending of a URL is to be read from: its path, without a query; "" if it is not valid."""
+    if protocol_of(url) not in ("http", "https"):
+        return url
+    return urlsplit(url).path if _is_valid(url) else ""
 
 
 def quoted(path: str, url: str) -> str:
@@ -52,7 +54,7 @@ def quoted(path: str, url: str) -> str:
 
 def without_file(url: str) -> str:
     """Give the path of a `file://` URL, and anything else as it is."""
-    return unquote(urlsplit(url).path) if url[:7].lower() == "file://" else url
+    return unquote(urlsplit(url).path) if url[:7].lower() == "file://" and _is_valid(url) else url
 
 
 def without_password(url: str) -> str:
@@ -77,6 +79,8 @@ def check_url(url: str, *, offline: bool) -> None:
         InputError: it may not, or it is not.
     """
     shown, protocol = without_password(url), protocol_of(url)
+    if not _is_valid(url):
+        raise InputError(f"{shown!r}: not a valid URL; check the name of its server")
     is_broken = "\0" in url or (protocol in ("http", "https") and ("\n" in url or "\r" in url))
     if protocol not in _NEEDS or _CHAINED.match(url) or is_broken:
         raise InputError(f"{shown!r}: this kind of URL is not read; use one of {', '.join(_NEEDS)}, or file")
@@ -85,3 +89,11 @@ def check_url(url: str, *, offline: bool) -> None:
     module, extra = _NEEDS[protocol]
     if find_spec(module) is None:
         raise InputError(f"{shown!r}: reading {protocol}:// needs {module}: pip install 'zsclip[{extra}]'")
+
+
+def _is_valid(url: str) -> bool:
+    try:
+        urlsplit(url)
+    except ValueError:  # brackets without an IPv6 address, or letters that no server has
+        return False
+    return True
