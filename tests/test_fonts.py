@@ -233,7 +233,8 @@ def test_a_file_that_is_no_font_is_passed_over(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("letter", "package"),
     [("猫", "fonts-noto-cjk"), ("한", "fonts-noto-cjk"), ("ネ", "fonts-noto-cjk"), ("ไ", "fonts-noto-core"),
-     ("\N{CAT FACE}", "fonts-symbola"), ("ж", "fonts-noto-core")],
+     ("\N{CAT FACE}", "fonts-symbola"), ("ж", "fonts-noto-core"), ("बि", "fonts-noto-core"),
+     ("\N{MAN}\N{ZERO WIDTH JOINER}", "fonts-symbola"), ("か\u3099", "fonts-noto-cjk")],
 )  # fmt: skip
 def test_the_package_that_helps(letter: str, package: str) -> None:
     assert package_for(letter) == package

@@ -316,6 +316,48 @@ def test_a_retried_archive_gets_an_overlay_for_each_image_in_it(
     assert len(files_in(tmp_path / "seen")) == 3
 
 
+def test_a_retried_archive_leaves_the_overlays_of_others_alone(
+    run: Run, two_names: Path, model: str, tmp_path: Path
+) -> None:
+    """Its images have the names of one that was drawn before, and of the archive itself."""
+    good = two_names.read_bytes()
+    two_names.write_bytes(b"bad")
+    (tmp_path / "z").mkdir()
+    for name in ("a.png", "two.png"):
+        Image.new("RGB", (200, 150), "blue").save(tmp_path / "z" / name)
+    command = ("classify", "two.tar", "z", *LABELS, "-m", model, "-o", "rows.jsonl", "--where", "seen")
+
+    first = run(*command)
+    before = files_in(tmp_path / "seen")
+    two_names.write_bytes(good)
+    again = run(*command, "--retry-errors")
+    run("classify", "two.tar", *LABELS, "-m", model, "-o", "two.jsonl", "--where", "of-two")
+
+    assert (first.returncode, again.returncode) == (1, 0), again.stderr
+    assert list(before) == ["a.where.png", "two-2.where.png"]
+    after = files_in(tmp_path / "seen")
+    assert {name: after.pop(name) for name in before} == before
+    assert list(after) == ["a-2.where.png", "a-3.where.png"]
+    for name, other in (("a-2", "a"), ("a-3", "a-2")):
+        one, two = (Image.open(tmp_path / path) for path in (f"seen/{name}.where.png", f"of-two/{other}.where.png"))
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(two)).max() <= 2
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--retry-errors"])
+def test_a_run_with_nothing_to_continue_takes_no_overlays_of_others_for_its_own(
+    run: Run, photos: Path, model: str, tmp_path: Path, flag: str
+) -> None:
+    run("classify", photos, "-l", "red,dog", "-m", model, "-o", "old.jsonl", "--where", "seen")
+    before = files_in(tmp_path / "seen")
+
+    done = run("classify", photos, *LABELS, "-m", model, "-o", "new.jsonl", "--where", "seen", flag)
+
+    assert done.returncode == 2
+    assert b"where.png: already exists; add --overwrite to replace it" in done.stderr
+    assert files_in(tmp_path / "seen") == before
+    assert not list(tmp_path.glob("new*"))
+
+
 def test_many_overlays_are_counted_in_the_summary(run: Run, model: str, tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for number in range(5):

@@ -104,6 +104,7 @@ def classify(
             return report_file_ahead(plan.paths, encoder, speed, progress)
         settings = _settings(output, question, encoder, name, speed)
         start = start_of(output, settings | shown.settings, plan.paths, messages)
+        plan = plan if start.journal is None else plan.as_before(start.journal.again)
         session = Session(speed, store, messages, progress, start.tally(output, plan.paths.passed_over))
         if start.is_complete(output):
             messages.note(session.tally.complete(output.own_file or ""))
@@ -233,7 +234,8 @@ class Run:
             from zsclip.pictures.pictures import pictures_named
 
             failed = [pictures_named(journal.failed_paths)]
-            with self._interruptible(start, is_retry=True), self.answering(failed, journal.failed_places) as batches:
+            places = chain.from_iterable(places for _, places in journal.again)
+            with self._interruptible(start, is_retry=True), self.answering(failed, places) as batches:
                 writer.retry(batches, journal)
 
     @contextmanager

@@ -75,16 +75,31 @@ class Shown:
         """Find all images, and the file for each; without --where, leave the images to be found as the run goes on."""
         if self.where is None:
             return Plan(found)
-        may_exist = output.overwrite or output.is_resumed
+        may_exist = output.overwrite or output.has_earlier
         return plan(found, named, reads, ("--where", self.where), output.targets, may_exist=may_exist)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The images of a run, and the file for each; no files if there are no overlays."""
+    """The images of a run, and the file in a folder for each by its name; no files if there are no overlays."""
 
     paths: "Paths"
     files: Sequence[str] | None = None
+    names: Sequence[str] = ()
+    folder: str = ""
+
+    def as_before(self, again: Iterable[tuple[str, range]]) -> "Plan":
+        """Leave the files of an earlier run to the images that it gave them to.
+
+        Args:
+            again: what failed then, see `Journal`.
+        """
+        from zsclip.out.beside import names_as_before
+
+        since = [(name, places) for name, places in again if name]
+        if self.files is None or not since:
+            return self
+        return replace(self, files=names_as_before(self.names, self.folder, since))
 
 
 def check_name(flag: str, folder: str) -> None:
@@ -132,7 +147,7 @@ def plan(
     groups = []
     for (_, holder), some in groupby(own, key=lambda place: (isinstance(all_names[place], Member), holders[place])):
         groups.append(replace(pictures_named([all_names[place] for place in some]), holder=holder))
-    return Plan(Paths(groups, found.passed_over, found.close), files)
+    return Plan(Paths(groups, found.passed_over, found.close), files, names, folder)
 
 
 def write_overlay(look: "Look", file: str, *, with_boxes: bool = False, overwrite: bool) -> None:

@@ -150,6 +150,14 @@ class Output(Sharing, Report):
         return self.resume or self.retry_errors
 
     @property
+    def has_earlier(self) -> bool:
+        """Whether there is an earlier run that this one continues."""
+        from zsclip.out.output import part_of
+
+        own = self.own_file if self.is_resumed else None
+        return own is not None and (os.path.exists(own) or os.path.exists(part_of(own)))
+
+    @property
     def sink_name(self) -> str:
         """The format of the rows."""
         from zsclip.out.output import format_of

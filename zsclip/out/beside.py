@@ -30,6 +30,24 @@ def overlay_names(names: Iterable[str], folder: str) -> list[str]:
     return files
 
 
+def names_as_before(names: Sequence[str], folder: str, since: Iterable[tuple[str, range]]) -> list[str]:
+    """Give the file for each picture as an earlier run gave it; pictures that are found only now take what is left.
+
+    Args:
+        since: a file that the earlier run could not read, or not further, and the indices of what is found there now.
+    """
+    before: list[tuple[int | None, str]] = []
+    new: list[tuple[int | None, str]] = []
+    start = 0
+    for name, places in since:
+        before += [*enumerate(names[start : places.start], start), (None, name)]
+        new += [(place, names[place]) for place in places]
+        start = places.stop
+    order = [*before, *enumerate(names[start:], start), *new]
+    files = dict(zip((place for place, _ in order), overlay_names((name for _, name in order), folder), strict=True))
+    return [files[place] for place in range(len(names))]
+
+
 def without_own(names: Sequence[str], given: Iterable[str], folder: str) -> list[int]:
     """Leave out pictures that an earlier run wrote for others; one that was named by the user stays.
 

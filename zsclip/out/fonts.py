@@ -74,11 +74,12 @@ def take_undrawn() -> list[str]:
 
 
 def package_for(letter: str) -> str:
-    """Name the package of Debian with a font that has a letter."""
-    script = unicodedata.name(letter, "").partition(" ")[0]
+    """Name the package of Debian with a font that has a letter, which may have marks."""
+    base = letter[0]
+    script = unicodedata.name(base, "").partition(" ")[0]
     if script in ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH"):
         return "fonts-noto-cjk"
-    return "fonts-symbola" if unicodedata.category(letter) == "So" else "fonts-noto-core"
+    return "fonts-symbola" if unicodedata.category(base) == "So" else "fonts-noto-core"
 
 
 class _Face:

@@ -82,14 +82,14 @@ class Journal:
         self.overwrite = overwrite
         self._can_grow = can_grow
         self.failed_paths: list[str] = []  # pictures that failed in earlier runs, or are found now in place of files
-        self.failed_places: list[int] = []  # the index of each among those that are found now
+        # For each of the failures of earlier runs, its name, and the indices of what is found there now.
+        self.again: list[tuple[str, range]] = []
         self._target = target
         self._part = part_of(target)
         self._file = self._part + ".json"
         self._settings = dict(settings)
         self._paths = hashlib.blake2b(digest_size=8)  # of the pictures that have rows
         self._found = hashlib.blake2b(digest_size=8)  # of those that are found now, in place of files, too
-        self._again: list[int] = []  # for each of the failures of earlier runs, how many pictures are found there now
         self._count = 0  # pictures that are found now
         self._points: list[Point] = []
         self._last = _BEGINNING
@@ -219,12 +219,12 @@ class Journal:
     @property
     def has_failures(self) -> bool:
         """Whether earlier runs left failed rows, for `retried`."""
-        return bool(self._again)
+        return bool(self.again)
 
     @property
     def retries_first_row(self) -> bool:
         """Whether `retried` writes rows at the very beginning of the file, where a header belongs."""
-        return self.has_failures and self._failures[0].start == 0 and self._again[0] > 0
+        return self.has_failures and self._failures[0].start == 0 and len(self.again[0][1]) > 0
 
     def retried(
         self, batches: Iterable[Answers], old: BinaryIO, out: TextIO, *, has_header: bool = False
@@ -234,19 +234,20 @@ class Journal:
         Args:
             old: the finished file. out: its copy. has_header: whether its first line is a header.
         """
-        again = _Taken(batches)
+        answers = _Taken(batches)
         failures: list[Failures] = []
         more = 0  # pictures than before, up to here
         for number, each in enumerate(self._failures):
             _copy(old, out, each.start - old.tell())
             first = each.first + more
-            if number < len(self._again):
-                if each.start == 0 and has_header and not self._again[number]:
+            if number < len(self.again):
+                count = len(self.again[number][1])
+                if each.start == 0 and has_header and not count:
                     out.write(old.readline().decode())
-                for some in again.next(self._again[number]):
+                for some in answers.next(count):
                     yield from _in_runs(some, first, out, failures)
                     first += len(some)
-                more += self._again[number] - each.pictures
+                more += count - each.pictures
                 old.seek(each.end)
             else:  # failed in this run
                 start = _size(out)
@@ -288,8 +289,7 @@ class Journal:
             some = paths.in_place_of(each.name) if each.name else list(islice(paths, each.pictures))
             self._see(some, [each.name] if each.name else some)
             self.failed_paths += some
-            self.failed_places += range(self._count - len(some), self._count)
-            self._again.append(len(some))
+            self.again.append((each.name, range(self._count - len(some), self._count)))
             place = each.first + each.pictures
         self._see(list(islice(paths, point.pictures - place)))
         self._failures += point.failures
