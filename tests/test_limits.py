@@ -136,7 +136,8 @@ def test_a_second_try_begins_without_the_pixels_of_the_first(
 
     decode_image(str(tmp_path / "x"), SIMPLE, Decoding(budget=Noted(10**9)))
 
-    assert seen == [0, 0]
+    assert len(seen) >= 2
+    assert not any(seen)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux counts")
