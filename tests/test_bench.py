@@ -236,7 +236,9 @@ def test_the_start_of_a_run_is_listed_longest_first(run: Run, photos: Path, monk
     report = json.loads(one.stdout)
     assert report.keys() == {"seconds", "first", "steps", "short", "rest"}
     assert any(step.startswith("import torch (") for step in report["steps"])
-    assert 0.1 < report["seconds"] <= sum(report["steps"].values()) + report["short"][1] + report["rest"]
+    assert report["rest"] >= 0
+    listed_seconds = sum(report["steps"].values()) + report["short"][1] + report["rest"]
+    assert min(report["seconds"], report["first"], listed_seconds) > 0.1  # of three runs, any of which may be slowest
 
 
 def test_a_thread_takes_until_it_opens_the_next_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
