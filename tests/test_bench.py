@@ -218,6 +218,14 @@ def test_a_faster_runtime_is_the_hint(others: dict[str, float], hint: str, model
 
 def test_the_start_of_a_run_is_listed_longest_first(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "_RUNS", 1)
+    watched, totals = start._watched, list[float]()
+
+    def noted(command: Sequence[str]) -> tuple[dict[str, float], float]:
+        steps, total = watched(command)
+        totals.append(total)
+        return steps, total
+
+    monkeypatch.setattr(start, "_watched", noted)
 
     listed = run("bench", "photos", "--model", "tiny", "--device", "cpu", "--start")
     one = run("bench", "photos", "--model", "tiny", "--device", "cpu", "--start", "--json", "--runtime", "torch")
@@ -236,9 +244,9 @@ def test_the_start_of_a_run_is_listed_longest_first(run: Run, photos: Path, monk
     report = json.loads(one.stdout)
     assert report.keys() == {"seconds", "first", "steps", "short", "rest"}
     assert any(step.startswith("import torch (") for step in report["steps"])
-    assert report["rest"] >= 0
-    listed_seconds = sum(report["steps"].values()) + report["short"][1] + report["rest"]
-    assert min(report["seconds"], report["first"], listed_seconds) > 0.1  # of three runs, any of which may be slowest
+    whole = sum(report["steps"].values()) + report["short"][1] + report["rest"]
+    assert 0.1 < totals[-1] <= whole + 1e-6  # of the run that was watched; another may be slower or faster
+    assert report["seconds"] > 0.1
 
 
 def test_a_thread_takes_until_it_opens_the_next_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

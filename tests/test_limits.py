@@ -136,8 +136,8 @@ def test_a_second_try_begins_without_the_pixels_of_the_first(
 
     decode_image(str(tmp_path / "x"), SIMPLE, Decoding(budget=Noted(10**9)))
 
-    assert len(seen) >= 2
-    assert not any(seen)
+    # A JPEG without its end is decoded once more in between, to look for damage.
+    assert seen == ([0, 0, 0] if kind is jpeg_without_end else [0, 0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux counts")
